@@ -1,0 +1,5 @@
+"""`python -m ccsd` is the command line."""
+
+from ccsd.cli import main
+
+main()

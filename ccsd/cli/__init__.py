@@ -1,0 +1,59 @@
+"""The command line: `ccsd STAGE`. Each rule of the workflow calls exactly one of these commands.
+
+Commands import what they need when they run, so that `ccsd --help` answers at once.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ccsd import __version__
+from ccsd.cli import data, doctor, score, training
+from ccsd.errors import RUN_ERRORS, USER_ERRORS
+
+app = typer.Typer(
+    name="ccsd",
+    help="Brain-tumour segmentation from any set of MRI sequences.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (data, training, score, doctor):
+    module.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ccsd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Brain-tumour segmentation from any set of MRI sequences."""
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one message and exit code 2, never a traceback."""
+    try:
+        app()
+    except USER_ERRORS as error:
+        _fail(error, code=2)
+    except RUN_ERRORS as error:
+        _fail(error, code=1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: Exception, code: int) -> None:
+    if os.environ.get("CCSD_DEBUG"):
+        raise error
+    typer.echo(f"error: {error}", err=True)
+    sys.exit(code)

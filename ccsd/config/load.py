@@ -1,0 +1,106 @@
+"""From YAML and `KEY=VALUE` options to a validated configuration."""
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ccsd.config.schema import Config
+from ccsd.errors import UsageError
+
+
+def load_config(path: Path, overrides: Iterable[str] = (), experiment: str | None = None) -> Config:
+    """Read a YAML file, apply an experiment's settings and then `KEY=VALUE` overrides, and validate the result.
+
+    Parameters
+    ----------
+    path
+        YAML file with the keys of `Config`.
+    overrides
+        Dotted keys with YAML values, e.g. `train.steps=100`; they win over the experiment.
+    experiment
+        Name of an entry of `experiments` whose settings are merged in.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, is not a mapping, or has unknown or wrong values; every problem is listed.
+    """
+    raw = _read_yaml(path)
+    if experiment is not None:
+        for key, value in _experiment_settings(validate(raw, path), experiment, path).items():
+            set_key(raw, key, value)
+    for override in overrides:
+        key, value = parse_override(override)
+        set_key(raw, key, value)
+    return validate(raw, path)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `train.steps=100` into the dotted key and its YAML value."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {text!r}: expected KEY=VALUE, for example train.steps=100")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text!r}: the value is not valid YAML; quote it") from None
+
+
+def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested mappings, in place, creating the sections on the way."""
+    *sections, last = key.split(".")
+    node = raw
+    for section in sections:
+        child = node.get(section)
+        if not isinstance(child, dict):
+            child = node[section] = {}
+        node = child
+    node[last] = value
+
+
+def validate(raw: Mapping[str, Any], origin: Path | str) -> Config:
+    """Validate nested mappings; `origin` is named in the message when something is wrong."""
+    try:
+        return Config.model_validate(deepcopy(dict(raw)))
+    except ValidationError as error:
+        problems = "\n".join(_problem(item) for item in error.errors())
+        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}: expected a mapping of settings; see config/config.yaml for an example")
+    return raw
+
+
+def _experiment_settings(config: Config, name: str, origin: Path) -> dict[str, Any]:
+    if name not in config.experiments:
+        raise UsageError(f"{origin}: no experiment {name!r}; allowed: {', '.join(config.experiments)}")
+    return dict(config.experiments[name])
+
+
+def _problem(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "(top level)"
+    if item["type"] == "extra_forbidden":
+        return f"  {where}: unknown key; allowed here: {', '.join(_siblings(item['loc']))}"
+    return f"  {where}: {item['msg']} (got {item['input']!r})"
+
+
+def _siblings(location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that are allowed where `location` was refused."""
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        candidates = (annotation, *getattr(annotation, "__args__", ()))
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)

@@ -1,0 +1,150 @@
+"""The configuration as typed models: what an experiment is. Never machines, partitions or memory.
+
+Every field's description is the reference documentation; unknown keys are refused everywhere.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+
+from preprocess.modalities import subset_name
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
+SubsetName = Annotated[str, AfterValidator(subset_name)]
+Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Phantom(Section):
+    """A phantom cohort to generate instead of reading real data."""
+
+    cases: PositiveInt = Field(24, description="number of cases")
+    size: int = Field(64, ge=32, description="voxels along each axis")
+    seed: int = Field(0, ge=0, description="the same seed gives the same bytes")
+    difficulty: Fraction = Field(0.5, description="0 clean images with strong contrast, 1 noisy with weak contrast")
+
+
+class Convert(Section):
+    """Conversion of NIfTI to Zarr."""
+
+    cases_per_job: PositiveInt = Field(32, description="cases converted by one job of the workflow")
+    allow: tuple[str, ...] = Field((), description="names of audit checks that do not refuse a case")
+
+
+class Split(Section):
+    """Which cases train, validate and test."""
+
+    list: Path | None = Field(None, description="TSV with columns case and split; without it a seeded split is drawn")
+    seed: int = Field(0, ge=0, description="seed of the drawn split")
+    train: Fraction = Field(0.7, description="share of training cases in a drawn split")
+    val: Fraction = Field(0.1, description="share of validation cases in a drawn split; the rest is tested")
+
+    @model_validator(mode="after")
+    def _leaves_a_test_set(self) -> Self:
+        if self.list is None and self.train + self.val >= 1:
+            raise ValueError(f"train + val is {self.train + self.val:g}; it must be below 1 to leave a test set")
+        return self
+
+
+class Model(Section):
+    """The shared-specific encoder-decoder."""
+
+    backbone: Literal["unet"] = Field("unet", description="unet: residual 3-D U-Net")
+    width: PositiveInt = Field(16, description="channels of the first level; each level doubles them up to 16 x width")
+    levels: int = Field(5, ge=2, le=6, description="resolutions, each half of the one before")
+
+
+class Distillation(Section):
+    """What the sets of modalities teach one another (docs/method.md has the formulas)."""
+
+    method: Method = Field(
+        "ccsd",
+        description="full: complete sets only; dropout: random subsets; hmsd, dmcd: one distillation; ccsd: both",
+    )
+    hmsd_pairs: Literal["levels", "all", "adjacent"] = Field(
+        "levels",
+        description="levels: full set teaches one random subset of each size; all: every subset; "
+        "adjacent: each size teaches the next smaller one",
+    )
+    criterion: Literal["loss", "kl", "static", "random", "least"] = Field(
+        "loss",
+        description="which modality DMCD removes next: the one whose loss raises the supervised loss most (loss) or "
+        "least (least), changes the prediction most (kl, needs no label), a fixed order (static), any (random)",
+    )
+    every_n: PositiveInt = Field(1, description="score the criterion every n steps, running means in between")
+    temperature: float = Field(4.0, gt=0, description="T of the distillation's KL divergence")
+    weight_hmsd: NonNegativeFloat = Field(0.5, description="weight of the HMSD loss")
+    weight_dmcd: NonNegativeFloat = Field(0.5, description="weight of the DMCD loss")
+    weight_shared: NonNegativeFloat = Field(0.1, description="weight of the alignment of shared features")
+    weight_specific: NonNegativeFloat = Field(0.02, description="weight of the modality classification")
+    ramp: Fraction = Field(0.1, description="share of the training over which the distillation weight rises to 1")
+
+
+class Train(Section):
+    """Optimisation, independent of how many processes share the work."""
+
+    steps: PositiveInt = Field(60_000, description="optimizer steps")
+    batch_size: PositiveInt = Field(2, description="samples per step over all processes together")
+    patch: Shape = Field((128, 128, 128), description="voxels of a training patch: depth, height, width")
+    foreground: Fraction = Field(0.5, description="share of patches centred on a tumour voxel")
+    augment: bool = Field(True, description="random flips, affine, intensity, noise, blur, low resolution, gamma")
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
+    weight_decay: NonNegativeFloat = Field(1e-4, description="decoupled weight decay")
+    warmup: Fraction = Field(0.02, description="share of the steps over which the learning rate rises linearly")
+    clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 does not clip")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: autocast with fp32 weights and losses")
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO: what is sharded over processes")
+    decode_batch: PositiveInt = Field(8, description="subsets decoded together; fewer need less memory")
+    checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
+    validate_every: PositiveInt = Field(5000, description="steps between validations")
+    validate_subsets: tuple[SubsetName, ...] = Field(
+        ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair"), description="combinations validated during training"
+    )
+    keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")
+    workers: int = Field(2, ge=0, description="processes per rank that read patches")
+    seed: int = Field(0, ge=0, description="seed of the weights, the patches and the subsets")
+
+
+class Evaluation(Section):
+    """Scoring of the test cases for each combination of modalities."""
+
+    subsets: tuple[SubsetName, ...] = Field((), description="combinations to evaluate; empty means all 15")
+    subsets_per_job: int = Field(15, ge=1, le=15, description="1 fans out one job per combination, 15 runs them in one")
+    overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that overlaps its neighbour")
+    hd95_penalty: float = Field(373.13, ge=0, description="HD95 in mm where exactly one of both regions is empty")
+    min_enhancing: int = Field(500, ge=0, description="clean-up: ET of fewer voxels becomes NCR; 0 switches it off")
+    keep_predictions: bool = Field(True, description="write the predicted label maps as NIfTI")
+
+
+class Config(Section):
+    """Everything that decides the numbers of a study."""
+
+    name: RunName = Field(description="name of the study; results go to results/NAME")
+    source: Path | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
+    phantom: Phantom | None = Field(None, description="phantom cohort to use instead of a source")
+    convert: Convert = Convert()
+    split: Split = Split()
+    model: Model = Model()
+    distillation: Distillation = Distillation()
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+    experiments: dict[RunName, dict[str, str | int | float | bool]] = Field(
+        default={"ccsd": {"distillation.method": "ccsd"}},
+        description="experiments to compare: name -> settings that differ, as dotted keys",
+        min_length=1,
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="training seeds to repeat")
+
+    @model_validator(mode="after")
+    def _has_one_origin_of_data(self) -> Self:
+        if (self.source is None) == (self.phantom is None):
+            raise ValueError("give exactly one of 'source' (a folder with BraTS cases) and 'phantom'")
+        return self

@@ -1,0 +1,15 @@
+"""Errors of the method's own stages, and which errors are the user's to mend."""
+
+from cluster.errors import JobError, SettingsError
+from preprocess.errors import InputError
+
+
+class UsageError(ValueError):
+    """A configuration, model or option that cannot be used; says what, where, what is allowed and what to do next."""
+
+
+USER_ERRORS = (UsageError, InputError, SettingsError)
+"""Shown as one message without a traceback, exit code 2."""
+
+RUN_ERRORS = (JobError,)
+"""Shown as one message without a traceback, exit code 1: the input was fine, the run was not."""

@@ -1,0 +1,1 @@
+"""From BraTS NIfTI to chunked Zarr: vocabulary, layouts, conversion, store, splits, phantoms."""

@@ -1,0 +1,81 @@
+"""The vocabulary: modalities, their aliases, combinations of them, label classes and regions.
+
+Modalities are named outside and ordered inside: every tensor and array has them in the order of `MODALITIES`.
+"""
+
+from collections.abc import Iterable
+from itertools import combinations
+
+from preprocess.errors import InputError
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+
+ALIASES = {
+    "flair": "flair", "t2f": "flair", "t2-flair": "flair", "t2flair": "flair",
+    "t1": "t1", "t1w": "t1", "t1n": "t1",
+    "t1ce": "t1ce", "t1c": "t1ce", "t1gd": "t1ce", "t1contrast": "t1ce",
+    "t2": "t2", "t2w": "t2",
+}  # fmt: skip
+"""Lower-case name used by a data set -> our name."""
+
+LABELS = {"NCR": 1, "ED": 2, "ET": 3}
+"""Label classes inside the program: necrotic core, oedema, enhancing tumour; 0 is background."""
+
+REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+"""Evaluated regions as unions of label classes, nested: ET in TC in WT. The order of every region axis."""
+
+Subset = tuple[str, ...]
+"""A non-empty combination of modalities, in the order of `MODALITIES`."""
+
+SUBSET_ORDER = (
+    "t2", "t1ce", "t1", "flair",
+    "t1ce+t2", "t1+t1ce", "flair+t1", "t1+t2", "flair+t2", "flair+t1ce",
+    "flair+t1+t1ce", "flair+t1+t2", "flair+t1ce+t2", "t1+t1ce+t2",
+    "flair+t1+t1ce+t2",
+)  # fmt: skip
+"""The 15 combinations by their canonical names, in the order in which the field prints its tables."""
+
+
+def modality(name: str) -> str:
+    """Return our name of a modality given by any alias, in any case.
+
+    Raises
+    ------
+    InputError
+        If the name is not known; the message lists the names that are.
+    """
+    try:
+        return ALIASES[name.strip().lower()]
+    except KeyError:
+        allowed = ", ".join(ALIASES)
+        raise InputError(f"unknown modality {name!r}; allowed: {allowed}") from None
+
+
+def subset(names: str | Iterable[str]) -> Subset:
+    """Return the combination named by `"flair+t1ce"` or by several names, in canonical order without repeats.
+
+    Raises
+    ------
+    InputError
+        If it is empty or names an unknown modality.
+    """
+    parts = names.replace(",", "+").split("+") if isinstance(names, str) else list(names)
+    found = {modality(part) for part in parts if part.strip()}
+    if not found:
+        raise InputError(f"no modality in {names!r}; give at least one of {', '.join(MODALITIES)}, joined by '+'")
+    return tuple(m for m in MODALITIES if m in found)
+
+
+def subset_name(names: str | Iterable[str]) -> str:
+    """Return the canonical name of a combination: `"t1ce,FLAIR"` gives `"flair+t1ce"`."""
+    return "+".join(subset(names))
+
+
+def all_subsets() -> tuple[Subset, ...]:
+    """Return the 15 non-empty combinations in the order of the field."""
+    return tuple(subset(name) for name in SUBSET_ORDER)
+
+
+def subsets_of(available: Iterable[str], size: int) -> tuple[Subset, ...]:
+    """Return the combinations of `size` modalities out of `available`, in lexicographic order of position."""
+    return tuple(combinations(subset(available), size))
