@@ -1,0 +1,143 @@
+"""From a file's axes to the one orientation used inside, and exactly back.
+
+Inside, arrays have the axes D, H, W: down to up, back to front, left to right (a volume with the axes R, A, S,
+transposed), cropped to a box.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+from numpy.typing import NDArray
+
+from preprocess.errors import InputError
+
+Box = tuple[slice, slice, slice]
+Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+_RAS = np.array([[0, 1], [1, 1], [2, 1]])
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a cropped D x H x W array lies in its source.
+
+    Attributes
+    ----------
+    shape
+        Voxels of the source along its own axes.
+    affine
+        4 x 4 of the source, rows as tuples; voxel indices to millimetres, R A S.
+    box
+        First and last + 1 voxel of the crop along D, H, W of the uncropped volume.
+    """
+
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, float, float, float], ...]
+    box: Bounds
+
+    @property
+    def orientation(self) -> str:
+        """Directions of the source's axes, e.g. `LPS`."""
+        return "".join(str(code) for code in orientations.aff2axcodes(self.matrix))
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The affine as an array."""
+        return np.array(self.affine, np.float64)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres between voxels along D, H, W."""
+        axes = np.argsort(_transform(self.matrix)[:, 0])  # the source axis that becomes R, A, S
+        sizes = np.linalg.norm(self.matrix[:3, :3], axis=0)[axes]
+        return float(sizes[2]), float(sizes[1]), float(sizes[0])
+
+    @property
+    def slices(self) -> Box:
+        """The box as slices of the uncropped D x H x W volume."""
+        (d0, d1), (h0, h1), (w0, w1) = self.box
+        return slice(d0, d1), slice(h0, h1), slice(w0, w1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold; `from_dict` takes it back."""
+        return {
+            "shape": list(self.shape),
+            "affine": [list(row) for row in self.affine],
+            "orientation": self.orientation,
+            "box": [list(bounds) for bounds in self.box],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Geometry":
+        """Return the geometry that `as_dict` described."""
+        shape, affine, box = values["shape"], values["affine"], values["box"]
+        rows = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
+        bounds = tuple((int(first), int(last)) for first, last in box)
+        return cls((int(shape[0]), int(shape[1]), int(shape[2])), rows, (bounds[0], bounds[1], bounds[2]))
+
+
+def make_geometry(shape: tuple[int, ...], affine: NDArray[np.float64], box: Box) -> Geometry:
+    """Return the geometry of a source's grid and a crop box in D x H x W."""
+    rows = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
+    bounds = tuple((int(part.start), int(part.stop)) for part in box)
+    x, y, z = shape
+    return Geometry((x, y, z), rows, (bounds[0], bounds[1], bounds[2]))
+
+
+def to_canonical(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """Return a view of a source's X x Y x Z array as D x H x W.
+
+    Raises
+    ------
+    InputError
+        If the affine gives the axes no direction.
+    """
+    canonical: NDArray[Any] = orientations.apply_orientation(array, _transform(affine)).T
+    return canonical
+
+
+def from_canonical(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """Return a view of an uncropped D x H x W array in the source's axes: the inverse of `to_canonical`."""
+    back = orientations.ornt_transform(_RAS, orientations.io_orientation(affine))
+    source: NDArray[Any] = orientations.apply_orientation(array.T, back)
+    return source
+
+
+def to_source(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """Return a cropped D x H x W array in the source's axes and full shape, 0 outside the box.
+
+    Raises
+    ------
+    ValueError
+        If the array has not the shape of the box.
+    """
+    expected = tuple(last - first for first, last in geometry.box)
+    if array.shape != expected:
+        raise ValueError(f"array of shape {array.shape} does not fit the box of shape {expected}")
+    full = np.zeros(to_canonical(np.broadcast_to(0, geometry.shape), geometry.matrix).shape, array.dtype)
+    full[geometry.slices] = array
+    return np.asfortranarray(from_canonical(full, geometry.matrix))
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> Box:
+    """Return the smallest box that holds every true voxel of a D x H x W mask; the mask must not be empty."""
+    edges = []
+    for axis in range(3):
+        line = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        edges.append(slice(int(line[0]), int(line[-1]) + 1))
+    return edges[0], edges[1], edges[2]
+
+
+def enclosing_box(boxes: list[Box]) -> Box:
+    """Return the smallest box around several boxes."""
+    edges = [slice(min(b[axis].start for b in boxes), max(b[axis].stop for b in boxes)) for axis in range(3)]
+    return edges[0], edges[1], edges[2]
+
+
+def _transform(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    found = nib.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+    if np.isnan(found).any():
+        raise InputError(f"affine gives the axes no direction: {np.asarray(affine).tolist()}; correct the header")
+    return np.asarray(orientations.ornt_transform(found, _RAS), np.float64)

@@ -1,0 +1,105 @@
+"""Label conventions of the data sets, and their translation to the classes used inside (`modalities.LABELS`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.errors import InputError
+from preprocess.modalities import LABELS
+
+CAVITY = "resection-cavity"
+"""Name of the check that refuses BraTS 2024's label 4; allowed, the cavity counts as background."""
+
+
+@dataclass(frozen=True)
+class LabelConvention:
+    """How a data set numbers the classes.
+
+    Attributes
+    ----------
+    name
+        Name used in stores and tables.
+    values
+        Value in the file -> class inside, without the background 0.
+    cavity
+        Value that stands for the resection cavity, which has no class inside.
+    """
+
+    name: str
+    values: Mapping[int, int] = field(hash=False)
+    cavity: int | None = None
+
+    def __str__(self) -> str:
+        """Return what each value means, for messages."""
+        names = {number: name for name, number in LABELS.items()}
+        parts = [f"{value} {names[number]}" for value, number in self.values.items()]
+        return ", ".join(["0 background", *parts, *([f"{self.cavity} resection cavity"] if self.cavity else [])])
+
+
+CONVENTIONS = {
+    convention.name: convention
+    for convention in (
+        LabelConvention("brats2020", {1: LABELS["NCR"], 2: LABELS["ED"], 4: LABELS["ET"]}),
+        LabelConvention("brats2023", {1: LABELS["NCR"], 2: LABELS["ED"], 3: LABELS["ET"]}),
+        LabelConvention("brats2024", {1: LABELS["NCR"], 2: LABELS["ED"], 3: LABELS["ET"]}, cavity=4),
+        LabelConvention("msd", {1: LABELS["ED"], 2: LABELS["NCR"], 3: LABELS["ET"]}),
+    )
+}
+"""`brats2020` holds for 2018 to 2021, `brats2024` for the post-treatment cases of 2024, `msd` for Task01."""
+
+
+def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
+    """Return how many voxels have each value; whole numbers as int."""
+    if array.dtype == np.uint8:
+        counts = np.bincount(array.ravel(order="K"), minlength=1)
+        return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
+    values, numbers = np.unique(array, return_counts=True)
+    return {
+        int(value) if float(value).is_integer() else float(value): int(number)
+        for value, number in zip(values.tolist(), numbers.tolist(), strict=True)
+    }
+
+
+def guess_convention(found: Mapping[int | float, int]) -> LabelConvention:
+    """Return the convention that a label map of unknown origin follows: 4 without 3 is ET as until BraTS 2021."""
+    return CONVENTIONS["brats2020" if 4 in found and 3 not in found else "brats2023"]  # noqa: PLR2004 - label values
+
+
+def to_internal(
+    array: NDArray[np.generic], convention: LabelConvention, *, cavity_is_background: bool = False
+) -> NDArray[np.uint8]:
+    """Return classes 0..3 for a label map in `convention`; the shape is kept.
+
+    Raises
+    ------
+    InputError
+        If there are other values than the convention knows; they are named with their counts. Also if there is a
+        resection cavity and `cavity_is_background` is off.
+    """
+    found = count_values(array)
+    allowed = {0, *convention.values}
+    if convention.cavity is not None:
+        allowed.add(convention.cavity)
+    wrong = {value: number for value, number in found.items() if value not in allowed}
+    if wrong:
+        listed = ", ".join(f"{value} ({number} voxels)" for value, number in sorted(wrong.items()))
+        raise InputError(f"wrong label values: {listed}; allowed in {convention.name}: {convention}")
+    if convention.cavity in found and not cavity_is_background:
+        raise InputError(
+            f"label {convention.cavity} is a resection cavity ({found[convention.cavity]} voxels), which has no class "
+            f"here; `--allow {CAVITY}` counts it as background"
+        )
+    table = np.zeros(max(allowed) + 1, np.uint8)
+    for value, number in convention.values.items():
+        table[value] = number
+    return table[array if np.issubdtype(array.dtype, np.integer) else array.astype(np.uint8)]
+
+
+def to_convention(array: NDArray[np.uint8], convention: LabelConvention) -> NDArray[np.uint8]:
+    """Return a label map in `convention` for classes 0..3; the inverse of `to_internal` but for the cavity."""
+    table = np.zeros(max(LABELS.values()) + 1, np.uint8)
+    for value, number in convention.values.items():
+        table[number] = value
+    return table[array]

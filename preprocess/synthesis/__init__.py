@@ -1,0 +1,1 @@
+"""Phantom heads: anatomy, tumour and MR signal as smooth functions of position."""
