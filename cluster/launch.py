@@ -1,0 +1,195 @@
+"""Run a distributed command as a job and see it through: submit, or attach to the one that is already there, and wait.
+
+    run([sys.executable, "train.py"], Path("run/logs"), JobSettings(tasks_per_node=2), "train")
+
+Each task runs the command with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set. A command that exits
+with code 75 is started again. On `local`, interrupting the launcher ends the ranks; on `slurm` the job goes on. In both
+cases the same call attaches to a job that is alive, so a killed launcher never leads to two jobs of one run.
+"""
+
+import fcntl
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from cluster import attach, local, messages, outcome, slurm
+from cluster.errors import JobError, SettingsError
+from cluster.logs import Follower, log_file, say
+from cluster.settings import JobSettings
+from cluster.state import JobRecord
+from cluster.submission import submit
+
+POLL_S = {"local": (0.2, 0.5), "slurm": (1.0, 15.0)}
+"""Seconds between two looks at the job: at first, and at most."""
+
+SILENCE_S = 3600.0
+"""How long a controller may not answer before its job is given up."""
+
+SETTLE_S = 60.0
+"""How long the ranks' last words may take to reach a shared file system after the job's end."""
+
+
+def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path] = ()) -> None:
+    """Run `command` once on every task of a job and return when all have ended well.
+
+    Parameters
+    ----------
+    command
+        Program and arguments. It must carry on from its own state on disk when it is started again.
+    folder
+        Folder of this run's logs and job record, on a file system that all nodes share.
+    settings
+        Cluster, nodes, tasks and what each of them gets.
+    name
+        Readable part of the job's name.
+    results
+        Files that the command leaves. If they exist, a job that ended well is taken as it is, without a new one.
+
+    Raises
+    ------
+    JobError
+        If the job cannot be submitted or fails; the message ends with the failing rank's last lines and the log folder.
+    SettingsError
+        If the folder's name cannot be used.
+    """
+    folder = folder.absolute()
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _interruptible():
+        with _lock(folder):
+            job = _live_job(command, folder, settings, name, results)
+        while job is not None:
+            job = _see_through(job, command, folder, settings, name)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse names that job managers rewrite: both submitit and SLURM replace %-patterns in log paths."""
+    for char, why in (("%", "SLURM replaces %-patterns in it"), ("\\", "SLURM takes it for an escape")):
+        if char in str(folder):
+            raise SettingsError(
+                f"{folder}: a folder for jobs cannot have {char!r} in its name: {why}; rename the folder"
+            )
+
+
+def _live_job(
+    command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
+) -> JobRecord | None:
+    """Return the job to wait for: one that is alive, or a new one; None when a finished one has left its results."""
+    job = attach.known(folder, name, settings)
+    if job is not None and attach.is_alive(job):
+        attach.refuse_other_work(job, command, folder)
+        say(f"attached to {job.title}, logs in {job.folder}")
+        return job
+    if job is not None and attach.has_result(job, command, results):
+        say(f"{job.title} had already ended well")
+        return None
+    return _submit(command, folder, settings, name)
+
+
+def _submit(command: Sequence[str], folder: Path, settings: JobSettings, name: str, submissions: int = 1) -> JobRecord:
+    job, interrupted = submit(command, folder, settings, name, submissions)
+    if interrupted:
+        _give_up(job)
+        raise KeyboardInterrupt
+    return job
+
+
+def _see_through(
+    job: JobRecord, command: Sequence[str], folder: Path, settings: JobSettings, name: str
+) -> JobRecord | None:
+    """Wait for the job; None when it ended well, a successor when it ended through no fault of the command."""
+    try:
+        state = _wait(job)
+    except KeyboardInterrupt:
+        _give_up(job)
+        raise
+    outcomes = outcome.read_outcomes(Path(job.folder), job.tasks)
+    if outcome.succeeded(outcomes, job.tasks):
+        replace(job, ended="ok").save(folder)
+        return None
+    replace(job, ended=state or "failed").save(folder)
+    if state in slurm.BLAMELESS and job.submissions <= settings.max_requeues:
+        say(f"{job.title} ended as {state}; submitting it again, it carries on from its own state")
+        return _submit(command, folder, settings, name, job.submissions + 1)
+    raise JobError(messages.failure(job, state, outcome.first_failure(Path(job.folder), outcomes)))
+
+
+def _wait(job: JobRecord) -> str | None:
+    """Wait until all ranks ended well or the job is over; return the cluster's word for a bad end, if it has one."""
+    folder = Path(job.folder)
+    follower = Follower(log_file(folder, job.job_id, 0), from_end=outcome.has_started(folder))
+    first, longest = POLL_S[job.cluster]
+    pause, shown, known_at = first, "", time.monotonic()
+    while True:
+        busy = follower.forward()
+        if outcome.succeeded(outcome.read_outcomes(folder, job.tasks), job.tasks):
+            break
+        state = local.state(job) if job.cluster == "local" else slurm.state(job.job_id)
+        if state in slurm.ENDED:
+            _settle(job)
+            break
+        if state is not None:
+            known_at = time.monotonic()
+            if state != shown and job.cluster == "slurm":
+                say(f"{job.title} is {state.lower()}")
+            shown = state
+        elif time.monotonic() - known_at > (SETTLE_S if slurm.answers() else SILENCE_S):
+            state = "UNKNOWN"
+            break
+        pause = first if busy else min(pause * 1.5, longest)
+        time.sleep(pause)
+    follower.forward()
+    return state if job.cluster == "slurm" else None
+
+
+def _settle(job: JobRecord) -> None:
+    """Give the ranks' last words time to arrive: a shared file system may show them late."""
+    if job.cluster == "local":
+        return
+    folder, deadline = Path(job.folder), time.monotonic() + SETTLE_S
+    while time.monotonic() < deadline:
+        outcomes = outcome.read_outcomes(folder, job.tasks)
+        if not outcomes:
+            deadline = min(deadline, time.monotonic() + 5.0)
+        elif outcome.succeeded(outcomes, job.tasks) or outcome.first_failure(folder, outcomes):
+            return
+        time.sleep(0.5)
+
+
+def _give_up(job: JobRecord) -> None:
+    """Say what becomes of the job when the launcher is interrupted; on this machine, end it."""
+    if job.cluster == "slurm":
+        say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
+        return
+    say("interrupted: ending the ranks")
+    local.end(job)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one launcher at a time decide whether to submit."""
+    with (folder / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Treat TERM like Ctrl-C; a second one during the clean-up finds the ranks already told to end."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: signals are the caller's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

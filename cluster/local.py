@@ -1,0 +1,80 @@
+"""A job on this machine: is its controller alive, and ending it without orphans."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from cluster import outcome
+from cluster.state import JobRecord
+from cluster.task import GRACE_S
+
+MARGIN_S = 5.0
+
+
+def start_time(pid: int) -> float | None:
+    """Return when a process was started; with the pid it names one process for good. None when it is gone."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_alive(job: JobRecord) -> bool:
+    """Tell whether the job's controller still runs; a later process with the same pid is not it."""
+    return _controller(job) is not None
+
+
+def state(job: JobRecord) -> str:
+    """Return RUNNING or COMPLETED, in SLURM's words. A job of which a rank vanished is ended: its peers would hang."""
+    if is_alive(job) and lost_ranks(job):
+        end(job)
+    return "RUNNING" if is_alive(job) else "COMPLETED"
+
+
+def lost_ranks(job: JobRecord) -> list[int]:
+    """Return the ranks whose process is gone without having said how it ended; the others would wait for ever."""
+    states = outcome.read_outcomes(Path(job.folder), job.tasks)
+    return [state.rank for state in states if state.exit_code is None and not psutil.pid_exists(state.pid)]
+
+
+def end(job: JobRecord, grace_s: float = GRACE_S) -> None:
+    """End all ranks: they get TERM and `grace_s` seconds to save, then everything below the controller is killed."""
+    outcome.mark_cancelled(Path(job.folder))
+    controller = _controller(job)
+    if controller is None:
+        return
+    family = [controller, *_children(controller)]
+    _wait_for(job, time.monotonic() + grace_s + MARGIN_S)
+    kill([*family, *(_children(controller) if is_alive(job) else [])])
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes; psutil refuses to touch one that only inherited a pid."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _wait_for(job: JobRecord, deadline: float) -> None:
+    while is_alive(job) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _controller(job: JobRecord) -> psutil.Process | None:
+    try:
+        process = psutil.Process(int(job.job_id))
+        alive = process.create_time() == job.created and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if alive else None
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []

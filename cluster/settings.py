@@ -1,0 +1,142 @@
+"""What a job asks of the machine or the cluster: typed, validated, unknown names refused.
+
+JobSettings.from_options(["cluster=slurm", "nodes=2", "tasks_per_node=4", "gpus_per_node=4"])
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from cluster.errors import SettingsError
+
+OPTION_NAME = re.compile(r"^[a-z][a-z0-9-]*$")
+OWN_OPTIONS = {
+    "chdir": "the folder the command is started in",
+    "error": "the log folder of the run",
+    "job-name": "derived from the run folder, so that a later launcher finds the job",
+    "open-mode": "always append, so that a requeued job keeps its log",
+    "output": "the log folder of the run",
+    "requeue": "always on, so that preemption and node failures are survived",
+    "no-requeue": "requeueing is always on",
+    "signal": "the setting signal_delay_s",
+}
+"""sbatch options that the launcher sets itself, and what decides them."""
+
+TYPED_OPTIONS = {
+    "nodes": "nodes",
+    "ntasks": "nodes and tasks_per_node",
+    "ntasks-per-node": "tasks_per_node",
+    "gpus-per-node": "gpus_per_node",
+    "cpus-per-task": "cpus_per_task",
+    "mem": "mem_gb",
+    "time": "timeout_min",
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+}
+"""sbatch options that have a setting of their own."""
+
+
+class JobSettings(BaseModel):
+    """Where and on how much a distributed command runs. Machine facts only, nothing of the science."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cluster: Literal["local", "slurm"] = Field("local", description="local: this machine; slurm: through sbatch")
+    nodes: PositiveInt = Field(1, description="machines; 1 on `local`")
+    tasks_per_node: PositiveInt = Field(1, description="processes on each machine, as a rule one per GPU")
+    gpus_per_node: NonNegativeInt = Field(0, description="GPUs on each machine; 0 hides them")
+    cpus_per_task: PositiveInt = Field(1, description="CPU cores of each process")
+    mem_gb: float | None = Field(None, gt=0, description="memory of each node in GB; unset takes the cluster's default")
+    timeout_min: PositiveInt | None = Field(
+        None, description="time limit in minutes; the job is requeued and resumes; unset takes the cluster's default"
+    )
+    partition: str | None = Field(None, description="SLURM partition")
+    account: str | None = Field(None, description="SLURM account")
+    qos: str | None = Field(None, description="SLURM quality of service")
+    constraint: str | None = Field(None, description="SLURM node features")
+    signal_delay_s: PositiveInt = Field(120, description="seconds before the time limit at which the job must save")
+    max_requeues: NonNegativeInt = Field(100, description="times a job may be started again before it is given up")
+    extra: dict[str, str | int | float | bool] = Field(
+        default={}, description="further sbatch options, e.g. extra.reservation=NAME; true for an option without value"
+    )
+
+    @property
+    def tasks(self) -> int:
+        """Return the number of processes, all nodes together."""
+        return self.nodes * self.tasks_per_node
+
+    @classmethod
+    def from_options(cls, options: Iterable[str]) -> Self:
+        """Build settings from `KEY=VALUE` texts (values in YAML; `extra.NAME=VALUE` for other sbatch options).
+
+        Raises
+        ------
+        SettingsError
+            If an option is malformed, unknown or out of range; the message lists what is allowed.
+        """
+        raw: dict[str, Any] = {}
+        for option in options:
+            key, value = _parse(option)
+            section, _, name = key.partition(".")
+            if section == "extra" and name:
+                raw.setdefault("extra", {})[name] = value
+            else:
+                raw[key] = value
+        return cls.from_mapping(raw)
+
+    @classmethod
+    def from_mapping(cls, raw: dict[str, Any]) -> Self:
+        """Validate settings; every problem is listed in the `SettingsError`."""
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            problems = "\n".join(f"  {_problem(item)}" for item in error.errors())
+            raise SettingsError(f"the job settings cannot be used:\n{problems}") from None
+
+    @model_validator(mode="after")
+    def _fits_the_cluster(self) -> Self:
+        if self.cluster == "local" and self.nodes > 1:
+            raise ValueError(
+                f"nodes={self.nodes} needs cluster=slurm; cluster=local is one machine: use tasks_per_node"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _extra_is_really_extra(self) -> Self:
+        for name in self.extra:
+            if not OPTION_NAME.match(name):
+                raise ValueError(
+                    f"extra.{name}: write a long sbatch option without dashes, e.g. extra.reservation=NAME"
+                )
+            if name in OWN_OPTIONS:
+                raise ValueError(f"extra.{name}: set by the launcher ({OWN_OPTIONS[name]})")
+            if name in TYPED_OPTIONS:
+                raise ValueError(f"extra.{name}: use the setting {TYPED_OPTIONS[name]} instead")
+        return self
+
+
+def _parse(option: str) -> tuple[str, Any]:
+    key, separator, value = option.partition("=")
+    if not separator or not key.strip():
+        raise SettingsError(f"--job {option!r}: expected KEY=VALUE, for example nodes=2; {_allowed()}")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise SettingsError(f"--job {option!r}: the value is not valid YAML; quote it") from None
+
+
+def _problem(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown setting; {_allowed()}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return message if not where else f"{where}: {message} (got {item['input']!r})"
+
+
+def _allowed() -> str:
+    return f"allowed: {', '.join(JobSettings.model_fields)}"
