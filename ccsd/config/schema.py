@@ -119,6 +119,10 @@ class Evaluation(Section):
     subsets: tuple[SubsetName, ...] = Field((), description="combinations to evaluate; empty means all 15")
     subsets_per_job: int = Field(15, ge=1, le=15, description="1 fans out one job per combination, 15 runs them in one")
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that overlaps its neighbour")
+    flips: bool = Field(False, description="average over the 8 mirror images: 8 times the work")
+    both_empty: Literal["score", "skip"] = Field(
+        "score", description="a region that is rightly absent: scored (Dice 1, HD95 0), or left out of the means (skip)"
+    )
     hd95_penalty: float = Field(373.13, ge=0, description="HD95 in mm where exactly one of both regions is empty")
     min_enhancing: int = Field(500, ge=0, description="clean-up: ET of fewer voxels becomes NCR; 0 switches it off")
     keep_predictions: bool = Field(True, description="write the predicted label maps as NIfTI")

@@ -1,0 +1,86 @@
+"""Sliding windows over volumes of any size, with networks whose answer is known."""
+
+import pytest
+import torch
+
+from ccsd.inference.window import predict_probabilities, subset_masks, window_shape
+from preprocess.modalities import SUBSET_ORDER, all_subsets, subset
+
+
+class PointwiseNet:
+    """Answers voxel by voxel from the modalities in each subset, and counts what it is asked."""
+
+    multiple = 8
+
+    def __init__(self):
+        self.windows = []
+
+    def segment(self, image, subsets, decode_batch=8):
+        self.windows.append(tuple(image.shape[2:]))
+        assert all(side % self.multiple == 0 for side in image.shape[2:])
+        seen = torch.einsum("km,bmdhw->kbdhw", subsets.float(), image)
+        return torch.stack([seen, seen - 1, seen - 2], dim=2)
+
+
+def expected(image, names):
+    seen = sum(image[i] for i, m in enumerate(("flair", "t1", "t1ce", "t2")) if m in names)
+    return torch.sigmoid(torch.stack([seen, seen - 1, seen - 2]))
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (5, 20, 33), (1, 1, 1), (40, 17, 24)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_a_pointwise_network_gives_the_same_voxels_whatever_the_windows(shape, overlap):
+    image = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))
+    subsets = [subset("t1ce"), subset("flair+t2")]
+    found = predict_probabilities(PointwiseNet(), image, subsets, patch=(16, 16, 16), overlap=overlap)
+
+    assert found.shape == (2, 3, *shape)
+    for result, names in zip(found, subsets, strict=True):
+        torch.testing.assert_close(result, expected(image, names), rtol=0, atol=1e-6)
+
+
+def test_each_window_is_encoded_once_for_all_subsets():
+    one, all_of_them = PointwiseNet(), PointwiseNet()
+    image = torch.zeros(4, 24, 24, 24)
+    predict_probabilities(one, image, [subset("t2")], patch=(16, 16, 16))
+    predict_probabilities(all_of_them, image, all_subsets(), patch=(16, 16, 16))
+
+    assert len(one.windows) == len(all_of_them.windows) == 8
+
+
+def test_all_subsets_together_equal_each_alone():
+    image = torch.randn(4, 20, 18, 16, generator=torch.Generator().manual_seed(2))
+    together = predict_probabilities(PointwiseNet(), image, all_subsets(), patch=(16, 16, 16))
+
+    for row, one in zip(together, all_subsets(), strict=True):
+        alone = predict_probabilities(PointwiseNet(), image, [one], patch=(16, 16, 16))[0]
+        torch.testing.assert_close(row, alone, rtol=0, atol=1e-6)
+
+
+class LopsidedNet(PointwiseNet):
+    """Adds the position along W, which only mirroring can average out."""
+
+    def segment(self, image, subsets, decode_batch=8):
+        ramp = torch.linspace(-3, 3, image.shape[-1])
+        return super().segment(image, subsets) * 0 + ramp
+
+
+def test_flips_average_over_the_eight_mirror_images():
+    image = torch.zeros(4, 8, 8, 8)
+    net = LopsidedNet()
+    found = predict_probabilities(net, image, [subset("t1")], patch=(8, 8, 8), flips=True)
+
+    assert len(net.windows) == 8
+    torch.testing.assert_close(found, torch.full_like(found, 0.5))
+
+
+def test_masks_name_the_modalities_in_their_order():
+    assert subset_masks([subset("t1ce+flair")]).tolist() == [[True, False, True, False]]
+    assert subset_masks(all_subsets()).sum() == sum(name.count("+") + 1 for name in SUBSET_ORDER)
+
+
+@pytest.mark.parametrize(
+    ("patch", "multiple", "window"), [((48, 48, 48), 16, (48, 48, 48)), ((50, 1, 17), 8, (56, 8, 24))]
+)
+def test_window_is_rounded_up_to_what_the_network_can_halve(patch, multiple, window):
+    assert window_shape(patch, multiple) == window

@@ -1,0 +1,115 @@
+"""Rows of one case: regions, empty regions, the clean-up."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ccsd.metrics import Policy, Reference, clean_enhancing, paint, region_mask
+from preprocess.modalities import REGIONS
+
+LABEL_MAPS = hnp.arrays(np.uint8, (4, 5, 6), elements=st.integers(0, 3))
+UNIT = (1.0, 1.0, 1.0)
+
+
+def score(reference, predicted, policy=None, min_enhancing=0, spacing=UNIT):
+    rows = Reference(reference, spacing, policy or Policy()).score(predicted, min_enhancing)
+    return {row["region"]: row for row in rows}
+
+
+def labels(*regions):
+    """Return a 10 x 10 x 10 map with the given label in one plane each."""
+    array = np.zeros((10, 10, 10), np.uint8)
+    for plane, label in regions:
+        array[plane] = label
+    return array
+
+
+@settings(max_examples=60, deadline=None)
+@given(LABEL_MAPS, LABEL_MAPS)
+def test_scores_are_bounded_and_perfect_exactly_for_equal_regions(reference, predicted):
+    for region, row in score(reference, predicted).items():
+        equal = np.array_equal(region_mask(reference, region), region_mask(predicted, region))
+        assert 0 <= row["dice"] <= 1
+        assert 0 <= row["nsd"] <= 1
+        assert row["hd95"] >= 0
+        assert (row["dice"] == 1) == equal
+        if equal:
+            assert (row["hd95"], row["nsd"]) == (0, 1)
+
+
+def test_overlap_scores_by_hand():
+    row = score(labels((0, 2), (1, 2), (2, 2), (3, 2)), labels((2, 2), (3, 2), (4, 2)), spacing=(2.0, 1.0, 0.5))["WT"]
+
+    assert row["dice"] == pytest.approx(2 * 200 / 700)
+    assert row["sensitivity"] == pytest.approx(0.5)
+    assert row["precision"] == pytest.approx(2 / 3)
+    assert (row["volume_mm3"], row["reference_mm3"]) == (300, 400)
+
+
+@pytest.mark.parametrize(
+    ("reference", "predicted", "empty", "dice", "distance"),
+    [
+        (labels(), labels(), "both", 1, 0),
+        (labels((1, 3)), labels(), "prediction", 0, 373.13),
+        (labels(), labels((1, 3)), "reference", 0, 373.13),
+        (labels((1, 3)), labels((1, 3)), "no", 1, 0),
+    ],
+)
+def test_empty_regions_score_by_the_policy(reference, predicted, empty, dice, distance):
+    row = score(reference, predicted)["ET"]
+
+    assert (row["empty"], row["dice"], row["hd95"], row["hd95_pooled"]) == (empty, dice, distance, distance)
+
+
+def test_policy_may_leave_out_what_is_rightly_absent_and_set_the_penalty():
+    policy = Policy(hd95_penalty=1.0, score_both_empty=False)
+
+    assert math.isnan(score(labels(), labels(), policy)["ET"]["dice"])
+    assert score(labels((1, 3)), labels(), policy)["ET"]["hd95"] == 1.0
+    assert "left-out" in policy.describe()
+    assert "1 mm" in policy.sentence()
+
+
+def test_shares_of_nothing_are_not_numbers():
+    assert math.isnan(score(labels(), labels((1, 3)))["ET"]["sensitivity"])
+    assert math.isnan(score(labels((1, 3)), labels())["ET"]["precision"])
+
+
+@pytest.mark.parametrize(("minimum", "cleaned"), [(100, 0.0), (101, 1.0)])
+def test_clean_up_adds_columns_and_keeps_the_raw_ones(minimum, cleaned):
+    rows = score(labels((1, 1)), labels((1, 3)), min_enhancing=minimum)
+
+    assert rows["ET"]["dice"] == 0
+    assert rows["ET"]["dice_clean"] == cleaned
+    assert rows["TC"]["dice_clean"] == rows["TC"]["dice"] == 1
+
+
+def test_clean_up_keeps_tumour_core_and_leaves_its_input_alone():
+    array = labels((1, 3), (2, 2))
+    cleaned = clean_enhancing(array, 500)
+
+    assert not region_mask(cleaned, "ET").any()
+    assert np.array_equal(region_mask(cleaned, "TC"), region_mask(array, "TC"))
+    assert region_mask(array, "ET").sum() == 100
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.float32, (3, 3, 3, 3), elements=st.floats(0, 1, width=32)))
+def test_painted_regions_are_nested_and_keep_the_probable_ones(probabilities):
+    painted = paint(probabilities)
+    masks = [region_mask(painted, region) for region in REGIONS]
+
+    assert not (masks[1] & ~masks[0]).any()
+    assert not (masks[2] & ~masks[1]).any()
+    assert np.array_equal(masks[2], probabilities[2] > 0.5)
+    assert (masks[0] >= (probabilities[0] > 0.5)).all()
+
+
+def test_paint_gives_each_region_its_class():
+    probabilities = np.array([[0.9, 0.9, 0.9, 0.5], [0.1, 0.9, 0.9, 0.0], [0.0, 0.0, 0.9, 0.0]], np.float32)
+
+    assert paint(probabilities.reshape(3, 1, 1, 4)).ravel().tolist() == [2, 1, 3, 0]
