@@ -121,12 +121,13 @@ def to_source(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     return np.asfortranarray(from_canonical(full, geometry.matrix))
 
 
-def bounding_box(mask: NDArray[np.bool_]) -> Box:
-    """Return the smallest box that holds every true voxel of a D x H x W mask; the mask must not be empty."""
-    edges = []
-    for axis in range(3):
-        line = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        edges.append(slice(int(line[0]), int(line[-1]) + 1))
+def bounding_box(array: NDArray[Any]) -> Box:
+    """Return the smallest box that holds every voxel that is not 0; there must be one."""
+    mask = array != 0
+    below = mask.any(axis=0)
+    lines = mask.any(axis=(1, 2)), below.any(axis=1), below.any(axis=0)
+    ends = [np.flatnonzero(line)[[0, -1]] for line in lines]
+    edges = [slice(int(first), int(last) + 1) for first, last in ends]
     return edges[0], edges[1], edges[2]
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from preprocess.errors import InputError
 from preprocess.modalities import LABELS
 
+_FEW = 16
 CAVITY = "resection-cavity"
 """Name of the check that refuses BraTS 2024's label 4; allowed, the cavity counts as background."""
 
@@ -52,9 +53,10 @@ CONVENTIONS = {
 
 def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
     """Return how many voxels have each value; whole numbers as int."""
-    if array.dtype == np.uint8:
-        counts = np.bincount(array.ravel(order="K"), minlength=1)
-        return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
+    low, high = array.min(), array.max()
+    if np.issubdtype(array.dtype, np.integer) and int(high) - int(low) < _FEW:  # much faster than sorting
+        counts = {value: int(np.count_nonzero(array == value)) for value in range(int(low), int(high) + 1)}
+        return {value: number for value, number in counts.items() if number}
     values, numbers = np.unique(array, return_counts=True)
     return {
         int(value) if float(value).is_integer() else float(value): int(number)

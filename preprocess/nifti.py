@@ -15,7 +15,7 @@ from preprocess.errors import InputError
 
 SUFFIXES = (".nii.gz", ".nii")
 _NIFTI2_HEADER = 540
-_DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, zlib_ng.error)  # type: ignore[assignment] - stub says instance
+_DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, zlib_ng.error)  # type: ignore[assignment] # the stub is wrong
 _LEVEL = 1  # higher levels save a few per cent of noise and cost several times as long
 
 

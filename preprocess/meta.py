@@ -1,0 +1,135 @@
+"""What a store says about its case: the attributes of its Zarr group."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.geometry import Geometry
+from preprocess.labels import CONVENTIONS, LabelConvention
+from preprocess.modalities import LABELS, REGIONS
+from preprocess.normalise import Scale
+from preprocess.prepare import Prepared, Source
+
+LAYOUT_VERSION = 1
+_FOREGROUND_VOXELS = 1000
+
+
+@dataclass(frozen=True)
+class CaseMeta:
+    """Attributes of a store.
+
+    Attributes
+    ----------
+    layout
+        Layout of the source, e.g. `brats2020`.
+    modalities
+        Those the case has, in canonical order.
+    scales
+        Mean and standard deviation by modality: z x std + mean gives the source's value.
+    dtypes
+        Voxel type of the source by modality.
+    volumes
+        Region volumes in millilitres (WT, TC, ET); empty without a label.
+    foreground
+        Up to 1000 flat voxel indices (C order of the cropped label) by class, evenly spread, for sampling.
+    sources
+        Files by modality, and `seg`.
+    allow
+        Checks that were off when the case was converted.
+    warnings
+        What was odd about it.
+    """
+
+    case: str
+    layout: str
+    modalities: tuple[str, ...]
+    geometry: Geometry
+    label_convention: LabelConvention
+    scales: Mapping[str, Scale]
+    dtypes: Mapping[str, str]
+    volumes: Mapping[str, float]
+    foreground: Mapping[int, tuple[int, ...]]
+    sources: Mapping[str, Source]
+    allow: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold; `from_dict` takes it back."""
+        return {
+            "layout_version": LAYOUT_VERSION,
+            "case": self.case,
+            "layout": self.layout,
+            "modalities": list(self.modalities),
+            "geometry": self.geometry.as_dict(),
+            "label_convention": self.label_convention.name,
+            "scales": {m: asdict(scale) for m, scale in self.scales.items()},
+            "dtypes": dict(self.dtypes),
+            "volumes_ml": dict(self.volumes),
+            "foreground": {str(number): list(voxels) for number, voxels in self.foreground.items()},
+            "sources": {name: asdict(source) for name, source in self.sources.items()},
+            "allow": list(self.allow),
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CaseMeta":
+        """Return the attributes that `as_dict` described.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If they are not complete.
+        """
+        return cls(
+            case=str(values["case"]),
+            layout=str(values["layout"]),
+            modalities=tuple(values["modalities"]),
+            geometry=Geometry.from_dict(values["geometry"]),
+            label_convention=CONVENTIONS[values["label_convention"]],
+            scales={m: Scale(**scale) for m, scale in values["scales"].items()},
+            dtypes=dict(values["dtypes"]),
+            volumes=dict(values["volumes_ml"]),
+            foreground={int(number): tuple(voxels) for number, voxels in values["foreground"].items()},
+            sources={name: Source(**source) for name, source in values["sources"].items()},
+            allow=tuple(values["allow"]),
+            warnings=tuple(values["warnings"]),
+        )
+
+
+def describe(prepared: Prepared, allow: tuple[str, ...] = ()) -> CaseMeta:
+    """Return the attributes of a prepared case's store."""
+    return CaseMeta(
+        case=prepared.case,
+        layout=prepared.layout,
+        modalities=prepared.available,
+        geometry=prepared.geometry,
+        label_convention=prepared.label_convention,
+        scales=prepared.scales,
+        dtypes=prepared.dtypes,
+        volumes={} if prepared.label is None else _volumes(prepared.label, prepared.geometry),
+        foreground={} if prepared.label is None else _foreground(prepared.label),
+        sources=prepared.sources,
+        allow=allow,
+        warnings=tuple(str(finding) for finding in prepared.warnings),
+    )
+
+
+def _volumes(label: NDArray[np.uint8], geometry: Geometry) -> dict[str, float]:
+    counts = np.bincount(label.ravel(), minlength=max(LABELS.values()) + 1)
+    millilitres = float(np.prod(geometry.spacing)) / 1000
+    return {region: float(counts[list(classes)].sum() * millilitres) for region, classes in REGIONS.items()}
+
+
+def _foreground(label: NDArray[np.uint8]) -> dict[int, tuple[int, ...]]:
+    flat = label.ravel()
+    voxels = np.flatnonzero(flat)
+    found = {}
+    for number in LABELS.values():
+        mine = voxels[flat[voxels] == number]
+        if mine.size:
+            chosen = np.unique(np.linspace(0, mine.size - 1, min(mine.size, _FOREGROUND_VOXELS)).astype(np.intp))
+            found[number] = tuple(int(v) for v in mine[chosen])
+    return found
