@@ -8,8 +8,12 @@ class UsageError(ValueError):
     """A configuration, model or option that cannot be used; says what, where, what is allowed and what to do next."""
 
 
+class TrainingError(RuntimeError):
+    """A training that cannot go on; the message says where it stood and what to try."""
+
+
 USER_ERRORS = (UsageError, InputError, SettingsError)
 """Shown as one message without a traceback, exit code 2."""
 
-RUN_ERRORS = (JobError,)
+RUN_ERRORS = (JobError, TrainingError)
 """Shown as one message without a traceback, exit code 1: the input was fine, the run was not."""

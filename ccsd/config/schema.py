@@ -108,6 +108,7 @@ class Train(Section):
     validate_subsets: tuple[SubsetName, ...] = Field(
         ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair"), description="combinations validated during training"
     )
+    select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
     keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")
     workers: int = Field(2, ge=0, description="processes per rank that read patches")
     seed: int = Field(0, ge=0, description="seed of the weights, the patches and the subsets")

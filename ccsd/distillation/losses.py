@@ -1,0 +1,67 @@
+"""Losses on logits, one value per sample, computed in float32.
+
+Shapes: logits z and targets ... x R x D x H x W with any leading axes; the result has the leading axes.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+VOLUME = (-3, -2, -1)
+REGIONS_AND_VOLUME = (-4, -3, -2, -1)
+
+
+def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """L_seg: soft Dice, mean over the regions, plus binary cross-entropy, mean over regions and voxels.
+
+    The Dice term has its 1 in the denominator only, so an empty region costs what is predicted in it.
+    """
+    logits, target = logits.float(), target.float()
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum(VOLUME)
+    dice = 1 - 2 * overlap / (probability.sum(VOLUME) + target.sum(VOLUME) + 1)
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    return dice.mean(-1) + cross_entropy.mean(REGIONS_AND_VOLUME)
+
+
+def distillation_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """KL_T(t || s): T^2 times the Bernoulli divergence of softened predictions, mean over regions and voxels.
+
+    Computed from logits with logsigmoid, so it is finite for any finite logits. The teacher gets no gradient.
+    """
+    t = teacher.detach().float() / temperature
+    s = student.float() / temperature
+    p = t.sigmoid()
+    inside = p * (functional.logsigmoid(t) - functional.logsigmoid(s))
+    outside = (1 - p) * (functional.logsigmoid(-t) - functional.logsigmoid(-s))
+    return temperature**2 * (inside + outside).mean(REGIONS_AND_VOLUME)
+
+
+def alignment_loss(shared: Tensor, available: Tensor) -> Tensor:
+    """L_sh: mean L1 distance between the shared features of cyclic neighbours that are both available.
+
+    `shared` is B x M x C x d x h x w, `available` B x M; a sample with no such pair contributes 0.
+    """
+    distance = (shared - shared.roll(-1, dims=1)).float().abs().flatten(2).mean(-1)
+    return _mean_where(distance, available & available.roll(-1, dims=1))
+
+
+def modality_loss(logits: Tensor, available: Tensor) -> Tensor:
+    """L_sp: cross-entropy of telling the modality from its specific features, mean over the available ones.
+
+    `logits` is B x M x M: for each modality's pooled features, one score per modality.
+    """
+    truth = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
+    return _mean_where(functional.cross_entropy(logits.float().transpose(1, 2), truth, reduction="none"), available)
+
+
+def region_targets(label: Tensor) -> Tensor:
+    """Turn B x D x H x W classes 0..3 into B x 3 x D x H x W membership of WT, TC, ET."""
+    enhancing = label == 3  # noqa: PLR2004 - the class of the vocabulary
+    core = enhancing | (label == 1)
+    return torch.stack([label > 0, core, enhancing], dim=1).float()
+
+
+def _mean_where(values: Tensor, where: Tensor) -> Tensor:
+    """Mean over the last axis of the values that count, 0 where none does."""
+    return (values * where).sum(-1) / where.sum(-1).clamp(min=1)

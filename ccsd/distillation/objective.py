@@ -1,0 +1,180 @@
+"""The training objective: one forward encodes a batch once, decodes every subset visited and returns the total loss.
+
+    L = L_S + 0.1 L_sh + 0.02 L_sp + rho(t) (0.5 L_H + 0.5 L_D)
+
+docs/method.md explains the terms. Every process runs every sub-network in every step: subsets act by selection, so
+that sharded training stays in step whatever the processes draw.
+
+Shapes: K subsets, B batch, M modalities (4), S steps of DMCD's path (3), R regions (3), D H W space.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ccsd.config.schema import Distillation
+from ccsd.distillation.losses import (
+    alignment_loss,
+    distillation_loss,
+    modality_loss,
+    region_targets,
+    segmentation_loss,
+)
+from ccsd.distillation.path import STEPS, RunningCriticality, greedy_path, next_set, order_of_removal, tally
+from ccsd.distillation.subsets import is_partial
+from ccsd.model.net import Features, SharedSpecificNet
+
+WITH_HMSD = ("hmsd", "ccsd")
+WITH_DMCD = ("dmcd", "ccsd")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a step's chance and schedule decide outside the network."""
+
+    visited: Tensor
+    """K x B x M bool: the partial subsets visited by chance; K is 0 for `full`."""
+    priority: Tensor
+    """M x B: order of removal for the criteria that need no score, higher first."""
+    ramp: float
+    """rho(t): the distillation's weight at this step, 0 to 1."""
+    score: bool
+    """Whether DMCD measures criticality in this step or uses the running means."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the draw with its tensors on a device."""
+        return replace(self, visited=self.visited.to(device), priority=self.priority.to(device))
+
+
+class Objective(nn.Module):
+    """The network together with everything that is learnt from."""
+
+    def __init__(
+        self, net: SharedSpecificNet, settings: Distillation, *, decode_batch: int = 8, bf16: bool = False
+    ) -> None:
+        super().__init__()
+        self.bf16 = bf16
+        self.net = net
+        self.criticality = RunningCriticality()
+        self.settings = settings
+        self.decode_batch = decode_batch
+
+    def forward(self, image: Tensor, label: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """Return the total loss under `loss`, its unweighted terms, and the order in which DMCD removed.
+
+        Parameters
+        ----------
+        image
+            B x M x D x H x W float.
+        label
+            B x D x H x W classes 0..3.
+        available
+            B x M bool, at least one true in each row.
+        draw
+            The step's subsets, ramp and schedule.
+        """
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+            return self._losses(image, region_targets(label), available, draw)
+
+    def _losses(self, image: Tensor, target: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
+        features = self.net.encode(image, available)
+        recompute = self.decode_batch < 1 + len(draw.visited) + STEPS * (self.settings.method in WITH_DMCD)
+        full = self.net.decode(features, available[None], 1, recompute=recompute)
+        path = self._path(features, full[0].detach(), available, target, draw)
+        subsets = torch.cat([draw.visited, path])
+        logits = full
+        if len(subsets):
+            rest = self.net.decode(features, subsets, self.decode_batch, recompute=recompute)
+            logits = torch.cat([full, rest])
+        num_visited = len(draw.visited)
+        visited, walked = logits[1 : 1 + num_visited], logits[1 + num_visited :]
+        terms = {
+            "supervised": _supervision(logits, subsets, available, target),
+            "hmsd": self._hmsd(full, visited, draw.visited, available),
+            "dmcd": self._dmcd(torch.cat([full, walked]), path, available),
+            "shared": alignment_loss(features.shared, available).mean(),
+            "specific": modality_loss(self.net.classify(features.pooled_specific), available).mean(),
+        }
+        return {"loss": self._total(terms, draw.ramp), **terms, "removed": order_of_removal(available, path)}
+
+    def _total(self, terms: dict[str, Tensor], ramp: float) -> Tensor:
+        s = self.settings
+        distilled = s.weight_hmsd * terms["hmsd"] + s.weight_dmcd * terms["dmcd"]
+        auxiliary = s.weight_shared * terms["shared"] + s.weight_specific * terms["specific"]
+        return terms["supervised"] + auxiliary + ramp * distilled
+
+    def _hmsd(self, full: Tensor, visited: Tensor, subsets: Tensor, available: Tensor) -> Tensor:
+        if self.settings.method not in WITH_HMSD:
+            return full.new_zeros(())
+        teachers = full.expand_as(visited)
+        if self.settings.hmsd_pairs == "adjacent":
+            teachers = torch.cat([full, visited[:-1]])
+        divergence = distillation_loss(teachers, visited, self.settings.temperature)
+        return _mean_of_valid(divergence, is_partial(subsets, available))
+
+    def _dmcd(self, chain: Tensor, path: Tensor, available: Tensor) -> Tensor:
+        if not len(path):
+            return chain.new_zeros(())
+        divergence = distillation_loss(chain[:-1], chain[1:], self.settings.temperature)
+        return _mean_of_valid(divergence, order_of_removal(available, path) >= 0)
+
+    @torch.no_grad()
+    def _path(self, features: Features, full: Tensor, available: Tensor, target: Tensor, draw: Draw) -> Tensor:
+        """Return DMCD's sets P_1, P_2, P_3 (S x B x M), none for methods without it."""
+        settings = self.settings
+        if settings.method not in WITH_DMCD:
+            return available.new_zeros((0, *available.shape))
+        if settings.criterion in ("static", "random"):
+            return greedy_path(available, lambda _, __: draw.priority)
+        if not draw.score:
+            return greedy_path(available, lambda _, current: self.criticality.lookup(current))
+        scorer = _Scorer(self, features, full, target)
+        path = greedy_path(available, scorer)
+        totals, counts = scorer.totals, scorer.counts
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            both = torch.stack([totals, counts])
+            distributed.all_reduce(both)
+            totals, counts = both
+        self.criticality.update(totals, counts)
+        return path
+
+
+class _Scorer:
+    """Measures how much each removal hurts, decoding the candidates, and keeps the tally for the running means."""
+
+    def __init__(self, objective: Objective, features: Features, full: Tensor, target: Tensor) -> None:
+        self.objective, self.features, self.target = objective, features, target
+        self.current = full
+        self.totals: Tensor = torch.zeros((), device=full.device)
+        self.counts: Tensor = torch.zeros((), device=full.device)
+
+    def __call__(self, candidates: Tensor, current: Tensor) -> Tensor:
+        logits = self.objective.net.decode(self.features, candidates, self.objective.decode_batch)
+        scores = self._scores(logits)
+        totals, counts = tally(current, scores)
+        self.totals, self.counts = self.totals + totals, self.counts + counts
+        chosen = (candidates == next_set(current, scores)).all(-1).int().argmax(0)
+        self.current = logits[chosen, torch.arange(len(chosen), device=chosen.device)]
+        return scores
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        settings = self.objective.settings
+        if settings.criterion == "kl":
+            return distillation_loss(self.current.expand_as(logits), logits, settings.temperature)
+        rise = segmentation_loss(logits, self.target) - segmentation_loss(self.current, self.target)
+        return -rise if settings.criterion == "least" else rise
+
+
+def _supervision(logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
+    """L_S = L_seg(z_M) + mean of L_seg over the partial subsets visited; the first logits are the full set's."""
+    losses = segmentation_loss(logits, target)
+    if not len(subsets):
+        return losses[0].mean()
+    return losses[0].mean() + _mean_of_valid(losses[1:], is_partial(subsets, available))
+
+
+def _mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over each sample's valid entries of K x B values, then over the samples; 0 for a sample without any."""
+    return ((values * valid).sum(0) / valid.sum(0).clamp(min=1)).mean()

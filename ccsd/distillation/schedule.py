@@ -1,0 +1,61 @@
+"""What a step draws and how strongly it distils: pure functions of the settings and the step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccsd.config.schema import Distillation
+from ccsd.distillation.objective import Draw
+from ccsd.distillation.path import STATIC_ORDER
+from ccsd.distillation.subsets import NUM_MODALITIES, draw_levels, every_partial
+from preprocess.modalities import MODALITIES
+
+PRIORITY_STREAM = 1
+"""Separates the random order of removal from the draw of subsets, which uses the bare (seed, step, sample)."""
+
+
+def draw_step(
+    settings: Distillation, available: Tensor, *, seed: int, step: int, total_steps: int, samples: Sequence[int]
+) -> Draw:
+    """Decide what one step visits.
+
+    Parameters
+    ----------
+    settings
+        The distillation section of the configuration.
+    available
+        B x M bool on the CPU.
+    seed, step, samples
+        Sample i of the global batch draws from (seed, step, i) alone; `samples` holds the B indices.
+    total_steps
+        Length of the training, for the ramp.
+    """
+    return Draw(
+        visited=_visited(settings, available, seed, step, samples),
+        priority=_priority(settings, seed, step, samples),
+        ramp=ramp(step, total_steps, settings.ramp),
+        score=step % settings.every_n == 0,
+    )
+
+
+def ramp(step: int, total_steps: int, share: float) -> float:
+    """Return rho(t): rises linearly from 0 to 1 over the first `share` of the training."""
+    return 1.0 if share == 0 else min(1.0, step / (share * total_steps))
+
+
+def _visited(settings: Distillation, available: Tensor, seed: int, step: int, samples: Sequence[int]) -> Tensor:
+    if settings.method == "full":
+        return available.new_zeros((0, *available.shape))
+    if settings.hmsd_pairs == "all":
+        return every_partial(available)
+    return draw_levels(available, seed, step, samples, nested=settings.hmsd_pairs == "adjacent")
+
+
+def _priority(settings: Distillation, seed: int, step: int, samples: Sequence[int]) -> Tensor:
+    if settings.criterion == "random":
+        rows = [np.random.default_rng([seed, step, i, PRIORITY_STREAM]).permutation(NUM_MODALITIES) for i in samples]
+    else:
+        rows = [np.array([-STATIC_ORDER.index(m) for m in MODALITIES]) for _ in samples]
+    return torch.from_numpy(np.stack(rows, axis=1)).float()

@@ -1,0 +1,77 @@
+"""Which subsets of modalities a training step visits by chance: pure functions of the seed, the step and the sample.
+
+Because a draw depends on nothing else, any number of processes draws together what one draws, and a resumed run draws
+what the undisturbed run would have drawn.
+
+Shapes: K subsets, B batch, M modalities (4).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from preprocess.modalities import MODALITIES
+
+NUM_MODALITIES = len(MODALITIES)
+SIZES = tuple(range(NUM_MODALITIES - 1, 0, -1))
+"""The sizes of partial sets, largest first: 3, 2, 1."""
+
+
+def bits(subset: Tensor) -> Tensor:
+    """Return the integer whose bit m says whether modality m is in the subset; ... x M bool to ... int64."""
+    return (subset.long() << torch.arange(NUM_MODALITIES, device=subset.device)).sum(-1)
+
+
+def from_bits(number: int) -> list[bool]:
+    """Return the subset, as M booleans, of an integer made by `bits`."""
+    return [bool(number >> m & 1) for m in range(NUM_MODALITIES)]
+
+
+def draw_levels(available: Tensor, seed: int, step: int, samples: Sequence[int], *, nested: bool = False) -> Tensor:
+    """Draw one subset of each size 3, 2, 1 out of what each sample has.
+
+    Parameters
+    ----------
+    available
+        B x M bool on the CPU.
+    seed, step, samples
+        The draw for sample i of the global batch depends on (seed, step, i) alone; `samples` holds the B indices.
+    nested
+        Draw a chain, each subset within the one before, instead of independent subsets.
+
+    Returns
+    -------
+    Tensor
+        3 x B x M bool. A size that a sample cannot have (it has no more modalities than that) is the sample's full
+        set; `is_partial` tells.
+    """
+    drawn = [
+        _levels_of(row, np.random.default_rng([seed, step, i]), nested)
+        for row, i in zip(available, samples, strict=True)
+    ]
+    return torch.tensor(drawn).transpose(0, 1)
+
+
+def every_partial(available: Tensor) -> Tensor:
+    """Return all 14 partial subsets, largest first, 14 x B x M; those a sample cannot have are its full set."""
+    numbers = sorted(range(1, 2**NUM_MODALITIES - 1), key=lambda n: (-n.bit_count(), n))
+    table = torch.tensor([from_bits(n) for n in numbers])[:, None]
+    possible = (table & ~available).sum(-1, keepdim=True) == 0
+    return torch.where(possible, table, available)
+
+
+def is_partial(subsets: Tensor, full: Tensor) -> Tensor:
+    """Tell which of K x B x M subsets lack something of the B x M full sets: K x B bool."""
+    return (subsets != full).any(-1)
+
+
+def _levels_of(row: Tensor, rng: np.random.Generator, nested: bool) -> list[list[bool]]:
+    have = [m for m in range(NUM_MODALITIES) if row[m]]
+    chain = rng.permutation(have)
+    subsets = []
+    for size in SIZES:
+        chosen = chain[:size] if nested else rng.permutation(have)[:size]
+        subsets.append([m in chosen for m in range(NUM_MODALITIES)])
+    return subsets

@@ -1,0 +1,75 @@
+"""Compose(S): what the decoder sees of the modalities in a subset S, and what stands in for the others.
+
+A modality in S contributes its own features, a modality outside S the mean of the shared features over S. Nothing of
+a modality outside S reaches the result.
+
+Shapes: K subsets, B batch, M modalities (4), m encoded modalities (those whose features exist), C channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def bottleneck_slots(fused: Tensor, shared: Tensor, subsets: Tensor, encoded: Sequence[int]) -> Tensor:
+    """Fill the four bottleneck slots of each subset.
+
+    Parameters
+    ----------
+    fused
+        B x m x C x d x h x w, f_m = r_m + C([r_m; s_m]) of each encoded modality.
+    shared
+        B x m x C x d x h x w, the shared features r_m.
+    subsets
+        K x B x M bool; every subset lies within the encoded modalities and is not empty.
+    encoded
+        The modality index of each of the m entries.
+
+    Returns
+    -------
+    Tensor
+        (K*B) x (M*C) x d x h x w.
+    """
+    chosen = subsets[..., list(encoded)].to(shared.dtype)
+    mean = torch.einsum("kbm,bmcdhw->kbcdhw", chosen / chosen.sum(-1, keepdim=True), shared)
+    slots = []
+    for modality in range(subsets.shape[-1]):
+        if modality in encoded:
+            inside = subsets[..., modality, None, None, None, None]
+            slots.append(torch.where(inside, fused[:, list(encoded).index(modality)], mean))
+        else:
+            slots.append(mean)
+    return torch.stack(slots, dim=2).flatten(2, 3).flatten(0, 1)
+
+
+class SubsetProjection(nn.Module):
+    """A 1 x 1 x 1 convolution over the four skip slots, computed without building them.
+
+    The slots are linear in the modalities' features h_j: slot m is h_m if m is in S and the mean of h over S
+    otherwise. So the convolution with weights W_m over the slots equals one with the weights
+    W_j + sum of W_m over the absent m / |S| over the features of S, one matrix product for all subsets.
+    """
+
+    def __init__(self, modalities: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        bound = (modalities * in_channels) ** -0.5
+        self.weight = nn.Parameter(torch.empty(modalities, out_channels, in_channels).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, features: Tensor, subsets: Tensor, encoded: Sequence[int]) -> Tensor:
+        """Project B x m x C x ... features for K x B x M subsets to (K*B) x C' x ...."""
+        weight = _subset_weights(self.weight, subsets)[:, :, list(encoded)]
+        k, b = subsets.shape[:2]
+        matrix = weight.permute(1, 0, 3, 2, 4).reshape(b, k * weight.shape[3], -1)
+        flat = features.flatten(3).flatten(1, 2)
+        projected = torch.bmm(matrix.to(flat.dtype), flat)
+        projected = projected.view(b, k, weight.shape[3], *features.shape[3:]).transpose(0, 1)
+        return projected.flatten(0, 1) + self.bias.to(projected.dtype).view(1, -1, 1, 1, 1)
+
+
+def _subset_weights(weight: Tensor, subsets: Tensor) -> Tensor:
+    """Return K x B x M x C' x C: the weight of each modality's features in each subset, 0 outside the subset."""
+    inside = subsets.to(weight.dtype)
+    absent = torch.einsum("kbm,moi->kboi", 1 - inside, weight) / inside.sum(-1)[..., None, None]
+    return inside[..., None, None] * (weight + absent.unsqueeze(2))

@@ -1,0 +1,98 @@
+"""The files of a trained model: weights as safetensors, everything else as JSON. No pickle is ever read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ccsd.config.load import validate
+from ccsd.config.schema import Config
+from ccsd.errors import UsageError
+from ccsd.model.net import SharedSpecificNet
+from preprocess.files import complete_or_absent
+
+WEIGHTS = "model.safetensors"
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training."""
+
+    net: SharedSpecificNet
+    config: Config
+    info: dict[str, Any]
+    """The content of run.json: configuration, versions, hashes, cost."""
+    model_hash: str
+    """SHA-256 of the weights' file."""
+
+
+def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
+    """Read a finished training, ready for inference.
+
+    Raises
+    ------
+    UsageError
+        If the folder is not a finished run, or its files do not belong together.
+    """
+    path = folder / RECORD
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        raw = info["config"]
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder}: not a finished run ({RECORD} is missing); `ccsd train --run {folder}` writes it at the end"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: cannot be read as the record of a run ({error}); copy it again or train again"
+        ) from None
+    config = validate(raw, path)
+    weights, _ = load_weights(folder / WEIGHTS)
+    model_hash = file_hash(folder / WEIGHTS)
+    if info.get("model_hash") != model_hash:
+        raise UsageError(f"{folder}: {WEIGHTS} is not the file that {RECORD} describes; copy both again or train again")
+    net = SharedSpecificNet(config.model)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UsageError(f"{folder / WEIGHTS}: not the weights of the configured network: {error}") from None
+    return Run(net.to(device).eval(), config, info, model_hash)
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write weights as safetensors with a few words about them; complete or absent."""
+    with complete_or_absent(path) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt", **about})
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read weights and the words about them.
+
+    Raises
+    ------
+    UsageError
+        If the file is missing or is no safetensors file. No pickle is ever read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; a finished `ccsd train --run {path.parent}` writes it") from None
+    except (SafetensorError, OSError) as error:
+        raise UsageError(
+            f"{path}: not a whole safetensors file ({error}); copy it again or train again; other formats are not read"
+        ) from None
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,132 @@
+"""The shared-specific encoder-decoder: encode each modality once, compose any subsets of them, decode.
+
+The architecture follows the paper's abstract and, where that is silent, the closest published networks; docs/method.md
+says which is which.
+
+Shapes: K subsets, B batch, M modalities (4), m encoded modalities, C channels, R regions (WT, TC, ET), D H W space.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ccsd.config.schema import Model
+from ccsd.model.blocks import select_groups
+from ccsd.model.compose import bottleneck_slots
+from ccsd.model.unet import Decoder, Encoder, channels
+from preprocess.modalities import MODALITIES, REGIONS
+
+ALL = tuple(range(len(MODALITIES)))
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is known of each encoded modality, independent of any subset."""
+
+    skips: list[Tensor]
+    """Shared features of every level but the last, B x m x C_l x ..., finest first."""
+    shared: Tensor
+    """r: B x m x C x d x h x w."""
+    fused: Tensor
+    """f: B x m x C x d x h x w, r_m + C([r_m; s_m])."""
+    pooled_specific: Tensor
+    """Mean of s_m over space: B x m x C."""
+    encoded: tuple[int, ...]
+    """The modality index of each of the m entries."""
+
+
+class SharedSpecificNet(nn.Module):
+    """One network for every combination of modalities.
+
+    `encode` runs once per image whatever the number of subsets; `decode` costs one light decoder per subset.
+    """
+
+    def __init__(self, settings: Model) -> None:
+        super().__init__()
+        widths = channels(settings.width, settings.levels)
+        self.multiple = 2 ** (settings.levels - 1)
+        self.shared = Encoder(widths)
+        self.specific = Encoder(widths, groups=len(MODALITIES))
+        self.fuse = nn.Conv3d(2 * widths[-1], widths[-1], 3, padding=1)
+        self.decoder = Decoder(widths, len(MODALITIES), len(REGIONS))
+        self.classify = nn.Linear(widths[-1], len(MODALITIES))
+        self._parts: dict[tuple[int, ...], nn.Module] = {}
+
+    def encode(self, image: Tensor, available: Tensor | None = None, encoded: Sequence[int] = ALL) -> Features:
+        """Encode each of the modalities once.
+
+        Parameters
+        ----------
+        image
+            B x 4 x D x H x W, z-scored; D, H, W multiples of `multiple`.
+        available
+            B x 4 bool; what is not available is replaced by zeros, whatever it holds, and never composed.
+        encoded
+            The modalities to encode; the others are not touched and cost nothing.
+        """
+        if available is not None:
+            image = torch.where(available[..., None, None, None], image, 0)
+        image = image[:, list(encoded)]
+        count = len(encoded)
+        pyramid = [level.unflatten(0, (-1, count)) for level in self.shared(image.flatten(0, 1).unsqueeze(1))]
+        *skips, shared = pyramid
+        specific = self._specific_encoder(tuple(encoded))(image)[-1].unflatten(1, (count, -1))
+        fused = shared + self.fuse(torch.cat([shared, specific], dim=2).flatten(0, 1)).unflatten(0, (-1, count))
+        return Features(skips, shared, fused, specific.mean((-3, -2, -1)), tuple(encoded))
+
+    def decode(self, features: Features, subsets: Tensor, decode_batch: int, *, recompute: bool = False) -> Tensor:
+        """Compose and decode K x B x 4 bool subsets into K x B x R x D x H x W logits.
+
+        At most `decode_batch` subsets are decoded together. With `recompute` their activations are computed again in
+        the backward pass instead of kept, so that the peak is that of one round; the gradients are the same.
+        """
+        logits = []
+        for part in torch.split(subsets, decode_batch):
+            if recompute and torch.is_grad_enabled():
+                logits.append(checkpoint(self._decode_round, features, part, use_reentrant=False))
+            else:
+                logits.append(self._decode_round(features, part))
+        return torch.cat(logits)
+
+    def segment(self, image: Tensor, subsets: Tensor, decode_batch: int = 8) -> Tensor:
+        """Return logits of K subsets for inference, encoding only the modalities that some subset uses.
+
+        Parameters
+        ----------
+        image
+            B x 4 x D x H x W; modalities outside the subsets are not read.
+        subsets
+            K x 4 bool.
+        decode_batch
+            Subsets decoded together.
+
+        Returns
+        -------
+        Tensor
+            K x B x R x D x H x W logits of WT, TC, ET.
+        """
+        encoded = tuple(int(m) for m in subsets.any(0).nonzero().flatten())
+        features = self.encode(image, encoded=encoded)
+        return self.decode(features, subsets[:, None].expand(-1, image.shape[0], -1), decode_batch)
+
+    def _decode_round(self, features: Features, subsets: Tensor) -> Tensor:
+        slots = bottleneck_slots(features.fused, features.shared, subsets, features.encoded)
+        logits = self.decoder(slots, features.skips, subsets, features.encoded)
+        unflat: Tensor = logits.unflatten(0, subsets.shape[:2])
+        return unflat
+
+    def _specific_encoder(self, encoded: tuple[int, ...]) -> nn.Module:
+        if encoded == ALL:
+            return self.specific
+        if encoded not in self._parts:
+            self._parts[encoded] = select_groups(self.specific, encoded, len(MODALITIES))
+        return self._parts[encoded]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; forgets the partial encoders, whose weights would grow stale."""
+        self._parts.clear()
+        return super().train(mode)

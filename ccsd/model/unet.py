@@ -1,0 +1,72 @@
+"""The `unet` backbone: a residual 3-D U-Net whose encoder costs most and whose decoder is light.
+
+All 15 combinations of one volume share the encoding and pay one decode each, so the decoder decides what a combination
+costs: it works on summed skips of one modality's width instead of four concatenated ones.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ccsd.model.blocks import ResidualBlock
+from ccsd.model.compose import SubsetProjection
+
+WIDEST = 16
+"""Channels stop growing at 16 times the first level's width (16 to 256 in the family's usual size)."""
+
+
+def channels(width: int, levels: int) -> tuple[int, ...]:
+    """Return the channels of each level: `channels(16, 5)` is 16, 32, 64, 128, 256."""
+    return tuple(width * min(2**level, WIDEST) for level in range(levels))
+
+
+class Encoder(nn.Module):
+    """From one image to a pyramid of features; with `groups=4`, four such networks in one.
+
+    Takes N x groups x D x H x W, returns one map per level, N x (groups * C_l) x D/2^l x H/2^l x W/2^l.
+    """
+
+    def __init__(self, widths: Sequence[int], groups: int = 1) -> None:
+        super().__init__()
+        inputs = (1, *widths[:-1])
+        self.levels = nn.ModuleList(
+            ResidualBlock(before, after, stride=1 if level == 0 else 2, groups=groups)
+            for level, (before, after) in enumerate(zip(inputs, widths, strict=True))
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of every level, finest first."""
+        pyramid = []
+        for level in self.levels:
+            x = level(x)
+            pyramid.append(x)
+        return pyramid
+
+
+class Decoder(nn.Module):
+    """From composed bottleneck slots and skips to region logits, for K subsets of B images at once.
+
+    Takes slots (K*B) x (4*C) x d x h x w, the modalities' skips and the K x B x M subsets; returns
+    (K*B) x regions x D x H x W logits.
+    """
+
+    def __init__(self, widths: Sequence[int], modalities: int, regions: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv3d(modalities * widths[-1], widths[-1], 1)
+        self.bottleneck = ResidualBlock(widths[-1], widths[-1])
+        finer = list(reversed(widths[:-1]))
+        coarser = list(reversed(widths[1:]))
+        self.up = nn.ModuleList(nn.ConvTranspose3d(c, f, 2, 2) for c, f in zip(coarser, finer, strict=True))
+        self.skip = nn.ModuleList(SubsetProjection(modalities, f, f) for f in finer)
+        self.mix = nn.ModuleList(ResidualBlock(f, f) for f in finer)
+        self.head = nn.Conv3d(widths[0], regions, 1)
+        # Tumours fill a small part of a volume: start from a low prior instead of spending steps to learn it.
+        nn.init.constant_(self.head.bias, -2.0)  # type: ignore[arg-type]
+
+    def forward(self, slots: Tensor, skips: Sequence[Tensor], subsets: Tensor, encoded: Sequence[int]) -> Tensor:
+        """Decode; `skips` are B x m x C_l x ... for the `encoded` modalities, finest first."""
+        x = self.bottleneck(self.reduce(slots))
+        for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
+            x = mix(up(x) + skip(features, subsets, encoded))
+        logits: Tensor = self.head(x)
+        return logits

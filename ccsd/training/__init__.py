@@ -1,0 +1,1 @@
+"""Distributed training that can be stopped and resumed: engine, checkpoints, validation, record."""

@@ -1,0 +1,94 @@
+"""DeepSpeed behind two functions: the JSON as a pure function of our settings, and the engine made from it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccsd.config.schema import Train
+from ccsd.errors import UsageError
+
+BUCKET = 10_000_000
+"""Elements per communication bucket. DeepSpeed's defaults swallow a network of this size whole."""
+
+STAGE_3 = {
+    "stage3_param_persistence_threshold": 10_000,
+    "stage3_max_live_parameters": BUCKET,
+    "stage3_max_reuse_distance": 0,
+    "stage3_prefetch_bucket_size": BUCKET // 2,
+    "sub_group_size": BUCKET,
+}
+
+
+def samples_per_process(settings: Train, world: int) -> int:
+    """Return how many samples of the global batch each process takes.
+
+    Raises
+    ------
+    UsageError
+        If the batch cannot be shared equally.
+    """
+    if settings.batch_size % world:
+        raise UsageError(
+            f"train.batch_size {settings.batch_size} cannot be shared by {world} processes; "
+            f"use a multiple of {world} or another number of processes"
+        )
+    return settings.batch_size // world
+
+
+def deepspeed_config(settings: Train, world: int) -> dict[str, Any]:
+    """Return the DeepSpeed configuration of a training on `world` processes.
+
+    The precision is not DeepSpeed's business: weights, gradients and optimizer are float32 and the objective runs its
+    own autocast. Clipping is always spelt out because DeepSpeed clips at 1.0 when it is not.
+    """
+    zero: dict[str, Any] = {
+        "stage": settings.zero_stage,
+        "reduce_bucket_size": BUCKET,
+        "allgather_bucket_size": BUCKET,
+        "overlap_comm": False,
+    }
+    if settings.zero_stage == 3:  # noqa: PLR2004 - the stage that shards parameters
+        zero |= STAGE_3
+    return {
+        "train_batch_size": settings.batch_size,
+        "train_micro_batch_size_per_gpu": samples_per_process(settings, world),
+        "gradient_clipping": settings.clip,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+def build_engine(module: nn.Module, settings: Train, world: int) -> Any:
+    """Wrap a module in DeepSpeed's engine with torch's AdamW, whose kernels need no compiler."""
+    import deepspeed
+
+    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(settings, world))
+    return engine
+
+
+def learning_rate(step: int, settings: Train) -> float:
+    """Return the rate of a step: linear warm-up, then polynomial decay with power 0.9, the field's usual schedule."""
+    warmup = settings.warmup * settings.steps
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    remaining = 1 - (step - warmup) / (settings.steps - warmup + 1)
+    return float(settings.learning_rate * remaining**0.9)
+
+
+def set_learning_rate(engine: Any, rate: float) -> None:
+    """Set the rate of every parameter group."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+
+
+def whole_weights(engine: Any) -> dict[str, Tensor]:
+    """Return the network's weights on the CPU. Every process must call this; with stage 3 they are gathered."""
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+    network = engine.module.net
+    with GatheredParameters(list(network.parameters()), enabled=engine.zero_optimization_partition_weights()):
+        return {name: value.detach().float().cpu().clone() for name, value in network.state_dict().items()}

@@ -1,0 +1,262 @@
+"""The training: the same program on a laptop's CPU, one GPU and many nodes."""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ccsd.config.schema import Config
+from ccsd.data import Batch, PatchStream, augment
+from ccsd.distillation.objective import Objective
+from ccsd.distillation.schedule import draw_step
+from ccsd.errors import TrainingError
+from ccsd.model.net import SharedSpecificNet
+from ccsd.training import checkpoint
+from ccsd.training.engine import build_engine, learning_rate, samples_per_process, set_learning_rate
+from ccsd.training.memory import peak_memory_mb
+from ccsd.training.process import Process, joined
+from ccsd.training.record import Record
+from ccsd.training.result import BEST, describe, finished, keep_if_best, write_result
+from ccsd.training.stop import StopRequest
+from ccsd.training.tally import Tally
+from ccsd.training.validate import validate
+from preprocess.splits import Split, read_split
+
+LOG_EVERY = 10
+"""Steps between two records of the loss."""
+
+
+def train(config: Config, data: Path, run: Path, experiment: str | None = None) -> int:
+    """Train one model, or carry on where an earlier call stopped.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration.
+    data
+        Folder of converted cases with a split.
+    run
+        Folder of the run; gets metrics.jsonl and checkpoints, and at the end model.safetensors and run.json.
+    experiment
+        Name to record.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when finished, 75 when stopped by a signal with the state saved, 130 after Ctrl-C.
+
+    Raises
+    ------
+    UsageError, InputError
+        If the configuration, the data or an existing run folder cannot be used.
+    TrainingError
+        If the loss is no longer finite.
+    """
+    split = read_split(data)
+    science = checkpoint.science_digest(config, split.hash)
+    if finished(run, science):
+        print(f"{run}: already trained with this configuration")
+        return 0
+    stop = StopRequest()
+    with joined() as process:
+        return _Training(config, data, run, experiment, split, science, process, stop).go()
+
+
+class _Training:
+    """One training's state. Every method is called by every process."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Path,
+        run: Path,
+        experiment: str | None,
+        split: Split,
+        science: str,
+        process: Process,
+        stop: StopRequest,
+    ) -> None:
+        self.config, self.data, self.run, self.experiment = config, data, run, experiment
+        self.split, self.science, self.process, self.stop = split, science, process, stop
+        per_process = samples_per_process(config.train, process.world)
+        self.samples = range(process.rank * per_process, (process.rank + 1) * per_process)
+        torch.manual_seed(config.train.seed)
+        objective = Objective(
+            SharedSpecificNet(config.model),
+            config.distillation,
+            decode_batch=config.train.decode_batch,
+            bf16=config.train.precision == "bf16",
+        )
+        self.engine = build_engine(objective, config.train, process.world)
+        self.tally = Tally(process.device)
+        self.step = 0
+        self.wall_s = 0.0
+        self.saved_at = -1
+        self.started = time.monotonic()
+
+    def go(self) -> int:
+        """Train to the end or to a stop, then leave the result or a checkpoint."""
+        self._resume()
+        record = Record(self.run, self.step, self.config.train.steps) if self.process.is_first else None
+        try:
+            stopped = self._steps(record)
+        finally:
+            if record is not None:
+                record.close()
+        if stopped:
+            self._save()
+            self.process.say(f"stopped at step {self.step}; the same command carries on from there")
+            return self.stop.exit_code
+        self._finish()
+        return 0
+
+    def _resume(self) -> None:
+        mark = checkpoint.latest(self.run)
+        if mark is not None and mark.science != self.science:
+            self.process.wait_for_all()
+            if self.process.is_first:
+                aside = checkpoint.set_aside(self.run, mark)
+                print(f"the checkpoints here belong to other settings or data; moved to {aside}, training anew")
+            self.process.wait_for_all()
+            mark = None
+        if mark is None:
+            return
+        checkpoint.restore(self.engine, self.run, mark, self.process)
+        self.step, self.wall_s, self.saved_at = mark.step, mark.wall_s, mark.step
+        self.process.say(f"resuming from step {self.step}")
+
+    def _steps(self, record: Record | None) -> bool:
+        """Run the remaining steps; True when a stop was asked for."""
+        settings = self.config.train
+        batches = self._batches()
+        try:
+            while self.step < settings.steps:
+                self._log(record, self._step(batches))
+                if self.step % settings.validate_every == 0 or self.step == settings.steps:
+                    self._validate(record)
+                if self.process.any(self.stop.requested):
+                    return True
+                if self.step % settings.checkpoint_every == 0:
+                    self._save()
+        finally:
+            batches.close()
+        return False
+
+    def _batches(self) -> PatchStream:
+        settings = self.config.train
+        return PatchStream(
+            self.data,
+            self.split.train,
+            patch=settings.patch,
+            global_batch=settings.batch_size,
+            rank=self.process.rank,
+            world=self.process.world,
+            seed=settings.seed,
+            foreground=settings.foreground,
+            workers=settings.workers,
+            start=self.step,
+        )
+
+    def _step(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Run one optimizer step; returns its times in seconds."""
+        settings = self.config.train
+        began = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter()
+        image, label = batch.image.to(self.process.device), batch.label.to(self.process.device)
+        available = batch.available.to(self.process.device)
+        if settings.augment:
+            keys = [(settings.seed, self.step, sample) for sample in self.samples]
+            image, label = augment(image, label, available, keys)
+        draw = draw_step(
+            self.config.distillation,
+            batch.available,
+            seed=settings.seed,
+            step=self.step,
+            total_steps=settings.steps,
+            samples=self.samples,
+        ).to(self.process.device)
+        outputs = self.engine(image, label, available, draw)
+        self._insist_on_finite(outputs["loss"], batch)
+        set_learning_rate(self.engine, learning_rate(self.step, settings))
+        self.engine.backward(outputs["loss"])
+        self.engine.step()
+        self.tally.add(outputs)
+        self.step += 1
+        return {"data_s": waited - began, "step_s": time.perf_counter() - began}
+
+    def _insist_on_finite(self, loss: Tensor, batch: Batch) -> None:
+        """Stop before the optimizer sees a loss that is not finite; every process must call this."""
+        broken = not math.isfinite(loss.item())
+        if broken:
+            where = ", ".join(f"{case} at {corner}" for case, corner in zip(batch.cases, batch.corners, strict=True))
+            print(f"loss {loss.item()} on process {self.process.rank}; patches: {where}", flush=True)
+        if self.process.any(broken):
+            raise TrainingError(
+                f"the loss of step {self.step} is not finite (patches above); nothing was updated and the "
+                f"last checkpoint in {self.run / checkpoint.FOLDER} is good. "
+                "Try a lower train.learning_rate or train.precision=fp32"
+            )
+
+    def _log(self, record: Record | None, times: dict[str, float]) -> None:
+        settings = self.config.train
+        if self.step % LOG_EVERY and self.step != settings.steps:
+            return
+        terms, removal = self.tally.take(self.process)
+        if record is None:
+            return
+        record.add(
+            "train",
+            self.step,
+            **terms,
+            lr=learning_rate(self.step - 1, settings),
+            **times,
+            samples_per_s=settings.batch_size / times["step_s"],
+            memory_mb=peak_memory_mb(self.process.device),
+        )
+        if removal:
+            record.add("removal", self.step, **removal)
+        record.progress(self.step, terms["loss"], times["step_s"])
+
+    def _validate(self, record: Record | None) -> None:
+        if not self.split.val:
+            return
+        scores = validate(self.engine, self.config, self.data, self.split.val, self.process)
+        folder = self.run / checkpoint.FOLDER
+        best = keep_if_best(self.engine, folder, scores["mean"], self.step, self.process)
+        if record is not None:
+            record.add("validation", self.step, **scores)
+            print(
+                f"validation at step {self.step}: mean Dice {scores['mean']:.3f}{' (best so far)' if best else ''}",
+                flush=True,
+            )
+
+    def _save(self) -> None:
+        if self.saved_at == self.step:
+            return
+        mark = checkpoint.Mark(
+            self.step, self.process.world, self.config.train.zero_stage, self.science, self._elapsed()
+        )
+        checkpoint.save(self.engine, self.run, mark, self.process, self.config.train.keep_last)
+        self.saved_at = self.step
+
+    def _finish(self) -> None:
+        self._save()
+        hashes = {"science": self.science, "split_hash": self.split.hash, "data_hash": _data_hash(self.data)}
+        about = describe(self.config, self.experiment, hashes, self.process, self._elapsed())
+        best = self.run / checkpoint.FOLDER / BEST if self.config.train.select == "best" else None
+        write_result(self.engine, self.run, best, about, self.process)
+        self.process.wait_for_all()
+        self.process.say(f"trained {self.step} steps in {self._elapsed():.0f} s; model in {self.run}")
+
+    def _elapsed(self) -> float:
+        return self.wall_s + time.monotonic() - self.started
+
+
+def _data_hash(data: Path) -> str:
+    """Return a hash of what was converted: the table of cases names every source file's hash."""
+    return hashlib.sha256((data / "cases.tsv").read_bytes()).hexdigest()[:16]

@@ -1,0 +1,93 @@
+"""What a finished training leaves: the model's weights, and a record of how they came about."""
+
+import json
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from ccsd.config.schema import Config
+from ccsd.model.files import RECORD, WEIGHTS, file_hash, load_weights, save_weights
+from ccsd.training.engine import whole_weights
+from ccsd.training.process import Process
+from preprocess.files import write_text
+
+BEST = "best.safetensors"
+PACKAGES = ("ccsd", "torch", "deepspeed", "numpy", "zarr")
+SECONDS_PER_HOUR = 3600
+
+
+def keep_if_best(engine: Any, folder: Path, score: float, step: int, process: Process) -> bool:
+    """Write the weights beside the checkpoints if no earlier one scored as high; every process must call this."""
+    path = folder / BEST
+    better = process.any(process.is_first and (not path.exists() or score > _score_of(path)))
+    if better:
+        weights = whole_weights(engine)
+        if process.is_first:
+            save_weights(path, weights, {"step": str(step), "score": repr(score)})
+        process.wait_for_all()
+    return better
+
+
+def write_result(engine: Any, run: Path, best: Path | None, about: dict[str, Any], process: Process) -> None:
+    """Write model.safetensors and then run.json, which makes the run a finished one; every process must call this.
+
+    The weights are those of the file `best` where it is given and exists, the engine's otherwise.
+    """
+    weights = whole_weights(engine)
+    if not process.is_first:
+        return
+    step = about["steps"]
+    if best is not None and best.exists():
+        weights, words = load_weights(best)
+        step = int(words["step"])
+    save_weights(run / WEIGHTS, weights, {"step": str(step)})
+    about |= {"selected_step": step, "model_hash": file_hash(run / WEIGHTS)}
+    write_text(run / RECORD, json.dumps(about, indent=2) + "\n")
+
+
+def describe(
+    config: Config, experiment: str | None, hashes: dict[str, str], process: Process, wall_s: float
+) -> dict[str, Any]:
+    """Return what run.json says apart from the hash of the weights."""
+    gpus = process.world if process.device.type == "cuda" else 0
+    return {
+        "config": config.model_dump(mode="json"),
+        "experiment": experiment,
+        "versions": {"python": python_version(), **{name: version(name) for name in PACKAGES}},
+        "git": git_revision(),
+        **hashes,
+        "processes": process.world,
+        "device": str(process.device.type),
+        "steps": config.train.steps,
+        "wall_s": round(wall_s, 1),
+        "gpu_hours": round(wall_s / SECONDS_PER_HOUR * gpus, 3),
+    }
+
+
+def finished(run: Path, science: str) -> bool:
+    """Tell whether the folder holds the result of this very configuration."""
+    try:
+        about = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        return bool(about["science"] == science and about["model_hash"] == file_hash(run / WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def git_revision() -> str | None:
+    """Return the revision of the source that runs, with `+` when it was changed; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        revision, changes = (
+            subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{revision}+" if changes else revision
+
+
+def _score_of(path: Path) -> float:
+    _, words = load_weights(path)
+    return float(words["score"])

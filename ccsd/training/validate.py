@@ -1,0 +1,84 @@
+"""Validation during training: mean Dice of a few combinations of modalities over the validation cases."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccsd.config.schema import Config
+from ccsd.distillation.losses import VOLUME, region_targets
+from ccsd.inference.window import predict_probabilities
+from ccsd.model.net import SharedSpecificNet
+from ccsd.training.engine import whole_weights
+from ccsd.training.process import Process
+from preprocess.modalities import MODALITIES, REGIONS, subset
+from preprocess.store import open_case
+
+THRESHOLD = 0.5
+
+
+def validate(engine: Any, config: Config, data: Path, cases: tuple[str, ...], process: Process) -> dict[str, Any]:
+    """Score the cases, shared out over the processes; every process must call this.
+
+    Returns
+    -------
+    dict
+        `dice`: subset -> region -> mean Dice, and `mean`, the mean over all of them. Cases that lack a modality of a
+        subset do not count for it.
+    """
+    net = _inference_copy(engine, config, process)
+    names = config.train.validate_subsets
+    totals = torch.zeros(len(names), len(REGIONS) + 1, device=process.device)
+    for case in cases[process.rank :: process.world]:
+        totals += _score_case(net, config, data, case, process.device)
+    process.sum(totals)
+    mean = (totals[:, :-1] / totals[:, -1:].clamp(min=1)).cpu()
+    dice = {name: dict(zip(REGIONS, row.tolist(), strict=True)) for name, row in zip(names, mean, strict=True)}
+    return {"dice": dice, "mean": mean.mean().item()}
+
+
+def _inference_copy(engine: Any, config: Config, process: Process) -> SharedSpecificNet:
+    """Return a network for inference that no longer belongs to the engine.
+
+    With stage 3 the processes would have to run the engine's own network in step, but they score different cases.
+    """
+    if not engine.zero_optimization_partition_weights():
+        trained: SharedSpecificNet = copy.deepcopy(engine.module.net)
+        return trained.eval()
+    net = SharedSpecificNet(config.model)
+    net.load_state_dict(whole_weights(engine))
+    return net.to(process.device).eval()
+
+
+def _score_case(net: SharedSpecificNet, config: Config, data: Path, case: str, device: torch.device) -> Tensor:
+    """Return, for each validated combination, the Dice of each region and 1; zeros where it cannot be had."""
+    names = config.train.validate_subsets
+    store = open_case(data, case)
+    possible = [i for i, name in enumerate(names) if set(subset(name)) <= set(store.modalities)]
+    scores = torch.zeros(len(names), len(REGIONS) + 1, device=device)
+    if not possible:
+        return scores
+    image = torch.zeros(len(MODALITIES), *store.shape)
+    image[[MODALITIES.index(m) for m in store.modalities]] = torch.from_numpy(store.read(store.modalities))
+    probabilities = predict_probabilities(
+        net,
+        image.to(device),
+        [subset(names[i]) for i in possible],
+        patch=config.train.patch,
+        overlap=config.evaluation.overlap,
+        decode_batch=config.train.decode_batch,
+        autocast=config.train.precision == "bf16",
+    )
+    target = region_targets(torch.from_numpy(store.read_label())[None]).to(probabilities.device)
+    scores[possible, :-1] = _dice(probabilities > THRESHOLD, target > 0).to(device)
+    scores[possible, -1] = 1
+    return scores
+
+
+def _dice(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return K x R Dice of K x R x D x H x W masks; 1 where both are empty."""
+    overlap = (predicted & target).sum(VOLUME)
+    size = predicted.sum(VOLUME) + target.sum(VOLUME)
+    return torch.where(size > 0, 2 * overlap / size.clamp(min=1), 1.0)
