@@ -2,9 +2,13 @@
 
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_STALE_S = 24 * 3600
 
 
 @contextmanager
@@ -12,10 +16,10 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     """Yield a temporary file or folder name beside `path`; it takes the place of `path` only if the block succeeds.
 
     An existing file is replaced in one step; an existing folder is moved aside first and then removed. The
-    temporary name starts with a dot and ends in the process id: `.NAME.tmp.PID`.
+    temporary name starts with a dot and ends in the machine and process: `.NAME.tmp.HOST-PID`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+    temporary = _hidden(path, "tmp")
     remove(temporary)
     try:
         yield temporary
@@ -39,6 +43,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove temporary files and folders in `folder` whose processes are gone (on other machines: a day old)."""
+    for path in folder.glob(".*.*-*"):
+        _, kind, owner = path.name.rsplit(".", 2)
+        host, _, pid = owner.rpartition("-")
+        if kind in ("tmp", "old") and _is_left_over(path, host, pid):
+            remove(path)
+
+
 def sync(path: Path) -> None:
     """Flush a file, or every file below a folder, to the disk."""
     for item in [path, *path.rglob("*")]:
@@ -49,11 +62,35 @@ def sync(path: Path) -> None:
             os.close(handle)
 
 
+def _hidden(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}.{_host()}-{os.getpid()}")
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "_")
+
+
+def _is_left_over(path: Path, host: str, pid: str) -> bool:
+    if host == _host() and pid.isdigit():
+        return not _is_running(int(pid))
+    return time.time() - path.stat().st_mtime > _STALE_S
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _take_place(temporary: Path, path: Path) -> None:
     if not path.is_dir():
         os.replace(temporary, path)  # noqa: PTH105 - the standard name for an atomic rename
         return
-    old = path.with_name(f".{path.name}.old.{os.getpid()}")
+    old = _hidden(path, "old")
     path.rename(old)
     temporary.rename(path)
     remove(old)

@@ -11,6 +11,8 @@ from preprocess.errors import InputError
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
     app.command()(phantom)
+    app.command()(convert)
+    app.command()(split)
 
 
 def phantom(
@@ -27,6 +29,66 @@ def phantom(
     written = write_cohort(dest, cases=cases, size=_shape(size), seed=seed, difficulty=difficulty)
     total = sum(1 for _ in track(written, cases, "phantom"))
     typer.echo(f"{total} cases in {dest}")
+
+
+def convert(
+    src: Annotated[Path, typer.Argument(help="Folder with cases in any released BraTS layout, or a mix.")],
+    dest: Annotated[Path, typer.Argument(help="Folder for the stores, one CASE.zarr per case.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes that convert cases at the same time.")] = 1,
+    part: Annotated[str, typer.Option(help="I/N: convert the I-th of N parts, write no table of the data set.")] = "",
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
+    ] = None,
+) -> None:
+    """Convert NIfTI cases to Zarr stores: those that are missing or changed.
+
+    A case that cannot be right is refused, with the reason; the others are converted all the same. The exit code is 1
+    when cases were refused.
+    """
+    from preprocess.convert import convert as run
+    from preprocess.dataset import write_tables
+
+    summary = run(src, dest, workers=workers, part=_part(part), allow=allow or ())
+    if not part:
+        write_tables(dest)
+    for outcome in summary.named("converted"):
+        if outcome.message:
+            typer.echo(f"warning: {outcome.case}: {outcome.message}", err=True)
+    refused = summary.named("refused")
+    counts = ", ".join(f"{len(summary.named(kind))} {kind}" for kind in ("converted", "unchanged", "refused"))
+    typer.echo(f"{counts}; stores in {dest}")
+    for outcome in refused:
+        typer.echo(f"refused: {outcome.case}: {outcome.message}", err=True)
+    if refused and len(refused) == len(summary.outcomes) and not part:
+        raise InputError(f"{src}: none of {len(refused)} cases can be used; the reasons are above")
+    if refused:
+        raise typer.Exit(1)
+
+
+def split(
+    dest: Annotated[Path, typer.Argument(help="Folder with converted cases.")],
+    list_file: Annotated[
+        Path | None, typer.Option("--list", help="Table with the columns case and split, e.g. of config/splits.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a drawn split.")] = 0,
+    train: Annotated[float, typer.Option(help="Share of training cases in a drawn split.")] = 0.7,
+    val: Annotated[float, typer.Option(help="Share of validation cases in a drawn split; the rest is tested.")] = 0.1,
+) -> None:
+    """Say which cases train, validate and test: a published list, or a draw that keeps patients together."""
+    from preprocess.splits import make_split
+
+    made, notes = make_split(dest, listed=list_file, seed=seed, train=train, val=val)
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    counts = ", ".join(f"{len(cases)} {name}" for name, cases in made.by_name.items())
+    typer.echo(f"split {made.hash}: {counts}; written to {dest / 'split.tsv'}")
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, total = (text or "1/1").partition("/")
+    if not (number.isdigit() and total.isdigit()):
+        raise InputError(f"--part {text!r}: give I/N, for example 3/40")
+    return int(number), int(total)
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -1,0 +1,195 @@
+"""Conversion of a data set: every case that is missing or changed, whatever becomes of the others."""
+
+import json
+import multiprocessing
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from preprocess import store
+from preprocess.checks import check_names
+from preprocess.errors import InputError
+from preprocess.files import remove, sweep, write_text
+from preprocess.layouts import CaseFiles, discover
+from preprocess.meta import describe
+from preprocess.prepare import Prepared, prepare
+from preprocess.progress import track
+
+__all__ = ["Outcome", "Prepared", "Summary", "convert", "prepare", "read_refusals"]
+
+REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case; `message` holds the reason of a refusal, or warnings."""
+
+    case: str
+    status: Literal["converted", "unchanged", "refused"]
+    message: str = ""
+
+
+@dataclass
+class Summary:
+    """What became of all cases."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def named(self, status: str) -> list[Outcome]:
+        """Return the outcomes of one kind, sorted by case."""
+        return sorted((o for o in self.outcomes if o.status == status), key=lambda o: o.case)
+
+
+def convert(
+    src: Path, dest: Path, *, workers: int = 1, part: tuple[int, int] = (1, 1), allow: Sequence[str] = ()
+) -> Summary:
+    """Convert the cases below `src` into stores below `dest`, in parallel over cases.
+
+    A store whose source files have not changed is left alone. A case that cannot be converted leaves a note below
+    `dest/refused` instead of a store, and costs none of the others.
+
+    Parameters
+    ----------
+    workers
+        Processes; 1 converts in this one.
+    part
+        (I, N): convert only the I-th of N parts of the sorted cases. Parts may run at the same time.
+    allow
+        Checks that do not refuse a case.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or holds no case, or an option is wrong.
+    """
+    check_names(allow)
+    mine = select_part(_found(src), part)
+    dest.mkdir(parents=True, exist_ok=True)
+    for folder in (dest, dest / REFUSED):
+        sweep(folder)
+    jobs = [(files, dest, tuple(sorted(allow))) for files in mine]
+    runner = _in_process(jobs) if workers <= 1 or len(jobs) <= 1 else _in_pool(jobs, workers)
+    return Summary(list(track(runner, len(jobs), "convert")))
+
+
+def select_part(cases: Sequence[CaseFiles], part: tuple[int, int]) -> list[CaseFiles]:
+    """Return the I-th of N parts of the cases, in even and consecutive shares; I counts from 1."""
+    number, total = part
+    if not 1 <= number <= total:
+        raise InputError(f"--part {number}/{total}: give I/N with I from 1 to N")
+    first, last = ((number + k) * len(cases) // total for k in (-1, 0))
+    return list(cases[first:last])
+
+
+def read_refusals(dest: Path) -> dict[str, str]:
+    """Return the reason by case of the cases that were refused."""
+    found = {}
+    for path in sorted((dest / REFUSED).glob("*.json")):
+        with suppress(ValueError, KeyError):
+            note = json.loads(path.read_text(encoding="utf-8"))
+            found[str(note["case"])] = str(note["reason"])
+    return found
+
+
+def _found(src: Path) -> list[CaseFiles]:
+    cases = discover(src)
+    if not cases:
+        raise InputError(
+            f"{src}: no case found; expected files like CASE_flair.nii.gz, CASE-t2f.nii.gz or imagesTr/CASE.nii.gz "
+            "in this folder or below it (docs/data.md shows every layout)"
+        )
+    return cases
+
+
+_Job = tuple[CaseFiles, Path, tuple[str, ...]]
+
+
+def _in_process(jobs: Iterable[_Job]) -> Iterator[Outcome]:
+    return (_convert_case(*job) for job in jobs)
+
+
+def _in_pool(jobs: Sequence[_Job], workers: int) -> Iterator[Outcome]:
+    """Convert in a pool; when a worker dies, go on one case at a time, so that only the deadly case is refused."""
+    left = {job[0].case: job for job in jobs}
+    try:
+        for outcome in _run_pool(list(left.values()), workers):
+            del left[outcome.case]
+            yield outcome
+    except BrokenProcessPool:
+        for job in left.values():
+            try:
+                yield from _run_pool([job], 1)
+            except BrokenProcessPool:
+                yield _refuse(job[1], job[0].case, "the process died while converting it; is there enough memory?")
+
+
+def _run_pool(jobs: Sequence[_Job], workers: int) -> Iterator[Outcome]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_leave_interrupts_to_parent) as pool:
+        futures = [pool.submit(_convert_case, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _convert_case(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> Outcome:
+    try:
+        if _is_current(files, dest, allow):
+            return Outcome(files.case, "unchanged")
+        prepared = prepare(files, allow=allow)
+    except InputError as error:
+        return _refuse(dest, files.case, str(error).removeprefix(f"{files.case}: "))
+    except Exception as error:  # noqa: BLE001 - a case that no check foresaw must not cost the others
+        return _refuse(dest, files.case, f"unforeseen {type(error).__name__}: {error}; please report it")
+    meta = describe(prepared, allow)
+    try:
+        store.write_case(dest, prepared, meta)
+        remove(_note(dest, files.case))
+    except OSError as error:
+        raise InputError(
+            f"{dest}: cannot be written: {error.strerror or error}; free some space or choose another"
+        ) from None
+    return Outcome(files.case, "converted", "; ".join(meta.warnings))
+
+
+def _is_current(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> bool:
+    """Return whether the case's store was made from these very files, with these checks off."""
+    try:
+        meta = store.open_case(dest, files.case).meta
+    except InputError:
+        return False
+    paths = {**files.images, **({"seg": files.label} if files.label else {})}
+    if files.problem or set(paths) != set(meta.sources) or allow != meta.allow:
+        return False
+    digests = {path: _digest(path) for path in files.paths}
+    return all(digests[path] == meta.sources[name].sha256 for name, path in paths.items())
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _refuse(dest: Path, case: str, reason: str) -> Outcome:
+    """Leave a note, and no store of an older source."""
+    remove(store.store_path(dest, case))
+    write_text(_note(dest, case), json.dumps({"case": case, "reason": reason}, indent=1) + "\n")
+    return Outcome(case, "refused", reason)
+
+
+def _note(dest: Path, case: str) -> Path:
+    return dest / REFUSED / f"{case}.json"

@@ -1,0 +1,201 @@
+"""Which cases train, validate and test: published lists, or seeded splits that keep a patient's scans together."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.convert import read_refusals
+from preprocess.dataset import patient_of, write_tables
+from preprocess.errors import InputError
+from preprocess.files import write_text
+from preprocess.meta import CaseMeta
+
+NAMES = ("train", "val", "test")
+FILE = "split.tsv"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three disjoint lists of cases, each sorted, and the hash that names them in results."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits that depend on which case is where, and on nothing else."""
+        return sha256(self.as_tsv().encode()).hexdigest()[:12]
+
+    @property
+    def by_name(self) -> dict[str, tuple[str, ...]]:
+        """The lists by their names."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    def as_tsv(self) -> str:
+        """Return a table with the columns case and split."""
+        rows = sorted((case, name) for name, cases in self.by_name.items() for case in cases)
+        return "".join(f"{case}\t{name}\n" for case, name in [("case", "split"), *rows])
+
+    @classmethod
+    def of(cls, assigned: Mapping[str, str]) -> "Split":
+        """Return the split for a name by case."""
+        train, val, test = (tuple(sorted(case for case, name in assigned.items() if name == n)) for n in NAMES)
+        return cls(train, val, test)
+
+
+def read_split(dest: Path) -> Split:
+    """Return the split of a converted data set.
+
+    Raises
+    ------
+    InputError
+        If there is none or it is malformed.
+    """
+    path = dest / FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no split yet; make one with `ccsd split {dest}`")
+    return Split.of(read_list(path))
+
+
+def read_list(path: Path) -> dict[str, str]:
+    """Return the split's name by case from a table with the columns case and split.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, has other columns or names, or lists a case twice; the line is named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not lines or lines[0].split("\t")[:2] != ["case", "split"]:
+        raise InputError(f"{path}: expected tab-separated columns 'case' and 'split' in the first line")
+    assigned: dict[str, str] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        case, _, name = (part.strip() for part in line.partition("\t"))
+        if name not in NAMES:
+            raise InputError(f"{path}, line {number}: split {name!r}; allowed: {', '.join(NAMES)}")
+        if case in assigned:
+            raise InputError(f"{path}, line {number}: case {case} is listed twice")
+        assigned[case] = name
+    return assigned
+
+
+def make_split(
+    dest: Path, *, listed: Path | None = None, seed: int = 0, train: float = 0.7, val: float = 0.1
+) -> tuple[Split, list[str]]:
+    """Write `split.tsv`, `cases.tsv` and `dataset.json` below `dest`; return the split and what to tell the user.
+
+    Parameters
+    ----------
+    listed
+        Table with the columns case and split to use; without it a split is drawn.
+    seed, train, val
+        Seed and shares of a drawn split; the rest is tested.
+
+    Raises
+    ------
+    InputError
+        If a listed case is missing or lacks a segmentation, or there are too few cases to draw from.
+    """
+    metas = write_tables(dest)
+    if not metas:
+        raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
+    bare = [case for case, meta in metas.items() if not meta.volumes]
+    notes = [f"left out, converted without a segmentation: {_some(bare)}"] if bare else []
+    if listed is None:
+        split = draw({case: meta for case, meta in metas.items() if meta.volumes}, seed=seed, train=train, val=val)
+    else:
+        assigned = read_list(listed)
+        _check_list(assigned, metas, read_refusals(dest), listed)
+        split = Split.of(assigned)
+        unused = sorted(set(metas) - set(assigned) - set(bare))
+        notes += [f"not in {listed}, unused: {_some(unused)}"] if unused else []
+    write_text(dest / FILE, split.as_tsv())
+    return split, notes
+
+
+def draw(metas: Mapping[str, CaseMeta], *, seed: int, train: float, val: float) -> Split:
+    """Draw a split: a patient's scans stay together, and each part gets small and large tumours alike.
+
+    Patients are ordered by tumour volume, shuffled among neighbours, and each goes to the part that is furthest below
+    its share. A part whose share is not 0 gets at least one patient.
+
+    Raises
+    ------
+    InputError
+        If the shares are impossible or there are fewer patients than parts.
+    """
+    shares = np.array([train, val, 1 - train - val])
+    if not (train > 0 and val >= 0 and train + val < 1):
+        raise InputError(f"split shares train {train:g} and val {val:g}: both from 0, train above 0, their sum below 1")
+    scans: dict[str, list[str]] = {}
+    for case in sorted(metas):
+        scans.setdefault(patient_of(case), []).append(case)
+    parts = int((shares > 0).sum())
+    if len(scans) < parts:
+        raise InputError(
+            f"{len(scans)} patients with a segmentation; a split into {parts} parts needs at least {parts}"
+        )
+    patients = _shuffled_by_volume(scans, metas, seed)
+    chosen = _assign([len(scans[p]) for p in patients], shares)
+    return Split.of({case: NAMES[k] for p, k in zip(patients, chosen, strict=True) for case in scans[p]})
+
+
+def _shuffled_by_volume(scans: Mapping[str, list[str]], metas: Mapping[str, CaseMeta], seed: int) -> list[str]:
+    """Return patients by mean tumour volume, shuffled within strata of ten or, in small cohorts, a third of all."""
+    volume = {p: float(np.mean([metas[case].volumes["WT"] for case in cases])) for p, cases in scans.items()}
+    ordered = sorted(scans, key=lambda p: (volume[p], p))
+    size = min(10, -(-len(ordered) // 3))
+    rng = np.random.default_rng(seed)
+    return [
+        p for start in range(0, len(ordered), size) for p in rng.permutation(ordered[start : start + size]).tolist()
+    ]
+
+
+def _assign(sizes: list[int], shares: np.ndarray) -> list[int]:
+    """Return the part of each patient; none of the parts with a share stays empty."""
+    counts = np.zeros(len(shares))
+    chosen = []
+    for done, size in enumerate(sizes):
+        missing = [k for k in np.flatnonzero(shares) if counts[k] == 0]
+        behind = shares * (counts.sum() + size) - counts
+        behind[shares == 0] = -np.inf
+        last_chance = len(sizes) - done <= len(missing)
+        part = missing[0] if last_chance and missing else int(np.argmax(behind))
+        counts[part] += size
+        chosen.append(int(part))
+    return chosen
+
+
+def _check_list(
+    assigned: Mapping[str, str], metas: Mapping[str, CaseMeta], refusals: Mapping[str, str], path: Path
+) -> None:
+    missing = sorted(set(assigned) - set(metas))
+    if missing:
+        reasons = [f"{case} (refused: {refusals[case]})" if case in refusals else case for case in missing]
+        raise InputError(
+            f"{path}: {len(missing)} of {len(assigned)} listed cases are not converted: {_some(reasons)}; "
+            "convert them, or use a copy of the list without them"
+        )
+    bare = sorted(case for case in assigned if not metas[case].volumes)
+    if bare:
+        raise InputError(
+            f"{path}: cases without a segmentation cannot be in train, val or test: {_some(bare)}; "
+            "add the segmentations and convert again, or use a copy of the list without them"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return the first few names and how many there are."""
+    listed = list(names)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return ", ".join(listed[:_SHOWN]) + more
