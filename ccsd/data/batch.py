@@ -1,0 +1,60 @@
+"""A batch of patches, and the memory that batches are read into."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from preprocess.modalities import MODALITIES
+
+Corner = tuple[int, int, int]
+Patch = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of one step on one process. The tensors are valid until the next batch is drawn.
+
+    Attributes
+    ----------
+    step
+        Number of the training step.
+    image
+        B x 4 x D x H x W float32, 0 outside the brain, outside the case, and for absent modalities.
+    label
+        B x D x H x W uint8, classes 0..3.
+    available
+        B x 4 bool.
+    cases, corners
+        By sample: name of the case, and the patch's first voxel in it (negative where the patch sticks out).
+    samples
+        Numbers of the samples among those of all processes.
+    """
+
+    step: int
+    image: Tensor
+    label: Tensor
+    available: Tensor
+    cases: tuple[str, ...]
+    corners: tuple[Corner, ...]
+    samples: tuple[int, ...]
+
+
+class Slots:
+    """Memory for a fixed number of batches, allocated once and used again and again.
+
+    A fresh shared segment for each batch costs several times as much as reading the batch.
+    """
+
+    def __init__(self, count: int, batch: int, patch: Patch, *, shared: bool) -> None:
+        self.image = torch.zeros(count, batch, len(MODALITIES), *patch)
+        self.label = torch.zeros(count, batch, *patch, dtype=torch.uint8)
+        if shared:
+            self.image.share_memory_()  # type: ignore[no-untyped-call]
+            self.label.share_memory_()  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def bytes_each(batch: int, patch: Patch) -> int:
+        """Return the size of one slot."""
+        voxels = batch * patch[0] * patch[1] * patch[2]
+        return voxels * (4 * len(MODALITIES) + 1)

@@ -1,0 +1,123 @@
+"""Reading the patches of a step into a slot."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccsd.data.batch import Corner, Patch, Slots
+from ccsd.data.sampling import case_number, corner, samples_of
+from preprocess.errors import InputError
+from preprocess.geometry import Box
+from preprocess.modalities import MODALITIES
+from preprocess.reader import CaseStore, open_case
+
+_OPEN_CASES = 128  # each keeps two files mapped and open
+
+Filled = tuple[int, int, tuple[tuple[bool, ...], ...], tuple[str, ...], tuple[Corner, ...]]
+"""What travels between processes instead of a batch: step, slot, available modalities, cases, corners."""
+
+
+class PatchReader:
+    """Reads the samples of one process. Cheap to send to another process: it holds paths, not open files.
+
+    Parameters
+    ----------
+    data
+        Folder with the stores.
+    cases
+        Names of the cases; their order does not matter.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        cases: Sequence[str],
+        *,
+        patch: Patch,
+        global_batch: int,
+        rank: int,
+        world: int,
+        seed: int,
+        foreground: float,
+    ) -> None:
+        self.data, self.cases, self.patch = data, sorted(cases), patch
+        self.global_batch, self.seed, self.foreground = global_batch, seed, foreground
+        self.samples = samples_of(rank, world, global_batch)
+
+    def fill(self, step: int, slots: Slots, slot: int) -> Filled:
+        """Read the patches of a step into a slot.
+
+        Raises
+        ------
+        InputError
+            If a store is missing or damaged.
+        """
+        image, label = slots.image[slot].numpy(), slots.label[slot].numpy()
+        stores = [self._store(step, sample) for sample in self.samples]
+        corners = tuple(self._corner(step, sample, store) for sample, store in zip(self.samples, stores, strict=True))
+        for position, (store, first) in enumerate(zip(stores, corners, strict=True)):
+            read_patch(store, first, image[position], label[position])
+        available = tuple(tuple(m in store.modalities for m in MODALITIES) for store in stores)
+        return step, slot, available, tuple(store.case for store in stores), corners
+
+    def _store(self, step: int, sample: int) -> CaseStore:
+        number = case_number(self.seed, step, sample, global_batch=self.global_batch, cases=len(self.cases))
+        return _opened(self.data, self.cases[number])
+
+    def _corner(self, step: int, sample: int, store: CaseStore) -> Corner:
+        return corner(
+            self.seed,
+            step,
+            sample,
+            shape=store.shape,
+            patch=self.patch,
+            foreground=store.meta.foreground,
+            share=self.foreground,
+        )
+
+
+def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float32], label: NDArray[np.uint8]) -> None:
+    """Fill `image` (4 x D x H x W) and `label` with a patch; 0 outside the case and where a modality is absent."""
+    patch = label.shape
+    inside: list[slice] = []
+    target: list[slice] = []
+    for start, size, length in zip(first, patch, store.shape, strict=True):
+        low, high = max(start, 0), min(start + size, length)
+        inside.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    box: Box = (inside[0], inside[1], inside[2])
+    if any(part.stop - part.start < size for part, size in zip(target, patch, strict=True)):
+        image.fill(0)
+        label.fill(0)
+    for position, name in enumerate(MODALITIES):
+        if name in store.modalities:
+            store.read((name,), box, image[(slice(position, position + 1), *target)])
+        else:
+            image[position].fill(0)
+    store.read_label(box, label[tuple(target)])
+
+
+def check_cases(data: Path, cases: Sequence[str]) -> None:
+    """Refuse training cases that are not converted or have no segmentation.
+
+    Raises
+    ------
+    InputError
+        If there are such cases, or no case at all.
+    """
+    if not cases:
+        raise InputError(f"{data}: no case to train on; see split.tsv there")
+    bare = [case for case in cases if not open_case(data, case).has_label]
+    if bare:
+        raise InputError(
+            f"{data}: training cases without a segmentation: {', '.join(sorted(bare)[:5])} ({len(bare)} in all); "
+            "take them out of split.tsv, or add the segmentations and convert again"
+        )
+
+
+@lru_cache(maxsize=_OPEN_CASES)
+def _opened(data: Path, case: str) -> CaseStore:
+    return open_case(data, case)

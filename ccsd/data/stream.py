@@ -1,0 +1,202 @@
+"""An endless, resumable stream of training batches, read in this process or by workers."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ccsd.data.batch import Batch, Patch, Slots
+from ccsd.data.patches import Filled, PatchReader, check_cases
+from ccsd.errors import UsageError
+from preprocess.errors import InputError
+
+Context = Literal["forkserver", "spawn", "fork"]
+
+_PREFETCH = 2
+_SLOTS_PER_WORKER = _PREFETCH + 1  # those read ahead, and the one in use
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
+
+
+class PatchStream(Iterator[Batch]):
+    """Batches for step = start, start + 1, ... without end; `close` it, or use it in a `with` block.
+
+    What a sample shows depends on (seed, step, sample number) alone: see `ccsd.data.sampling`.
+
+    Parameters
+    ----------
+    data
+        Folder with the stores.
+    cases
+        Training cases.
+    patch
+        D, H, W of a patch; a case that is smaller is padded with 0.
+    global_batch, rank, world
+        Samples per step over all processes, and which process of how many this is.
+    foreground
+        Share of patches centred on a tumour voxel.
+    workers
+        Processes that read ahead; 0 reads in this one.
+    context
+        How workers are started.
+
+    Raises
+    ------
+    InputError
+        If a case is missing or damaged, or has no segmentation.
+    UsageError
+        If there is no sample for this process, or not enough shared memory for the workers.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        cases: Sequence[str],
+        *,
+        patch: Patch,
+        global_batch: int,
+        rank: int,
+        world: int,
+        seed: int,
+        foreground: float,
+        workers: int,
+        start: int = 0,
+        context: Context = "forkserver",
+    ) -> None:
+        check_cases(data, cases)
+        self._reader = PatchReader(
+            data,
+            cases,
+            patch=patch,
+            global_batch=global_batch,
+            rank=rank,
+            world=world,
+            seed=seed,
+            foreground=foreground,
+        )
+        if not self._reader.samples:
+            raise UsageError(
+                f"batch_size {global_batch} leaves process {rank} of {world} without a sample; "
+                f"give a batch_size of at least {world}"
+            )
+        batch = len(self._reader.samples)
+        count = max(1, workers * _SLOTS_PER_WORKER)
+        if workers:
+            _check_shared_memory(count * Slots.bytes_each(batch, patch), workers)
+        self._slots = Slots(count, batch, patch, shared=workers > 0)
+        self._source: Iterator[Filled | InputError] | None = (
+            _in_workers(self._reader, self._slots, start, workers, context)
+            if workers
+            else _fill_ring(self._reader, self._slots, start, stride=1, slots=range(1))
+        )
+
+    def __next__(self) -> Batch:
+        """Return the next batch; its tensors are valid until the one after is drawn."""
+        if self._source is None:
+            raise StopIteration
+        filled = next(self._source)
+        if isinstance(filled, InputError):
+            self.close()
+            raise filled
+        step, slot, available, cases, corners = filled
+        return Batch(
+            step=step,
+            image=self._slots.image[slot],
+            label=self._slots.label[slot],
+            available=torch.tensor(available),
+            cases=cases,
+            corners=corners,
+            samples=self._reader.samples,
+        )
+
+    def close(self) -> None:
+        """Stop the workers. Nothing can be drawn after that."""
+        self._source = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _SlotFiller(IterableDataset[Filled | InputError]):
+    """What a worker iterates: every n-th step, read in turn into the worker's own slots.
+
+    A worker is asked for a batch only when an older one was taken, so it never has more than `_PREFETCH` filled slots
+    beside the one in use, and three slots need no signal back.
+    """
+
+    def __init__(self, reader: PatchReader, slots: Slots, start: int) -> None:
+        self.reader, self.slots, self.start = reader, slots, start
+
+    def __iter__(self) -> Iterator[Filled | InputError]:
+        worker = get_worker_info()
+        assert worker is not None
+        slots = range(worker.id * _SLOTS_PER_WORKER, (worker.id + 1) * _SLOTS_PER_WORKER)
+        return _fill_ring(self.reader, self.slots, self.start + worker.id, stride=worker.num_workers, slots=slots)
+
+
+def _fill_ring(
+    reader: PatchReader, slots_memory: Slots, start: int, *, stride: int, slots: range
+) -> Iterator[Filled | InputError]:
+    """Read every `stride`-th step into the given slots in turn; an input error is handed on and ends it."""
+    step = start
+    while True:
+        for slot in slots:
+            try:
+                yield reader.fill(step, slots_memory, slot)
+            except InputError as error:
+                yield error
+                return
+            step += stride
+
+
+def _in_workers(
+    reader: PatchReader, slots: Slots, start: int, workers: int, context: Context
+) -> Iterator[Filled | InputError]:
+    loader = DataLoader(
+        _SlotFiller(reader, slots, start),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=_PREFETCH,
+        collate_fn=_as_it_is,
+        worker_init_fn=_ignore_signals,
+        multiprocessing_context=_context(context),
+    )
+    return iter(loader)
+
+
+def _context(name: Context) -> BaseContext:
+    context = multiprocessing.get_context(name)
+    if name == "forkserver":
+        context.set_forkserver_preload([__name__])  # PyTorch is imported once, not once per worker
+    return context
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Leave to the training process what a scheduler's warning or Ctrl-C means; workers end when it does."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _check_shared_memory(needed: int, workers: int) -> None:
+    try:
+        state = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return
+    free = state.f_bavail * state.f_frsize
+    if needed > free:
+        raise UsageError(
+            f"{workers} workers need {needed >> 20} MiB of shared memory, {_SHARED_MEMORY} has {free >> 20} MiB free; "
+            "set train.workers to 0 or fewer, use smaller patches, or give a container more (--shm-size)"
+        )
