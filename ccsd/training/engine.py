@@ -65,6 +65,8 @@ def build_engine(module: nn.Module, settings: Train, world: int) -> Any:
     """Wrap a module in DeepSpeed's engine with torch's AdamW, whose kernels need no compiler."""
     import deepspeed
 
+    # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     optimizer = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(settings, world))
     return engine

@@ -6,6 +6,7 @@ The same program runs alone, under torchrun, srun or a job of `cluster`: rank an
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def _environment(name: str, default: int) -> int:
 
 
 def _quieten_deepspeed() -> None:
-    """Keep DeepSpeed's information messages out of the user's log; its warnings stay."""
+    """Keep DeepSpeed's information messages and its use of old torch names out of the user's log."""
     os.environ.setdefault("DS_LOG_LEVEL", "warning")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)

@@ -1,0 +1,76 @@
+"""Reading the configuration: overrides, experiments, and messages that say what is allowed."""
+
+from pathlib import Path
+
+import pytest
+
+from ccsd.config import load_config
+from ccsd.errors import UsageError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "name: study\nphantom: {cases: 4}\ntrain: {steps: 10}\n"
+        "experiments:\n  ccsd: {}\n  plain: {distillation.method: dropout, train.steps: 20}\n"
+    )
+    return file
+
+
+def test_overrides_win_over_the_experiment(path: Path) -> None:
+    assert load_config(path).train.steps == 10
+    assert load_config(path, experiment="plain").train.steps == 20
+    settings = load_config(path, ["train.steps=30", "train.patch=[16, 16, 16]"], experiment="plain")
+    assert (settings.train.steps, settings.train.patch) == (30, (16, 16, 16))
+    assert settings.distillation.method == "dropout"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stepz=1", r"train\.stepz: unknown key; allowed here: steps, batch_size"),
+        ("nonsense=1", "nonsense: unknown key; allowed here: name, source"),
+        ("phantom.colour=red", r"phantom\.colour: unknown key; allowed here: cases"),
+        ("train.steps=0", r"train\.steps: Input should be greater than 0 \(got 0\)"),
+        ("evaluation.subsets=[flair+t9]", "unknown modality 't9'; allowed: flair"),
+        ("evaluation.subsets=['']", "no modality in ''; give at least one of"),
+        ("source=here", "give exactly one of 'source'"),
+        ("train.steps", "expected KEY=VALUE, for example"),
+        ("=3", "expected KEY=VALUE, for example"),
+        ("train.patch=[1", "the value is not valid YAML"),
+        ("split.train=0.95", "it must be below 1 to leave a test set"),
+    ],
+)
+def test_mistakes_are_named(path: Path, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_config(path, [override])
+
+
+def test_every_mistake_is_listed(path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(path, ["train.steps=-1", "model.width=0"])
+    assert "train.steps" in str(caught.value)
+    assert "model.width" in str(caught.value)
+
+
+def test_unknown_experiment(path: Path) -> None:
+    with pytest.raises(UsageError, match="no experiment 'other'; allowed: ccsd, plain"):
+        load_config(path, experiment="other")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read the configuration"), ("- a\n", "expected a mapping"), ("a: [", "not valid YAML")],
+)
+def test_unusable_files(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        load_config(file)
+
+
+@pytest.mark.parametrize("name", ["demo", "config"])
+def test_shipped_configurations_are_valid(name: str) -> None:
+    load_config(Path(__file__).parents[3] / "config" / f"{name}.yaml")

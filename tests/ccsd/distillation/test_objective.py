@@ -1,0 +1,164 @@
+"""The objective: the full set is untouched by distillation, teachers get no gradient, every module takes part."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from ccsd.config import Distillation, Model
+from ccsd.distillation.objective import Draw, Objective
+from ccsd.distillation.schedule import draw_step
+from ccsd.model import SharedSpecificNet
+
+METHODS = ["full", "dropout", "hmsd", "dmcd", "ccsd"]
+AVAILABLE = torch.ones(2, 4, dtype=torch.bool)
+
+
+def objective(**settings: object) -> Objective:
+    torch.manual_seed(0)
+    return Objective(SharedSpecificNet(Model(width=4, levels=2)), Distillation(**settings))
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(2, 4, 8, 8, 8, generator=generator)
+    return image, torch.randint(0, 4, (2, 8, 8, 8), generator=generator)
+
+
+def draw(o: Objective, available: Tensor = AVAILABLE, step: int = 4) -> Draw:
+    return draw_step(o.settings, available, seed=0, step=step, total_steps=10, samples=[0, 1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_terms_of_each_method(method: str) -> None:
+    o = objective(method=method)
+    out = o(*batch(), AVAILABLE, draw(o))
+    assert (out["hmsd"] > 0) == (method in {"hmsd", "ccsd"})
+    assert (out["dmcd"] > 0) == (method in {"dmcd", "ccsd"})
+    expected = out["supervised"] + 0.1 * out["shared"] + 0.02 * out["specific"] + 0.5 * out["hmsd"] + 0.5 * out["dmcd"]
+    torch.testing.assert_close(out["loss"], expected)
+    assert out["removed"].shape == ((3, 2) if method in {"dmcd", "ccsd"} else (0, 2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_parameter_gets_a_gradient(method: str) -> None:
+    o = objective(method=method)
+    o(*batch(), AVAILABLE, draw(o))["loss"].backward()
+    assert [name for name, p in o.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("pairs", ["levels", "adjacent", "all"])
+def test_hmsd_gives_the_full_set_no_gradient(pairs: str) -> None:
+    o = objective(hmsd_pairs=pairs)
+    full, students = torch.randn(1, 2, 3, 4, 4, 4, requires_grad=True), draw(o).visited
+    visited = torch.randn(len(students), 2, 3, 4, 4, 4, requires_grad=True)
+    o._hmsd(full, visited, students, AVAILABLE).backward()
+    assert full.grad is None
+    assert visited.grad.flatten(1).abs().sum(-1).min() > 0
+
+
+def test_dmcd_teaches_only_downwards() -> None:
+    o = objective()
+    path = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 0]]).bool()[:, None].expand(-1, 2, -1)
+    chain = torch.randn(4, 2, 3, 4, 4, 4, requires_grad=True)
+    o._dmcd(chain, path, AVAILABLE).backward()
+    assert chain.grad[0].abs().sum() == 0
+    assert chain.grad[1:].flatten(1).abs().sum(-1).min() > 0
+
+
+def test_the_full_set_is_the_same_with_and_without_distillation() -> None:
+    image, label = batch()
+    outputs = []
+    for method in ("full", "ccsd"):
+        o = objective(method=method, weight_hmsd=0 if method == "full" else 0.5)
+        seen: list[Tensor] = []
+        original = o.net.decode
+        o.net.decode = lambda *a, f=original, s=seen, **k: s.append(f(*a, **k)) or s[-1]
+        o(image, label, AVAILABLE, draw(o))
+        outputs.append(seen[0])
+    assert torch.equal(*outputs)
+
+
+def test_the_ramp_scales_distillation_alone() -> None:
+    o = objective()
+    on, off = (o(*batch(), AVAILABLE, replace(draw(o), ramp=r)) for r in (1.0, 0.0))
+    torch.testing.assert_close(on["loss"] - off["loss"], 0.5 * on["hmsd"] + 0.5 * on["dmcd"])
+
+
+def test_decoding_one_by_one_has_the_same_gradients() -> None:
+    def gradients(decode_batch: int) -> list[Tensor]:
+        o = objective()
+        o.decode_batch = decode_batch
+        o(*batch(), AVAILABLE, draw(o))["loss"].backward()
+        return [p.grad for p in o.parameters() if p.grad is not None]
+
+    for a, b in zip(gradients(8), gradients(1), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_loss_of_a_batch_is_the_mean_of_its_samples() -> None:
+    """What makes N processes equal one: nothing in the loss couples samples."""
+    o = objective()
+    image, label = batch()
+    whole = draw(o)
+    together = o(image, label, AVAILABLE, whole)["loss"]
+    parts = []
+    for i in range(2):
+        one = replace(whole, visited=whole.visited[:, i : i + 1], priority=whole.priority[:, i : i + 1])
+        parts.append(o(image[i : i + 1], label[i : i + 1], AVAILABLE[:1], one)["loss"])
+    torch.testing.assert_close(together, torch.stack(parts).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_cases_that_lack_modalities_train() -> None:
+    o = objective()
+    available = torch.tensor([[True, False, True, False], [False, True, False, False]])
+    image, label = batch()
+    out = o(torch.where(available[..., None, None, None], image, torch.nan), label, available, draw(o, available))
+    out["loss"].backward()
+    assert torch.isfinite(out["loss"])
+    assert all(torch.isfinite(p.grad).all() for p in o.parameters() if p.grad is not None)
+    assert out["removed"].T.tolist()[1] == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("criterion", ["loss", "kl", "static", "random", "least"])
+def test_criteria_walk_a_path(criterion: str) -> None:
+    o = objective(criterion=criterion)
+    out = o(*batch(), AVAILABLE, draw(o))
+    for sample in out["removed"].T.tolist():
+        assert len(set(sample)) == 3
+    if criterion == "static":
+        assert out["removed"].T.tolist() == [[2, 0, 3]] * 2
+
+
+def test_the_criterion_removes_what_raises_the_loss_most() -> None:
+    """Measured outside the objective: the first removal is the one after which the loss is highest."""
+    from ccsd.distillation.losses import region_targets, segmentation_loss
+    from ccsd.distillation.path import remove_each
+
+    o = objective()
+    image, label = batch()
+    out = o(image, label, AVAILABLE, draw(o))
+    with torch.no_grad():
+        logits = o.net.decode(o.net.encode(image), remove_each(AVAILABLE), 4)
+        worst = segmentation_loss(logits, region_targets(label)).argmax(0)
+    assert out["removed"][0].tolist() == worst.tolist()
+    least = objective(criterion="least")
+    first_least = least(image, label, AVAILABLE, draw(least))["removed"][0]
+    assert (first_least != worst).all()
+
+
+def test_between_scorings_the_running_means_decide() -> None:
+    o = objective(every_n=2)
+    o.criticality.mean[0b1111] = torch.tensor([0.0, 5, 0, 0])
+    out = o(*batch(), AVAILABLE, draw(o, step=5))
+    assert out["removed"][0].tolist() == [1, 1]
+
+
+def test_bf16_losses_are_float32() -> None:
+    o = objective()
+    o.bf16 = True
+    out = o(*batch(), AVAILABLE, draw(o))
+    assert out["loss"].dtype == torch.float32
+    out["loss"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in o.parameters() if p.grad is not None)

@@ -1,0 +1,91 @@
+"""What a step draws."""
+
+import itertools
+
+import pytest
+import torch
+
+from ccsd.config import Distillation
+from ccsd.distillation.schedule import draw_step, ramp
+from ccsd.distillation.subsets import bits, draw_levels, every_partial, from_bits, is_partial
+
+FULL = torch.ones(3, 4, dtype=torch.bool)
+
+
+def test_bits_round_trip() -> None:
+    table = torch.tensor([from_bits(n) for n in range(16)])
+    assert bits(table).tolist() == list(range(16))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_one_subset_of_each_size(nested: bool) -> None:
+    drawn = draw_levels(FULL, 0, 7, [0, 1, 2], nested=nested)
+    assert drawn.sum(-1).tolist() == [[3] * 3, [2] * 3, [1] * 3]
+    if nested:
+        assert (drawn[1:] <= drawn[:-1]).all()
+
+
+def test_every_subset_is_drawn_about_equally_often() -> None:
+    counts = torch.zeros(3, 16)
+    for step in range(600):
+        numbers = bits(draw_levels(FULL[:1], 0, step, [0]))[:, 0]
+        counts[range(3), numbers] += 1
+    for row, size in zip(counts, (3, 2, 1), strict=True):
+        possible = [n for n in range(16) if n.bit_count() == size]
+        assert (row[possible] > 600 / len(possible) * 0.7).all()
+
+
+def test_a_draw_depends_on_seed_step_and_sample_alone() -> None:
+    together = draw_levels(FULL, 3, 11, [4, 5, 6])
+    alone = torch.cat([draw_levels(FULL[:1], 3, 11, [i]) for i in (4, 5, 6)], dim=1)
+    assert torch.equal(together, alone)
+    assert not torch.equal(together, draw_levels(FULL, 3, 12, [4, 5, 6]))
+
+
+def test_a_case_that_lacks_modalities_draws_from_what_it_has() -> None:
+    available = torch.tensor([[True, False, True, False], [False, True, False, False]])
+    drawn = draw_levels(available, 0, 0, [0, 1])
+    assert (drawn <= available).all()
+    assert is_partial(drawn, available).tolist() == [[False, False], [False, False], [True, False]]
+
+
+def test_every_partial_subset_once_largest_first() -> None:
+    table = every_partial(FULL[:1])[:, 0]
+    assert len(set(bits(table).tolist())) == 14
+    sizes = table.sum(-1).tolist()
+    assert sizes == sorted(sizes, reverse=True)
+    assert is_partial(every_partial(FULL[:1]), FULL[:1]).all()
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (5, 0.5), (10, 1.0), (50, 1.0)])
+def test_ramp_is_linear(step: int, expected: float) -> None:
+    assert ramp(step, 100, 0.1) == pytest.approx(expected)
+
+
+def test_no_ramp_is_full_weight() -> None:
+    assert ramp(0, 100, 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "pairs", "count"),
+    [("full", "levels", 0), ("dropout", "levels", 3), ("ccsd", "all", 14), ("hmsd", "adjacent", 3)],
+)
+def test_methods_visit_what_they_say(method: str, pairs: str, count: int) -> None:
+    settings = Distillation(method=method, hmsd_pairs=pairs)
+    draw = draw_step(settings, FULL, seed=0, step=0, total_steps=10, samples=[0, 1, 2])
+    assert draw.visited.shape == (count, 3, 4)
+
+
+def test_random_priority_covers_all_orders() -> None:
+    settings = Distillation(criterion="random")
+    seen = {
+        tuple(draw_step(settings, FULL, seed=0, step=s, total_steps=9, samples=[0, 1, 2]).priority[:, 0].tolist())
+        for s in range(300)
+    }
+    assert seen == set(itertools.permutations([0.0, 1, 2, 3]))
+
+
+def test_scoring_every_n_steps() -> None:
+    settings = Distillation(every_n=3)
+    scored = [draw_step(settings, FULL, seed=0, step=s, total_steps=9, samples=[0, 1, 2]).score for s in range(6)]
+    assert scored == [True, False, False, True, False, False]
