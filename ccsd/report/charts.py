@@ -1,0 +1,156 @@
+"""The figures of the report: scores by number of modalities, their spread, training, and DMCD's removals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from ccsd.report.statistics import case_matrix
+from ccsd.report.study import Training
+from ccsd.report.svg import ACCENT, ET, FOURTH, MARKERS, REGION_COLOURS, TC, TEXT, WT, figure, inline
+from preprocess.modalities import MODALITIES, REGIONS
+
+MODALITY_COLOURS = dict(zip(MODALITIES, (WT, TC, ET, FOURTH), strict=True))
+LOSSES = {
+    "supervised": (WT, "-"),
+    "hmsd": (TC, "--"),
+    "dmcd": (ET, "-."),
+    "shared": (FOURTH, ":"),
+    "specific": (TEXT, ":"),
+}
+_SMOOTH_POINTS = 100
+
+
+def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
+    """Draw mean Dice and HD95 against the number of sequences, with 95 % intervals."""
+    part = summary[(summary["experiment"] == experiment) & (summary["scope"] == "size")]
+    if part["name"].nunique() < 2:  # noqa: PLR2004 - one number is no curve
+        return None
+    with figure(8.4, 3.4, ncols=2) as (drawing, axes):
+        for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd95", "HD95 in mm")), strict=True):
+            for region in REGIONS:
+                rows = part[(part["metric"] == metric) & (part["region"] == region)]
+                _curve(axis, rows, region)
+            axis.set(xlabel="sequences available", ylabel=label, xticks=[1, 2, 3, 4])
+            if metric == "dice":
+                axis.set_ylim(0, 1)
+        axes[0].legend(loc="lower right")
+        return inline(drawing, f"size-{experiment}", f"{experiment}: {_size_words(part)}")
+
+
+def distributions(metrics: pd.DataFrame, experiment: str) -> Markup:
+    """Draw each case's Dice for each combination: median, quartiles and every case."""
+    part = metrics[metrics["experiment"] == experiment]
+    wides = {region: case_matrix(part[part["region"] == region], "dice") for region in REGIONS}
+    names = list(wides["WT"].columns)
+    with figure(8.4, 0.8 + 0.27 * len(names), ncols=len(REGIONS), sharey=True) as (drawing, axes):
+        for axis, (region, wide) in zip(axes, wides.items(), strict=True):
+            _spread(axis, wide, REGION_COLOURS[region])
+            axis.set(xlabel=f"{region} Dice", xlim=(-0.03, 1.03))
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].invert_yaxis()
+        return inline(
+            drawing,
+            f"spread-{experiment}",
+            f"{experiment}: Dice of every case, one row per combination, with quartiles and median, for WT, TC and ET.",
+        )
+
+
+def training(run: Training) -> Markup | None:
+    """Draw the losses and the validation Dice against the step."""
+    steps, checks = run.of_kind("train"), run.of_kind("validation")
+    if not steps:
+        return None
+    with figure(8.4, 3.2, ncols=2) as (drawing, axes):
+        _losses(axes[0], steps)
+        _validation(axes[1], checks)
+        return inline(drawing, f"training-{run.name}", _training_words(run.name, steps, checks))
+
+
+def removals(run: Training) -> Markup | None:
+    """Draw which sequence DMCD removed first against the step."""
+    events = [event for event in run.of_kind("removal") if isinstance(event.get("first"), dict)]
+    if not events:
+        return None
+    x = [event["step"] for event in events]
+    shares = {m: [float(event["first"].get(m, 0)) for event in events] for m in MODALITIES}
+    with figure(8.4, 2.8) as (drawing, axis):
+        for name, values in shares.items():
+            axis.plot(x, values, color=MODALITY_COLOURS[name], marker="o" if len(x) < 40 else None, ms=3, label=name)  # noqa: PLR2004
+        axis.set(xlabel="training step", ylabel="share removed first", ylim=(-0.02, 1.02))
+        axis.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+        last = ", ".join(f"{name} {values[-1]:.0%}" for name, values in shares.items())
+        return inline(
+            drawing, f"removal-{run.name}", f"{run.name}: sequence that DMCD removed first; at the end {last}."
+        )
+
+
+def _curve(axis: Any, rows: pd.DataFrame, region: str) -> None:
+    x = rows["name"].astype(int).to_numpy() + (list(REGIONS).index(region) - 1) * 0.05
+    mean, low, high = (rows[name].to_numpy(np.float64) for name in ("mean", "low", "high"))
+    colour = REGION_COLOURS[region]
+    axis.plot(x, mean, color=colour, marker=MARKERS[region], ms=6, label=region)
+    axis.vlines(x, low, high, color=colour, lw=2, alpha=0.6)
+
+
+def _size_words(part: pd.DataFrame) -> str:
+    dice = part[part["metric"] == "dice"]
+    texts = []
+    for region in REGIONS:
+        rows = dice[dice["region"] == region]
+        values = ", ".join(f"{row['mean']:.2f} with {row['name']}" for _, row in rows.iterrows())
+        texts.append(f"mean Dice {region} {values} sequences")
+    return "; ".join(texts) + "."
+
+
+def _spread(axis: Any, wide: pd.DataFrame, colour: str) -> None:
+    jitter = np.random.default_rng(0).uniform(-0.22, 0.22, wide.shape)
+    for row, name in enumerate(wide.columns):
+        values = wide[name].to_numpy()
+        axis.plot(values, row + jitter[:, row], ".", color=colour, ms=4, alpha=0.55)
+        present = values[~np.isnan(values)]
+        if len(present):
+            low, middle, high = np.quantile(present, [0.25, 0.5, 0.75])
+            axis.plot([low, high], [row, row], color=TEXT, lw=2.2, solid_capstyle="butt")
+            axis.plot([middle], [row], "|", color=TEXT, ms=11, mew=2.2)
+
+
+def _losses(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
+    x = np.array([event["step"] for event in steps])
+    series = {"total": ("loss", ACCENT, "-"), **{name: (name, *style) for name, style in LOSSES.items()}}
+    for label, (key, colour, line) in series.items():
+        y = np.array([float(event.get(key) or 0) for event in steps])
+        if y.any():
+            axis.plot(*_smooth(x, y), color=colour, ls=line, lw=2.4 if key == "loss" else 1.4, label=label)
+    axis.set(xlabel="training step", ylabel="loss (mean over neighbouring steps)", ylim=(0, None))
+    axis.legend(fontsize=8, ncols=2)
+
+
+def _smooth(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+    """Average neighbouring steps so that about a hundred points are left."""
+    width = max(1, len(x) // _SMOOTH_POINTS)
+    starts = np.arange(0, len(x), width)
+    counts = np.diff(np.append(starts, len(x)))
+    return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
+
+
+def _validation(axis: Any, checks: Sequence[dict[str, Any]]) -> None:
+    axis.set(xlabel="training step", ylabel="validation Dice (mean of regions)", ylim=(0, 1))
+    names = list(dict.fromkeys(name for event in checks for name in event["dice"]))
+    colours = (WT, TC, ET, FOURTH, ACCENT, TEXT)
+    for i, name in enumerate(names):
+        points = [(e["step"], float(np.nanmean(list(e["dice"][name].values())))) for e in checks if name in e["dice"]]
+        line = ("-", "--", "-.", ":")[i // len(colours) % 4]
+        axis.plot(*zip(*points, strict=True), color=colours[i % len(colours)], ls=line, marker="o", ms=4, label=name)
+    if names:
+        axis.legend(fontsize=8)
+
+
+def _training_words(name: str, steps: Sequence[dict[str, Any]], checks: Sequence[dict[str, Any]]) -> str:
+    text = f"{name}: loss from {steps[0]['loss']:.2f} at step {steps[0]['step']} to {steps[-1]['loss']:.2f} at step "
+    text += f"{steps[-1]['step']}."
+    if checks:
+        text += f" Last mean validation Dice {checks[-1]['mean']:.2f}."
+    return text

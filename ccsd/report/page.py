@@ -1,0 +1,138 @@
+"""`ccsd report RESULTS`: all tables of a study, and one self-contained page."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+from markupsafe import Markup
+
+from ccsd import __version__
+from ccsd.report import charts, tables, words
+from ccsd.report.overlays import CLASS_COLOURS, Gallery, galleries
+from ccsd.report.statistics import compare, summarise
+from ccsd.report.study import Study, Training, read_study
+from preprocess.files import complete_or_absent, write_text
+from preprocess.modalities import MODALITIES, REGIONS
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the page shows of one experiment."""
+
+    name: str
+    scores: list[tables.Row]
+    by_size: Markup | None
+    distributions: Markup
+    drops: list[tuple[str, list[tables.Cell]]]
+    worst: list[dict[str, Any]]
+    galleries: list[Gallery]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the page shows of one training run."""
+
+    name: str
+    info: dict[str, Any]
+    training: Markup | None
+    removals: Markup | None
+    paths: list[tuple[str, float]]
+
+
+def write_report(results: Path, out: Path | None = None) -> Path:
+    """Write the tables and the page of a study and return the page's path.
+
+    Parameters
+    ----------
+    results
+        `results/NAME` with `evaluation/RUN/GROUP/metrics.tsv`; training logs, converted cases and the configuration
+        are shown when they are there.
+    out
+        The page; `results/NAME/report.html` by default. The tables go to the results folder.
+
+    Raises
+    ------
+    UsageError
+        If there are no scores, or scores that contradict one another.
+    """
+    study = read_study(results)
+    summary = summarise(study.metrics)
+    comparison = compare(study.metrics)
+    _write_tables(study, summary, comparison)
+    page = out or results / "report.html"
+    write_text(page, render(study, summary, comparison))
+    return page
+
+
+def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
+    """Return the page as HTML; every text that comes from files is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ccsd.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        study=study,
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        style=_asset("style.css"),
+        script=_asset("sort.js"),
+        sentences=words.summary_sentences(study, summary),
+        warnings=words.warnings(study, summary),
+        experiments=[_experiment(study, summary, str(name)) for name in summary["experiment"].unique()],
+        runs=[_run(training) for training in study.trainings],
+        comparison=list(tables.comparison_rows(comparison)),
+        columns=tables.columns(),
+        modalities=[words.SHOWN[m] for m in MODALITIES],
+        regions=list(REGIONS),
+        region_names=words.NAMES,
+        class_colours=CLASS_COLOURS,
+        policies=_policies(study),
+        config=yaml.safe_dump(study.config, sort_keys=False) if study.config else "",
+    )
+
+
+def _asset(name: str) -> Markup:
+    return Markup(resources.files("ccsd.report").joinpath("templates", name).read_text(encoding="utf-8"))  # noqa: S704 - our own file
+
+
+def _write_tables(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> None:
+    write_text(study.root / "metrics.tsv", study.metrics.to_csv(sep="\t", index=False, float_format="%.9g"))
+    write_text(study.root / "summary.tsv", summary.to_csv(sep="\t", index=False, float_format="%.6g"))
+    write_text(study.root / "comparisons.tsv", comparison.to_csv(sep="\t", index=False, float_format="%.6g"))
+    with complete_or_absent(study.root / "metrics.parquet") as temporary:
+        study.metrics.to_parquet(temporary, index=False)
+
+
+def _experiment(study: Study, summary: pd.DataFrame, name: str) -> Experiment:
+    return Experiment(
+        name=name,
+        scores=tables.score_table(summary, name),
+        by_size=charts.by_size(summary, name),
+        distributions=charts.distributions(study.metrics, name),
+        drops=tables.drop_table(summary, name),
+        worst=tables.worst_cases(study, name),
+        galleries=galleries(study, name),
+    )
+
+
+def _run(training: Training) -> Run:
+    return Run(
+        name=training.name,
+        info=training.info,
+        training=charts.training(training),
+        removals=charts.removals(training),
+        paths=tables.removal_paths(training.of_kind("removal")),
+    )
+
+
+def _policies(study: Study) -> list[str]:
+    return sorted({str(content.get("policy_text", "")) for content in study.evaluations.values()} - {""})

@@ -1,0 +1,153 @@
+"""The tables of the report as plain values that the template prints."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from ccsd.report.statistics import subset_order
+from ccsd.report.study import Study
+from ccsd.report.words import SHOWN, display, leave_one_out, value
+from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
+
+HD95_SCALE_MM = 50.0
+"""Distances from here on have the darkest colour."""
+WORST_ROWS = 8
+_DARK = 0.5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number with its interval and the colour that stands for it."""
+
+    text: str
+    sort: float
+    interval: str = ""
+    background: str = ""
+    ink: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of scores."""
+
+    name: str
+    has: list[bool]
+    """Which of the four sequences it has, in their order."""
+    cells: list[Cell]
+    missed: int
+    total: bool = False
+
+
+def score_table(summary: pd.DataFrame, experiment: str) -> list[Row]:
+    """Return Dice and HD95 of the three regions for each combination, then the averages."""
+    part = summary[summary["experiment"] == experiment]
+    names = subset_order(part.loc[part["scope"] == "subset", "name"].unique())
+    keys = [("subset", name) for name in names] + [("overall", "all")] * (len(names) > 1)
+    return [_row(part, scope, name) for scope, name in keys]
+
+
+def columns() -> list[str]:
+    """Return the headings of the score table after the name."""
+    return [f"Dice {r}" for r in REGIONS] + [f"HD95 {r}" for r in REGIONS] + [f"Lesions {r}" for r in REGIONS]
+
+
+def drop_table(summary: pd.DataFrame, experiment: str) -> list[tuple[str, list[Cell]]]:
+    """Return how much mean Dice each region loses without each sequence, full set against the other three."""
+    drops = {region: leave_one_out(summary, experiment, region) for region in REGIONS}
+    names = [m for m in MODALITIES if any(m in found for found in drops.values())]
+    return [(SHOWN[m], [_drop_cell(drops[region].get(m)) for region in REGIONS]) for m in names]
+
+
+def worst_cases(study: Study, experiment: str) -> list[dict[str, Any]]:
+    """Return the cases with the lowest mean Dice under the largest combination that was evaluated."""
+    part = study.metrics[study.metrics["experiment"] == experiment]
+    name = subset_order(part["subset"].unique())[-1]
+    part = part[part["subset"] == name]
+    wide = part.pivot_table(index="case", columns="region", values="dice", aggfunc="mean").reindex(
+        columns=list(REGIONS)
+    )
+    order = wide.mean(axis=1).sort_values().index[:WORST_ROWS]
+    volumes = part[part["region"] == "WT"].groupby("case")["reference_mm3"].first()
+    return [
+        {
+            "case": case,
+            "dice": [_dice_cell(wide.loc[case, r]) for r in REGIONS],
+            "volume": f"{volumes[case] / 1000:.1f}",
+        }
+        for case in order
+    ]
+
+
+def removal_paths(events: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """Return the orders of removal that were most frequent in the last event, with their shares."""
+    paths = dict(events[-1].get("paths") or {}) if events else {}
+    ranked = sorted(paths.items(), key=lambda item: -float(item[1]))[:5]
+    return [(" then ".join(SHOWN.get(m, m) for m in path.split(">")), float(share)) for path, share in ranked]
+
+
+def comparison_rows(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the paired comparisons, the clearest first."""
+    for _, row in comparison.sort_values("p_holm").iterrows():
+        yield {
+            "pair": f"{row['experiment']} - {row['baseline']}",
+            "name": display(row["subset"]),
+            "region": row["region"],
+            "cases": row["cases"],
+            "difference": f"{row['difference']:+.3f}",
+            "interval": "" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}",
+            "p": _p(row["p"]),
+            "p_holm": _p(row["p_holm"]),
+        }
+
+
+def _row(part: pd.DataFrame, scope: str, name: str) -> Row:
+    def find(region: str, metric: str) -> dict[str, Any] | None:
+        return value(part, scope=scope, name=name, region=region, metric=metric)
+
+    cells = [_score_cell(find(r, "dice"), 3) for r in REGIONS]
+    cells += [_score_cell(find(r, "hd95"), 1) for r in REGIONS]
+    cells += [_score_cell(find(r, "lesion_dice"), 3) for r in REGIONS]
+    missed = sum(int((find(r, "dice") or {}).get("missed", 0)) for r in REGIONS)
+    parts = name.split("+") if name in SUBSET_ORDER else []
+    label = "Average" if scope == "overall" else display(name)
+    return Row(label, [m in parts for m in MODALITIES], cells, missed, scope == "overall")
+
+
+def _score_cell(row: dict[str, Any] | None, digits: int) -> Cell:
+    if row is None or pd.isna(row["mean"]):
+        return Cell("-", float("nan"))
+    interval = "" if pd.isna(row["low"]) else f"{row['low']:.{digits - 1}f} to {row['high']:.{digits - 1}f}"
+    mean = float(row["mean"])
+    good = 1 - mean / HD95_SCALE_MM if row["metric"] == "hd95" else mean
+    background, ink = colour(good)
+    return Cell(f"{mean:.{digits}f}", mean, interval, background, ink)
+
+
+def _dice_cell(mean: float) -> Cell:
+    if math.isnan(mean):
+        return Cell("-", float("nan"))
+    return Cell(f"{mean:.3f}", mean, "", *colour(mean))
+
+
+def _drop_cell(drop: float | None) -> Cell:
+    if drop is None:
+        return Cell("-", float("nan"))
+    return Cell(f"{drop:+.3f}", drop, "", *colour(1 + 2 * min(drop, 0)))
+
+
+def colour(good: float) -> tuple[str, str]:
+    """Return background and ink for a score from 0 (bad) to 1, on a scale that is safe for the colour-blind."""
+    red, green, blue, _ = colormaps["cividis"](min(max(good, 0.0), 1.0))
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return to_hex((red, green, blue)), "#000" if luminance > _DARK else "#fff"
+
+
+def _p(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"  # noqa: PLR2004 - as journals print it

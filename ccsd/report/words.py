@@ -1,0 +1,120 @@
+"""The summary of a study in sentences, made from its numbers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from ccsd.report.statistics import FULL
+from ccsd.report.study import Study
+from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
+
+FEW_CASES = 20
+SHOWN = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+NAMES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
+NOTEWORTHY = 0.01
+"""A smaller change of the mean Dice is not worth a sentence."""
+
+
+def display(name: str) -> str:
+    """Return a combination as people write it: `FLAIR + T1ce`."""
+    return " + ".join(SHOWN.get(part, part) for part in name.split("+"))
+
+
+def summary_sentences(study: Study, summary: pd.DataFrame) -> list[str]:
+    """Return what a reader should know first."""
+    return [*_scope(study, summary), *(s for e in summary["experiment"].unique() for s in _experiment(summary, str(e)))]
+
+
+def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
+    """Return why the numbers may mislead."""
+    found = []
+    cases = int(study.metrics["case"].nunique())
+    if is_phantom(study):
+        found.append("The cases are computer-made phantoms: the numbers show that the software works, nothing else.")
+    if cases < FEW_CASES:
+        found.append(f"{cases} test cases are few: read the intervals, not the means alone.")
+    models = summary.groupby("experiment")["model_hash"].first()
+    mixed = [str(e) for e in models.index if _several_models(study, str(e))]
+    found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]
+    if len(study.metrics["split_hash"].dropna().unique()) > 1:
+        found.append("The scores come from different splits and must not be compared.")
+    if len(study.metrics["policy"].unique()) > 1:
+        found.append("Empty regions were scored by different policies; evaluate again with one of them.")
+    return found
+
+
+def is_phantom(study: Study) -> bool:
+    """Whether the study was made on generated cases."""
+    return bool(study.config.get("phantom"))
+
+
+def value(summary: pd.DataFrame, **wanted: str) -> dict[str, Any] | None:
+    """Return the one row of the summary with the given values, or None."""
+    rows = summary
+    for column, content in wanted.items():
+        rows = rows[rows[column] == content]
+    return None if rows.empty else dict(rows.iloc[0])
+
+
+def with_interval(row: dict[str, Any], digits: int = 2) -> str:
+    """Return `0.85 (0.80 to 0.89)`, without the interval where there is none."""
+    text = f"{row['mean']:.{digits}f}"
+    if pd.notna(row["low"]):
+        text += f" ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
+    return text
+
+
+def _several_models(study: Study, experiment: str) -> bool:
+    part = study.metrics[study.metrics["experiment"] == experiment]
+    return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby("seed"))
+
+
+def _scope(study: Study, summary: pd.DataFrame) -> Iterator[str]:
+    cases, subsets = study.metrics["case"].nunique(), study.metrics["subset"].nunique()
+    experiments = list(summary["experiment"].unique())
+    trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
+    every = "every one of the 15" if subsets == len(SUBSET_ORDER) else f"{subsets}"
+    yield f"{cases} held-out cases were segmented from {every} combinations of sequences, by {trained}."
+
+
+def _experiment(summary: pd.DataFrame, experiment: str) -> Iterator[str]:
+    start = f"{experiment}: with" if len(summary["experiment"].unique()) > 1 else "With"
+    full = [value(summary, experiment=experiment, scope="subset", name=FULL, region=r, metric="dice") for r in REGIONS]
+    if all(full):
+        parts = [f"{with_interval(row)} for {NAMES[r]}" for r, row in zip(REGIONS, full, strict=True) if row]
+        yield f"{start} all four sequences the mean Dice is {_list(parts)}."
+    overall = [
+        value(summary, experiment=experiment, scope="overall", name="all", region=r, metric="dice") for r in REGIONS
+    ]
+    if all(overall):
+        parts = [f"{with_interval(row)} ({r})" for r, row in zip(REGIONS, overall, strict=True) if row]
+        yield f"Averaged over all combinations it is {_list(parts)}."
+    yield from _removal(summary, experiment)
+
+
+def _removal(summary: pd.DataFrame, experiment: str) -> Iterator[str]:
+    for region in REGIONS:
+        drops = leave_one_out(summary, experiment, region)
+        if not drops:
+            continue
+        worst = min(drops, key=lambda name: drops[name])
+        if drops[worst] < -NOTEWORTHY:
+            yield (
+                f"Without {SHOWN[worst]} the {NAMES[region]} loses most: its mean Dice falls by {-drops[worst]:.2f}."
+            )
+
+
+def leave_one_out(summary: pd.DataFrame, experiment: str, region: str, metric: str = "dice") -> dict[str, float]:
+    """Return how the mean changes when one sequence is taken from the full set, by sequence."""
+    found = {}
+    for name in MODALITIES:
+        rest = "+".join(m for m in MODALITIES if m != name)
+        row = value(summary, experiment=experiment, scope="subset", name=rest, region=region, metric=metric)
+        if row and pd.notna(row["drop"]):
+            found[name] = float(row["drop"])
+    return found
+
+
+def _list(parts: list[str]) -> str:
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
