@@ -83,8 +83,10 @@ class JobSettings(BaseModel):
         for option in options:
             key, value = _parse(option)
             section, _, name = key.partition(".")
+            if value is None:
+                continue  # `KEY=` leaves a setting at its default
             if section == "extra" and name:
-                raw.setdefault("extra", {})[name] = value
+                raw["extra"] = {**raw.get("extra", {}), name: value}
             else:
                 raw[key] = value
         return cls.from_mapping(raw)

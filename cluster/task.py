@@ -94,8 +94,8 @@ class _Runner:
         ranks = rendezvous.environment(
             job.global_rank, job.num_tasks, job.local_rank, job.num_tasks // job.num_nodes, place
         )
-        variables = {**os.environ, **ranks, "PYTHONUNBUFFERED": "1"}
-        variables.setdefault("OMP_NUM_THREADS", str(self.task.cpus))
+        # The launcher's own OMP_NUM_THREADS speaks of the launcher, e.g. when Snakemake set it.
+        variables = {**os.environ, **ranks, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(self.task.cpus)}
         if self.task.devices is not None:
             variables["CUDA_VISIBLE_DEVICES"] = self.task.devices
         return variables

@@ -1,0 +1,46 @@
+# make demo    phantoms -> Zarr -> training -> 15 evaluations -> report, in minutes, on any machine
+# make test    the tests
+# make check   everything a change must pass
+# make env     the environment .venv, which the others make by themselves
+#
+# PYTHON=/path/to/python3.12 chooses the interpreter; CORES=N gives the demo more than 2 cores.
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CORES ?= 2
+VENV := .venv
+STAMP := $(VENV)/.complete
+RUN := . $(VENV)/bin/activate &&
+
+.PHONY: help env demo test check format
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+
+env: $(STAMP)
+
+# The stamp is written last: an interrupted installation is begun again, a complete one is left alone.
+$(STAMP): pyproject.toml constraints.txt
+	@.ci/make-env "$(VENV)" "$(PYTHON)"
+	touch "$@"
+
+demo: $(STAMP)
+	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/demo.yaml
+	echo "The report lies at $$PWD/results/demo/report.html"
+
+test: $(STAMP)
+	@$(RUN) pytest -n 2
+
+check: $(STAMP)
+	@$(RUN) ruff check
+	ruff format --check
+	snakefmt --check Snakefile workflow
+	mypy
+	codespell
+	pytest -n 2
+
+format: $(STAMP)
+	@$(RUN) ruff format && ruff check --fix && snakefmt Snakefile workflow && python -m ccsd.reference

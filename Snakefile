@@ -1,0 +1,35 @@
+# CCSD from cases to a report. Start with:
+#
+#     snakemake --profile cluster/local --configfile config/demo.yaml     the demo, on this machine
+#     snakemake --profile slurm                                           config/config.yaml, on a SLURM cluster
+#
+# Every rule is one call of the `ccsd` command: a stage is debugged by typing the command that `snakemake -np` prints.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# A --configfile takes the place of config/config.yaml, it is not laid over it.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/convert.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        ROOT / "report.html",
+
+
+onsuccess:
+    print(f"The report lies at {ROOT.absolute() / 'report.html'}")

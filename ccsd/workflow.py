@@ -1,0 +1,163 @@
+"""What the workflow must know before anything runs: names, parts and fingerprints; cases by their names alone.
+
+The rules call the `ccsd` command; this module tells them for which runs, parts and combinations.
+"""
+
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel
+
+from ccsd.config.load import set_key, validate
+from ccsd.config.schema import Config, Evaluation
+from ccsd.errors import UsageError
+from preprocess.files import write_text
+from preprocess.modalities import SUBSET_ORDER
+
+TRAINING_SECTIONS = ("model", "distillation", "train")
+"""What decides the weights of a run, beside its data."""
+
+
+class Study:
+    """One configuration, seen from the workflow: which files it leads to and what each of them depends on."""
+
+    def __init__(self, config: Config, experiments: Mapping[str, Config]) -> None:
+        self.config = config
+        self.experiments = dict(experiments)
+        self.root = Path("results") / config.name
+
+    @classmethod
+    def from_mapping(cls, raw: Mapping[str, Any]) -> Self:
+        """Validate a configuration, its experiments included.
+
+        Raises
+        ------
+        UsageError
+            If anything in it cannot be used; every problem is listed.
+        """
+        config = validate(raw, "configuration")
+        return cls(config, {name: experiment_config(raw, config, name) for name in config.experiments})
+
+    @cached_property
+    def cases(self) -> list[str]:
+        """Names of the cases, from file names alone."""
+        if self.config.phantom is not None:
+            from preprocess.phantom import case_names
+
+            return case_names(self.config.phantom.cases, self.config.phantom.seed)
+        from preprocess.layouts import discover
+
+        assert self.config.source is not None
+        return [case.case for case in discover(self.config.source)]
+
+    @property
+    def source(self) -> Path:
+        """Folder that conversion reads."""
+        return self.root / "phantoms" if self.config.source is None else self.config.source
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the conversion's parts: `1-of-40`, ..."""
+        count = max(1, math.ceil(len(self.cases) / self.config.convert.cases_per_job))
+        return [f"{index}-of-{count}" for index in range(1, count + 1)]
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of the training runs: every experiment with every seed."""
+        return [f"{name}-s{seed}" for name in self.experiments for seed in self.config.seeds]
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Combinations of modalities by the evaluation job that scores them."""
+        wanted = set(self.config.evaluation.subsets or SUBSET_ORDER)
+        return grouped([name for name in SUBSET_ORDER if name in wanted], self.config.evaluation.subsets_per_job)
+
+    @property
+    def config_file(self) -> Path:
+        """File with the resolved configuration."""
+        return self.root / "config.yaml"
+
+    def write_config(self) -> None:
+        """Write down the whole configuration, defaults and overrides included."""
+        write_text(self.config_file, yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
+
+    def cases_digest(self) -> str:
+        """Return a fingerprint of the cases to convert and how; a case more or less converts again."""
+        return digest({"cases": self.cases, "source": str(self.source), "allow": self.config.convert.allow})
+
+    def training_digest(self, experiment: str, seed: str | int) -> str:
+        """Return a fingerprint of what decides the weights of a run."""
+        config = self.experiments[experiment]
+        science = {name: getattr(config, name).model_dump(mode="json") for name in TRAINING_SECTIONS}
+        science["train"]["seed"] = int(seed)
+        return digest(science)
+
+    def phantom_options(self) -> str:
+        """Return the options of `ccsd phantom`."""
+        return _options(self.config.phantom) if self.config.phantom is not None else ""
+
+    def allow_options(self) -> str:
+        """Return the options of `ccsd convert`."""
+        return shlex.join(item for check in self.config.convert.allow for item in ("--allow", check))
+
+    def split_options(self) -> str:
+        """Return the options of `ccsd split`: a published list, or a draw."""
+        split = self.config.split
+        if split.list is not None:
+            return shlex.join(["--list", str(split.list)])
+        return f"--seed {split.seed} --train {split.train} --val {split.val}"
+
+    def evaluation_options(self, group: str) -> str:
+        """Return the options of `ccsd evaluate` for one group: its combinations, and every setting that scores."""
+        subsets = [item for name in self.groups[group] for item in ("-m", name)]
+        fields = [name for name in Evaluation.model_fields if name not in {"subsets", "subsets_per_job"}]
+        values = self.config.evaluation.model_dump(mode="json")
+        settings = [item for name in fields for item in ("--set", f"evaluation.{name}={json.dumps(values[name])}")]
+        return shlex.join([*subsets, *settings])
+
+
+def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Config:
+    """Return the configuration of one experiment.
+
+    Raises
+    ------
+    UsageError
+        If the experiment changes something that the experiments of a study must share.
+    """
+    nested = deepcopy(dict(raw))
+    for key, value in config.experiments[name].items():
+        section = key.partition(".")[0]
+        if section not in TRAINING_SECTIONS or key == "train.seed":
+            raise UsageError(
+                f"configuration: experiments.{name}: {key} cannot differ between experiments; allowed are keys of "
+                f"{', '.join(TRAINING_SECTIONS)} except train.seed (set `seeds` instead)"
+            )
+        set_key(nested, key, value)
+    return validate(nested, f"configuration with experiment {name}")
+
+
+def grouped(subsets: Sequence[str], size: int) -> dict[str, list[str]]:
+    """Split combinations into jobs of at most `size`, evenly; a job of one is named after its combination."""
+    if size == 1:
+        return {name: [name] for name in subsets}
+    count = math.ceil(len(subsets) / size)
+    bounds = [round(index * len(subsets) / count) for index in range(count + 1)]
+    return {f"part-{i}-of-{count}": list(subsets[bounds[i - 1] : bounds[i]]) for i in range(1, count + 1)}
+
+
+def digest(content: Any) -> str:
+    """Return a short fingerprint of JSON-like content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _options(section: BaseModel) -> str:
+    values = section.model_dump(mode="json")
+    return shlex.join(item for name, value in values.items() for item in (f"--{name}", str(value)))

@@ -1,0 +1,102 @@
+"""Running Snakemake on a copy of the workflow, with the real stages or with a stand-in that only leaves their files."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+LINKS = ("Snakefile", "workflow", "config", "cluster", "slurm")
+
+# A stand-in for `ccsd`: it leaves the files of each stage and notes the call. What is tested is the workflow around it.
+STAND_IN = """\
+#!{python}
+import os, sys
+from pathlib import Path
+stage, *rest = sys.argv[1:]
+with open("calls.txt", "a") as calls:
+    calls.write(" ".join(sys.argv[1:]) + "\\n")
+TABLES = ("metrics.tsv", "metrics.parquet", "summary.tsv")
+def option(name):
+    return Path(rest[rest.index(name) + 1])
+left = {{
+    "phantom": lambda: [],
+    "convert": lambda: [],
+    "split": lambda: [Path(rest[0]) / name for name in ("cases.tsv", "dataset.json", "split.tsv")],
+    "train": lambda: [option("--run") / name for name in ("model.safetensors", "run.json")],
+    "evaluate": lambda: [option("--out") / name for name in ("metrics.tsv", "evaluation.json")],
+    "report": lambda: [option("--out"), *(Path(rest[0]) / n for n in TABLES)],
+}}[stage]()
+if os.environ.get("STAND_IN_FAILS") == stage:
+    sys.exit("error: told to fail")
+for path in left:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(stage)
+"""
+
+
+class Project:
+    """A folder with the workflow in it, as in a fresh clone."""
+
+    def __init__(self, folder: Path, root: Path, *, stand_in: bool) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in LINKS:
+            (folder / name).symlink_to(root / name)
+        self.environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        if stand_in:
+            program = folder / "bin" / "ccsd"
+            program.parent.mkdir(exist_ok=True)
+            program.write_text(STAND_IN.format(python=sys.executable))
+            program.chmod(0o755)
+            self.environment["PATH"] = f"{program.parent}:{self.environment['PATH']}"
+
+    def copy(self, folder: Path) -> "Project":
+        shutil.copytree(self.folder, folder, symlinks=True)
+        twin = copy.copy(self)
+        twin.folder = folder
+        return twin
+
+    def snakemake(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def configure(self, **settings: object) -> str:
+        path = self.folder / "study.yaml"
+        path.write_text(yaml.safe_dump({"name": "study", **settings}))
+        return path.name
+
+    def calls(self) -> list[str]:
+        path = self.folder / "calls.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def forget_calls(self) -> None:
+        (self.folder / "calls.txt").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def project_at(root: Path) -> Callable[..., Project]:
+    def make(folder: Path, *, stand_in: bool = True) -> Project:
+        return Project(folder, root, stand_in=stand_in)
+
+    return make
+
+
+@pytest.fixture
+def project(tmp_path: Path, project_at: Callable[..., Project]) -> Callable[..., Project]:
+    def make(name: str = "clone", *, stand_in: bool = True) -> Project:
+        return project_at(tmp_path / name, stand_in=stand_in)
+
+    return make

@@ -1,0 +1,100 @@
+"""What runs again, and what does not, when something changes. A stand-in leaves each stage's files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+LOCAL = ("--profile", "cluster/local", "--configfile", "study.yaml")
+STUDY = {
+    "phantom": {"cases": 5},
+    "convert": {"cases_per_job": 2},
+    "evaluation": {"subsets_per_job": 8},
+    "seeds": [0, 1],
+}
+
+
+@pytest.fixture(scope="module")
+def original(project_at: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a study that ran to its end; tests work on copies of it."""
+    clone = project_at(tmp_path_factory.mktemp("original") / "clone")
+    clone.configure(**STUDY)
+    done = clone.snakemake(*LOCAL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return clone
+
+
+@pytest.fixture
+def finished(original: Any, tmp_path: Path) -> Any:
+    """Return a copy of the finished study."""
+    return original.copy(tmp_path / "clone")
+
+
+def _stages(clone: Any) -> list[str]:
+    return sorted(line.split()[0] for line in clone.calls())
+
+
+def test_every_stage_runs_as_often_as_it_must(finished: Any) -> None:
+    assert _stages(finished) == sorted(
+        ["phantom", *["convert"] * 3, "split", *["train"] * 2, *["evaluate"] * 4, "report"]
+    )
+
+
+def test_typed_again_nothing_runs(finished: Any) -> None:
+    finished.forget_calls()
+    done = finished.snakemake(*LOCAL)
+    assert done.returncode == 0
+    assert finished.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        pytest.param(["evaluation={overlap: 0.25}"], ["evaluate"] * 4 + ["report"], id="evaluation"),
+        pytest.param(["train={steps: 7}"], ["evaluate"] * 4 + ["report"] + ["train"] * 2, id="training"),
+        pytest.param(["seeds=[0,1,2]"], ["evaluate"] * 2 + ["report", "train"], id="one-seed-more"),
+        pytest.param(
+            ["convert={allow: [xyz]}"],
+            ["convert"] * 3 + ["evaluate"] * 4 + ["report", "split"] + ["train"] * 2,
+            id="conversion",
+        ),
+    ],
+)
+def test_a_changed_setting_reruns_what_depends_on_it(finished: Any, settings: list[str], expected: list[str]) -> None:
+    finished.forget_calls()
+    done = finished.snakemake(*LOCAL, "--config", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _stages(finished) == expected
+    resolved = yaml.safe_load((finished.folder / "results/study/config.yaml").read_text())
+    section, _, value = settings[0].partition("=")
+    changed = yaml.safe_load(value)
+    assert resolved[section] == (changed if isinstance(changed, list) else {**resolved[section], **changed})
+
+
+def test_where_a_training_runs_is_no_reason_to_train_again(finished: Any) -> None:
+    finished.forget_calls()
+    done = finished.snakemake(*LOCAL, "--set-resources", "train:tasks_per_node=7", "train:cluster=slurm")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert finished.calls() == []
+
+
+def test_a_failing_retraining_keeps_the_finished_model(finished: Any) -> None:
+    model = finished.folder / "results/study/runs/ccsd-s0/model.safetensors"
+    done = finished.snakemake(*LOCAL, "--config", "train={steps: 9}", STAND_IN_FAILS="train")
+    assert done.returncode == 1
+    assert "told to fail" in done.stdout + done.stderr
+    assert model.read_text() == "train"
+
+
+def test_job_settings_reach_the_command(project: Callable[..., Any]) -> None:
+    clone = project()
+    clone.configure(**STUDY)
+    done = clone.snakemake(
+        *LOCAL, "--set-resources", "train:cluster=slurm", "train:nodes=2", "train:partition=big", "--until", "train"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    call = next(line for line in clone.calls() if line.startswith("train"))
+    for job in ("cluster=slurm", "nodes=2", "partition=big", "mem_gb="):
+        assert f"--job {job}" in call

@@ -1,0 +1,40 @@
+# The configuration, checked once, and the names that all rules share.
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate as validate_schema
+
+from ccsd.errors import USER_ERRORS
+from ccsd.workflow import Study
+
+try:
+    study = Study.from_mapping(config)
+    PARTS = study.parts
+except USER_ERRORS as error:
+    raise WorkflowError(str(error)) from None
+
+# Values given with --config arrive as text; from here on they have the types of the models.
+config = study.config.model_dump(mode="json")
+validate_schema(
+    config, workflow.source_path("../schemas/config.schema.json"), set_default=False
+)
+
+ROOT = study.root
+DATA = ROOT / "data"
+RUN = ROOT / "runs" / "{experiment}-s{seed}"
+SCORES = ROOT / "evaluation" / "{run}" / "{group}"
+LOGS = ROOT / "logs"
+BENCHMARKS = ROOT / "benchmarks"
+MARKS = ROOT / "marks"
+
+
+wildcard_constraints:
+    experiment=r"[A-Za-z0-9][A-Za-z0-9_.]*",
+    seed=r"\d+",
+    run=r"[A-Za-z0-9][A-Za-z0-9_.]*-s\d+",
+    group=r"[a-z0-9+-]+",
+    part=r"\d+-of-\d+",
+
+
+# Written before the first job, not by a rule: as an input it would repeat everything when one setting changes, and as
+# an ancient() input it keeps Snakemake from seeing what else is missing.
+onstart:
+    study.write_config()

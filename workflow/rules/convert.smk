@@ -1,0 +1,69 @@
+# From NIfTI to Zarr. The stores are never outputs: Snakemake deletes outputs before it runs a job again.
+
+
+rule phantom:
+    """Draw a cohort of phantoms in the file layouts of BraTS."""
+    output:
+        touch(MARKS / "phantoms"),
+    log:
+        LOGS / "phantom.log",
+    benchmark:
+        BENCHMARKS / "phantom.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        dest=study.source,
+        options=study.phantom_options(),
+    shell:
+        "ccsd phantom {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
+
+
+rule convert:
+    """Convert one part of the cases to Zarr; cases that are done already are left alone."""
+    input:
+        rules.phantom.output if study.config.phantom else [],
+    output:
+        touch(MARKS / "convert" / "{part}"),
+    log:
+        LOGS / "convert" / "{part}.log",
+    benchmark:
+        BENCHMARKS / "convert" / "{part}.tsv"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        source=study.source,
+        dest=DATA,
+        part=lambda wildcards: wildcards.part.replace("-of-", "/"),
+        allow=study.allow_options(),
+        cases=study.cases_digest(),
+    shell:
+        "ccsd convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} {params.allow}"
+        " 2>&1 | tee -i {log:q}"
+
+
+rule split:
+    """List the cases and decide which train, validate and test."""
+    input:
+        expand(rules.convert.output, part=PARTS),
+        study.config.split.list or [],
+    output:
+        DATA / "cases.tsv",
+        DATA / "dataset.json",
+        split=DATA / "split.tsv",
+    log:
+        LOGS / "split.log",
+    benchmark:
+        BENCHMARKS / "split.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        dest=DATA,
+        options=study.split_options(),
+    shell:
+        "ccsd split {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
