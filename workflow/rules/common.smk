@@ -1,4 +1,6 @@
 # The configuration, checked once, and the names that all rules share.
+from pathlib import Path
+
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate as validate_schema
 

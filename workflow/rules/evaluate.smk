@@ -4,11 +4,11 @@
 rule evaluate:
     """Segment the test cases from some combinations of modalities and score them."""
     input:
-        ROOT / "runs" / "{run}" / "model.safetensors",
         rules.split.output,
+        model=ROOT / "runs" / "{run}" / "model.safetensors",
     output:
-        SCORES / "metrics.tsv",
         SCORES / "evaluation.json",
+        metrics=SCORES / "metrics.tsv",
     log:
         LOGS / "evaluate" / "{run}" / "{group}.log",
     benchmark:
@@ -18,9 +18,9 @@ rule evaluate:
         mem_mb=16000,
         runtime=240,
     params:
-        model=str(ROOT / "runs" / "{run}"),
+        model=lambda wildcards, input: Path(input.model).parent,
         data=DATA,
-        out=str(SCORES),
+        out=lambda wildcards, output: Path(output.metrics).parent,
         options=lambda wildcards: study.evaluation_options(wildcards.group),
     shell:
         "ccsd evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"

@@ -31,7 +31,7 @@ rule train:
     params:
         config=study.config_file,
         data=DATA,
-        run=str(RUN),
+        run=lambda wildcards, output: Path(output.model).parent,
         science=lambda wildcards: study.training_digest(
             wildcards.experiment, wildcards.seed
         ),
