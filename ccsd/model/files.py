@@ -20,6 +20,7 @@ from preprocess.files import complete_or_absent
 
 WEIGHTS = "model.safetensors"
 RECORD = "run.json"
+ABOUT = "ccsd"
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,11 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write weights as safetensors with a few words about them; complete or absent."""
+    """Write weights as safetensors with a few words about them; complete or absent, equal weights give equal bytes."""
+    # One key: safetensors writes several in an order that differs from process to process.
+    words = {ABOUT: json.dumps(dict(about), sort_keys=True)}
     with complete_or_absent(path) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt", **about})
+        save_file(weights, temporary, metadata=words)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -83,7 +86,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - no mapping
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return weights, json.loads((file.metadata() or {}).get(ABOUT, "{}"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; a finished `ccsd train --run {path.parent}` writes it") from None
     except (SafetensorError, OSError) as error:

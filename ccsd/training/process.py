@@ -16,6 +16,7 @@ from torch import Tensor, distributed
 from torch._C._distributed_c10d import HashStore
 
 from ccsd.errors import UsageError
+from ccsd.training.memory import reuse_freed_memory
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def joined() -> Iterator[Process]:
         torch.cuda.set_device(device)
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        reuse_freed_memory()
         if "OMP_NUM_THREADS" not in os.environ:
             local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
