@@ -106,7 +106,7 @@ def test_a_run_is_refused_when_its_files_do_not_belong_together(train: Train, tm
     assert train(tmp_path, "train.steps=1").returncode == 0
     record = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(record | {"model_hash": "0"}))
-    with pytest.raises(UsageError, match="is not the file that run.json describes"):
+    with pytest.raises(UsageError, match=r"is not the file that run\.json describes"):
         load_run(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"PK\x03\x04 a pickle")
     with pytest.raises(UsageError, match="not a whole safetensors file"):
