@@ -24,6 +24,7 @@ from preprocess.progress import track
 __all__ = ["Outcome", "Prepared", "Summary", "convert", "prepare", "read_refusals"]
 
 REFUSED = "refused"
+_START_METHOD = "spawn"  # forked children of a process with threads may hang
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _in_pool(jobs: Sequence[_Job], workers: int) -> Iterator[Outcome]:
 
 
 def _run_pool(jobs: Sequence[_Job], workers: int) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(_START_METHOD)
     with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_leave_interrupts_to_parent) as pool:
         futures = [pool.submit(_convert_case, *job) for job in jobs]
         try:

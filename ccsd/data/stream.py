@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -50,7 +51,7 @@ class PatchStream(Iterator[Batch]):
     InputError
         If a case is missing or damaged, or has no segmentation.
     UsageError
-        If there is no sample for this process, or not enough shared memory for the workers.
+        If there are fewer samples than processes, or not enough shared memory for the workers.
     """
 
     def __init__(
@@ -79,21 +80,23 @@ class PatchStream(Iterator[Batch]):
             seed=seed,
             foreground=foreground,
         )
-        if not self._reader.samples:
+        if global_batch < world:
             raise UsageError(
-                f"batch_size {global_batch} leaves process {rank} of {world} without a sample; "
-                f"give a batch_size of at least {world}"
+                f"batch_size {global_batch} leaves some of {world} processes without a sample; give at least {world}"
             )
         batch = len(self._reader.samples)
         count = max(1, workers * _SLOTS_PER_WORKER)
         if workers:
             _check_shared_memory(count * Slots.bytes_each(batch, patch), workers)
         self._slots = Slots(count, batch, patch, shared=workers > 0)
-        self._source: Iterator[Filled | InputError] | None = (
-            _in_workers(self._reader, self._slots, start, workers, context)
-            if workers
-            else _fill_ring(self._reader, self._slots, start, stride=1, slots=range(1))
-        )
+        self._source: Iterator[Filled | InputError] | None
+        if workers:
+            self._source = _in_workers(self._reader, self._slots, start, workers, context)
+            # Before Python waits for children at its exit: workers do not end at its SIGTERM.
+            self._stop = Finalize(self, _shut_down, args=(self._source,), exitpriority=10)
+        else:
+            self._source = _fill_ring(self._reader, self._slots, start, stride=1, slots=range(1))
+            self._stop = None
 
     def __next__(self) -> Batch:
         """Return the next batch; its tensors are valid until the one after is drawn."""
@@ -117,6 +120,8 @@ class PatchStream(Iterator[Batch]):
     def close(self) -> None:
         """Stop the workers. Nothing can be drawn after that."""
         self._source = None
+        if self._stop is not None:
+            self._stop()
 
     def __enter__(self) -> Self:
         return self
@@ -170,6 +175,11 @@ def _in_workers(
         multiprocessing_context=_context(context),
     )
     return iter(loader)
+
+
+def _shut_down(source: Any) -> None:
+    """Stop the workers of a loader's iterator now, though an exception's traceback may still refer to it."""
+    source._shutdown_workers()  # noqa: SLF001 - the loader has no public way, and leaves it to the garbage collector
 
 
 def _context(name: Context) -> BaseContext:

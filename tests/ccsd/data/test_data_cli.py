@@ -1,0 +1,90 @@
+"""The commands for data, as a person types them: exit codes, one message, nothing half-written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def ccsd(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ccsd", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    result = ccsd("phantom", tmp_path / "src", "--cases", 4, "--size", 32, "--seed", 0)
+    assert result.returncode == 0, result.stderr
+    return tmp_path / "src"
+
+
+def test_phantom_convert_split(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    result = ccsd("convert", source, dest, "--workers", 2)
+    assert (result.returncode, result.stdout) == (0, f"4 converted, 0 unchanged, 0 refused; stores in {dest}\n")
+    assert "0 converted, 4 unchanged" in ccsd("convert", source, dest).stdout
+    result = ccsd("split", dest, "--seed", 1)
+    assert result.returncode == 0
+    assert "2 train, 1 val, 1 test" in result.stdout
+    assert {"cases.tsv", "dataset.json", "split.tsv"} <= {path.name for path in dest.iterdir()}
+
+
+def test_a_part_writes_no_tables(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    assert ccsd("convert", source, dest, "--part", "1/2").returncode == 0
+    assert sorted(path.suffix for path in dest.iterdir()) == [".zarr", ".zarr"]
+
+
+def test_refused_cases_are_listed_at_the_end(source: Path, tmp_path: Path) -> None:
+    path = source / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz"
+    path.write_bytes(path.read_bytes()[:-30])
+    result = ccsd("convert", source, tmp_path / "dest")
+    assert result.returncode == 1
+    assert "3 converted, 0 unchanged, 1 refused" in result.stdout
+    assert result.stderr.splitlines()[-1].startswith("refused: BraTS20_Training_001: ")
+    assert "truncated" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+REFUSALS = {
+    "no source": (["convert", "{tmp}/nowhere", "{tmp}/dest"], "no such folder"),
+    "empty source": (["convert", "{tmp}", "{tmp}/dest"], "no case found"),
+    "unknown check": (["convert", "{src}", "{tmp}/dest", "--allow", "everything"], "--allow 'everything'"),
+    "odd part": (["convert", "{src}", "{tmp}/dest", "--part", "3"], "give I/N"),
+    "part beyond": (["convert", "{src}", "{tmp}/dest", "--part", "3/2"], "I from 1 to N"),
+    "odd size": (["phantom", "{tmp}/dest", "--size", "big"], "--size 'big'"),
+    "small size": (["phantom", "{tmp}/dest", "--size", "8"], "at least 32"),
+    "no stores": (["split", "{tmp}/dest"], "no such folder"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_bad_input_is_one_message(source: Path, tmp_path: Path, kind: str) -> None:
+    arguments, message = REFUSALS[kind]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    result = ccsd(*(a.format(src=source, tmp=elsewhere) for a in arguments))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(elsewhere.iterdir())
+
+
+def test_no_usable_case_is_an_error(source: Path, tmp_path: Path) -> None:
+    for path in source.rglob("*_t1.nii.gz"):
+        path.write_bytes(b"")
+    for path in source.rglob("*-t1n.nii.gz"):
+        path.write_bytes(b"")
+    result = ccsd("convert", source, tmp_path / "dest")
+    assert result.returncode == 2
+    assert "none of 4 cases can be used" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["phantom", "convert", "split"])
+def test_help(command: str) -> None:
+    result = ccsd(command, "--help")
+    assert result.returncode == 0
+    assert "Usage" in result.stdout

@@ -1,0 +1,244 @@
+"""The stream: the same samples for any number of processes and workers, from any step on; no hangs, no leftovers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ccsd.data import PatchStream
+from ccsd.data import stream as module
+from ccsd.errors import UsageError
+from preprocess.errors import InputError
+from preprocess.modalities import MODALITIES
+from preprocess.store import list_cases, open_case
+
+PATCH = (16, 20, 12)
+Taken = list[tuple[Any, ...]]
+
+
+def options(**changes: Any) -> dict[str, Any]:
+    plain = {"patch": PATCH, "global_batch": 4, "rank": 0, "world": 1, "seed": 3, "foreground": 0.5, "workers": 0}
+    return plain | changes
+
+
+def take(data: Path, count: int = 5, **changes: Any) -> Taken:
+    """Draw batches and copy what is in them, sample by sample."""
+    with PatchStream(data, list_cases(data), **options(**changes)) as stream:
+        return [
+            (
+                b.step,
+                i,
+                b.cases[k],
+                b.corners[k],
+                b.image[k].numpy().tobytes(),
+                b.label[k].numpy().tobytes(),
+                b.available[k],
+            )
+            for b in islice(stream, count)
+            for k, i in enumerate(b.samples)
+        ]
+
+
+def same(first: Taken, second: Taken) -> bool:
+    return len(first) == len(second) and all(
+        a[:-1] == b[:-1] and torch.equal(a[-1], b[-1]) for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_shapes_and_types(data: Path) -> None:
+    batch = next(PatchStream(data, list_cases(data), **options()))
+    assert batch.image.shape == (4, 4, *PATCH)
+    assert batch.image.dtype == torch.float32
+    assert batch.label.shape == (4, *PATCH)
+    assert batch.label.dtype == torch.uint8
+    assert batch.available.tolist() == [[True] * 4] * 4
+
+
+def test_patches_are_what_the_store_holds(data: Path) -> None:
+    batch = next(PatchStream(data, list_cases(data), **options(patch=(40, 8, 8))))
+    for k, (case, first) in enumerate(zip(batch.cases, batch.corners, strict=True)):
+        opened = open_case(data, case)
+        padded = np.pad(opened.read(MODALITIES), [(0, 0), *[(40, 40)] * 3])
+        label = np.pad(opened.read_label(), [(40, 40)] * 3)
+        box = tuple(slice(40 + c, 40 + c + n) for c, n in zip(first, (40, 8, 8), strict=True))
+        assert np.array_equal(batch.image[k].numpy(), padded[(slice(None), *box)])
+        assert np.array_equal(batch.label[k].numpy(), label[box])
+
+
+def test_slots_do_not_remember_earlier_batches(data: Path) -> None:
+    """A patch that sticks out of its case must be 0 there, whatever was in the memory before."""
+    stream = PatchStream(data, list_cases(data), **options(patch=(40, 40, 40)))
+    once = next(stream).image.clone()
+    stream._slots.image.fill_(7)
+    stream._slots.label.fill_(7)
+    assert (next(stream).image == 0).float().mean() > 0.3
+    fresh = next(PatchStream(data, list_cases(data), **options(patch=(40, 40, 40))))
+    assert torch.equal(fresh.image, once)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_see_together_what_one_sees(data: Path, world: int) -> None:
+    alone = take(data)
+    shared = [sample for rank in range(world) for sample in take(data, rank=rank, world=world)]
+    assert same(alone, sorted(shared, key=lambda sample: sample[:2]))
+
+
+def test_resuming_needs_only_the_step(data: Path) -> None:
+    assert same(take(data, 6)[8:], take(data, 4, start=2))
+
+
+def test_seeds_differ(data: Path) -> None:
+    assert not same(take(data), take(data, seed=4))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_workers_give_the_same_in_the_same_order(data: Path, context: str) -> None:
+    """The parent has read before it forks: readers that hold threads or locks hang here."""
+    alone = take(data, 9)
+    assert same(alone, take(data, 9, workers=2, context=context))
+
+
+@pytest.mark.timeout(120)
+def test_a_slow_consumer_keeps_its_batch(data: Path) -> None:
+    """Workers run ahead; the batch in use must not change under the consumer."""
+    alone = take(data, 8)
+    with PatchStream(data, list_cases(data), **options(workers=2)) as stream:
+        for batch, expected in zip(stream, [alone[k : k + 4] for k in range(0, 32, 4)], strict=False):
+            time.sleep(0.05)
+            assert [image.numpy().tobytes() for image in batch.image] == [sample[4] for sample in expected]
+            if batch.step == 7:
+                break
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+@pytest.mark.timeout(120)
+def test_closing_ends_the_workers(data: Path) -> None:
+    before = children()
+    stream = PatchStream(data, list_cases(data), **options(workers=2, context="spawn"))
+    next(stream)
+    assert len(children() - before) >= 2
+    stream.close()
+    deadline = time.monotonic() + 20
+    while len(children() - before) > 1 and time.monotonic() < deadline:  # the resource tracker stays
+        time.sleep(0.1)
+    assert len(children() - before) <= 1
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+@pytest.mark.timeout(120)
+def test_workers_outlive_a_schedulers_warning(data: Path) -> None:
+    before = children()
+    with PatchStream(data, list_cases(data), **options(workers=2, context="spawn")) as stream:
+        assert [next(stream).step for _ in range(2)] == [0, 1], "both workers are up"
+        for child in children() - before:
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGUSR2)
+                os.kill(int(child), signal.SIGTERM)
+        assert [batch.step for batch in islice(stream, 8)] == list(range(2, 10))
+
+
+LEFT_OPEN = """
+import os, sys
+from pathlib import Path
+from ccsd.data import PatchStream
+from preprocess.store import list_cases
+
+if __name__ == "__main__":
+    data = Path(sys.argv[1])
+    stream = PatchStream(
+        data, list_cases(data), patch=(8, 8, 8), global_batch=2, rank=0, world=1, seed=0, foreground=0.5, workers=2
+    )
+    next(stream), next(stream)
+    server = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    print(*(Path(f"/proc/{pid}/task/{pid}/children").read_text() for pid in server), flush=True)
+    if sys.argv[2] == "raise":
+        raise RuntimeError
+    if sys.argv[2] == "kill":
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("end", ["return", "raise", "kill"])
+def test_a_process_that_ends_takes_its_workers_along(data: Path, tmp_path: Path, end: str) -> None:
+    script = tmp_path / "left_open.py"
+    script.write_text(LEFT_OPEN)
+    result = subprocess.run(
+        [sys.executable, script, data, end], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60
+    )
+    workers = result.stdout.split()
+    assert len(workers) >= 2
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def damaged_copy(data: Path, dest: Path) -> Path:
+    for case in list_cases(data):
+        (dest / f"{case}.zarr").symlink_to(data / f"{case}.zarr")
+    name = list_cases(data)[0]
+    link = dest / f"{name}.zarr"
+    link.unlink()
+    for path in sorted((data / f"{name}.zarr").rglob("*")):
+        target = link / path.relative_to(data / f"{name}.zarr")
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes()[: -9 if path.name == "c.0.0.0.0" else None])
+    return dest
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_store_ends_it_with_its_message(data: Path, tmp_path: Path, workers: int) -> None:
+    broken = damaged_copy(data, tmp_path)
+    stream = PatchStream(broken, list_cases(broken), **options(workers=workers))
+    with pytest.raises(InputError, match=f"{list_cases(data)[0]}.zarr, array image: damaged or truncated") as error:
+        list(islice(stream, 12))
+    assert "Traceback" not in str(error.value)
+
+
+def test_a_training_case_without_label_is_named(unlabelled: Path) -> None:
+    with pytest.raises(InputError, match="training cases without a segmentation: lonely"):
+        PatchStream(unlabelled, ["lonely"], **options())
+
+
+def test_no_case_and_unknown_case(data: Path) -> None:
+    with pytest.raises(InputError, match="no case to train on"):
+        PatchStream(data, [], **options())
+    with pytest.raises(InputError, match="nobody: no store"):
+        PatchStream(data, ["nobody"], **options())
+
+
+def test_more_processes_than_samples(data: Path) -> None:
+    with pytest.raises(UsageError, match="batch_size 2 leaves some of 3 processes without a sample"):
+        PatchStream(data, list_cases(data), **options(global_batch=2, world=3))
+
+
+def test_too_little_shared_memory_is_told_before_it_crashes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = os.statvfs("/")
+    fake = os.statvfs_result([1, 1, 0, 0, 0, *state[5:]])
+    monkeypatch.setattr(module.os, "statvfs", lambda _: fake)
+    with pytest.raises(UsageError, match=r"2 workers need \d+ MiB of shared memory"):
+        PatchStream(data, list_cases(data), **options(workers=2))
+
+
+def test_a_case_that_lacks_modalities(partial: Path) -> None:
+    batch = next(PatchStream(partial, list_cases(partial), **options(global_batch=1)))
+    assert batch.available.tolist() == [[True, False, True, False]]
+    assert not batch.image[0, [1, 3]].any()
+    assert batch.image[0, [0, 2]].any()

@@ -1,0 +1,63 @@
+"""Small inputs for the tests of `preprocess`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from preprocess import nifti
+from preprocess.convert import convert
+from preprocess.modalities import MODALITIES
+from preprocess.phantom import write_cohort
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+CaseWriter = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six phantoms of 32 voxels, three in each naming."""
+    folder = tmp_path_factory.mktemp("cohort")
+    list(write_cohort(folder, cases=6, size=32, seed=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stores of `cohort`; do not change them."""
+    dest = tmp_path_factory.mktemp("converted")
+    convert(cohort, dest)
+    return dest
+
+
+@pytest.fixture
+def write_case(tmp_path: Path) -> CaseWriter:
+    """A function that writes one case in the 2020 naming: random images with a margin of 0, and a label."""
+
+    def write(
+        name: str = "BraTS20_Training_001",
+        *,
+        modalities: tuple[str, ...] = MODALITIES,
+        shape: tuple[int, int, int] = (12, 10, 8),
+        affine: NDArray[np.float64] = LPS,
+        label: NDArray[np.integer] | str | None = "default",
+        seed: int = 0,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        folder = tmp_path / "src" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        inner = tuple(slice(2, n - 1) for n in shape)
+        for modality in modalities:
+            volume = np.zeros(shape, np.int16)
+            volume[inner] = rng.integers(-20, 1000, volume[inner].shape)
+            nifti.write(folder / f"{name}_{modality}.nii.gz", volume, affine)
+        if isinstance(label, str):
+            label = np.zeros(shape, np.uint8)
+            label[4:8, 4:8, 3:6] = rng.choice([1, 2, 4], (4, 4, 3))
+        if label is not None:
+            nifti.write(folder / f"{name}_seg.nii.gz", label, affine)
+        return tmp_path / "src"
+
+    return write

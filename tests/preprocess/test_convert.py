@@ -1,0 +1,268 @@
+"""Conversion does what is missing or changed; a bad case costs no other; a killed run leaves no half store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocess import convert as module
+from preprocess import nifti, store
+from preprocess.convert import convert, read_refusals, select_part
+from preprocess.dataset import data_hash, read_metas, write_tables
+from preprocess.errors import InputError
+from preprocess.files import complete_or_absent, sweep
+from preprocess.layouts import CaseFiles, discover
+from preprocess.modalities import MODALITIES
+from preprocess.prepare import prepare
+
+NAMES = [f"BraTS20_Training_{n:03d}" for n in (1, 2, 3)]
+
+
+def statuses(src: Path, dest: Path, **options: object) -> dict[str, str]:
+    return {o.case: o.status for o in convert(src, dest, **options).outcomes}
+
+
+@pytest.fixture
+def three(write_case: Callable[..., Path]) -> Path:
+    for number, name in enumerate(NAMES):
+        src = write_case(name, seed=number)
+    return src
+
+
+def test_does_only_what_is_missing_or_changed(three: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    assert statuses(three, dest) == dict.fromkeys(NAMES, "converted")
+    before = (dest / f"{NAMES[0]}.zarr").stat().st_ino
+    path = three / NAMES[1] / f"{NAMES[1]}_t2.nii.gz"
+    volume = nifti.read(path)
+    nifti.write(path, volume.array // 2, volume.affine)
+    assert statuses(three, dest) == {NAMES[0]: "unchanged", NAMES[1]: "converted", NAMES[2]: "unchanged"}
+    assert (dest / f"{NAMES[0]}.zarr").stat().st_ino == before
+    path.unlink()
+    assert statuses(three, dest)[NAMES[1]] == "converted"
+    assert store.open_case(dest, NAMES[1]).modalities == MODALITIES[:3]
+
+
+def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    convert(three, dest)
+    path = three / NAMES[1] / f"{NAMES[1]}_t1.nii.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    summary = convert(three, dest, workers=2)
+    (refused,) = summary.named("refused")
+    assert refused.case == NAMES[1]
+    assert "truncated" in refused.message
+    assert str(path) in refused.message
+    assert store.list_cases(dest) == [NAMES[0], NAMES[2]], "no store of the older source stays"
+    assert "truncated" in read_refusals(dest)[NAMES[1]]
+    path.write_bytes(whole)
+    assert statuses(three, dest)[NAMES[1]] == "converted"
+    assert read_refusals(dest) == {}
+
+
+def test_workers_and_parts_give_the_same_stores(three: Path, tmp_path: Path) -> None:
+    alone, pool, parts = (tmp_path / name for name in ("alone", "pool", "parts"))
+    convert(three, alone)
+    convert(three, pool, workers=2)
+    for number in (1, 2):
+        convert(three, parts, part=(number, 2))
+    assert data_hash(read_metas(alone).values()) == data_hash(read_metas(parts).values())
+    for name in NAMES:
+        files = sorted(p.relative_to(alone) for p in (alone / f"{name}.zarr").rglob("*") if p.is_file())
+        for file in files:
+            assert (alone / file).read_bytes() == (pool / file).read_bytes() == (parts / file).read_bytes()
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7])
+def test_parts_cover_every_case_once(total: int) -> None:
+    cases = [CaseFiles(str(n)) for n in range(5)]
+    parts = [select_part(cases, (number, total)) for number in range(1, total + 1)]
+    assert [case for part in parts for case in part] == cases
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("part", [(0, 2), (3, 2)])
+def test_impossible_part(part: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="I from 1 to N"):
+        select_part([], part)
+
+
+def test_case_without_label_converts(write_case: Callable[..., Path], tmp_path: Path) -> None:
+    assert list(statuses(write_case(label=None), tmp_path / "dest").values()) == ["converted"]
+    assert not store.open_case(tmp_path / "dest", NAMES[0]).has_label
+
+
+def test_normalisation_of_a_modality_does_not_know_the_others(write_case: Callable[..., Path]) -> None:
+    (files,) = discover(write_case())
+    (alone, together) = prepare(files, ["t1"]), prepare(files)
+    assert alone.scales["t1"] == together.scales["t1"]
+    assert not alone.z[[0, 2, 3]].any()
+    assert np.array_equal(np.sort(alone.z[1][alone.z[1] != 0]), np.sort(together.z[1][together.z[1] != 0]))
+
+
+def test_prepare_opens_only_what_is_named(write_case: Callable[..., Path]) -> None:
+    (files,) = discover(write_case())
+    files.images["t2"].write_bytes(b"not read")
+    assert prepare(files, ["flair", "t1ce"]).available == ("flair", "t1ce")
+    with pytest.raises(InputError, match=files.case):
+        prepare(files)
+
+
+def test_the_label_outside_the_images_is_kept(write_case: Callable[..., Path]) -> None:
+    label = np.zeros((12, 10, 8), np.uint8)
+    label[0, 0, 0] = 2
+    (files,) = discover(write_case(label=label))
+    prepared = prepare(files)
+    assert prepared.label is not None
+    assert prepared.label.sum() == 2
+
+
+def test_negative_voxels_are_brain(write_case: Callable[..., Path]) -> None:
+    (files,) = discover(write_case())
+    source = nifti.read(files.images["t1"]).array
+    assert (source < 0).any()
+    assert (prepare(files).z[1] != 0).sum() == (source != 0).sum()
+
+
+REFUSALS = {
+    "shape": (lambda v: (v.array[:-1], v.affine), "shape", False),
+    "affine": (lambda v: (v.array, v.affine + np.diag([0.1, 0, 0, 0])), "mm away", True),
+    "empty": (lambda v: (v.array * 0, v.affine), "0 everywhere", False),
+    "one value": (lambda v: ((v.array != 0).astype(np.int16), v.affine), "one value", False),
+    "not-finite": (
+        lambda v: (np.where(v.array > 900, np.nan, v.array).astype(np.float32), v.affine),
+        "not finite",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_what_cannot_be_right_is_refused(write_case: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+    change, message, allowable = REFUSALS[kind]
+    src = write_case()
+    path = src / NAMES[0] / f"{NAMES[0]}_t1ce.nii.gz"
+    nifti.write(path, *change(nifti.read(path)))
+    (outcome,) = convert(src, tmp_path / "dest").outcomes
+    assert outcome.status == "refused"
+    assert message in outcome.message
+    if allowable:
+        (outcome,) = convert(src, tmp_path / "dest", allow=[kind]).outcomes
+        assert (outcome.status, message in outcome.message) == ("converted", True)
+        assert statuses(src, tmp_path / "dest") == {NAMES[0]: "refused"}, "an older permission does not last"
+    else:
+        with pytest.raises(InputError, match="cannot be taken off"):
+            convert(src, tmp_path / "dest", allow=[kind.replace("one value", "empty")])
+
+
+def test_wrong_label_values_are_refused_with_counts(write_case: Callable[..., Path], tmp_path: Path) -> None:
+    label = np.zeros((12, 10, 8), np.uint8)
+    label[5, 5, 3:5] = 3
+    (outcome,) = convert(write_case(label=label), tmp_path / "dest").outcomes
+    assert "3 (2 voxels)" in outcome.message
+    assert "4 ET" in outcome.message
+
+
+def test_resection_cavity(write_case: Callable[..., Path], tmp_path: Path) -> None:
+    src = write_case("BraTS-GLI-02405-100")
+    (outcome,) = convert(src, tmp_path / "dest").outcomes
+    assert "resection cavity" in outcome.message
+    (outcome,) = convert(src, tmp_path / "dest", allow=["resection-cavity"]).outcomes
+    assert outcome.status == "converted"
+    assert set(np.unique(store.open_case(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
+
+
+def test_task01_in_one_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(1, 100, (6, 5, 4, 4)).astype(np.int16)
+    label = rng.integers(0, 4, (6, 5, 4)).astype(np.uint8)
+    for folder, array in (("imagesTr", image), ("labelsTr", label)):
+        (tmp_path / "src" / folder).mkdir(parents=True)
+        nifti.write(tmp_path / "src" / folder / "BRATS_001.nii.gz", array, np.eye(4))
+    convert(tmp_path / "src", tmp_path / "dest")
+    opened = store.open_case(tmp_path / "dest", "BRATS_001")
+    assert [opened.meta.scales[m].mean for m in MODALITIES] == pytest.approx(image.mean(axis=(0, 1, 2)))
+    assert np.array_equal(opened.read_label(), np.array([0, 2, 1, 3])[label].T)
+
+
+def test_no_case_and_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no case found"):
+        convert(tmp_path, tmp_path / "dest")
+    with pytest.raises(InputError, match="no such folder"):
+        convert(tmp_path / "nowhere", tmp_path / "dest")
+    assert not (tmp_path / "dest").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_convert_case", _die_on_the_second)
+    monkeypatch.setattr(module, "_START_METHOD", "fork")
+    found = statuses(three, tmp_path / "dest", workers=2)
+    assert found == {NAMES[0]: "converted", NAMES[1]: "refused", NAMES[2]: "converted"}
+
+
+_plain = module._convert_case
+
+
+def _die_on_the_second(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> module.Outcome:
+    if files.case == NAMES[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _plain(files, dest, allow)
+
+
+def test_a_killed_conversion_leaves_nothing_that_looks_done(cohort: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    for wait in (0.3, 0.6, 0.9, 1.2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ccsd", "convert", str(cohort), str(dest)], stderr=subprocess.DEVNULL
+        )
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        for case in store.list_cases(dest) if dest.exists() else ():
+            opened = store.open_case(dest, case)
+            assert opened.read(MODALITIES).any()
+            assert opened.read_label().any()
+    assert {o.status for o in convert(cohort, dest).outcomes} <= {"converted", "unchanged"}
+    assert len(store.list_cases(dest)) == 6
+    assert not list(dest.glob(".*"))
+
+
+def test_sweep_leaves_the_work_of_living_processes(tmp_path: Path) -> None:
+    with complete_or_absent(tmp_path / "x") as temporary:
+        temporary.write_text("half")
+        gone = tmp_path / f"{temporary.name.rpartition('-')[0]}-999999999"
+        gone.write_text("left over")
+        elsewhere = tmp_path / ".x.tmp.other-1"
+        elsewhere.write_text("another machine's")
+        sweep(tmp_path)
+        assert temporary.exists()
+        assert not gone.exists()
+        assert elsewhere.exists()
+        os.utime(elsewhere, (0, 0))
+        sweep(tmp_path)
+        assert not elsewhere.exists()
+
+
+def test_tables(three: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    (three / NAMES[2] / f"{NAMES[2]}_seg.nii.gz").unlink()
+    (three / NAMES[0] / f"{NAMES[0]}_t1.nii.gz").write_bytes(b"")
+    convert(three, dest)
+    write_tables(dest)
+    header, *rows = [line.split("\t") for line in (dest / "cases.tsv").read_text().splitlines()]
+    table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert [table[name]["status"] for name in NAMES] == ["refused", "converted", "converted"]
+    assert "empty file" in table[NAMES[0]]["note"]
+    assert table[NAMES[2]]["label"] == "none"
+    found = json.loads((dest / "dataset.json").read_text())
+    assert (found["cases"], found["refused"], found["labelled"]) == (2, 1, 1)
+    assert found["source_shape"]["max"] == [12, 10, 8]
