@@ -8,7 +8,7 @@ import psutil
 
 from cluster import outcome
 from cluster.state import JobRecord
-from cluster.task import GRACE_S
+from cluster.task import GRACE_S, MARK
 
 MARGIN_S = 5.0
 
@@ -40,14 +40,14 @@ def lost_ranks(job: JobRecord) -> list[int]:
 
 
 def end(job: JobRecord, grace_s: float = GRACE_S) -> None:
-    """End all ranks: they get TERM and `grace_s` seconds to save, then everything below the controller is killed."""
+    """End all ranks: they get TERM and `grace_s` seconds to save, then whatever belongs to the job is killed."""
     outcome.mark_cancelled(Path(job.folder))
+    deadline = time.monotonic() + grace_s + MARGIN_S
+    while is_alive(job) and time.monotonic() < deadline:
+        time.sleep(0.1)
     controller = _controller(job)
-    if controller is None:
-        return
-    family = [controller, *_children(controller)]
-    _wait_for(job, time.monotonic() + grace_s + MARGIN_S)
-    kill([*family, *(_children(controller) if is_alive(job) else [])])
+    kill([controller] if controller is not None else [])
+    kill(_members(job))
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
@@ -59,11 +59,6 @@ def kill(processes: Iterable[psutil.Process]) -> None:
             continue
 
 
-def _wait_for(job: JobRecord, deadline: float) -> None:
-    while is_alive(job) and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
 def _controller(job: JobRecord) -> psutil.Process | None:
     try:
         process = psutil.Process(int(job.job_id))
@@ -73,8 +68,13 @@ def _controller(job: JobRecord) -> psutil.Process | None:
     return process if alive else None
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
+def _members(job: JobRecord) -> list[psutil.Process]:
+    """Return the processes that carry the job's mark: ranks and their helpers, whoever their parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == job.folder:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

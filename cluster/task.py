@@ -27,6 +27,9 @@ GRACE_S = 20.0
 """From TERM to KILL for ranks that end because another failed or the launcher was interrupted."""
 
 REQUEUE_WAIT_S = 300.0
+MARK = "CLUSTER_JOB_FOLDER"
+"""Environment variable by which everything that a job started can be found."""
+
 PR_SET_PDEATHSIG = 1
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
@@ -95,7 +98,8 @@ class _Runner:
             job.global_rank, job.num_tasks, job.local_rank, job.num_tasks // job.num_nodes, place
         )
         # The launcher's own OMP_NUM_THREADS speaks of the launcher, e.g. when Snakemake set it.
-        variables = {**os.environ, **ranks, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(self.task.cpus)}
+        own = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(self.task.cpus), MARK: self.task.folder}
+        variables = {**os.environ, **ranks, **own}
         if self.task.devices is not None:
             variables["CUDA_VISIBLE_DEVICES"] = self.task.devices
         return variables

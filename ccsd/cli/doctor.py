@@ -1,7 +1,32 @@
-"""Placeholder replaced by its owner."""
+"""`ccsd doctor`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
+    app.command()(doctor)
+
+
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Folder in which results will be written.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """Print what a bug report needs, and say what is wrong; exit code 1 if this machine cannot run a study."""
+    from ccsd import doctor as examination
+    from ccsd.errors import UsageError
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give one that exists")
+    facts = examination.examine(folder)
+    found = examination.diagnose(facts)
+    if as_json:
+        typer.echo(json.dumps(examination.as_dict(facts, found), indent=2))
+    else:
+        typer.echo(examination.report(facts, found))
+    if found.blocking:
+        raise typer.Exit(1)

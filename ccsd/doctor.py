@@ -1,0 +1,236 @@
+"""What a bug report needs to know about a machine, and what is wrong with it in plain words.
+
+Facts are gathered once, into plain values; the judgement is a pure function of them.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "ccsd", "torch", "deepspeed", "monai", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm",
+    "submitit", "zarr",
+)  # fmt: skip
+ESSENTIAL = ("torch", "deepspeed", "numpy", "pydantic", "zarr")
+SLURM_COMMANDS = ("sbatch", "squeue", "scontrol", "srun")
+SLURM_TIMEOUT_S = 15.0
+LOW_DISK_GB = 20.0
+LOW_MEMORY_GB = 4.0
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The machine as found; None means that it could not be found out."""
+
+    python: str
+    system: str
+    versions: dict[str, str | None]
+    gpus: list[str]
+    driver: bool
+    accelerator: str | None
+    accelerator_error: str | None
+    cpus: int
+    memory_gb: float
+    disk_gb: float
+    writable: bool
+    folder: str
+    slurm: dict[str, str | None]
+    slurm_answer: str | None
+    slurm_error: str | None
+
+
+@dataclass
+class Diagnosis:
+    """What is wrong: `blocking` makes running impossible, `warnings` make it slow or limited."""
+
+    blocking: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def examine(folder: Path) -> Facts:
+    """Look at this machine; `folder` is where results would be written."""
+    versions = {name: _version(name) for name in PACKAGES}
+    accelerator, problem = _accelerator()
+    slurm = {name: shutil.which(name) for name in SLURM_COMMANDS}
+    answer, slurm_error = _ask_slurm() if slurm["sbatch"] else (None, None)
+    return Facts(
+        python=platform.python_version(),
+        system=platform.platform(),
+        versions=versions,
+        gpus=_gpus(),
+        driver=shutil.which("nvidia-smi") is not None,
+        accelerator=accelerator,
+        accelerator_error=problem,
+        cpus=available_cpus(),
+        memory_gb=round(available_memory() / GIB, 1),
+        disk_gb=round(shutil.disk_usage(folder).free / GIB, 1),
+        writable=os.access(folder, os.W_OK),
+        folder=str(folder.absolute()),
+        slurm=slurm,
+        slurm_answer=answer,
+        slurm_error=slurm_error,
+    )
+
+
+def diagnose(facts: Facts) -> Diagnosis:
+    """Say what is wrong with a machine, each time with what to do about it."""
+    found = Diagnosis()
+    if not facts.python.startswith(("3.11.", "3.12.")):
+        found.blocking.append(f"Python {facts.python} is not supported; use 3.11 or 3.12: make env PYTHON=python3.11")
+    missing = [name for name in ESSENTIAL if facts.versions.get(name) is None]
+    if missing:
+        found.blocking.append(f"not installed: {', '.join(missing)}; run `make env` and use .venv/bin/ccsd")
+    if facts.accelerator_error is not None:
+        found.blocking.append(
+            f"DeepSpeed does not start ({facts.accelerator_error}); without a GPU, set DS_ACCELERATOR=cpu"
+        )
+    if not facts.writable:
+        found.blocking.append(f"{facts.folder} cannot be written to; results need a folder of yours")
+    _judge_size(facts, found)
+    _judge_gpus(facts, found)
+    _judge_slurm(facts, found)
+    return found
+
+
+def report(facts: Facts, found: Diagnosis) -> str:
+    """Return the text for people, ready to be pasted into a bug report."""
+    programs = ", ".join(f"{name} {version or 'missing'}" for name, version in facts.versions.items())
+    lines = [
+        f"system      {facts.system}, Python {facts.python}",
+        f"packages    {programs}",
+        f"GPUs        {', '.join(facts.gpus) or 'none'}",
+        f"DeepSpeed   accelerator {facts.accelerator or 'unknown'}",
+        f"machine     {facts.cpus} CPU cores, {facts.memory_gb:g} GB memory (limits of containers and jobs included)",
+        f"disk        {facts.disk_gb:g} GB free in {facts.folder}",
+        f"SLURM       {_slurm_line(facts)}",
+        "",
+        *(f"PROBLEM  {text}" for text in found.blocking),
+        *(f"note     {text}" for text in found.warnings),
+    ]
+    if not found.blocking:
+        lines.append("All that is needed is here.")
+    return "\n".join(lines)
+
+
+def as_dict(facts: Facts, found: Diagnosis) -> dict[str, Any]:
+    """Return everything as JSON-like values."""
+    return {**asdict(facts), **asdict(found)}
+
+
+def available_cpus() -> int:
+    """Return the CPU cores that this process may use: affinity and the limit of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _cgroup("cpu.max")
+    if quota is not None and not quota.startswith("max"):
+        limit, period = quota.split()
+        cores = min(cores, max(1, round(int(limit) / int(period))))
+    return cores
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, or the limit of its control group."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _cgroup("memory.max") or _cgroup("memory/memory.limit_in_bytes")
+    return min(total, int(limit)) if limit is not None and limit.isdigit() else total
+
+
+def _cgroup(name: str) -> str | None:
+    """Read a limit of this process' control group (version 2), or of the container's root (both versions)."""
+    root = Path("/sys/fs/cgroup")
+    candidates = [root / name]
+    try:
+        own = Path("/proc/self/cgroup").read_text().strip().rsplit(":", maxsplit=1)[-1].lstrip("/")
+        candidates.insert(0, root / own / name)
+    except OSError:
+        pass
+    for path in candidates:
+        try:
+            return path.read_text().strip()
+        except OSError:
+            continue
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[str]:
+    try:
+        import torch
+    except ImportError:
+        return []
+    if not torch.cuda.is_available():
+        return []
+    return [
+        f"{properties.name} ({properties.total_memory / GIB:.0f} GB)"
+        for properties in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    ]
+
+
+def _accelerator() -> tuple[str | None, str | None]:
+    """Ask DeepSpeed in a process of its own: where it finds no accelerator it may end the whole program."""
+    code = "from deepspeed.accelerator import get_accelerator as g; print(g().device_name())"
+    environment = dict(os.environ)
+    if not _gpus():
+        environment.setdefault("DS_ACCELERATOR", "cpu")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode == 0 and done.stdout.strip():
+        return done.stdout.split()[-1], None
+    return None, (done.stderr.strip().splitlines() or ["no message"])[-1]
+
+
+def _ask_slurm() -> tuple[str | None, str | None]:
+    try:
+        done = subprocess.run(
+            ["sinfo", "-h", "-o", "%P %D %t"], capture_output=True, text=True, timeout=SLURM_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        return None, "sinfo is not installed"
+    except subprocess.TimeoutExpired:
+        return None, f"no answer within {SLURM_TIMEOUT_S:g} s"
+    if done.returncode != 0:
+        return None, (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return "; ".join(done.stdout.splitlines()), None
+
+
+def _judge_size(facts: Facts, found: Diagnosis) -> None:
+    if facts.disk_gb < LOW_DISK_GB:
+        found.warnings.append(f"only {facts.disk_gb:g} GB of disk are free; the 1251 cases of BraTS 2021 take about 16 GB as Zarr")
+    if facts.memory_gb < LOW_MEMORY_GB:
+        found.warnings.append(f"only {facts.memory_gb:g} GB of memory: use a small patch and batch")
+
+
+def _judge_gpus(facts: Facts, found: Diagnosis) -> None:
+    if facts.driver and not facts.gpus:
+        found.warnings.append(
+            "there is an NVIDIA driver, but torch sees no GPU: a CPU build of torch, a driver older than torch's CUDA, "
+            "or an empty CUDA_VISIBLE_DEVICES"
+        )
+    elif not facts.gpus:
+        found.warnings.append("no GPU: the demo runs in minutes, a study on BraTS needs GPUs")
+
+
+def _judge_slurm(facts: Facts, found: Diagnosis) -> None:
+    if facts.slurm_error is not None:
+        found.warnings.append(f"SLURM is installed but does not answer: {facts.slurm_error}")
+    elif facts.slurm_answer is None:
+        found.warnings.append(
+            "no SLURM here: everything runs on this machine; `snakemake --profile slurm` needs sbatch"
+        )
+
+
+def _slurm_line(facts: Facts) -> str:
+    if facts.slurm_answer is not None:
+        return f"answers, partitions (nodes, state): {facts.slurm_answer}"
+    return "does not answer" if facts.slurm_error else "not found"

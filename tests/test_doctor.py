@@ -1,0 +1,89 @@
+"""`ccsd doctor`: the judgement on made-up machines, and the command on this one."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ccsd import doctor
+
+HEALTHY = doctor.Facts(
+    python="3.11.7",
+    system="Linux",
+    versions=dict.fromkeys(doctor.PACKAGES, "1.0"),
+    gpus=["H100 (80 GB)"],
+    driver=True,
+    accelerator="cuda",
+    accelerator_error=None,
+    cpus=8,
+    memory_gb=64.0,
+    disk_gb=500.0,
+    writable=True,
+    folder="/results",
+    slurm={"sbatch": "/usr/bin/sbatch"},
+    slurm_answer="gpu 2 idle",
+    slurm_error=None,
+)
+
+
+def test_nothing_is_wrong_with_a_healthy_machine() -> None:
+    found = doctor.diagnose(HEALTHY)
+    assert (found.blocking, found.warnings) == ([], [])
+    assert "All that is needed is here." in doctor.report(HEALTHY, found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"python": "3.14.0"}, "Python 3.14.0 is not supported", id="python"),
+        pytest.param({"versions": {**HEALTHY.versions, "zarr": None}}, "not installed: zarr", id="package"),
+        pytest.param({"accelerator_error": "no CUDA"}, "DS_ACCELERATOR=cpu", id="accelerator"),
+        pytest.param({"writable": False}, "/results cannot be written to", id="folder"),
+    ],
+)
+def test_what_makes_running_impossible_is_blocking(change: dict[str, object], words: str) -> None:
+    found = doctor.diagnose(replace(HEALTHY, **change))
+    assert len(found.blocking) == 1
+    assert words in found.blocking[0]
+    assert "PROBLEM" in doctor.report(HEALTHY, found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"gpus": []}, "torch sees no GPU", id="driver-without-gpu"),
+        pytest.param({"gpus": [], "driver": False}, "no GPU", id="no-gpu"),
+        pytest.param({"disk_gb": 1.0}, "only 1 GB of disk", id="disk"),
+        pytest.param({"memory_gb": 2.0}, "only 2 GB of memory", id="memory"),
+        pytest.param({"slurm_answer": None}, "no SLURM here", id="no-slurm"),
+        pytest.param({"slurm_answer": None, "slurm_error": "timed out"}, "does not answer: timed out", id="slurm-away"),
+    ],
+)
+def test_what_limits_is_a_warning(change: dict[str, object], words: str) -> None:
+    found = doctor.diagnose(replace(HEALTHY, **change))
+    assert found.blocking == []
+    assert len(found.warnings) == 1
+    assert words in found.warnings[0]
+
+
+def test_the_command_prints_facts_of_this_machine() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ccsd", "doctor", "--json"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert facts["blocking"] == []
+    assert facts["accelerator"] in {"cpu", "cuda"}
+    assert 1 <= facts["cpus"] <= 100_000
+
+
+def test_a_missing_folder_is_one_message() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ccsd", "doctor", "/no/such/folder"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: /no/such/folder: no such folder")
+    assert "Traceback" not in done.stderr
