@@ -27,6 +27,7 @@ GRACE_S = 20.0
 """From TERM to KILL for ranks that end because another failed or the launcher was interrupted."""
 
 REQUEUE_WAIT_S = 300.0
+AGREE_WAIT_S = 120.0
 MARK = "CLUSTER_JOB_FOLDER"
 """Environment variable by which everything that a job started can be found."""
 
@@ -152,6 +153,8 @@ def _requeue(job: Any, folder: Path, attempt: int, limit: int) -> None:
     if job.cluster == "slurm" and _was_cancelled(job.raw_job_id):
         return
     if job.global_rank == 0:
+        if not _all_agree(job, folder, attempt):
+            return
         outcome.note_requeue(folder, attempt)
         job._requeue(limit - attempt)  # noqa: SLF001 - submitit's hook for exactly this; on `local` it exits
     if job.cluster == "local":
@@ -159,6 +162,24 @@ def _requeue(job: Any, folder: Path, attempt: int, limit: int) -> None:
     # SLURM now ends the whole job. Leaving earlier would look like a failure to srun, which then kills rank 0 while
     # it talks to the controller.
     time.sleep(REQUEUE_WAIT_S)
+
+
+def _all_agree(job: Any, folder: Path, attempt: int) -> bool:
+    """Wait until every rank has ended in this attempt; tell whether all of them asked for another.
+
+    Without waiting, a slow rank could be cut off while it saves, or start late and take itself for the next attempt.
+    """
+    deadline = time.monotonic() + AGREE_WAIT_S
+    while time.monotonic() < deadline and outcome.failed_rank(folder, attempt) is None:
+        ended = [
+            state.exit_code
+            for state in outcome.read_outcomes(folder, job.num_tasks)
+            if state.attempt == attempt and state.exit_code is not None
+        ]
+        if len(ended) == job.num_tasks:
+            return all(code == REQUEUE_CODE for code in ended)
+        time.sleep(0.1)
+    return False
 
 
 def _local_code() -> int:
