@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize
@@ -93,7 +94,7 @@ class PatchStream(Iterator[Batch]):
         if workers:
             self._source = _in_workers(self._reader, self._slots, start, workers, context)
             # Before Python waits for children at its exit: workers do not end at its SIGTERM.
-            self._stop = Finalize(self, _shut_down, args=(self._source,), exitpriority=10)
+            self._stop: Finalize[None] | None = Finalize(self, _shut_down, args=(self._source,), exitpriority=10)
         else:
             self._source = _fill_ring(self._reader, self._slots, start, stride=1, slots=range(1))
             self._stop = None
@@ -171,7 +172,7 @@ def _in_workers(
         num_workers=workers,
         prefetch_factor=_PREFETCH,
         collate_fn=_as_it_is,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_follow_parent,
         multiprocessing_context=_context(context),
     )
     return iter(loader)
@@ -193,10 +194,21 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def _ignore_signals(_worker: int) -> None:
-    """Leave to the training process what a scheduler's warning or Ctrl-C means; workers end when it does."""
+def _follow_parent(_worker: int) -> None:
+    """Leave to the training process what a scheduler's warning or Ctrl-C means, and end when it ends.
+
+    PyTorch's own watch looks at the parent process, which is the fork server, and that one waits for the workers.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _check_shared_memory(needed: int, workers: int) -> None:

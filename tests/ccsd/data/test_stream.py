@@ -178,7 +178,12 @@ def test_a_process_that_ends_takes_its_workers_along(data: Path, tmp_path: Path,
     script = tmp_path / "left_open.py"
     script.write_text(LEFT_OPEN)
     result = subprocess.run(
-        [sys.executable, script, data, end], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60
+        [sys.executable, script, data, end],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
     )
     workers = result.stdout.split()
     assert len(workers) >= 2
