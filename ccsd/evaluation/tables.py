@@ -40,10 +40,9 @@ COLUMNS = (*KEYS, *SCORES, *(f"{name}_clean" for name in CLEANED), *PROVENANCE)
 DIGITS = 12
 """Digits of a hash that tables show."""
 
-_TEXT = dict.fromkeys(
-    ("experiment", "case", "subset", "region", "empty", "policy", "model_hash", "split_hash"), "string"
-)
-_WHOLE = dict.fromkeys(("seed", "modalities", "lesions", "lesions_missed", "lesions_false", "min_enhancing"), "Int64")
+_TEXT = ("experiment", "case", "subset", "region", "empty", "policy", "model_hash", "split_hash")
+_WHOLE = ("seed", "modalities", "lesions", "lesions_missed", "lesions_false", "min_enhancing")
+DTYPES = {name: "string" if name in _TEXT else "Int64" if name in _WHOLE else "float64" for name in COLUMNS}
 
 
 def write_metrics(path: Path, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -66,7 +65,7 @@ def read_metrics(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, sep="\t", dtype={**_TEXT, **_WHOLE}, keep_default_na=False, na_values=[""])
+            table = pd.read_csv(path, sep="\t", dtype=DTYPES, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as a table of scores: {error}; run `ccsd evaluate` again") from None
     missing = [name for name in COLUMNS if name not in table.columns]

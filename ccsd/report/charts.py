@@ -10,6 +10,7 @@ from markupsafe import Markup
 from ccsd.report.statistics import case_matrix
 from ccsd.report.study import Training
 from ccsd.report.svg import ACCENT, ET, FOURTH, MARKERS, REGION_COLOURS, TC, TEXT, WT, figure, inline
+from ccsd.report.words import SHOWN
 from preprocess.modalities import MODALITIES, REGIONS
 
 MODALITY_COLOURS = dict(zip(MODALITIES, (WT, TC, ET, FOURTH), strict=True))
@@ -21,6 +22,7 @@ LOSSES = {
     "specific": (TEXT, ":"),
 }
 _SMOOTH_POINTS = 100
+_MANY_POINTS = 40
 
 
 def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
@@ -28,14 +30,18 @@ def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
     part = summary[(summary["experiment"] == experiment) & (summary["scope"] == "size")]
     if part["name"].nunique() < 2:  # noqa: PLR2004 - one number is no curve
         return None
-    with figure(8.4, 3.4, ncols=2) as (drawing, axes):
-        for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd95", "HD95 in mm")), strict=True):
+    with figure(10, 3.6, ncols=2) as (drawing, axes):
+        for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd95", "HD95 in mm, logarithmic")), strict=True):
             for region in REGIONS:
                 rows = part[(part["metric"] == metric) & (part["region"] == region)]
                 _curve(axis, rows, region)
             axis.set(xlabel="sequences available", ylabel=label, xticks=[1, 2, 3, 4])
             if metric == "dice":
                 axis.set_ylim(0, 1)
+            else:
+                axis.set_ylim(bottom=0)
+                axis.set_yscale("symlog", linthresh=1)  # penalties would flatten everything else
+                axis.set_yticks([0, 1, 3, 10, 30, 100, 300], ["0", "1", "3", "10", "30", "100", "300"])
         axes[0].legend(loc="lower right")
         return inline(drawing, f"size-{experiment}", f"{experiment}: {_size_words(part)}")
 
@@ -45,7 +51,7 @@ def distributions(metrics: pd.DataFrame, experiment: str) -> Markup:
     part = metrics[metrics["experiment"] == experiment]
     wides = {region: case_matrix(part[part["region"] == region], "dice") for region in REGIONS}
     names = list(wides["WT"].columns)
-    with figure(8.4, 0.8 + 0.27 * len(names), ncols=len(REGIONS), sharey=True) as (drawing, axes):
+    with figure(10, 0.8 + 0.27 * len(names), ncols=len(REGIONS), sharey=True) as (drawing, axes):
         for axis, (region, wide) in zip(axes, wides.items(), strict=True):
             _spread(axis, wide, REGION_COLOURS[region])
             axis.set(xlabel=f"{region} Dice", xlim=(-0.03, 1.03))
@@ -63,7 +69,7 @@ def training(run: Training) -> Markup | None:
     steps, checks = run.of_kind("train"), run.of_kind("validation")
     if not steps:
         return None
-    with figure(8.4, 3.2, ncols=2) as (drawing, axes):
+    with figure(10, 3.2, ncols=2) as (drawing, axes):
         _losses(axes[0], steps)
         _validation(axes[1], checks)
         return inline(drawing, f"training-{run.name}", _training_words(run.name, steps, checks))
@@ -76,12 +82,19 @@ def removals(run: Training) -> Markup | None:
         return None
     x = [event["step"] for event in events]
     shares = {m: [float(event["first"].get(m, 0)) for event in events] for m in MODALITIES}
-    with figure(8.4, 2.8) as (drawing, axis):
+    with figure(10, 2.8) as (drawing, axis):
         for name, values in shares.items():
-            axis.plot(x, values, color=MODALITY_COLOURS[name], marker="o" if len(x) < 40 else None, ms=3, label=name)  # noqa: PLR2004
+            axis.plot(
+                x,
+                values,
+                color=MODALITY_COLOURS[name],
+                marker="o" if len(x) < _MANY_POINTS else None,
+                ms=3,
+                label=SHOWN[name],
+            )
         axis.set(xlabel="training step", ylabel="share removed first", ylim=(-0.02, 1.02))
         axis.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-        last = ", ".join(f"{name} {values[-1]:.0%}" for name, values in shares.items())
+        last = ", ".join(f"{SHOWN[name]} {values[-1]:.0%}" for name, values in shares.items())
         return inline(
             drawing, f"removal-{run.name}", f"{run.name}: sequence that DMCD removed first; at the end {last}."
         )
@@ -124,7 +137,7 @@ def _losses(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
         y = np.array([float(event.get(key) or 0) for event in steps])
         if y.any():
             axis.plot(*_smooth(x, y), color=colour, ls=line, lw=2.4 if key == "loss" else 1.4, label=label)
-    axis.set(xlabel="training step", ylabel="loss (mean over neighbouring steps)", ylim=(0, None))
+    axis.set(xlabel="training step", ylabel="loss", ylim=(0, None))
     axis.legend(fontsize=8, ncols=2)
 
 

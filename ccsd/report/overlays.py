@@ -15,6 +15,7 @@ from scipy import ndimage
 from ccsd.evaluation.predictions import read_labels
 from ccsd.report.statistics import FULL, case_matrix, subset_order
 from ccsd.report.study import Study
+from ccsd.report.words import SHOWN, display
 from preprocess.errors import InputError
 from preprocess.modalities import LABELS, REGIONS, SUBSET_ORDER
 from preprocess.store import CaseStore, open_case
@@ -22,7 +23,7 @@ from preprocess.store import CaseStore, open_case
 Picture = npt.NDArray[np.uint8]
 CLASS_COLOURS = {"ED": (86, 180, 233), "NCR": (213, 94, 0), "ET": (240, 228, 66)}
 """Of the palette of Okabe and Ito, which the colour-blind can tell apart."""
-SHOWN = (FULL, "flair+t1+t2", "t1ce", "flair")
+FEW = (FULL, "flair+t1+t2", "t1ce", "flair")
 """Everything; without the contrast agent; the two single sequences that show most."""
 OPACITY = 0.5
 MIN_HEIGHT = 160
@@ -60,7 +61,7 @@ def galleries(study: Study, experiment: str) -> list[Gallery]:
         return []
     ranked = _ranked(part, names[-1])
     chosen = {"Best case": 0, "Median case": (len(ranked) - 1) // 2, "Worst case": len(ranked) - 1}
-    few = [name for name in SHOWN if name in names] or names[-4:]
+    few = [name for name in FEW if name in names] or names[-4:]
     found = [_gallery(study, part, f"{title}", ranked[i], few) for title, i in chosen.items() if ranked]
     if ranked:
         title = "Median case, every combination"
@@ -92,14 +93,15 @@ def _gallery(study: Study, part: pd.DataFrame, title: str, case: str, names: lis
     panels = [_image_panel(store, name, index) for name in dict.fromkeys((_background(store), modality))]
     picture = _grey(store, _background(store), index)
     outline = reference[index]
-    panels.append(_panel("reference", "", picture, outline, outline, f"{case}: reference segmentation"))
+    panels.append(_panel("Reference", "", picture, outline, outline, f"{case}: reference segmentation"))
     for name in names:
         path = _prediction(study.root, part, case, name)
         if path is None:
             continue
         labels = read_labels(path, store.meta.geometry, store.meta.label_convention)
         note = _scores(part, case, name)
-        panels.append(_panel(name, note, picture, labels[index], outline, f"{case}, prediction from {name}: {note}"))
+        alt = f"{case}, prediction from {display(name)}; Dice of WT, TC and ET {note}"
+        panels.append(_panel(f"from {display(name)}", note, picture, labels[index], outline, alt))
     return Gallery(title, case, panels) if any(p.note for p in panels) else None
 
 
@@ -112,7 +114,7 @@ def _prediction(root: Path, part: pd.DataFrame, case: str, name: str) -> Path | 
 
 def _scores(part: pd.DataFrame, case: str, name: str) -> str:
     rows = part[(part["case"] == case) & (part["subset"] == name)].groupby("region")["dice"].mean()
-    return " ".join(f"{region} {rows[region]:.2f}" for region in REGIONS if region in rows)
+    return " / ".join(f"{rows[region]:.2f}" for region in REGIONS if region in rows)
 
 
 def _slice_of_interest(reference: npt.NDArray[np.uint8]) -> int:
@@ -127,7 +129,8 @@ def _background(store: CaseStore) -> str:
 
 def _grey(store: CaseStore, modality: str, index: int) -> Picture:
     """Return one slice as RGB, from the 1st to the 99.5th percentile of the brain."""
-    slab = (slice(index, index + 1), slice(None), slice(None))
+    _, height, width = store.shape
+    slab = (slice(index, index + 1), slice(0, height), slice(0, width))
     image = store.read((modality,), slab)[0, 0]
     brain = image[image != 0]
     low, high = np.percentile(brain, [1, 99.5]) if brain.size else (0.0, 1.0)
@@ -138,7 +141,8 @@ def _grey(store: CaseStore, modality: str, index: int) -> Picture:
 def _image_panel(store: CaseStore, modality: str, index: int) -> Panel:
     picture = _grey(store, modality, index)
     nothing = np.zeros(picture.shape[:2], np.uint8)
-    return _panel(modality, "", picture, nothing, nothing, f"{store.case}: {modality} image, axial slice {index}")
+    shown = SHOWN[modality]
+    return _panel(f"{shown} image", "", picture, nothing, nothing, f"{store.case}: {shown} image, axial slice {index}")
 
 
 def _panel(

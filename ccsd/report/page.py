@@ -26,6 +26,7 @@ class Experiment:
 
     name: str
     scores: list[tables.Row]
+    more_scores: list[tables.Row]
     by_size: Markup | None
     distributions: Markup
     drops: list[tuple[str, list[tables.Cell]]]
@@ -90,7 +91,8 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
         experiments=[_experiment(study, summary, str(name)) for name in summary["experiment"].unique()],
         runs=[_run(training) for training in study.trainings],
         comparison=list(tables.comparison_rows(comparison)),
-        columns=tables.columns(),
+        columns=tables.columns(tables.MAIN),
+        more_columns=tables.columns(tables.MORE),
         modalities=[words.SHOWN[m] for m in MODALITIES],
         regions=list(REGIONS),
         region_names=words.NAMES,
@@ -115,7 +117,8 @@ def _write_tables(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame)
 def _experiment(study: Study, summary: pd.DataFrame, name: str) -> Experiment:
     return Experiment(
         name=name,
-        scores=tables.score_table(summary, name),
+        scores=tables.score_table(summary, name, tables.MAIN),
+        more_scores=tables.score_table(summary, name, tables.MORE),
         by_size=charts.by_size(summary, name),
         distributions=charts.distributions(study.metrics, name),
         drops=tables.drop_table(summary, name),

@@ -14,6 +14,15 @@ from ccsd.report.study import Study
 from ccsd.report.words import SHOWN, display, leave_one_out, value
 from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
 
+Shown = tuple[tuple[str, int, str], ...]
+"""Metrics of a table: column of the summary, digits, heading."""
+MAIN: Shown = (("dice", 3, "Dice"), ("hd95", 1, "HD95"))
+MORE: Shown = (
+    ("nsd", 3, "NSD"),
+    ("lesion_dice", 3, "Lesion Dice"),
+    ("lesion_hd95", 1, "Lesion HD95"),
+    ("dice_clean", 3, "Dice cleaned"),
+)
 HD95_SCALE_MM = 50.0
 """Distances from here on have the darkest colour."""
 WORST_ROWS = 8
@@ -43,17 +52,17 @@ class Row:
     total: bool = False
 
 
-def score_table(summary: pd.DataFrame, experiment: str) -> list[Row]:
-    """Return Dice and HD95 of the three regions for each combination, then the averages."""
+def score_table(summary: pd.DataFrame, experiment: str, shown: Shown) -> list[Row]:
+    """Return the scores of the three regions for each combination, then the averages."""
     part = summary[summary["experiment"] == experiment]
     names = subset_order(part.loc[part["scope"] == "subset", "name"].unique())
     keys = [("subset", name) for name in names] + [("overall", "all")] * (len(names) > 1)
-    return [_row(part, scope, name) for scope, name in keys]
+    return [_row(part, shown, scope, name) for scope, name in keys]
 
 
-def columns() -> list[str]:
+def columns(shown: Shown) -> list[str]:
     """Return the headings of the score table after the name."""
-    return [f"Dice {r}" for r in REGIONS] + [f"HD95 {r}" for r in REGIONS] + [f"Lesions {r}" for r in REGIONS]
+    return [f"{heading} {region}" for _, _, heading in shown for region in REGIONS]
 
 
 def drop_table(summary: pd.DataFrame, experiment: str) -> list[tuple[str, list[Cell]]]:
@@ -105,13 +114,11 @@ def comparison_rows(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def _row(part: pd.DataFrame, scope: str, name: str) -> Row:
+def _row(part: pd.DataFrame, shown: Shown, scope: str, name: str) -> Row:
     def find(region: str, metric: str) -> dict[str, Any] | None:
         return value(part, scope=scope, name=name, region=region, metric=metric)
 
-    cells = [_score_cell(find(r, "dice"), 3) for r in REGIONS]
-    cells += [_score_cell(find(r, "hd95"), 1) for r in REGIONS]
-    cells += [_score_cell(find(r, "lesion_dice"), 3) for r in REGIONS]
+    cells = [_score_cell(find(region, metric), digits) for metric, digits, _ in shown for region in REGIONS]
     missed = sum(int((find(r, "dice") or {}).get("missed", 0)) for r in REGIONS)
     parts = name.split("+") if name in SUBSET_ORDER else []
     label = "Average" if scope == "overall" else display(name)
@@ -123,7 +130,7 @@ def _score_cell(row: dict[str, Any] | None, digits: int) -> Cell:
         return Cell("-", float("nan"))
     interval = "" if pd.isna(row["low"]) else f"{row['low']:.{digits - 1}f} to {row['high']:.{digits - 1}f}"
     mean = float(row["mean"])
-    good = 1 - mean / HD95_SCALE_MM if row["metric"] == "hd95" else mean
+    good = 1 - mean / HD95_SCALE_MM if "hd95" in row["metric"] else mean
     background, ink = colour(good)
     return Cell(f"{mean:.{digits}f}", mean, interval, background, ink)
 
@@ -142,7 +149,7 @@ def _drop_cell(drop: float | None) -> Cell:
 
 def colour(good: float) -> tuple[str, str]:
     """Return background and ink for a score from 0 (bad) to 1, on a scale that is safe for the colour-blind."""
-    red, green, blue, _ = colormaps["cividis"](min(max(good, 0.0), 1.0))
+    red, green, blue, _ = colormaps["cividis"](float(min(max(good, 0), 1)))  # a whole number would be an index
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     return to_hex((red, green, blue)), "#000" if luminance > _DARK else "#fff"
 

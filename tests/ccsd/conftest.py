@@ -1,0 +1,77 @@
+"""A small study with an untrained model: enough for everything that comes after training."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+PATCH = (24, 24, 24)
+
+
+@pytest.fixture(scope="session")
+def made_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return `results/NAME` with four converted phantoms, a split (two for testing) and a run; do not change it."""
+    from ccsd.config import Config
+    from ccsd.model import SharedSpecificNet
+    from ccsd.model.files import RECORD, WEIGHTS, file_hash, save_weights
+    from preprocess.convert import convert
+    from preprocess.dataset import write_tables
+    from preprocess.phantom import write_cohort
+
+    root = tmp_path_factory.mktemp("study") / "results" / "tiny"
+    list(write_cohort(root / "phantoms", cases=4, size=(32, 32, 32), seed=3, difficulty=0.2))
+    convert(root / "phantoms", root / "data")
+    cases = sorted(write_tables(root / "data"))
+    split = [f"{case}\t{part}" for case, part in zip(cases, ("train", "test", "val", "test"), strict=True)]
+    (root / "data" / "split.tsv").write_text("case\tsplit\n" + "\n".join(split) + "\n")
+    config = Config.model_validate(
+        {
+            "name": "tiny",
+            "phantom": {"cases": 4, "size": 32},
+            "model": {"width": 4, "levels": 3},
+            "train": {"patch": PATCH, "precision": "fp32"},
+            "evaluation": {"min_enhancing": 20},
+        }
+    )
+    torch.manual_seed(0)
+    run = root / "runs" / "ccsd-s0"
+    run.mkdir(parents=True)
+    save_weights(run / WEIGHTS, SharedSpecificNet(config.model).state_dict(), {})
+    record = {"config": config.model_dump(mode="json"), "experiment": "ccsd", "model_hash": file_hash(run / WEIGHTS)}
+    record |= {"steps": 30, "wall_s": 90.0, "gpu_hours": 0.0, "git": "0123abc", "data_hash": "d" * 64}
+    (run / RECORD).write_text(json.dumps(record))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _events()))
+    (root / "config.yaml").write_text("name: tiny\nphantom: {cases: 4, size: 32}\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def evaluated_study(made_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the study with its evaluation; do not change it."""
+    from ccsd.evaluation.model import evaluate_model
+
+    root = tmp_path_factory.mktemp("evaluated") / "tiny"
+    shutil.copytree(made_study, root, copy_function=os.link)
+    evaluate_model(root / "runs" / "ccsd-s0", root / "data", root / "evaluation" / "ccsd-s0" / "all")
+    return root
+
+
+@pytest.fixture
+def study(evaluated_study: Path, tmp_path: Path) -> Path:
+    """Return an evaluated study of the test's own."""
+    return Path(shutil.copytree(evaluated_study, tmp_path / "tiny"))
+
+
+def _events() -> list[dict[str, object]]:
+    steps = [
+        {"event": "train", "step": s, "loss": 3 - s / 20, "supervised": 2 - s / 20, "hmsd": 0.4, "dmcd": 0.3,
+         "shared": 0.1, "specific": 0.2}
+        for s in range(1, 31)
+    ]  # fmt: skip
+    removal = {"event": "removal", "step": 30, "first": {"t1ce": 0.75, "flair": 0.25},
+               "paths": {"t1ce>flair>t2": 0.75, "flair>t1ce>t2": 0.25}}  # fmt: skip
+    dice = {"t1ce": {"WT": 0.5, "TC": 0.4, "ET": 0.3}, "flair": {"WT": 0.6, "TC": 0.2, "ET": 0.1}}
+    return [*steps, removal, {"event": "validation", "step": 30, "dice": dice, "mean": 0.35}]
