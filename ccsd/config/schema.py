@@ -57,9 +57,21 @@ class Split(Section):
 class Model(Section):
     """The shared-specific encoder-decoder."""
 
-    backbone: Literal["unet"] = Field("unet", description="unet: residual 3-D U-Net")
-    width: PositiveInt = Field(16, description="channels of the first level; each level doubles them up to 16 x width")
-    levels: int = Field(5, ge=2, le=6, description="resolutions, each half of the one before")
+    backbone: Literal["unet", "shaspec"] = Field(
+        "unet", description="unet: residual 3-D U-Net; shaspec: 3-D ResNet-50 with ASPP, 188 M parameters"
+    )
+    width: PositiveInt = Field(
+        16, description="unet: channels of the first level; each level doubles them up to 16 x width"
+    )
+    levels: int = Field(5, ge=2, le=6, description="unet: resolutions, each half of the one before")
+
+    @property
+    def multiple(self) -> tuple[int, int, int]:
+        """What depth, height and width of an input must be multiples of."""
+        if self.backbone == "shaspec":
+            return 16, 32, 32
+        side: int = 2 ** (self.levels - 1)
+        return side, side, side
 
 
 class Distillation(Section):
@@ -147,6 +159,16 @@ class Config(Section):
         min_length=1,
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="training seeds to repeat")
+
+    @model_validator(mode="after")
+    def _patch_fits_the_network(self) -> Self:
+        multiple = self.model.multiple
+        if any(side % unit for side, unit in zip(self.train.patch, multiple, strict=True)):
+            raise ValueError(
+                f"train.patch {list(self.train.patch)} does not fit the network: "
+                f"depth, height and width must be multiples of {', '.join(map(str, multiple))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_one_origin_of_data(self) -> Self:

@@ -17,9 +17,6 @@ STITCH_SHARE = 0.5
 class Segmenter(Protocol):
     """What inference needs of a network."""
 
-    multiple: int
-    """Each side of a window must be a multiple of this."""
-
     def segment(self, image: Tensor, subsets: Tensor, decode_batch: int = 8) -> Tensor:
         """Return logits K x B x 3 x D x H x W of an image B x 4 x D x H x W for K subsets (K x 4, bool)."""
         ...
@@ -29,12 +26,6 @@ def subset_masks(subsets: Sequence[Subset], device: torch.device | str = "cpu") 
     """Return K x 4, bool: which modalities each of K combinations has."""
     rows = [[modality in subset for modality in MODALITIES] for subset in subsets]
     return torch.tensor(rows, dtype=torch.bool, device=device).reshape(len(rows), len(MODALITIES))
-
-
-def window_shape(patch: Sequence[int], multiple: int) -> tuple[int, int, int]:
-    """Return the window: the training patch, each side rounded up to what the network can halve."""
-    depth, height, width = (-(-side // multiple) * multiple for side in patch)
-    return depth, height, width
 
 
 @torch.inference_mode()
@@ -63,7 +54,7 @@ def predict_probabilities(
     subsets
         K combinations.
     patch
-        The window; see `window_shape`.
+        The window: the training patch, which fits the network.
     overlap
         Share of a window that overlaps its neighbour, in [0, 1).
     decode_batch
@@ -92,7 +83,7 @@ def predict_probabilities(
 
     stitched = sliding_window_inference(
         image[None],
-        roi_size=window_shape(patch, net.multiple),
+        roi_size=tuple(patch),
         sw_batch_size=1,
         predictor=_mirrored(probabilities) if flips else probabilities,
         overlap=overlap,

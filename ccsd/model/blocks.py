@@ -19,10 +19,10 @@ SLOPE = 0.01
 
 
 class Norm(nn.GroupNorm):
-    """Group normalisation whose groups never span two modalities; does nothing on maps of one voxel.
+    """Group normalisation whose groups never span two modalities; only scales and shifts maps of one voxel.
 
-    Group instead of instance normalisation: the same accuracy class, defined for any map with more than one value,
-    and several times faster on CPUs. A 1 x 1 x 1 map has no spatial statistics, so it is passed through.
+    Group instead of instance normalisation because it is several times faster on CPUs. A 1 x 1 x 1 map has no spatial
+    statistics to normalise by; its scale and shift still apply, so that every parameter takes part in every step.
     """
 
     def __init__(self, channels: int, groups: int = 1) -> None:
@@ -31,7 +31,9 @@ class Norm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise N x C x D x H x W."""
-        return x if x[0, 0].numel() == 1 else super().forward(x)
+        if x[0, 0].numel() > 1:
+            return super().forward(x)
+        return x * self.weight.view(1, -1, 1, 1, 1) + self.bias.view(1, -1, 1, 1, 1)
 
 
 class ResidualBlock(nn.Module):

@@ -6,7 +6,7 @@ says which is which.
 Shapes: K subsets, B batch, M modalities (4), m encoded modalities, C channels, R regions (WT, TC, ET), D H W space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ccsd.config.schema import Model
+from ccsd.model import shaspec, unet
 from ccsd.model.blocks import select_groups
 from ccsd.model.compose import bottleneck_slots
-from ccsd.model.unet import Decoder, Encoder, channels
 from preprocess.modalities import MODALITIES, REGIONS
 
 ALL = tuple(range(len(MODALITIES)))
@@ -39,6 +39,37 @@ class Features:
     """The modality index of each of the m entries."""
 
 
+@dataclass(frozen=True)
+class Backbone:
+    """The parts that a network is made of; `ccsd.model.unet` describes their interface."""
+
+    encoder: Callable[[int], nn.Module]
+    """From the number of groups to an encoder."""
+    decoder: Callable[[], nn.Module]
+    width: int
+    """Channels C of the bottleneck."""
+
+
+def _unet(settings: Model) -> Backbone:
+    widths = unet.channels(settings.width, settings.levels)
+    return Backbone(
+        encoder=lambda groups: unet.Encoder(widths, groups),
+        decoder=lambda: unet.Decoder(widths, len(MODALITIES), len(REGIONS)),
+        width=widths[-1],
+    )
+
+
+def _shaspec(_settings: Model) -> Backbone:
+    return Backbone(
+        encoder=shaspec.Encoder,
+        decoder=lambda: shaspec.Decoder(len(MODALITIES), len(REGIONS)),
+        width=shaspec.BOTTLENECK,
+    )
+
+
+_BACKBONES = {"unet": _unet, "shaspec": _shaspec}
+
+
 class SharedSpecificNet(nn.Module):
     """One network for every combination of modalities.
 
@@ -47,13 +78,13 @@ class SharedSpecificNet(nn.Module):
 
     def __init__(self, settings: Model) -> None:
         super().__init__()
-        widths = channels(settings.width, settings.levels)
-        self.multiple = 2 ** (settings.levels - 1)
-        self.shared = Encoder(widths)
-        self.specific = Encoder(widths, groups=len(MODALITIES))
-        self.fuse = nn.Conv3d(2 * widths[-1], widths[-1], 3, padding=1)
-        self.decoder = Decoder(widths, len(MODALITIES), len(REGIONS))
-        self.classify = nn.Linear(widths[-1], len(MODALITIES))
+        self.multiple = settings.multiple
+        backbone = _BACKBONES[settings.backbone](settings)
+        self.shared = backbone.encoder(1)
+        self.specific = backbone.encoder(len(MODALITIES))
+        self.fuse = nn.Conv3d(2 * backbone.width, backbone.width, 3, padding=1)
+        self.decoder = backbone.decoder()
+        self.classify = nn.Linear(backbone.width, len(MODALITIES))
         self._parts: dict[tuple[int, ...], nn.Module] = {}
 
     def encode(self, image: Tensor, available: Tensor | None = None, encoded: Sequence[int] = ALL) -> Features:
@@ -62,7 +93,7 @@ class SharedSpecificNet(nn.Module):
         Parameters
         ----------
         image
-            B x 4 x D x H x W, z-scored; D, H, W multiples of `multiple`.
+            B x 4 x D x H x W, z-scored; D, H, W multiples of the three `multiple`.
         available
             B x 4 bool; what is not available is replaced by zeros, whatever it holds, and never composed.
         encoded

@@ -39,6 +39,10 @@ def test_overrides_win_over_the_experiment(path: Path) -> None:
         ("train.steps", "expected KEY=VALUE, for example"),
         ("=3", "expected KEY=VALUE, for example"),
         ("train.patch=[1", "the value is not valid YAML"),
+        (
+            "train.patch=[32, 30, 32]",
+            "does not fit the network: depth, height and width must be multiples of 16, 16, 16",
+        ),
         ("split.train=0.95", "it must be below 1 to leave a test set"),
     ],
 )

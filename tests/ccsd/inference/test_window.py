@@ -3,21 +3,18 @@
 import pytest
 import torch
 
-from ccsd.inference.window import predict_probabilities, subset_masks, window_shape
+from ccsd.inference.window import predict_probabilities, subset_masks
 from preprocess.modalities import SUBSET_ORDER, all_subsets, subset
 
 
 class PointwiseNet:
     """Answers voxel by voxel from the modalities in each subset, and counts what it is asked."""
 
-    multiple = 8
-
     def __init__(self):
         self.windows = []
 
     def segment(self, image, subsets, decode_batch=8):
         self.windows.append(tuple(image.shape[2:]))
-        assert all(side % self.multiple == 0 for side in image.shape[2:])
         seen = torch.einsum("km,bmdhw->kbdhw", subsets.float(), image)
         return torch.stack([seen, seen - 1, seen - 2], dim=2)
 
@@ -77,10 +74,3 @@ def test_flips_average_over_the_eight_mirror_images():
 def test_masks_name_the_modalities_in_their_order():
     assert subset_masks([subset("t1ce+flair")]).tolist() == [[True, False, True, False]]
     assert subset_masks(all_subsets()).sum() == sum(name.count("+") + 1 for name in SUBSET_ORDER)
-
-
-@pytest.mark.parametrize(
-    ("patch", "multiple", "window"), [((48, 48, 48), 16, (48, 48, 48)), ((50, 1, 17), 8, (56, 8, 24))]
-)
-def test_window_is_rounded_up_to_what_the_network_can_halve(patch, multiple, window):
-    assert window_shape(patch, multiple) == window

@@ -25,13 +25,37 @@ def net() -> SharedSpecificNet:
 
 
 @pytest.fixture
+def shaspec(monkeypatch: pytest.MonkeyPatch) -> SharedSpecificNet:
+    """The large backbone with an eighth of its channels."""
+    for name, value in {
+        "STEM": 8, "PLANES": (8, 16, 32, 40), "BLOCKS": (2, 1, 1, 1), "BOTTLENECK": 32,
+        "SKIPS": (8, 32, 64, 128), "UP": (8, 8, 16, 32),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"ccsd.model.shaspec.{name}", value)
+    torch.manual_seed(0)
+    return SharedSpecificNet(Model(backbone="shaspec")).eval()
+
+
+@pytest.fixture
 def image() -> Tensor:
     return torch.randn(2, 4, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def test_number_of_parameters() -> None:
-    net = SharedSpecificNet(Model())
-    assert sum(p.numel() for p in net.parameters()) == 26_844_247
+@pytest.mark.parametrize(("backbone", "millions"), [("unet", 26.844), ("shaspec", 187.708)])
+def test_number_of_parameters(backbone: str, millions: float) -> None:
+    with torch.device("meta"):
+        net = SharedSpecificNet(Model(backbone=backbone))
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=1e-3)
+
+
+def test_parts_of_shaspec_have_the_published_sizes() -> None:
+    """35.13 M an encoder, 8.53 M the decoder: counted in the published network."""
+    with torch.device("meta"):
+        net = SharedSpecificNet(Model(backbone="shaspec"))
+    sizes = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in net.named_children()}
+    assert sizes["shared"] == pytest.approx(35.13, abs=0.005)
+    assert sizes["specific"] == pytest.approx(4 * 35.13, abs=0.02)
+    assert sizes["decoder"] == pytest.approx(8.53, abs=0.005)
 
 
 @pytest.mark.parametrize("name", ["t1ce", "flair+t2", "flair+t1+t1ce"])
@@ -106,3 +130,29 @@ def test_maps_of_one_voxel_train(net: SharedSpecificNet) -> None:
     logits = net.segment(torch.randn(1, 4, 4, 4, 4), ALL_MASKS)
     logits.mean().backward()
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", ["t2", "flair+t1ce"])
+def test_shaspec_keeps_modalities_apart_and_encodes_only_what_is_needed(shaspec: SharedSpecificNet, name: str) -> None:
+    image = torch.randn(1, 4, 16, 32, 32)
+    everything = shaspec.encode(image)
+    expected = shaspec.decode(everything, mask(name).expand(1, 1, -1), 8)
+    result = shaspec.segment(torch.where(mask(name)[:, None, None, None], image, torch.nan), mask(name)[None])
+    assert result.shape == (1, 1, 3, 16, 32, 32)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_shaspec_learns(shaspec: SharedSpecificNet) -> None:
+    shaspec.train()
+    shaspec.segment(torch.randn(1, 4, 16, 32, 32), ALL_MASKS).square().mean().backward()
+    missing = [name for name, p in shaspec.named_parameters() if p.grad is None]
+    assert missing == ["classify.weight", "classify.bias"]
+
+
+def test_standardised_filters_have_mean_0_and_deviation_1() -> None:
+    from ccsd.model.shaspec import Conv
+
+    conv = Conv(3, 2, 1, bias=False)
+    filters = conv(torch.eye(3).view(3, 3, 1, 1, 1)).view(3, 2)
+    torch.testing.assert_close(filters.mean(0), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(filters.std(0), torch.ones(2))
