@@ -88,6 +88,7 @@ class Aspp(nn.Module):
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
+        self.width = width
         self.views = nn.ModuleList(
             [
                 ConvNorm(width, width, groups=groups),
@@ -103,8 +104,7 @@ class Aspp(nn.Module):
         whole = functional.leaky_relu(self.whole(x.mean((-3, -2, -1), keepdim=True)), SLOPE)
         views.append(whole.expand_as(x))
         # Side by side within each group, so that no group sees another's views.
-        groups = self.mix[0].groups
-        stacked = torch.cat([view.reshape((len(x), groups, -1, *x.shape[2:])) for view in views], dim=2).flatten(1, 2)
+        stacked = torch.cat([view.unflatten(1, (-1, self.width)) for view in views], dim=2).flatten(1, 2)
         return functional.leaky_relu(self.mix(stacked), SLOPE)
 
 
