@@ -2,17 +2,41 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preprocess import nifti
 from preprocess.errors import InputError
+from preprocess.geometry import to_canonical
 from preprocess.labels import CONVENTIONS, LabelConvention, count_values, guess_convention
 from preprocess.layouts import MSD_ORDER, CaseFiles
 from preprocess.nifti import Volume
 
 _AXES = 3
+_STEP = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Every third voxel along each axis: enough for statistics of how images relate.
+
+    Attributes
+    ----------
+    images
+        D x H x W by modality, cut to the brain from left to right; 0 for voxels that are not finite.
+    mask
+        Where all images are brain.
+    label
+        The segmentation's values as they are in the file.
+    """
+
+    images: Mapping[str, NDArray[np.float64]]
+    mask: NDArray[np.bool_]
+    label: NDArray[Any] | None
 
 
 @dataclass(frozen=True)
@@ -41,6 +65,22 @@ class Loaded:
     def reference(self) -> Volume:
         """The first image, whose grid the others must share."""
         return next(iter(self.images.values()))
+
+    @cached_property
+    def sample(self) -> Sample:
+        """A coarse view of the case, for volumes on one grid."""
+        volumes = {m: self._coarse(volume).astype(np.float64) for m, volume in self.images.items()}
+        mask = np.all([np.isfinite(a) & (a != 0) for a in volumes.values()], axis=0)
+        found = np.flatnonzero(mask.any(axis=(0, 1)))
+        cut = slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(None)
+        return Sample(
+            images={m: np.nan_to_num(a[:, :, cut]) for m, a in volumes.items()},
+            mask=mask[:, :, cut],
+            label=None if self.label is None else self._coarse(self.label)[:, :, cut],
+        )
+
+    def _coarse(self, volume: Volume) -> NDArray[Any]:
+        return to_canonical(volume.array, self.reference.affine)[::_STEP, ::_STEP, ::_STEP]
 
 
 def load(files: CaseFiles, modalities: Iterable[str] | None = None) -> Loaded:

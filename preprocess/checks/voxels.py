@@ -1,0 +1,82 @@
+"""Checks of what the voxels hold: finite numbers, contrast, background, label values."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+
+from preprocess.load import Loaded
+
+_BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
+
+
+def not_finite(case: Loaded) -> Iterator[str]:
+    """Voxels that are NaN or infinite."""
+    for name, volume in case.images.items():
+        if volume.array.dtype.kind == "f" and (number := int((~np.isfinite(volume.array)).sum())):
+            yield f"{name} has {number} voxels that are not finite (NaN or infinite); allowed, they count as background"
+
+
+def empty(case: Loaded) -> Iterator[str]:
+    """Images that show nothing."""
+    for name, volume in case.images.items():
+        low, high = volume.array.min(), volume.array.max()
+        if low == high == 0:
+            yield f"{name} is 0 everywhere"
+        elif (
+            0 in (low, high)
+            and sum(int(np.count_nonzero(volume.array == end)) for end in (low, high)) == volume.array.size
+        ):
+            yield f"{name} has one value ({low or high}) everywhere in the brain"
+
+
+def label_values(case: Loaded) -> Iterator[str]:
+    """Values that the label convention does not know."""
+    allowed = {0, *case.convention.values, case.convention.cavity}
+    wrong = {value: number for value, number in case.label_counts.items() if value not in allowed}
+    if wrong:
+        listed = ", ".join(f"{value} ({number} voxels)" for value, number in sorted(wrong.items()))
+        yield f"wrong label values: {listed}; allowed in {case.convention.name}: {case.convention}"
+
+
+def cavity(case: Loaded) -> Iterator[str]:
+    """The resection cavity of post-treatment scans."""
+    cavity = case.convention.cavity
+    if cavity is not None and cavity in case.label_counts:
+        yield (
+            f"label {cavity} is a resection cavity ({case.label_counts[cavity]} voxels), which has no class here; "
+            "allowed, it counts as background"
+        )
+
+
+def duplicates(case: Loaded) -> Iterator[str]:
+    """Two modalities with the same voxels: a copying error."""
+    for (first, a), (second, b) in combinations(case.images.items(), 2):
+        if np.array_equal(a.array, b.array):
+            yield f"{first} and {second} hold the same image; one of the files is a copy of the other"
+
+
+def background(case: Loaded) -> Iterator[str]:
+    """Background that is not 0, so that it would count as brain."""
+    for name, volume in case.images.items():
+        corners = volume.array[:: volume.array.shape[0] - 1 or 1, :: volume.array.shape[1] - 1 or 1, [0, -1]]
+        share = np.count_nonzero(volume.array) / volume.array.size
+        if corners.all() or share > _BRAIN_SHARE:
+            yield f"{name}: {share:.0%} of the voxels are not 0; is the skull stripped and the background 0?"
+
+
+def label_empty(case: Loaded) -> Iterator[str]:
+    """A segmentation without tumour."""
+    if case.label is not None and not set(case.label_counts) & set(case.convention.values):
+        yield "the segmentation holds no tumour"
+
+
+def label_outside(case: Loaded) -> Iterator[str]:
+    """Tumour where every image is 0."""
+    if case.label is None:
+        return
+    tumour = np.flatnonzero(case.label.array.ravel(order="F"))
+    values = [volume.array.ravel(order="F")[tumour] for volume in case.images.values()]
+    outside = int(np.all([v == 0 for v in values], axis=0).sum())
+    if outside:
+        yield f"{outside} voxels of the segmentation lie where every image is 0"

@@ -1,0 +1,136 @@
+"""Checks find what was planted, and nothing in a cohort that is in order."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocess.checks import CHECKS, examine
+from preprocess.errors import InputError
+from preprocess.layouts import discover
+from preprocess.load import Loaded, load
+from preprocess.nifti import Volume
+from preprocess.phantom import write_cohort
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Loaded]:
+    folder = tmp_path_factory.mktemp("cohort")
+    list(write_cohort(folder, cases=4, size=48, seed=3, difficulty=0.3))
+    return [load(files) for files in discover(folder)]
+
+
+def found(case: Loaded) -> set[str]:
+    return {finding.check for finding in examine(case)}
+
+
+def with_image(case: Loaded, name: str, volume: Volume) -> Loaded:
+    return replace(case, images={**case.images, name: volume})
+
+
+def exchanged(case: Loaded, first: str, second: str) -> Loaded:
+    return replace(case, images={**case.images, first: case.images[second], second: case.images[first]})
+
+
+def changed(case: Loaded, name: str, change: Callable[[np.ndarray], np.ndarray]) -> Loaded:
+    volume = case.images[name]
+    return with_image(case, name, replace(volume, array=change(volume.array)))
+
+
+def test_nothing_is_found_where_nothing_is_wrong(cases: list[Loaded]) -> None:
+    assert [found(case) for case in cases] == [set()] * 4
+
+
+PAIRS = [("flair", "t2"), ("t1", "t2"), ("t1ce", "t2"), ("flair", "t1"), ("flair", "t1ce")]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_exchanged_files(cases: list[Loaded], pair: tuple[str, str]) -> None:
+    for case in cases:
+        assert found(exchanged(case, *pair)) == {"contrast"}
+
+
+def test_exchanged_t1_and_t1ce(cases: list[Loaded]) -> None:
+    messages = [str(f) for case in cases for f in examine(exchanged(case, "t1", "t1ce"))]
+    assert len(messages) >= 3
+    assert set(messages) == {"t1 is brighter than t1ce in ET: are the two files exchanged? [contrast]"}
+
+
+@pytest.mark.parametrize("name", ["t1", "t2"])
+def test_an_image_with_its_sides_exchanged(cases: list[Loaded], name: str) -> None:
+    messages = [str(f) for case in cases for f in examine(changed(case, name, lambda a: a[::-1]))]
+    assert len(messages) >= 3
+    assert all("look exchanged against the other images" in text and name in text for text in messages)
+
+
+def test_a_segmentation_with_its_sides_exchanged(cases: list[Loaded]) -> None:
+    flipped = [replace(case, label=replace(case.label, array=case.label.array[::-1])) for case in cases]
+    messages = [str(f) for case in flipped for f in examine(case) if f.check == "flipped"]
+    assert len(messages) >= 3
+    assert all("the segmentation fits" in text for text in messages)
+
+
+def test_a_copied_file(cases: list[Loaded]) -> None:
+    (finding, *_) = examine(with_image(cases[0], "t1ce", cases[0].images["t1"]))
+    assert finding.refuses
+    assert str(finding).startswith("t1 and t1ce hold the same image")
+    allowed = examine(with_image(cases[0], "t1ce", cases[0].images["t1"]), ["duplicate"])
+    assert not any(f.refuses for f in allowed)
+
+
+def test_a_mirrored_affine(cases: list[Loaded]) -> None:
+    volume = cases[0].images["t2"]
+    odd = with_image(cases[0], "t2", replace(volume, affine=volume.affine @ np.diag([-1, 1, 1, 1])))
+    assert {"mirrored", "affine"} <= found(odd)
+
+
+def test_a_header_without_orientation(cases: list[Loaded]) -> None:
+    odd = with_image(cases[0], "t1", replace(cases[0].images["t1"], placed=False))
+    assert str(examine(odd)[0]).startswith("t1: the header holds no orientation")
+
+
+def test_voxels_that_are_not_1_mm(cases: list[Loaded]) -> None:
+    thick = np.diag([1.0, 1.0, 5.0, 1.0])
+    odd = replace(
+        cases[0],
+        images={m: replace(v, affine=v.affine @ thick) for m, v in cases[0].images.items()},
+        label=replace(cases[0].label, affine=cases[0].label.affine @ thick),
+    )
+    (finding,) = examine(odd)
+    assert "1 x 1 x 5 mm" in str(finding)
+    assert not finding.refuses
+
+
+def test_background_that_is_not_zero(cases: list[Loaded]) -> None:
+    assert "background" in found(changed(cases[0], "flair", lambda a: a + np.int16(5)))
+
+
+def test_an_empty_and_an_outlying_segmentation(cases: list[Loaded]) -> None:
+    label = cases[0].label
+    empty = replace(cases[0], label=replace(label, array=label.array * 0), label_counts={0: label.array.size})
+    assert found(empty) == {"label-empty"}
+    outside = label.array.copy()
+    outside[:2, 0, 0] = 2
+    messages = [str(f) for f in examine(replace(cases[0], label=replace(label, array=outside)))]
+    assert messages == ["2 voxels of the segmentation lie where every image is 0 [label-outside]"]
+
+
+def test_names_are_unique_and_unknown_ones_refused(cases: list[Loaded]) -> None:
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names)
+    for name in ("nonsense", "shape", "contrast"):
+        with pytest.raises(InputError, match=r"allowed: affine, mirrored, not-finite, duplicate, resection-cavity"):
+            examine(cases[0], [name])
+
+
+def test_one_modality_is_enough(cases: list[Loaded]) -> None:
+    for name in cases[0].images:
+        assert found(replace(cases[0], images={name: cases[0].images[name]}, label=None)) == set()
+
+
+def test_a_label_that_fits_no_convention(tmp_path: Path, cases: list[Loaded]) -> None:
+    odd = replace(cases[0], label_counts={0: 5, 9: 3})
+    (finding,) = examine(odd)
+    assert "9 (3 voxels)" in str(finding)
