@@ -104,7 +104,7 @@ class Aspp(nn.Module):
         whole = functional.leaky_relu(self.whole(x.mean((-3, -2, -1), keepdim=True)), SLOPE)
         views.append(whole.expand_as(x))
         # Side by side within each group, so that no group sees another's views.
-        stacked = torch.cat([view.unflatten(1, (-1, self.width)) for view in views], dim=2).flatten(1, 2)
+        stacked = torch.cat([torch.unflatten(view, 1, (-1, self.width)) for view in views], dim=2).flatten(1, 2)
         return functional.leaky_relu(self.mix(stacked), SLOPE)
 
 
