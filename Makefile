@@ -3,6 +3,8 @@
 # make check   everything a change must pass
 # make env     the environment .venv, which the others make by themselves
 #
+# make slurm-up, make slurm-down   a throw-away SLURM of four nodes on this machine, to try the cluster mode
+#
 # PYTHON=/path/to/python3.12 chooses the interpreter; CORES=N gives the demo more than 2 cores.
 
 SHELL := /bin/bash
@@ -11,14 +13,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CORES ?= 2
+SLURM ?= /tmp/ccsd-slurm
 VENV := .venv
 STAMP := $(VENV)/.complete
 RUN := . $(VENV)/bin/activate &&
 
-.PHONY: help env demo test check format
+.PHONY: help env demo test check format slurm-up slurm-down
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
 
 env: $(STAMP)
 
@@ -41,6 +44,12 @@ check: $(STAMP)
 	mypy
 	codespell
 	pytest -n 2
+
+slurm-up: $(STAMP)
+	@$(RUN) python -m cluster.throwaway up $(SLURM)
+
+slurm-down: $(STAMP)
+	@$(RUN) python -m cluster.throwaway down $(SLURM)
 
 format: $(STAMP)
 	@$(RUN) ruff format && ruff check --fix && snakefmt Snakefile workflow && python -m ccsd.reference

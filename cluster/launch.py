@@ -22,6 +22,7 @@ from cluster.logs import Follower, log_file, say
 from cluster.settings import JobSettings
 from cluster.state import JobRecord
 from cluster.submission import submit
+from cluster.task import REQUEUE_CODE
 
 POLL_S = {"local": (0.2, 0.5), "slurm": (1.0, 15.0)}
 """Seconds between two looks at the job: at first, and at most."""
@@ -112,38 +113,58 @@ def _see_through(
         replace(job, ended="ok").save(folder)
         return None
     replace(job, ended=state or "failed").save(folder)
-    if state in slurm.BLAMELESS and job.submissions <= settings.max_requeues:
-        say(f"{job.title} ended as {state}; submitting it again, it carries on from its own state")
+    failed = outcome.first_failure(Path(job.folder), outcomes)
+    if _deserves_another(job, state, failed, settings):
+        say(
+            f"{job.title} ended{f' as {state}' if state else ''}; submitting it again, it carries on from its own state"
+        )
         return _submit(command, folder, settings, name, job.submissions + 1)
-    raise JobError(messages.failure(job, state, outcome.first_failure(Path(job.folder), outcomes)))
+    raise JobError(messages.failure(job, state, failed))
+
+
+def _deserves_another(
+    job: JobRecord, state: str | None, failed: outcome.RankOutcome | None, settings: JobSettings
+) -> bool:
+    """Tell whether a job ended through no fault of its command, or asked to be started again and was not."""
+    spent = job.submissions - 1 + outcome.count_requeues(Path(job.folder))
+    asked = failed is not None and failed.exit_code == REQUEUE_CODE and state != "CANCELLED"
+    return (asked or state in slurm.BLAMELESS) and spent < settings.max_requeues
 
 
 def _wait(job: JobRecord) -> str | None:
-    """Wait until all ranks ended well or the job is over; return the cluster's word for a bad end, if it has one."""
+    """Wait until all ranks ended well or the job is over; return SLURM's word for a bad end, if it has one."""
     folder = Path(job.folder)
     follower = Follower(log_file(folder, job.job_id, 0), from_end=outcome.has_started(folder))
     first, longest = POLL_S[job.cluster]
     pause, shown, known_at = first, "", time.monotonic()
-    while True:
+    ending: str | None = None
+    while ending is None:
         busy = follower.forward()
         if outcome.succeeded(outcome.read_outcomes(folder, job.tasks), job.tasks):
             break
         state = local.state(job) if job.cluster == "local" else slurm.state(job.job_id)
-        if state in slurm.ENDED:
+        if state is None:
+            ending = _given_up(time.monotonic() - known_at)
+        elif state in slurm.ENDED:
+            ending = state
             _settle(job)
-            break
-        if state is not None:
-            known_at = time.monotonic()
-            if state != shown and job.cluster == "slurm":
-                say(f"{job.title} is {state.lower()}")
-            shown = state
-        elif time.monotonic() - known_at > (SETTLE_S if slurm.answers() else SILENCE_S):
-            state = "UNKNOWN"
-            break
+        else:
+            known_at, shown = time.monotonic(), _tell(job, state, shown)
         pause = first if busy else min(pause * 1.5, longest)
-        time.sleep(pause)
+        time.sleep(0 if ending else pause)
     follower.forward()
-    return state if job.cluster == "slurm" else None
+    return ending if job.cluster == "slurm" else None
+
+
+def _given_up(unknown_s: float) -> str | None:
+    """Return UNKNOWN when SLURM has said nothing of the job for too long: soon if it answers, late if it is away."""
+    return "UNKNOWN" if unknown_s > (SETTLE_S if slurm.answers() else SILENCE_S) else None
+
+
+def _tell(job: JobRecord, state: str, shown: str) -> str:
+    if state != shown and job.cluster == "slurm":
+        say(f"{job.title} is {state.lower()}")
+    return state
 
 
 def _settle(job: JobRecord) -> None:

@@ -150,7 +150,7 @@ def _requeue(job: Any, folder: Path, attempt: int, limit: int) -> None:
     if attempt >= limit:
         print(f"not started again: max_requeues={limit} reached", flush=True)
         return
-    if job.cluster == "slurm" and _was_cancelled(job.raw_job_id):
+    if job.cluster == "slurm" and not _is_wanted(job.raw_job_id):
         return
     if job.global_rank == 0:
         if not _all_agree(job, folder, attempt):
@@ -188,7 +188,11 @@ def _local_code() -> int:
     return int(LOCAL_REQUEUE_RETURN_CODE)
 
 
-def _was_cancelled(job_id: str) -> bool:
-    """Tell whether the job was cancelled by a person: requeueing it would raise it from the dead."""
+def _is_wanted(job_id: str) -> bool:
+    """Tell whether SLURM still runs the job.
+
+    While it takes the job down (cancelled, or requeued by SLURM itself) it says COMPLETING. Requeueing then would
+    raise a cancelled job from the dead.
+    """
     shown = subprocess.run(["scontrol", "show", "job", "-o", job_id], capture_output=True, text=True, check=False)
-    return "JobState=CANCELLED" in shown.stdout
+    return "JobState=RUNNING" in shown.stdout

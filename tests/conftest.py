@@ -5,9 +5,14 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from cluster import throwaway
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,3 +35,26 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 def root() -> Path:
     """Return the repository's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Path]:
+    """Return the folder of a throw-away cluster; its commands are first on the PATH.
+
+    A process of its own holds the cluster and takes it down even when the tests are killed.
+    """
+    if throwaway.missing():
+        message = f"no SLURM: {', '.join(throwaway.missing())} missing; {throwaway.INSTALL}"
+        if os.environ.get("REQUIRE_SLURM"):
+            pytest.fail(message)
+        pytest.skip(message)
+    holder = subprocess.Popen([sys.executable, "-m", "cluster.throwaway", "hold"], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    base = Path(holder.stdout.readline().strip())
+    assert base.is_dir(), "the cluster did not come up"
+    path = os.environ["PATH"]
+    os.environ.update(throwaway.environment(base))
+    yield base
+    os.environ["PATH"] = path
+    holder.terminate()
+    holder.communicate(timeout=60)

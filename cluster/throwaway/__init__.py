@@ -1,0 +1,16 @@
+"""A real SLURM with several nodes on this one machine, for trying the cluster mode and for tests.
+
+    python -m cluster.throwaway up /tmp/slurm        a controller and four nodes, two of them with pretend GPUs
+    eval "$(python -m cluster.throwaway env /tmp/slurm)"
+    sinfo
+    python -m cluster.throwaway down /tmp/slurm
+
+It needs Debian's or Ubuntu's packages slurmctld, slurmd, slurm-client and munge, and nothing else: no root, systemd,
+cgroups or containers. Everything lives below the given folder; `down` ends every process, what survived a crash
+included.
+"""
+
+from cluster.throwaway.cluster import INSTALL, down, missing, up
+from cluster.throwaway.config import Layout, environment
+
+__all__ = ["INSTALL", "Layout", "down", "environment", "missing", "up"]

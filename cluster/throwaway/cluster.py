@@ -1,0 +1,100 @@
+"""Bringing a throw-away cluster up, down, and down again when its owner has died."""
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from cluster.errors import JobError
+from cluster.throwaway.config import Layout, environment, write_files
+from cluster.throwaway.daemons import answers_idle, daemons, find_program, start, stop
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
+INSTALL = "sudo apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
+LONGEST_BASE = 60
+"""munge and slurmstepd have sockets below the folder, and a socket's path may have 108 bytes."""
+
+UP_TIMEOUT_S = 60.0
+HELD_PREFIX = "slurm-held-"
+
+
+def missing() -> list[str]:
+    """Return the programs that are not installed."""
+    return [name for name in PROGRAMS if find_program(name) is None]
+
+
+def up(base: Path, layout: Layout | None = None) -> dict[str, str]:
+    """Bring a cluster up and return when all of its nodes are idle.
+
+    Returns
+    -------
+    dict
+        Environment variables to set for using it.
+
+    Raises
+    ------
+    JobError
+        If programs are missing, the folder's name is too long, a cluster already runs there, or it does not come up.
+    """
+    base, layout = base.absolute(), layout or Layout()
+    absent = missing()
+    if absent:
+        raise JobError(f"not installed: {', '.join(absent)}; install them with\n  {INSTALL}")
+    if len(os.fsencode(base)) > LONGEST_BASE or any(not (char.isalnum() or char in "/-_.") for char in str(base)):
+        raise JobError(f"{base}: take a folder with a short, plain name, e.g. {tempfile.gettempdir()}/slurm")
+    if daemons(base):
+        raise JobError(f"{base}: a cluster is running there; end it with `python -m cluster.throwaway down {base}`")
+    try:
+        write_files(base, layout)
+        start(base, layout)
+        _wait_until_idle(base, layout)
+    except BaseException:
+        stop(base)
+        raise
+    return environment(base)
+
+
+def down(base: Path) -> None:
+    """End everything that belongs to the cluster; its logs stay in `base`/log."""
+    stop(base.absolute())
+
+
+def hold(layout: Layout | None = None) -> Path:
+    """Bring a cluster up in a temporary folder that belongs to this process, after removing those of dead owners."""
+    sweep()
+    base = Path(tempfile.mkdtemp(prefix=HELD_PREFIX, dir="/tmp"))
+    (base / "owner").write_text(f"{os.getpid()} {psutil.Process().create_time()}")
+    up(base, layout)
+    return base
+
+
+def release(base: Path) -> None:
+    """End a held cluster and remove its folder."""
+    down(base)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove held clusters whose owner died without releasing them."""
+    for base in Path("/tmp").glob(f"{HELD_PREFIX}*"):  # noqa: S108
+        if not _owner_lives(base):
+            release(base)
+
+
+def _owner_lives(base: Path) -> bool:
+    try:
+        pid, created = (base / "owner").read_text().split()
+        return bool(psutil.Process(int(pid)).create_time() == float(created))
+    except (OSError, ValueError, psutil.Error):
+        return False
+
+
+def _wait_until_idle(base: Path, layout: Layout) -> None:
+    deadline = time.monotonic() + UP_TIMEOUT_S
+    while not answers_idle(base, layout.nodes):
+        if time.monotonic() > deadline:
+            raise JobError(f"the cluster did not come up within {UP_TIMEOUT_S:.0f} s; its logs are in {base / 'log'}")
+        time.sleep(0.05)
