@@ -67,7 +67,8 @@ def inline(drawing: Figure, name: str, description: str) -> Markup:
     for drawn, wanted in COLOURS.items():
         svg = svg.replace(drawn, wanted)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    svg = re.sub(r'id="(?!m|p)([A-Za-z]+_\d+)"', "", svg)  # element names like axes_1 repeat in every figure
+    used = set(re.findall(r"#([\w.-]+)", svg))  # names like axes_1 repeat in every figure and nobody asks for them
+    svg = re.sub(r' id="([\w.-]+)"', lambda found: found.group(0) if found.group(1) in used else "", svg)
     width = re.search(r'width="([\d.]+)pt"', svg)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
     limit = f"{float(width.group(1)) * 4 / 3:.0f}px" if width else "100%"

@@ -1,0 +1,177 @@
+"""The page of a study: complete, self-contained, escaped; and the tables beside it."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from ccsd.errors import UsageError
+from ccsd.evaluation import read_metrics
+from ccsd.report import write_report
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Checker(HTMLParser):
+    """Collects what would leave the page and whether every tag is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.urls, self.ids, self.images, self.text = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.urls += [
+            values[name]
+            for name in ("src", "href", "xlink:href", "action", "data")
+            if name in values and not values[name].startswith("#")
+        ]
+        self.ids += [values["id"]] if "id" in values else []
+        self.images += [values] if tag == "img" or values.get("role") == "img" else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def check(path):
+    checker = Checker()
+    checker.feed(path.read_text())
+    assert not checker.open
+    return checker
+
+
+def test_page_is_whole_and_asks_nothing_of_the_network(study):
+    page = check(write_report(study))
+
+    assert all(url.startswith("data:") for url in page.urls)
+    assert len(page.ids) == len(set(page.ids))
+    assert "url(http" not in (study / "report.html").read_text()
+
+
+def test_page_says_what_a_reader_wants_to_know(study):
+    page = check(write_report(study))
+    text = " ".join("".join(page.text).split())
+
+    assert "2 held-out cases were segmented from every one of the 15 combinations" in text
+    assert "With all four sequences the mean Dice is" in text
+    assert "computer-made phantoms" in text
+    assert "2 test cases are few" in text
+    assert "Where prediction and reference are both empty, Dice and NSD are 1" in text
+    assert "T1ce then FLAIR then T2 (75 %)" in text
+    assert "30 steps in 2 minutes" in text
+    assert "No result of the paper is claimed as reproduced" in text
+    assert all(f"{heading} {region}" in text for heading in ("Dice", "HD95") for region in ("WT", "TC", "ET"))
+
+
+def test_every_picture_has_words(study):
+    images = check(write_report(study)).images
+    pictures = [image for image in images if "src" in image]
+    charts = [image for image in images if "src" not in image]
+
+    assert len(charts) == 4  # by size, removals, distributions, training
+    assert len(pictures) >= 2 * 7
+    assert all(image.get("alt") for image in pictures)
+    assert all(image.get("aria-label") for image in charts)
+
+
+def test_tables_are_written_for_people_and_programs(study):
+    write_report(study)
+    people, programs = read_metrics(study / "metrics.tsv"), read_metrics(study / "metrics.parquet")
+    summary = pd.read_csv(study / "summary.tsv", sep="\t")
+
+    pd.testing.assert_frame_equal(people, programs, check_exact=False)
+    row = summary.query("scope == 'subset' and name == 'flair' and region == 'WT' and metric == 'dice'").iloc[0]
+    own = people.query("subset == 'flair' and region == 'WT'")["dice"]
+    assert row["mean"] == pytest.approx(own.mean(), rel=1e-5)
+    assert row["policy"] == people["policy"].iloc[0]
+    assert row["model_hash"] == people["model_hash"].iloc[0]
+
+
+def test_texts_from_files_cannot_become_markup(study):
+    evil = "<script>alert(1)</script>"
+    (study / "config.yaml").write_text(f"name: '{evil}'\nphantom: {{cases: 4}}\n")
+    record = study / "evaluation" / "ccsd-s0" / "all" / "evaluation.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "policy_text": evil}))
+    table = study / "evaluation" / "ccsd-s0" / "all" / "metrics.tsv"
+    table.write_text(re.sub(r"^ccsd\t", f"{evil}\t", table.read_text(), flags=re.MULTILINE))
+    html = write_report(study).read_text()
+
+    assert evil not in html
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def test_page_does_without_everything_but_scores(study):
+    import shutil
+
+    for name in ("data", "runs", "phantoms", "config.yaml"):
+        shutil.rmtree(study / name) if (study / name).is_dir() else (study / name).unlink()
+    text = "".join(check(write_report(study)).text)
+
+    assert "No training run was found" in text
+    assert "nothing to show" in text
+    assert "phantoms" not in text
+
+
+def test_two_experiments_are_compared(study):
+    source = study / "evaluation" / "ccsd-s0" / "all"
+    other = study / "evaluation" / "dropout-s0" / "all"
+    other.mkdir(parents=True)
+    (other / "evaluation.json").write_text((source / "evaluation.json").read_text())
+    table = pd.read_csv(source / "metrics.tsv", sep="\t")
+    table["experiment"], table["dice"] = "dropout", table["dice"] * 0.9
+    table.to_csv(other / "metrics.tsv", sep="\t", index=False)
+    text = "".join(check(write_report(study)).text)
+
+    assert "Experiments compared" in text
+    assert len(pd.read_csv(study / "comparisons.tsv", sep="\t")) == 45
+
+
+def test_groups_of_a_fan_out_are_gathered(study):
+    whole = write_report(study).parent / "metrics.tsv"
+    expected = whole.read_text()
+    source = study / "evaluation" / "ccsd-s0" / "all"
+    for name, part in pd.read_csv(source / "metrics.tsv", sep="\t", dtype=str).groupby("subset", sort=False):
+        folder = study / "evaluation" / "ccsd-s0" / name
+        folder.mkdir()
+        part.to_csv(folder / "metrics.tsv", sep="\t", index=False)
+        (folder / "evaluation.json").write_text((source / "evaluation.json").read_text())
+    (source / "metrics.tsv").unlink()
+    write_report(study)
+
+    assert sorted(whole.read_text().splitlines()) == sorted(expected.splitlines())
+
+
+def test_scores_that_contradict_one_another_are_refused(study):
+    source = study / "evaluation" / "ccsd-s0" / "all"
+    other = study / "evaluation" / "ccsd-s0" / "again"
+    other.mkdir()
+    (other / "evaluation.json").write_text((source / "evaluation.json").read_text())
+    table = pd.read_csv(source / "metrics.tsv", sep="\t")
+    table.assign(dice=0.123).to_csv(other / "metrics.tsv", sep="\t", index=False)
+    with pytest.raises(UsageError, match="computed twice with different results"):
+        write_report(study)
+    assert not (study / "report.html").exists()
+
+
+def test_folder_without_scores_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"no scores found.*ccsd evaluate"):
+        write_report(tmp_path)
+
+
+def test_damaged_table_is_named(study):
+    path = study / "evaluation" / "ccsd-s0" / "all" / "metrics.tsv"
+    path.write_text("case\tdice\na\t1\n")
+    with pytest.raises(UsageError, match=r"metrics.tsv: not a table of scores, columns missing"):
+        write_report(study)
