@@ -31,6 +31,7 @@ def train(
             "without it this very process trains.",
         ),
     ] = None,
+    science: Annotated[str | None, typer.Option(hidden=True, help="Digest of what the job was submitted for.")] = None,
 ) -> None:
     """Train one model for every combination of modalities, or carry on where an earlier call stopped."""
     from ccsd.config import load_config
@@ -38,16 +39,34 @@ def train(
     settings = load_config(config, overrides or (), experiment)
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder; make it with `ccsd convert SRC {data}` and `ccsd split {data}`")
+    from ccsd.training.checkpoint import science_digest
+    from preprocess.splits import read_split
+
+    current = science_digest(settings, read_split(data).hash)
     if job:
-        _submit(job, config, data, run, experiment, overrides or [])
+        _submit(job, config, data, run, experiment, overrides or [], current)
         return
+    if science not in (None, current):
+        raise UsageError(f"{config} or {data} changed after this job was submitted; submit it again")
     from ccsd.training.loop import train as run_training
 
     sys.exit(run_training(settings, data, run, experiment))
 
 
-def _submit(job: list[str], config: Path, data: Path, run: Path, experiment: str | None, overrides: list[str]) -> None:
-    """Start this very command, without `--job`, on the processes that the job describes."""
+def _submit(
+    job: list[str],
+    config: Path,
+    data: Path,
+    run: Path,
+    experiment: str | None,
+    overrides: list[str],
+    science: str,
+) -> None:
+    """Start this very command, without `--job`, on the processes that the job describes.
+
+    The digest makes the command another one when the content of the configuration or the split changes, so that an
+    earlier job for the same folder is not taken for this one.
+    """
     from ccsd.model.files import RECORD, WEIGHTS
     from cluster.launch import run as run_job
     from cluster.settings import JobSettings
@@ -57,5 +76,6 @@ def _submit(job: list[str], config: Path, data: Path, run: Path, experiment: str
         command += ["--experiment", experiment]
     for override in overrides:
         command += ["--set", override]
+    command += ["--science", science]
     settings = JobSettings.from_options(job)
     run_job(command, run / "job", settings, name=run.name, results=[run / WEIGHTS, run / RECORD])
