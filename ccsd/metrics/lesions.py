@@ -113,13 +113,12 @@ def _lesion(voxels: Mask, outer: Box, spacing: Spacing) -> Lesion:
     assert inner is not None
     box = tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
     inside = voxels[inner]
-    offset = np.array([side.start for side in box]) * np.asarray(spacing)
     return Lesion(
         box=box,
         grown=_grow(inside),
         voxels=inside,
         volume_mm3=float(np.count_nonzero(inside) * np.prod(spacing)),
-        surface=Surface(Surface.of(inside, spacing).points + offset),
+        surface=Surface.of(inside, spacing).moved([side.start for side in box]),
     )
 
 
