@@ -21,7 +21,7 @@ RUN := . $(VENV)/bin/activate &&
 .PHONY: help env demo test check format slurm-up slurm-down
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
 
 env: $(STAMP)
 

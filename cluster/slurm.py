@@ -49,6 +49,12 @@ def find(name: str) -> str | None:
     return max(ids, key=int, default=None)
 
 
+def live_jobs() -> list[tuple[str, str, str]]:
+    """Return id, name and working folder of our jobs that have not ended; none where SLURM does not answer."""
+    listed = _run(["squeue", "-h", "--me", "-o", "%A|%j|%Z"]) or ""
+    return [(job, name, where) for job, name, where in (line.split("|", 2) for line in listed.splitlines())]
+
+
 def cancel_named(name: str) -> None:
     """Cancel the live jobs of ours with exactly this name."""
     _run(["scancel", "--me", "-n", name])

@@ -7,7 +7,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,16 @@ def slurm() -> Iterator[Path]:
     os.environ["PATH"] = path
     holder.terminate()
     holder.communicate(timeout=60)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 40.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """Return a function that waits until a condition holds."""
+    return wait_for

@@ -24,8 +24,8 @@ class Layout:
     gpu_nodes: int = 2
     cpu_nodes: int = 2
     gpus: int = 4
-    cpus: int = 16
-    memory_mb: int = 64_000
+    cpus: int = 64
+    memory_mb: int = 512_000
     requeue_wait_s: int = 5
     node_timeout_s: int = 10
     preempt_signal: bool = True

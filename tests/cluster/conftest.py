@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -71,13 +71,6 @@ class Launcher:
         return self.alive()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 40.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[Launcher]:
     found = Launcher(str(tmp_path))
@@ -86,8 +79,3 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
         process.send_signal(signal.SIGKILL)
     for started in found.started:
         started.communicate(timeout=20)
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    return wait_for

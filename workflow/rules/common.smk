@@ -6,6 +6,7 @@ from snakemake.utils import validate as validate_schema
 
 from ccsd.errors import USER_ERRORS
 from ccsd.workflow import Study
+from cluster import leftovers
 
 try:
     study = Study.from_mapping(config)
@@ -40,3 +41,8 @@ wildcard_constraints:
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
     study.write_config()
+    cancelled = leftovers.cancel("ccsd", Path.cwd())
+    if cancelled:
+        print(
+            f"cancelled {cancelled} jobs that an earlier Snakemake left in the queue"
+        )

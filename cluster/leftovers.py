@@ -1,0 +1,47 @@
+"""Jobs that a killed Snakemake left in the queue: the executor plugin never finds them again, so they are cancelled.
+
+Otherwise the next Snakemake submits the same work beside them, and two jobs write the same files. Training jobs are not
+concerned: their names are their own, and their launcher attaches to them.
+"""
+
+import subprocess
+import time
+from pathlib import Path
+
+from cluster import slurm
+from cluster.errors import JobError
+
+GONE_S = 120.0
+
+
+def cancel(prefix: str, folder: Path) -> int:
+    """Cancel the user's jobs named `prefix_...` that were submitted from `folder`, and wait until they are gone.
+
+    To be called only when nothing that submits such jobs is alive in the folder; Snakemake's lock makes sure of that.
+
+    Returns
+    -------
+    int
+        How many jobs were cancelled; 0 where there is no SLURM.
+
+    Raises
+    ------
+    JobError
+        If they do not go away: starting now would mean two writers.
+    """
+    jobs = _find(prefix, folder)
+    if not jobs:
+        return 0
+    subprocess.run(["scancel", *jobs], capture_output=True, check=False)
+    deadline = time.monotonic() + GONE_S
+    while left := _find(prefix, folder):
+        if time.monotonic() > deadline:
+            raise JobError(f"jobs of an earlier Snakemake do not end: {', '.join(left)}; end them, then start again")
+        time.sleep(0.5)
+    return len(jobs)
+
+
+def _find(prefix: str, folder: Path) -> list[str]:
+    """Return the ids of live jobs by name and by the folder they were submitted from."""
+    listed = slurm.live_jobs()
+    return [job for job, name, where in listed if name.startswith(f"{prefix}_") and Path(where) == folder]
