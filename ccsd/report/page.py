@@ -14,6 +14,7 @@ from markupsafe import Markup
 from ccsd import __version__
 from ccsd.report import charts, tables, words
 from ccsd.report.overlays import CLASS_COLOURS, Gallery, galleries
+from ccsd.report.published import Protocol, protocol_of
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.study import Study, Training, read_study
 from preprocess.files import complete_or_absent, write_text
@@ -97,6 +98,8 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
         regions=list(REGIONS),
         region_names=words.NAMES,
         class_colours=CLASS_COLOURS,
+        published=_published(study),
+        averages=_averages(summary),
         policies=_policies(study),
         config=yaml.safe_dump(study.config, sort_keys=False) if study.config else "",
     )
@@ -135,6 +138,18 @@ def _run(training: Training) -> Run:
         removals=charts.removals(training),
         paths=tables.removal_paths(training.of_kind("removal")),
     )
+
+
+def _published(study: Study) -> Protocol | None:
+    hashes = {str(value) for value in study.metrics["split_hash"].dropna().unique()}
+    return protocol_of(hashes, int(study.metrics["subset"].nunique()))
+
+
+def _averages(summary: pd.DataFrame) -> dict[str, list[float]]:
+    """Return each experiment's mean Dice over all combinations in per cent, for WT, TC and ET."""
+    wide = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice")]
+    wide = wide.pivot_table(index="experiment", columns="region", values="mean", sort=False)
+    return {str(name): [100 * float(row[region]) for region in REGIONS] for name, row in wide.iterrows()}
 
 
 def _policies(study: Study) -> list[str]:

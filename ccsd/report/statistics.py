@@ -56,13 +56,10 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (experiment, region), part in metrics.groupby(["experiment", "region"], sort=False):
         facts = {"experiment": experiment, "region": region, **_facts(part)}
-        for metric in METRICS:
-            wide = case_matrix(part, metric)
-            for scope, name, columns in scopes(list(wide.columns)):
-                counts = _empties(part[part["subset"].isin(columns)])
-                rows.append(
-                    {**facts, "scope": scope, "name": name, "metric": metric, **_describe(wide, columns), **counts}
-                )
+        wides = {metric: case_matrix(part, metric) for metric in METRICS}
+        for scope, name, columns in scopes(subset_order(part["subset"].unique())):
+            shared = {**facts, "scope": scope, "name": name, **_empties(part[part["subset"].isin(columns)])}
+            rows += [{**shared, "metric": metric, **_describe(wide, columns)} for metric, wide in wides.items()]
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from ccsd.report.statistics import subset_order
 from ccsd.report.study import Study
-from ccsd.report.words import SHOWN, display, leave_one_out, value
+from ccsd.report.words import SHOWN, Rows, by_key, display, leave_one_out
 from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
 
 Shown = tuple[tuple[str, int, str], ...]
@@ -55,9 +55,10 @@ class Row:
 def score_table(summary: pd.DataFrame, experiment: str, shown: Shown) -> list[Row]:
     """Return the scores of the three regions for each combination, then the averages."""
     part = summary[summary["experiment"] == experiment]
+    rows = by_key(part)
     names = subset_order(part.loc[part["scope"] == "subset", "name"].unique())
     keys = [("subset", name) for name in names] + [("overall", "all")] * (len(names) > 1)
-    return [_row(part, shown, scope, name) for scope, name in keys]
+    return [_row(rows, shown, (experiment, scope, name)) for scope, name in keys]
 
 
 def columns(shown: Shown) -> list[str]:
@@ -67,7 +68,8 @@ def columns(shown: Shown) -> list[str]:
 
 def drop_table(summary: pd.DataFrame, experiment: str) -> list[tuple[str, list[Cell]]]:
     """Return how much mean Dice each region loses without each sequence, full set against the other three."""
-    drops = {region: leave_one_out(summary, experiment, region) for region in REGIONS}
+    rows = by_key(summary)
+    drops = {region: leave_one_out(rows, experiment, region) for region in REGIONS}
     names = [m for m in MODALITIES if any(m in found for found in drops.values())]
     return [(SHOWN[m], [_drop_cell(drops[region].get(m)) for region in REGIONS]) for m in names]
 
@@ -114,12 +116,10 @@ def comparison_rows(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def _row(part: pd.DataFrame, shown: Shown, scope: str, name: str) -> Row:
-    def find(region: str, metric: str) -> dict[str, Any] | None:
-        return value(part, scope=scope, name=name, region=region, metric=metric)
-
-    cells = [_score_cell(find(region, metric), digits) for metric, digits, _ in shown for region in REGIONS]
-    missed = sum(int((find(r, "dice") or {}).get("missed", 0)) for r in REGIONS)
+def _row(rows: Rows, shown: Shown, key: tuple[str, str, str]) -> Row:
+    _, scope, name = key
+    cells = [_score_cell(rows.get((*key, region, metric)), digits) for metric, digits, _ in shown for region in REGIONS]
+    missed = sum(int(rows[(*key, region, "dice")]["missed"]) for region in REGIONS if (*key, region, "dice") in rows)
     parts = name.split("+") if name in SUBSET_ORDER else []
     label = "Average" if scope == "overall" else display(name)
     return Row(label, [m in parts for m in MODALITIES], cells, missed, scope == "overall")

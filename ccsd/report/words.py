@@ -1,5 +1,6 @@
 """The summary of a study in sentences, made from its numbers."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,10 @@ NOTEWORTHY = 0.01
 """A smaller change of the mean Dice is not worth a sentence."""
 
 
+Rows = dict[tuple[str, ...], dict[str, Any]]
+"""Rows of the summary by experiment, scope, name, region and metric."""
+
+
 def display(name: str) -> str:
     """Return a combination as people write it: `FLAIR + T1ce`."""
     return " + ".join(SHOWN.get(part, part) for part in name.split("+"))
@@ -23,7 +28,12 @@ def display(name: str) -> str:
 
 def summary_sentences(study: Study, summary: pd.DataFrame) -> list[str]:
     """Return what a reader should know first."""
-    return [*_scope(study, summary), *(s for e in summary["experiment"].unique() for s in _experiment(summary, str(e)))]
+    rows = by_key(summary)
+    names = [str(name) for name in summary["experiment"].unique()]
+    return [
+        *_scope(study, names),
+        *(text for name in names for text in _experiment(rows, name, several=len(names) > 1)),
+    ]
 
 
 def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
@@ -49,18 +59,19 @@ def is_phantom(study: Study) -> bool:
     return bool(study.config.get("phantom"))
 
 
-def value(summary: pd.DataFrame, **wanted: str) -> dict[str, Any] | None:
-    """Return the one row of the summary with the given values, or None."""
-    rows = summary
-    for column, content in wanted.items():
-        rows = rows[rows[column] == content]
-    return None if rows.empty else dict(rows.iloc[0])
+def by_key(summary: pd.DataFrame) -> Rows:
+    """Return the rows of the summary by experiment, scope, name, region and metric."""
+    keys = summary[["experiment", "scope", "name", "region", "metric"]].itertuples(index=False, name=None)
+    rows: list[dict[str, Any]] = [
+        dict(zip(summary.columns, row, strict=True)) for row in summary.itertuples(index=False)
+    ]
+    return dict(zip(keys, rows, strict=True))
 
 
 def with_interval(row: dict[str, Any], digits: int = 2) -> str:
     """Return `0.85 (0.80 to 0.89)`, without the interval where there is none."""
     text = f"{row['mean']:.{digits}f}"
-    if pd.notna(row["low"]):
+    if not math.isnan(row["low"]):
         text += f" ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
     return text
 
@@ -70,32 +81,29 @@ def _several_models(study: Study, experiment: str) -> bool:
     return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby("seed"))
 
 
-def _scope(study: Study, summary: pd.DataFrame) -> Iterator[str]:
+def _scope(study: Study, experiments: list[str]) -> Iterator[str]:
     cases, subsets = study.metrics["case"].nunique(), study.metrics["subset"].nunique()
-    experiments = list(summary["experiment"].unique())
     trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
     every = "every one of the 15" if subsets == len(SUBSET_ORDER) else f"{subsets}"
     yield f"{cases} held-out cases were segmented from {every} combinations of sequences, by {trained}."
 
 
-def _experiment(summary: pd.DataFrame, experiment: str) -> Iterator[str]:
-    start = f"{experiment}: with" if len(summary["experiment"].unique()) > 1 else "With"
-    full = [value(summary, experiment=experiment, scope="subset", name=FULL, region=r, metric="dice") for r in REGIONS]
+def _experiment(rows: Rows, experiment: str, *, several: bool) -> Iterator[str]:
+    start = f"{experiment}: with" if several else "With"
+    full = [rows.get((experiment, "subset", FULL, region, "dice")) for region in REGIONS]
     if all(full):
         parts = [f"{with_interval(row)} for {NAMES[r]}" for r, row in zip(REGIONS, full, strict=True) if row]
         yield f"{start} all four sequences the mean Dice is {_list(parts)}."
-    overall = [
-        value(summary, experiment=experiment, scope="overall", name="all", region=r, metric="dice") for r in REGIONS
-    ]
+    overall = [rows.get((experiment, "overall", "all", region, "dice")) for region in REGIONS]
     if all(overall):
         parts = [f"{with_interval(row)} ({r})" for r, row in zip(REGIONS, overall, strict=True) if row]
         yield f"Averaged over all combinations it is {_list(parts)}."
-    yield from _removal(summary, experiment)
+    yield from _removal(rows, experiment)
 
 
-def _removal(summary: pd.DataFrame, experiment: str) -> Iterator[str]:
+def _removal(rows: Rows, experiment: str) -> Iterator[str]:
     for region in REGIONS:
-        drops = leave_one_out(summary, experiment, region)
+        drops = leave_one_out(rows, experiment, region)
         if not drops:
             continue
         worst = min(drops, key=lambda name: drops[name])
@@ -105,13 +113,13 @@ def _removal(summary: pd.DataFrame, experiment: str) -> Iterator[str]:
             )
 
 
-def leave_one_out(summary: pd.DataFrame, experiment: str, region: str, metric: str = "dice") -> dict[str, float]:
+def leave_one_out(rows: Rows, experiment: str, region: str, metric: str = "dice") -> dict[str, float]:
     """Return how the mean changes when one sequence is taken from the full set, by sequence."""
-    found = {}
+    found: dict[str, float] = {}
     for name in MODALITIES:
         rest = "+".join(m for m in MODALITIES if m != name)
-        row = value(summary, experiment=experiment, scope="subset", name=rest, region=region, metric=metric)
-        if row and pd.notna(row["drop"]):
+        row = rows.get((experiment, "subset", rest, region, metric))
+        if row and not math.isnan(float(row["drop"])):
             found[name] = float(row["drop"])
     return found
 

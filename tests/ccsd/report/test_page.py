@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -45,6 +46,13 @@ class Checker(HTMLParser):
         self.text.append(data)
 
 
+@pytest.fixture(scope="module")
+def page(evaluated_study, tmp_path_factory):
+    """Return the page of an unchanged study, read."""
+    root = shutil.copytree(evaluated_study, tmp_path_factory.mktemp("page") / "tiny")
+    return check(write_report(root)), root
+
+
 def check(path):
     checker = Checker()
     checker.feed(path.read_text())
@@ -52,17 +60,16 @@ def check(path):
     return checker
 
 
-def test_page_is_whole_and_asks_nothing_of_the_network(study):
-    page = check(write_report(study))
+def test_page_is_whole_and_asks_nothing_of_the_network(page):
+    page, root = page
 
     assert all(url.startswith("data:") for url in page.urls)
     assert len(page.ids) == len(set(page.ids))
-    assert "url(http" not in (study / "report.html").read_text()
+    assert "url(http" not in (root / "report.html").read_text()
 
 
-def test_page_says_what_a_reader_wants_to_know(study):
-    page = check(write_report(study))
-    text = " ".join("".join(page.text).split())
+def test_page_says_what_a_reader_wants_to_know(page):
+    text = " ".join("".join(page[0].text).split())
 
     assert "2 held-out cases were segmented from every one of the 15 combinations" in text
     assert "With all four sequences the mean Dice is" in text
@@ -75,8 +82,8 @@ def test_page_says_what_a_reader_wants_to_know(study):
     assert all(f"{heading} {region}" in text for heading in ("Dice", "HD95") for region in ("WT", "TC", "ET"))
 
 
-def test_every_picture_has_words(study):
-    images = check(write_report(study)).images
+def test_every_picture_has_words(page):
+    images = page[0].images
     pictures = [image for image in images if "src" in image]
     charts = [image for image in images if "src" not in image]
 
@@ -86,10 +93,10 @@ def test_every_picture_has_words(study):
     assert all(image.get("aria-label") for image in charts)
 
 
-def test_tables_are_written_for_people_and_programs(study):
-    write_report(study)
-    people, programs = read_metrics(study / "metrics.tsv"), read_metrics(study / "metrics.parquet")
-    summary = pd.read_csv(study / "summary.tsv", sep="\t")
+def test_tables_are_written_for_people_and_programs(page):
+    _, root = page
+    people, programs = read_metrics(root / "metrics.tsv"), read_metrics(root / "metrics.parquet")
+    summary = pd.read_csv(root / "summary.tsv", sep="\t")
 
     pd.testing.assert_frame_equal(people, programs, check_exact=False)
     row = summary.query("scope == 'subset' and name == 'flair' and region == 'WT' and metric == 'dice'").iloc[0]
@@ -113,8 +120,6 @@ def test_texts_from_files_cannot_become_markup(study):
 
 
 def test_page_does_without_everything_but_scores(study):
-    import shutil
-
     for name in ("data", "runs", "phantoms", "config.yaml"):
         shutil.rmtree(study / name) if (study / name).is_dir() else (study / name).unlink()
     text = "".join(check(write_report(study)).text)
@@ -138,9 +143,8 @@ def test_two_experiments_are_compared(study):
     assert len(pd.read_csv(study / "comparisons.tsv", sep="\t")) == 45
 
 
-def test_groups_of_a_fan_out_are_gathered(study):
-    whole = write_report(study).parent / "metrics.tsv"
-    expected = whole.read_text()
+def test_groups_of_a_fan_out_are_gathered(page, study):
+    expected = (page[1] / "metrics.tsv").read_text()
     source = study / "evaluation" / "ccsd-s0" / "all"
     for name, part in pd.read_csv(source / "metrics.tsv", sep="\t", dtype=str).groupby("subset", sort=False):
         folder = study / "evaluation" / "ccsd-s0" / name
@@ -150,7 +154,7 @@ def test_groups_of_a_fan_out_are_gathered(study):
     (source / "metrics.tsv").unlink()
     write_report(study)
 
-    assert sorted(whole.read_text().splitlines()) == sorted(expected.splitlines())
+    assert sorted((study / "metrics.tsv").read_text().splitlines()) == sorted(expected.splitlines())
 
 
 def test_scores_that_contradict_one_another_are_refused(study):
@@ -175,3 +179,20 @@ def test_damaged_table_is_named(study):
     path.write_text("case\tdice\na\t1\n")
     with pytest.raises(UsageError, match=r"metrics.tsv: not a table of scores, columns missing"):
         write_report(study)
+
+
+def test_published_averages_are_shown_for_their_own_test_cases_only(page, study, root):
+    from ccsd.report.published import PROTOCOLS
+    from preprocess.splits import Split, read_list
+
+    expected = Split.of(read_list(root / "config" / "splits" / "brats2020.tsv")).hash
+    assert "Beside published averages" not in "".join(page[0].text)
+    table = study / "evaluation" / "ccsd-s0" / "all" / "metrics.tsv"
+    text = table.read_text()
+    table.write_text(text.replace(text.split()[-1], expected))
+
+    assert set(PROTOCOLS) == {expected}
+    assert "RFNet" in "".join(check(write_report(study)).text)
+
+    table.write_text("\n".join(line for line in table.read_text().splitlines() if "\tt2\t" not in line) + "\n")
+    assert "RFNet" not in "".join(check(write_report(study)).text)
