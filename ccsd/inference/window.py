@@ -42,8 +42,9 @@ def predict_probabilities(
 ) -> Tensor:
     """Return the region probabilities of one case for several combinations of modalities.
 
-    Windows are blended with Gaussian weights. A volume smaller than the window is padded with zeros, which is what
-    lies outside the brain. Memory is bounded by K x 3 float32 volumes and one window's activations.
+    Windows are blended with Gaussian weights; one that holds no brain at all is free of tumour without being computed.
+    A volume smaller than the window is padded with zeros, which is what lies outside the brain. Memory is bounded by
+    K x 3 float32 volumes and one window's activations.
 
     Parameters
     ----------
@@ -74,8 +75,11 @@ def predict_probabilities(
     device = image.device
     masks = subset_masks(subsets, device)
     channels = len(subsets) * len(REGIONS)
+    used = masks.any(0)
 
     def probabilities(window: Tensor) -> Tensor:
+        if not window[:, used].any():  # nothing of the brain, as the images given show it: no tumour, and no work
+            return window.new_zeros(len(window), channels, *window.shape[2:])
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast and device.type == "cuda"):
             logits = net.segment(window, masks, decode_batch=decode_batch)
         # K x B x 3 x ... -> B x 3K x ...

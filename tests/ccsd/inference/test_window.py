@@ -38,7 +38,7 @@ def test_a_pointwise_network_gives_the_same_voxels_whatever_the_windows(shape, o
 
 def test_each_window_is_encoded_once_for_all_subsets():
     one, all_of_them = PointwiseNet(), PointwiseNet()
-    image = torch.zeros(4, 24, 24, 24)
+    image = torch.ones(4, 24, 24, 24)
     predict_probabilities(one, image, [subset("t2")], patch=(16, 16, 16))
     predict_probabilities(all_of_them, image, all_subsets(), patch=(16, 16, 16))
 
@@ -63,7 +63,7 @@ class LopsidedNet(PointwiseNet):
 
 
 def test_flips_average_over_the_eight_mirror_images():
-    image = torch.zeros(4, 8, 8, 8)
+    image = torch.ones(4, 8, 8, 8)
     net = LopsidedNet()
     found = predict_probabilities(net, image, [subset("t1")], patch=(8, 8, 8), flips=True)
 
@@ -74,3 +74,13 @@ def test_flips_average_over_the_eight_mirror_images():
 def test_masks_name_the_modalities_in_their_order():
     assert subset_masks([subset("t1ce+flair")]).tolist() == [[True, False, True, False]]
     assert subset_masks(all_subsets()).sum() == sum(name.count("+") + 1 for name in SUBSET_ORDER)
+
+
+def test_windows_without_brain_cost_nothing_and_hold_no_tumour():
+    net = PointwiseNet()
+    image = torch.zeros(4, 16, 16, 64)
+    image[0, :, :, 20:30] = 3.0
+    probabilities = predict_probabilities(net, image, [subset("flair")], patch=(16, 16, 16), overlap=0)
+    assert len(net.windows) == 1
+    assert probabilities[..., :16].sum() == 0
+    assert (probabilities[0, 0, :, :, 20:30] > 0.9).all()
