@@ -94,9 +94,14 @@ class Study:
         return digest({"cases": self.cases, "source": str(self.source), "allow": self.config.convert.allow})
 
     def training_digest(self, experiment: str, seed: str | int) -> str:
-        """Return a fingerprint of what decides the weights of a run."""
+        """Return a fingerprint of what decides the weights of a run.
+
+        Defaults are left out, so that a setting that a later version adds does not train everything again.
+        """
         config = self.experiments[experiment]
-        science = {name: getattr(config, name).model_dump(mode="json") for name in TRAINING_SECTIONS}
+        science = {
+            name: getattr(config, name).model_dump(mode="json", exclude_defaults=True) for name in TRAINING_SECTIONS
+        }
         science["train"]["seed"] = int(seed)
         return digest(science)
 

@@ -17,14 +17,15 @@ import pytest
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 
-STEPS = 24
+STEPS = 8
 STUDY = {
     "phantom": {"cases": 8, "size": 32},
     "convert": {"cases_per_job": 4},
     "split": {"train": 0.5, "val": 0.25},
-    "model": {"width": 4, "levels": 3},
+    "model": {"width": 2, "levels": 2},
+    "distillation": {"every_n": 4},
     "train": {
-        "steps": STEPS, "patch": [16, 16, 16], "batch_size": 4, "checkpoint_every": 4, "validate_every": STEPS,
+        "steps": STEPS, "patch": [16, 16, 16], "batch_size": 4, "checkpoint_every": 2, "validate_every": STEPS,
         "precision": "fp32", "workers": 0,
     },
     "evaluation": {"subsets_per_job": 1, "subsets": ["t1ce", "flair+t1+t1ce+t2"]},

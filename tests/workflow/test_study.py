@@ -1,0 +1,80 @@
+"""What the workflow derives from a configuration, without running anything."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccsd.errors import UsageError
+from ccsd.workflow import Study, grouped
+from preprocess.modalities import SUBSET_ORDER
+
+BASE = {"name": "s", "phantom": {"cases": 5}}
+
+
+@given(size=st.integers(1, 15), count=st.integers(1, 15))
+def test_groups_hold_every_combination_once_in_order_and_none_is_too_large(size: int, count: int) -> None:
+    subsets = list(SUBSET_ORDER[:count])
+    groups = grouped(subsets, size)
+    assert [name for group in groups.values() for name in group] == subsets
+    assert max(map(len, groups.values())) <= size
+    assert max(map(len, groups.values())) - min(map(len, groups.values())) <= 1
+    assert len(groups) == -(-count // size)
+
+
+def test_a_job_of_one_combination_is_named_after_it() -> None:
+    study = Study.from_mapping({**BASE, "evaluation": {"subsets_per_job": 1, "subsets": ["t1ce", "t2+flair"]}})
+    assert study.groups == {"t1ce": ["t1ce"], "flair+t2": ["flair+t2"]}
+
+
+def test_runs_are_experiments_times_seeds() -> None:
+    study = Study.from_mapping({**BASE, "experiments": {"a": {}, "b": {"train.steps": 5}}, "seeds": [3, 4]})
+    assert study.runs == ["a-s3", "a-s4", "b-s3", "b-s4"]
+
+
+def test_fingerprints_tell_what_matters_from_what_does_not() -> None:
+    plain = Study.from_mapping(BASE)
+    scored = Study.from_mapping({**BASE, "evaluation": {"overlap": 0.1}})
+    longer = Study.from_mapping({**BASE, "train": {"steps": 5}})
+    spelled_out = Study.from_mapping({**BASE, "train": {"steps": plain.config.train.steps}})
+    assert plain.training_digest("ccsd", 0) == scored.training_digest("ccsd", 0)
+    assert plain.training_digest("ccsd", 0) == spelled_out.training_digest("ccsd", "0")
+    assert plain.training_digest("ccsd", 0) != longer.training_digest("ccsd", 0)
+    assert plain.training_digest("ccsd", 0) != plain.training_digest("ccsd", 1)
+    assert plain.evaluation_options("part-1-of-1") != scored.evaluation_options("part-1-of-1")
+
+
+def test_an_experiment_with_settings_of_its_own_has_a_fingerprint_of_its_own() -> None:
+    study = Study.from_mapping({**BASE, "experiments": {"a": {}, "b": {"distillation.method": "hmsd"}}})
+    assert study.training_digest("a", 0) != study.training_digest("b", 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"experiments": {"a": {"evaluation.overlap": 0.1}}}, "evaluation.overlap cannot differ between experiments"),
+        ({"experiments": {"a": {"train.seed": 1}}}, "set `seeds` instead"),
+        ({"experiments": {"a": {"train.stepz": 1}}}, "train.stepz: unknown key"),
+        ({"evaluation": {"subsets": ["flair+t3"]}}, "t3"),
+        ({"trian": {}}, "trian: unknown key; allowed here: name, source"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_runs(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Study.from_mapping({**BASE, **settings})
+    assert words in str(caught.value)
+
+
+def test_parts_cover_the_cases() -> None:
+    study = Study.from_mapping({**BASE, "convert": {"cases_per_job": 2}})
+    assert study.parts == ["1-of-3", "2-of-3", "3-of-3"]
+    assert study.source == Path("results/s/phantoms")
+
+
+def test_options_survive_the_shell() -> None:
+    import shlex
+
+    study = Study.from_mapping({**BASE, "split": {"list": "my lists/it's.tsv"}, "convert": {"allow": ["a b", "$(c)"]}})
+    assert shlex.split(study.split_options()) == ["--list", "my lists/it's.tsv"]
+    assert shlex.split(study.allow_options()) == ["--allow", "a b", "--allow", "$(c)"]
