@@ -1,11 +1,7 @@
 """Conversion of a data set: every case that is missing or changed, whatever becomes of the others."""
 
 import json
-import multiprocessing
-import signal
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -18,13 +14,13 @@ from preprocess.errors import InputError
 from preprocess.files import remove, sweep, write_text
 from preprocess.layouts import CaseFiles, discover
 from preprocess.meta import describe
+from preprocess.pool import run_parallel
 from preprocess.prepare import Prepared, prepare
 from preprocess.progress import track
 
 __all__ = ["Outcome", "Prepared", "Summary", "convert", "prepare", "read_refusals"]
 
 REFUSED = "refused"
-_START_METHOD = "spawn"  # forked children of a process with threads may hang
 
 
 @dataclass(frozen=True)
@@ -75,8 +71,7 @@ def convert(
     for folder in (dest, dest / REFUSED):
         sweep(folder)
     jobs = [(files, dest, tuple(sorted(allow))) for files in mine]
-    runner = _in_process(jobs) if workers <= 1 or len(jobs) <= 1 else _in_pool(jobs, workers)
-    return Summary(list(track(runner, len(jobs), "convert")))
+    return Summary(list(track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")))
 
 
 def select_part(cases: Sequence[CaseFiles], part: tuple[int, int]) -> list[CaseFiles]:
@@ -111,41 +106,12 @@ def _found(src: Path) -> list[CaseFiles]:
 _Job = tuple[CaseFiles, Path, tuple[str, ...]]
 
 
-def _in_process(jobs: Iterable[_Job]) -> Iterator[Outcome]:
-    return (_convert_case(*job) for job in jobs)
+def _died(job: _Job) -> Outcome:
+    return _refuse(job[1], job[0].case, "the process died while converting it; is there enough memory?")
 
 
-def _in_pool(jobs: Sequence[_Job], workers: int) -> Iterator[Outcome]:
-    """Convert in a pool; when a worker dies, go on one case at a time, so that only the deadly case is refused."""
-    left = {job[0].case: job for job in jobs}
-    try:
-        for outcome in _run_pool(list(left.values()), workers):
-            del left[outcome.case]
-            yield outcome
-    except BrokenProcessPool:
-        for job in left.values():
-            try:
-                yield from _run_pool([job], 1)
-            except BrokenProcessPool:
-                yield _refuse(job[1], job[0].case, "the process died while converting it; is there enough memory?")
-
-
-def _run_pool(jobs: Sequence[_Job], workers: int) -> Iterator[Outcome]:
-    context = multiprocessing.get_context(_START_METHOD)
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_leave_interrupts_to_parent) as pool:
-        futures = [pool.submit(_convert_case, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _convert_case(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> Outcome:
+def _convert_case(job: _Job) -> Outcome:
+    files, dest, allow = job
     try:
         if _is_current(files, dest, allow):
             return Outcome(files.case, "unchanged")

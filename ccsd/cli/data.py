@@ -13,6 +13,8 @@ def register(app: typer.Typer) -> None:
     app.command()(phantom)
     app.command()(convert)
     app.command()(split)
+    app.command()(audit)
+    app.command()(restore)
 
 
 def phantom(
@@ -82,6 +84,45 @@ def split(
         typer.echo(f"note: {note}", err=True)
     counts = ", ".join(f"{len(cases)} {name}" for name, cases in made.by_name.items())
     typer.echo(f"split {made.hash}: {counts}; written to {dest / 'split.tsv'}")
+
+
+def audit(
+    src: Annotated[Path, typer.Argument(help="Folder with cases in any released BraTS layout, or a mix.")],
+    out: Annotated[Path, typer.Option(help="Folder for audit.tsv and audit.html.")] = Path("audit"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read cases at the same time.")] = 1,
+) -> None:
+    """Look at a data set before it is converted: what would be refused, what is odd, a thumbnail of each case.
+
+    The exit code is 1 when cases would be refused.
+    """
+    from preprocess.audit import audit as run
+    from preprocess.audit import summary, write_audit
+
+    audits = run(src, workers=workers)
+    write_audit(audits, out)
+    for item in audits:
+        for finding in item.findings:
+            typer.echo(f"{item.verdict}: {item.case}: {finding}", err=True)
+    counts = summary(audits)
+    typer.echo(f"{counts['refused']} refused, {counts['odd']} odd, {counts['fine']} fine; see {out / 'audit.html'}")
+    if counts["refused"]:
+        raise typer.Exit(1)
+
+
+def restore(
+    data: Annotated[Path, typer.Argument(help="Folder with converted cases.")],
+    case: Annotated[str, typer.Argument(help="Name of the case.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the NIfTI files.")],
+    modalities: Annotated[
+        str, typer.Option("-m", "--modalities", help="Only these, joined by '+'; by default all and the segmentation.")
+    ] = "",
+) -> None:
+    """Write a converted case back as NIfTI: the source's voxels, to within the storage precision, in its space."""
+    from preprocess.modalities import subset
+    from preprocess.restore import write_restored
+
+    for path in write_restored(data, case, out, subset(modalities) if modalities else ()):
+        typer.echo(path)
 
 
 def _part(text: str) -> tuple[int, int]:

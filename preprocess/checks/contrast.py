@@ -18,6 +18,7 @@ _BRIGHTER = (("t1ce", "t1", "ET"), ("flair", "t1", "ED"), ("flair", "t1ce", "ED"
 """Of two images, the one that is brighter in a part of the tumour, and the one that is darker."""
 _MARGIN = 0.1
 _FLIP_MARGIN = 0.15
+_FEWEST_PAIRS = 2  # one alone may be chance, and does not say which of the two it is
 _LABEL_GAP = 0.5  # standard deviations
 
 Scores = Mapping[str, NDArray[np.float64]]
@@ -51,9 +52,9 @@ def flipped(case: Loaded) -> Iterator[str]:
     if both.sum() < _FEWEST:
         return
     odd = _against_expectation({m: _scores((a - a[:, :, ::-1])[both]) for m, a in images.items()}, _FLIP_MARGIN)
-    suspects = [m for m in images if odd and all(m in pair for pair in odd)]
-    if suspects:
-        yield f"left and right of {' or '.join(suspects)} look exchanged against the other images"
+    suspects = [m for m in images if len(odd) >= _FEWEST_PAIRS and all(m in pair for pair in odd)]
+    for suspect in suspects:
+        yield f"left and right of {suspect} look exchanged against the other images"
         return
     for name in ("flair", "t2"):
         if name in images and _label_fits_mirrored(case.sample, name):

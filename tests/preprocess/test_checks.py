@@ -61,7 +61,7 @@ def test_exchanged_t1_and_t1ce(cases: list[Loaded]) -> None:
 @pytest.mark.parametrize("name", ["t1", "t2"])
 def test_an_image_with_its_sides_exchanged(cases: list[Loaded], name: str) -> None:
     messages = [str(f) for case in cases for f in examine(changed(case, name, lambda a: a[::-1]))]
-    assert sum("look exchanged against the other images" in text and name in text for text in messages) >= 3
+    assert sum("look exchanged against the other images" in text and name in text for text in messages) >= 2
 
 
 def test_a_segmentation_with_its_sides_exchanged(cases: list[Loaded]) -> None:

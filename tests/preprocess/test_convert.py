@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from preprocess import convert as module
-from preprocess import nifti, store
+from preprocess import nifti, pool, store
 from preprocess.convert import convert, read_refusals, select_part
 from preprocess.dataset import data_hash, read_metas, write_tables
 from preprocess.errors import InputError
@@ -204,7 +204,7 @@ def test_no_case_and_no_folder(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_convert_case", _die_on_the_second)
-    monkeypatch.setattr(module, "_START_METHOD", "fork")
+    monkeypatch.setattr(pool, "_START_METHOD", "fork")
     found = statuses(three, tmp_path / "dest", workers=2)
     assert found == {NAMES[0]: "converted", NAMES[1]: "refused", NAMES[2]: "converted"}
 
@@ -212,10 +212,10 @@ def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeyp
 _plain = module._convert_case
 
 
-def _die_on_the_second(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> module.Outcome:
-    if files.case == NAMES[1]:
+def _die_on_the_second(job: tuple[CaseFiles, Path, tuple[str, ...]]) -> module.Outcome:
+    if job[0].case == NAMES[1]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return _plain(files, dest, allow)
+    return _plain(job)
 
 
 def test_a_killed_conversion_leaves_nothing_that_looks_done(cohort: Path, tmp_path: Path) -> None:

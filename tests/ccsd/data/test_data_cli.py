@@ -83,7 +83,25 @@ def test_no_usable_case_is_an_error(source: Path, tmp_path: Path) -> None:
     assert "none of 4 cases can be used" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["phantom", "convert", "split"])
+def test_audit_and_restore(source: Path, tmp_path: Path) -> None:
+    result = ccsd("audit", source, "--out", tmp_path / "audit")
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (0, "audit: 4/4 done")
+    assert result.stdout.startswith("0 refused, ")
+    assert {path.name for path in (tmp_path / "audit").iterdir()} == {"audit.tsv", "audit.html"}
+    case = "BraTS20_Training_001"
+    (source / case / f"{case}_t2.nii.gz").write_bytes(b"")
+    assert ccsd("audit", source, "--out", tmp_path / "audit").returncode == 1
+    assert ccsd("convert", source, tmp_path / "dest").returncode == 1
+    result = ccsd("restore", tmp_path / "dest", "BraTS20_Training_002", tmp_path / "out", "-m", "T1c+flair")
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "BraTS20_Training_002_flair.nii.gz",
+        "BraTS20_Training_002_t1ce.nii.gz",
+    ]
+    assert ccsd("restore", tmp_path / "dest", case, tmp_path / "out").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["phantom", "convert", "split", "audit", "restore"])
 def test_help(command: str) -> None:
     result = ccsd(command, "--help")
     assert result.returncode == 0

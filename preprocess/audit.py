@@ -1,0 +1,206 @@
+"""Looking at a data set before it is converted: a table and a page with a thumbnail of each case."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.checks import Finding, examine
+from preprocess.errors import InputError
+from preprocess.files import write_text
+from preprocess.geometry import to_canonical
+from preprocess.layouts import CaseFiles, discover
+from preprocess.load import Loaded, load
+from preprocess.modalities import MODALITIES
+from preprocess.pool import run_parallel
+from preprocess.progress import track
+
+TABLE, PAGE = "audit.tsv", "audit.html"
+_COLUMNS = ("case", "verdict", "layout", "modalities", "label", "check", "finding")
+_SIDE = 110
+_TINT = {1: (60, 110, 255), 2: (60, 200, 90), 3: (255, 210, 40)}
+
+
+@dataclass(frozen=True)
+class CaseAudit:
+    """What was found in one case.
+
+    Attributes
+    ----------
+    digests
+        SHA-256 by file name, to find the same file in two cases.
+    thumbnail
+        JPEG of one slice through all modalities, empty when the case cannot be read.
+    """
+
+    case: str
+    layout: str
+    modalities: tuple[str, ...]
+    has_label: bool
+    findings: tuple[Finding, ...]
+    digests: dict[str, str]
+    thumbnail: bytes = b""
+
+    @property
+    def verdict(self) -> str:
+        """`refused`, `odd` or `fine`."""
+        if any(finding.refuses for finding in self.findings):
+            return "refused"
+        return "odd" if self.findings else "fine"
+
+
+def audit(src: Path, *, workers: int = 1) -> list[CaseAudit]:
+    """Examine every case below `src`, in parallel over cases.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or holds no case.
+    """
+    cases = discover(src)
+    if not cases:
+        raise InputError(f"{src}: no case found; docs/data.md shows every layout")
+    lost = partial(_unreadable, text="the process died while reading it; is there enough memory?")
+    found = list(track(run_parallel(_audit_case, cases, workers, lost), len(cases), "audit"))
+    return _with_shared_files(sorted(found, key=lambda item: item.case))
+
+
+def write_audit(audits: Sequence[CaseAudit], out: Path) -> None:
+    """Write `audit.tsv` (a line per finding, or one for a case without) and `audit.html` below `out`."""
+    lines = ["\t".join(_COLUMNS)]
+    for item in audits:
+        label = "yes" if item.has_label else "no"
+        start = (item.case, item.verdict, item.layout, "+".join(item.modalities), label)
+        pairs = [(f.check, " ".join(f.message.split())) for f in item.findings] or [("", "")]
+        lines += ["\t".join([*start, *pair]) for pair in pairs]
+    write_text(out / TABLE, "\n".join(lines) + "\n")
+    write_text(out / PAGE, _page(audits))
+
+
+def _audit_case(files: CaseFiles) -> CaseAudit:
+    try:
+        case = load(files)
+        findings = tuple(examine(case))
+    except InputError as error:
+        return _unreadable(files, str(error))
+    volumes = {**{files.images[m].name: v for m, v in case.images.items()}}
+    digests = {name: volume.sha256 for name, volume in volumes.items()}
+    whole = not any(finding.check in ("shape", "direction") for finding in findings)
+    thumbnail = _thumbnail(case) if whole else b""
+    return CaseAudit(
+        files.case, files.layout, tuple(files.images), files.label is not None, findings, digests, thumbnail
+    )
+
+
+def _unreadable(files: CaseFiles, text: str) -> CaseAudit:
+    finding = Finding("unreadable", text, refuses=True)
+    return CaseAudit(files.case, files.layout, tuple(files.images), files.label is not None, (finding,), {})
+
+
+def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
+    """Add a finding to cases that hold the very file of another case."""
+    owners: dict[str, list[str]] = {}
+    for item in audits:
+        for digest in set(item.digests.values()):
+            owners.setdefault(digest, []).append(item.case)
+    result = []
+    for item in audits:
+        extra = [
+            Finding("shared-file", f"{name} is the same file as one of {', '.join(others)}", refuses=False)
+            for name, digest in item.digests.items()
+            if (others := [case for case in owners[digest] if case != item.case])
+        ]
+        result.append(CaseAudit(**{**item.__dict__, "findings": (*item.findings, *extra)}) if extra else item)
+    return result
+
+
+def _thumbnail(case: Loaded) -> bytes:
+    """Return a JPEG: the modalities in a row, in the plane with most of the tumour, its classes tinted."""
+    from matplotlib.image import imsave
+
+    affine = case.reference.affine
+    label = None if case.label is None else to_canonical(case.label.array, affine)
+    planes = to_canonical(case.reference.array, affine).shape[0]
+    plane = planes // 2 if label is None or not label.any() else int((label != 0).sum(axis=(1, 2)).argmax())
+    tiles = []
+    for name in MODALITIES:
+        image = np.zeros((_SIDE, _SIDE), np.uint8)
+        if name in case.images:
+            image = _tile(to_canonical(case.images[name].array, affine)[plane])
+        tiles.append(np.repeat(image[..., None], 3, axis=2))
+    if label is not None:
+        tiles.append(_tinted(tiles[0].copy(), _resized(label[plane]), case.convention.values))
+    buffer = BytesIO()
+    imsave(buffer, np.concatenate(tiles, axis=1), format="jpg", pil_kwargs={"quality": 75})
+    return buffer.getvalue()
+
+
+def _tile(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
+    values = np.nan_to_num(_resized(plane).astype(np.float64))
+    inside = values[values != 0]
+    if inside.size == 0:
+        return np.zeros((_SIDE, _SIDE), np.uint8)
+    low, high = np.quantile(inside, [0.01, 0.995])
+    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+    return np.where(values != 0, 30 + 225 * scaled, 0).astype(np.uint8)
+
+
+def _tinted(tile: NDArray[np.uint8], label: NDArray[np.generic], classes: Mapping[int, int]) -> NDArray[np.uint8]:
+    for value, number in classes.items():
+        where = label == value
+        tile[where] = tile[where] // 2 + np.array(_TINT[number], np.uint8) // 2
+    return tile
+
+
+def _resized(plane: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the plane on a square of a fixed size by its nearest voxels, front at the top."""
+    rows, columns = (np.arange(_SIDE) * n // _SIDE for n in plane.shape)
+    return plane[::-1][np.ix_(rows, columns)]
+
+
+def _page(audits: Sequence[CaseAudit]) -> str:
+    order = {"refused": 0, "odd": 1, "fine": 2}
+    counts = {verdict: sum(item.verdict == verdict for item in audits) for verdict in order}
+    rows = [
+        {"item": item, "image": base64.b64encode(item.thumbnail).decode()}
+        for item in sorted(audits, key=lambda item: (order[item.verdict], item.case))
+    ]
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_TEMPLATE).render(rows=rows, counts=counts, total=len(audits))
+
+
+def summary(audits: Iterable[CaseAudit]) -> dict[str, int]:
+    """Return the number of cases by verdict."""
+    counts = {"refused": 0, "odd": 0, "fine": 0}
+    for item in audits:
+        counts[item.verdict] += 1
+    return counts
+
+
+_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Audit of {{ total }} cases</title>
+<style>
+body { font: 14px/1.4 system-ui, sans-serif; margin: 2em; color: #222 }
+table { border-collapse: collapse } td, th { border-bottom: 1px solid #ddd; padding: .4em .7em; text-align: left;
+vertical-align: top } .refused { color: #b00020 } .odd { color: #9a6700 } .fine { color: #1a7f37 } code { color: #666 }
+</style></head><body>
+<h1>Audit of {{ total }} cases</h1>
+<p>{{ counts.refused }} refused, {{ counts.odd }} odd, {{ counts.fine }} fine. From left to right: FLAIR, T1, T1ce, T2,
+and FLAIR with the segmentation (blue NCR, green ED, yellow ET); the subject's left is on the left.</p>
+<table><tr><th>Case</th><th>Slice</th><th>Findings</th></tr>
+{% for row in rows %}
+<tr><td>{{ row.item.case }}<br><b class="{{ row.item.verdict }}">{{ row.item.verdict }}</b><br>
+{{ row.item.modalities | join(", ") }}</td>
+<td>{% if row.image %}
+<img alt="slice of {{ row.item.case }}" src="data:image/jpeg;base64,{{ row.image }}">{% endif %}</td>
+<td>{% for finding in row.item.findings %}<div>{{ finding.message }} <code>{{ finding.check }}</code></div>{% endfor %}
+</td></tr>
+{% endfor %}
+</table></body></html>
+"""

@@ -1,0 +1,70 @@
+"""From the store back to the source's voxels: same axes, same shape, same place, to within the storage precision."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess import nifti
+from preprocess.errors import InputError
+from preprocess.files import complete_or_absent
+from preprocess.geometry import to_source
+from preprocess.labels import to_convention
+from preprocess.normalise import restore
+from preprocess.store import CaseStore, open_case
+
+
+def restore_image(store: CaseStore, modality: str) -> NDArray[Any]:
+    """Return a modality's voxels in the source's axes, shape and type.
+
+    The error is at most 2^-11 |value - mean| before rounding to whole numbers, where the source has these.
+
+    Raises
+    ------
+    InputError
+        If the case lacks the modality, or its store is damaged.
+    """
+    values = restore(store.read((modality,))[0], store.meta.scales[modality])
+    dtype = np.dtype(store.meta.dtypes[modality])
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return to_source(values.astype(dtype), store.meta.geometry)
+
+
+def restore_label(store: CaseStore) -> NDArray[np.uint8]:
+    """Return the segmentation in the source's axes, shape and label convention.
+
+    Raises
+    ------
+    InputError
+        If there is none, or its store is damaged.
+    """
+    return to_source(to_convention(store.read_label(), store.meta.label_convention), store.meta.geometry)
+
+
+def write_restored(dest: Path, case: str, out: Path, modalities: Sequence[str] = ()) -> list[Path]:
+    """Write modalities (by default all) and the segmentation of a case as NIfTI files; return their paths.
+
+    Raises
+    ------
+    InputError
+        If the case, or a modality that is named, is not there.
+    """
+    store = open_case(dest, case)
+    names = tuple(modalities) or store.modalities
+    absent = [m for m in names if m not in store.modalities]
+    if absent:
+        raise InputError(f"{case}: no {', '.join(absent)}; it has {', '.join(store.modalities)}")
+    volumes: dict[str, NDArray[Any]] = {m: restore_image(store, m) for m in names}
+    if store.has_label and not modalities:
+        volumes["seg"] = restore_label(store)
+    paths = []
+    for name, volume in volumes.items():
+        path = out / f"{case}_{name}.nii.gz"
+        with complete_or_absent(path) as temporary:
+            nifti.write(temporary, volume, store.meta.geometry.matrix, compressed=True)
+        paths.append(path)
+    return paths

@@ -1,0 +1,91 @@
+"""The audit says what is wrong before anything is converted, in a table and on a page."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from preprocess import nifti
+from preprocess.audit import CaseAudit, audit, summary, write_audit
+from preprocess.convert import convert
+from preprocess.errors import InputError
+
+FIRST, SECOND, THIRD = (f"BraTS20_Training_{n:03d}" for n in (1, 2, 3))
+
+
+@pytest.fixture
+def odd(cohort: Path, tmp_path: Path) -> Path:
+    """A copy of the cohort with a truncated file, a copied modality, and a file of another case."""
+    src = tmp_path / "odd"
+    shutil.copytree(cohort, src)
+    path = src / FIRST / f"{FIRST}_t1.nii.gz"
+    path.write_bytes(path.read_bytes()[:-50])
+    shutil.copy(src / SECOND / f"{SECOND}_t1.nii.gz", src / SECOND / f"{SECOND}_t1ce.nii.gz")
+    shutil.copy(src / SECOND / f"{SECOND}_t2.nii.gz", src / THIRD / f"{THIRD}_t2.nii.gz")
+    return src
+
+
+def by_case(audits: list[CaseAudit]) -> dict[str, CaseAudit]:
+    return {item.case: item for item in audits}
+
+
+def test_findings_by_case(odd: Path) -> None:
+    found = by_case(audit(odd))
+    assert len(found) == 6
+    assert [f.check for f in found[FIRST].findings] == ["unreadable"]
+    assert {"duplicate", "shared-file"} <= {f.check for f in found[SECOND].findings}
+    assert f"same file as one of {SECOND}" in str(
+        [f.message for f in found[THIRD].findings if f.check == "shared-file"]
+    )
+    assert (found[FIRST].verdict, found[SECOND].verdict, found[THIRD].verdict) == ("refused", "refused", "odd")
+    assert summary(found.values())["refused"] == 2
+
+
+def test_workers_find_the_same(odd: Path) -> None:
+    assert audit(odd) == audit(odd, workers=2)
+
+
+def test_conversion_refuses_what_the_audit_refuses(odd: Path, tmp_path: Path) -> None:
+    refused = {item.case for item in audit(odd) if item.verdict == "refused"}
+    assert {outcome.case for outcome in convert(odd, tmp_path / "dest").named("refused")} == refused
+
+
+def test_table_and_page(odd: Path, tmp_path: Path) -> None:
+    audits = audit(odd)
+    write_audit(audits, tmp_path / "out")
+    header, *rows = [line.split("\t") for line in (tmp_path / "out/audit.tsv").read_text().splitlines()]
+    assert header[0] == "case"
+    assert {len(row) for row in rows} == {len(header)}
+    assert {row[0] for row in rows} == {item.case for item in audits}
+    page = (tmp_path / "out/audit.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 5, "a thumbnail of every case that can be read"
+    assert "http" not in page.replace("http-equiv", ""), "nothing is fetched"
+    assert page.index(FIRST) < page.index("BraTS-GLI-00000-000"), "the refused come first"
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    write_audit([CaseAudit("<b>", "generic", ("t1",), has_label=False, findings=(), digests={})], tmp_path)
+    assert "<b><" not in (tmp_path / "audit.html").read_text()
+    assert "&lt;b&gt;" in (tmp_path / "audit.html").read_text()
+
+
+def test_a_case_without_label_or_with_one_modality_has_a_thumbnail(cohort: Path, tmp_path: Path) -> None:
+    shutil.copy(cohort / FIRST / f"{FIRST}_t1ce.nii.gz", tmp_path)
+    (item,) = audit(tmp_path)
+    assert item.thumbnail[:2] == b"\xff\xd8"
+    assert item.verdict == "fine"
+
+
+def test_images_of_different_shape_have_none(cohort: Path, tmp_path: Path) -> None:
+    shutil.copytree(cohort / FIRST, tmp_path / FIRST)
+    path = tmp_path / FIRST / f"{FIRST}_t2.nii.gz"
+    volume = nifti.read(path)
+    nifti.write(path, volume.array[1:], volume.affine)
+    (item,) = audit(tmp_path)
+    assert item.verdict == "refused"
+    assert item.thumbnail == b""
+
+
+def test_no_case(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no case found"):
+        audit(tmp_path)
