@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(report)
     app.command()(predict)
+    app.command()(export)
 
 
 def evaluate(
@@ -110,6 +111,19 @@ def predict(
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)
         raise UsageError(f"{len(failed)} cases were not segmented:\n{listed}" if len(failed) > 1 else failed[0].error)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished training run.")],
+    out: Annotated[Path, typer.Argument(help="File to write, ending in .pt2.")],
+    subset: Annotated[str, typer.Option("--modalities", "-m", help="The combination, e.g. flair+t1ce.")],
+) -> None:
+    """Write one combination of a model as a program for PyTorch (torch.export) that needs nothing of this package."""
+    from ccsd.prediction.export import export
+
+    written = export(model, out, subset)
+    typer.echo(f"largest difference from the model on a random window: {written.difference:g}", err=True)
+    typer.echo(written.path)
 
 
 def _tell(outcome: "Outcome") -> bool:

@@ -75,15 +75,16 @@ def predict_probabilities(
     device = image.device
     masks = subset_masks(subsets, device)
     channels = len(subsets) * len(REGIONS)
-    used = masks.any(0)
 
     def probabilities(window: Tensor) -> Tensor:
-        if not window[:, used].any():  # nothing of the brain, as the images given show it: no tumour, and no work
+        present = window.flatten(2).any(-1)
+        seen = (masks & present[:, None]).any(-1)  # per combination, so that each answers as it would alone
+        if not seen.any():  # nothing of the brain, as the images given show it: no tumour, and no work
             return window.new_zeros(len(window), channels, *window.shape[2:])
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast and device.type == "cuda"):
             logits = net.segment(window, masks, decode_batch=decode_batch)
-        # K x B x 3 x ... -> B x 3K x ...
-        return torch.sigmoid(logits.float()).transpose(0, 1).flatten(1, 2)
+        found = torch.sigmoid(logits.float()).transpose(0, 1) * seen[..., None, None, None, None]
+        return found.flatten(1, 2)  # B x K x 3 x ... -> B x 3K x ...
 
     stitched = sliding_window_inference(
         image[None],

@@ -84,3 +84,16 @@ def test_windows_without_brain_cost_nothing_and_hold_no_tumour():
     assert len(net.windows) == 1
     assert probabilities[..., :16].sum() == 0
     assert (probabilities[0, 0, :, :, 20:30] > 0.9).all()
+
+
+def test_a_window_that_some_images_do_not_show_changes_nothing_for_a_combination():
+    image = torch.zeros(4, 16, 16, 32)
+    image[0] = 1
+    image[3, :, :, :16] = 1
+    subsets = [subset("flair"), subset("t2")]
+    together = predict_probabilities(PointwiseNet(), image, subsets, patch=(16, 16, 16), overlap=0)
+
+    for found, one in zip(together, subsets, strict=True):
+        alone = predict_probabilities(PointwiseNet(), image, [one], patch=(16, 16, 16), overlap=0)[0]
+        assert torch.equal(found, alone)
+    assert together[1, ..., 16:].max() == 0

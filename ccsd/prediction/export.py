@@ -1,0 +1,93 @@
+"""`ccsd export RUN FILE -m SUBSET`: one combination of a trained model as a file that needs PyTorch only."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ccsd import __version__
+from ccsd.errors import UsageError
+from ccsd.model import SharedSpecificNet, load_run
+from preprocess.files import complete_or_absent
+from preprocess.modalities import MODALITIES, REGIONS, Subset, subset, subset_name
+
+SUFFIX = ".pt2"
+ABOUT = "ccsd.json"
+"""Name of the description inside the file."""
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and by how much its probabilities differ from the model's on a random window."""
+
+    path: Path
+    difference: float
+
+
+class OneSubset(nn.Module):
+    """The network for one combination: the given modalities in, probabilities of WT, TC and ET out."""
+
+    def __init__(self, net: SharedSpecificNet, used: Subset) -> None:
+        super().__init__()
+        self.net = net
+        self.encoded = tuple(MODALITIES.index(name) for name in used)
+        self.register_buffer("mask", torch.tensor([[[name in used for name in MODALITIES]]]))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map 1 x m x D x H x W, the modalities of the combination in order, to 1 x 3 x D x H x W."""
+        batch, _, depth, height, width = image.shape
+        full = image.new_zeros(batch, len(MODALITIES), depth, height, width)
+        full[:, list(self.encoded)] = image
+        features = self.net.encode(full, encoded=self.encoded)
+        assert isinstance(self.mask, Tensor)
+        return torch.sigmoid(self.net.decode(features, self.mask, 1)[0])
+
+
+@torch.no_grad()
+def export(model: Path, out: Path, names: str) -> Exported:
+    """Write a model for one combination and one window with `torch.export`, and read it back to check it.
+
+    Parameters
+    ----------
+    model
+        Folder of a finished training run.
+    out
+        The file; its name ends in `.pt2`.
+    names
+        The combination.
+
+    Raises
+    ------
+    UsageError
+        If the model cannot be used or the file has another ending.
+    """
+    if out.suffix != SUFFIX:
+        raise UsageError(f"{out}: an exported program's name ends in {SUFFIX}")
+    run = load_run(model)
+    used = subset(names)
+    window = run.config.train.patch
+    wrapped = OneSubset(run.net, used).eval()
+    example = torch.randn(1, len(used), *window, generator=torch.Generator().manual_seed(0))
+    expected = wrapped(example)  # makes the part of the encoder that is used
+    program = torch.export.export(wrapped.requires_grad_(requires_grad=False), (example,))
+    sides = " x ".join(str(side) for side in window)
+    about = {
+        "made_by": f"ccsd {__version__}",
+        "model_hash": run.model_hash,
+        "input": f"float32, 1 x {len(used)} x {sides}: {subset_name(used)}, each z-scored on its own brain and 0 "
+        "outside it; axes down to up, back to front, left to right, 1 mm",
+        "output": f"float32, 1 x 3 x {sides}: probabilities of {', '.join(REGIONS)}",
+    }
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(about, indent=2)})
+    buffer.seek(0)
+    difference = float((torch.export.load(buffer).module()(example) - expected).abs().max())
+    if difference > TOLERANCE:
+        raise UsageError(f"{out}: the exported program differs from the model by {difference:g}; nothing was written")
+    with complete_or_absent(out) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    return Exported(out, difference)
