@@ -83,7 +83,7 @@ def row(key: tuple[int, str], found: dict[str, list[Answer]]) -> tuple[str, ...]
         f"{ratio(found, 'nnunet', 'ours', 'cpu'):.1f}",
         f"{ratio(found, 'npy', 'ours', 'wall'):.1f}",
         f"{ratio(found, 'npy', 'ours', 'cpu'):.1f}",
-        f"{ratio(found, 'copy', 'ours', 'cpu') / 4:.0%}",
+        f"{ratio(found, 'copy', 'ours', 'cpu') / 2:.0%}",
     )
 
 

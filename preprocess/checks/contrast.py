@@ -53,8 +53,8 @@ def flipped(case: Loaded) -> Iterator[str]:
         return
     odd = _against_expectation({m: _scores((a - a[:, :, ::-1])[both]) for m, a in images.items()}, _FLIP_MARGIN)
     suspects = [m for m in images if len(odd) >= _FEWEST_PAIRS and all(m in pair for pair in odd)]
-    for suspect in suspects:
-        yield f"left and right of {suspect} look exchanged against the other images"
+    if suspects:
+        yield f"left and right of {suspects[0]} look exchanged against the other images"
         return
     for name in ("flair", "t2"):
         if name in images and _label_fits_mirrored(case.sample, name):
