@@ -22,6 +22,10 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting to change, e.g. train.steps=100.")
     ] = None,
+    stop_after: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="MINUTES", help="Save and stop (exit code 75) before this much time has passed."),
+    ] = None,
     job: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,13 +48,13 @@ def train(
 
     current = science_digest(settings, read_split(data).hash)
     if job:
-        _submit(job, config, data, run, experiment, overrides or [], current)
+        _submit(job, config, data, run, experiment, overrides or [], current, stop_after)
         return
     if science not in (None, current):
         raise UsageError(f"{config} or {data} changed after this job was submitted; submit it again")
     from ccsd.training.loop import train as run_training
 
-    sys.exit(run_training(settings, data, run, experiment))
+    sys.exit(run_training(settings, data, run, experiment, stop_after))
 
 
 def _submit(
@@ -61,6 +65,7 @@ def _submit(
     experiment: str | None,
     overrides: list[str],
     science: str,
+    stop_after: float | None,
 ) -> None:
     """Start this very command, without `--job`, on the processes that the job describes.
 
@@ -76,6 +81,8 @@ def _submit(
         command += ["--experiment", experiment]
     for override in overrides:
         command += ["--set", override]
+    if stop_after is not None:
+        command += ["--stop-after", str(stop_after)]
     command += ["--science", science]
     settings = JobSettings.from_options(job)
     run_job(command, run / "job", settings, name=run.name, results=[run / WEIGHTS, run / RECORD])

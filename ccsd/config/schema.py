@@ -113,7 +113,15 @@ class Train(Section):
     warmup: Fraction = Field(0.02, description="share of the steps over which the learning rate rises linearly")
     clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: autocast with fp32 weights and losses")
-    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO: what is sharded over processes")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        1,
+        description="what DeepSpeed shards over processes: 0 nothing, 1 optimizer state, 2 also gradients, "
+        "3 also weights",
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none",
+        description="what a GPU leaves in the host's memory: optimizer state (zero_stage 1 to 3), or weights too (3)",
+    )
     decode_batch: PositiveInt = Field(8, description="subsets decoded together; fewer need less memory")
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
     validate_every: PositiveInt = Field(5000, description="steps between validations")
@@ -124,6 +132,19 @@ class Train(Section):
     keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")
     workers: int = Field(2, ge=0, description="processes per rank that read patches")
     seed: int = Field(0, ge=0, description="seed of the weights, the patches and the subsets")
+    sinks: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        ("tensorboard",), description="where curves and pictures are shown besides metrics.jsonl"
+    )
+
+    @model_validator(mode="after")
+    def _offloads_what_is_sharded(self) -> Self:
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(
+                f"train.offload {self.offload} needs train.zero_stage {'3' if needed == 3 else '1, 2 or 3'}, "  # noqa: PLR2004
+                f"not {self.zero_stage}"
+            )
+        return self
 
 
 class Evaluation(Section):

@@ -1,32 +1,38 @@
 """Checkpoints that are complete or absent, and the way back from them.
 
-    checkpoints/step-00000100/   DeepSpeed's files: weights, optimizer state, one part per process
-    checkpoints/latest.json      which of them to resume from, and what it was made with
+    checkpoints/step-00000100/   weights and optimizer state, one part per process (ccsd.training.parts)
+        mark.json                what it was made with
+    checkpoints/.step-00000100   the same while it is being written
 
-All processes save together into a new folder; only when every file is on the disk does the first process move the
-pointer, by a rename, and remove folders that are no longer needed. What is killed before that leaves the old pointer.
+All processes write into the hidden folder. Only when every file is on the disk does the first process give it its
+name, by one rename, and then remove folders that are no longer needed. What is killed before that leaves the earlier
+checkpoints as they were. The one to resume from is simply the one of the highest step.
 """
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ccsd.config.schema import Config
-from ccsd.errors import UsageError
+from ccsd.errors import TrainingError, UsageError
+from ccsd.training.parts import write_part
 from ccsd.training.process import Process
-from preprocess.files import remove, sync, write_text
+from preprocess.files import remove
 
 FOLDER = "checkpoints"
-POINTER = "latest.json"
-NOT_SCIENCE = {"workers", "checkpoint_every", "keep_last", "decode_batch"}
+MARK = "mark.json"
+NOT_SCIENCE = {"workers", "checkpoint_every", "keep_last", "decode_batch", "zero_stage", "offload", "sinks"}
 """Settings of `train` that do not change what is learnt: a run may be resumed with other values."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What `latest.json` says of a checkpoint."""
+    """What a checkpoint says of itself."""
 
     step: int
     world: int
@@ -39,6 +45,16 @@ class Mark:
         """Name of the checkpoint's folder."""
         return f"step-{self.step:08d}"
 
+    def words(self, process: Process, zero_stage: int) -> str:
+        """Return what to tell the user on resuming."""
+        text = f"resuming from step {self.step}"
+        if (self.world, self.zero_stage) == (process.world, zero_stage):
+            return text
+        return (
+            f"{text}; saved by {_processes(self.world)} with ZeRO stage {self.zero_stage}, "
+            f"shared out anew over {_processes(process.world)} with stage {zero_stage}"
+        )
+
 
 def science_digest(config: Config, split_hash: str) -> str:
     """Return a digest of all that decides what a training learns; a checkpoint serves only the same digest."""
@@ -50,49 +66,40 @@ def science_digest(config: Config, split_hash: str) -> str:
 
 
 def save(engine: Any, run: Path, mark: Mark, process: Process, keep_last: int) -> None:
-    """Save together with all other processes, then move the pointer and drop old checkpoints."""
+    """Save together with all other processes, then drop old checkpoints; every process must call this.
+
+    Raises
+    ------
+    TrainingError
+        On every process, if one of them could not write; the earlier checkpoints are as they were.
+    """
     folder = run / FOLDER
+    hidden = folder / f".{mark.tag}"
+    _insist(process, _try(_begin, hidden, process), mark, folder)
+    _insist(process, _try(write_part, engine, hidden, process), mark, folder)
+    _insist(process, _try(_complete, hidden, mark, process), mark, folder)
     if process.is_first:
-        remove(folder / mark.tag)
-    process.wait_for_all()
-    engine.save_checkpoint(str(folder), tag=mark.tag, save_latest=False)
-    process.wait_for_all()
-    if process.is_first:
-        sync(folder / mark.tag)
-        write_text(folder / POINTER, json.dumps(asdict(mark)))
         _drop_old(folder, keep_last)
-    process.wait_for_all()
 
 
 def latest(run: Path) -> Mark | None:
-    """Return what the pointer says, None where there is no checkpoint.
+    """Return the checkpoint to resume from, None where there is none.
 
     Raises
     ------
     UsageError
-        If the pointer or the folder that it names is damaged.
+        If it cannot be read.
     """
-    path = run / FOLDER / POINTER
-    if not path.exists():
+    tags = sorted(path for path in (run / FOLDER).glob("step-*") if path.is_dir())
+    if not tags:
         return None
     try:
-        mark = Mark(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise UsageError(f"{path}: not a checkpoint pointer; remove {path.parent} to train from the start") from None
-    if not (path.parent / mark.tag).is_dir():
-        raise UsageError(f"{path} names {mark.tag}, which is missing; remove {path.parent} to train from the start")
-    return mark
-
-
-def restore(engine: Any, run: Path, mark: Mark, process: Process) -> None:
-    """Load weights and optimizer state of a checkpoint into the engine, together with all other processes."""
-    if (mark.world, mark.zero_stage) != (process.world, engine.zero_optimization_stage()):
+        return Mark(**json.loads((tags[-1] / MARK).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         raise UsageError(
-            f"{run / FOLDER}: the checkpoint was made by {mark.world} processes with ZeRO stage {mark.zero_stage}; "
-            f"this run has {process.world} and stage {engine.zero_optimization_stage()}. "
-            "Resume with the same, or remove the folder to train from the start"
-        )
-    engine.load_checkpoint(str(run / FOLDER), tag=mark.tag)
+            f"{tags[-1]}: not a checkpoint of this program ({MARK} is missing or damaged); remove this folder, and "
+            "the same command resumes from the checkpoint before it"
+        ) from None
 
 
 def set_aside(run: Path, mark: Mark) -> Path:
@@ -103,7 +110,65 @@ def set_aside(run: Path, mark: Mark) -> Path:
     return aside
 
 
+def _begin(hidden: Path, process: Process) -> None:
+    if process.is_first:
+        for left_over in hidden.parent.glob(".step-*"):
+            remove(left_over)
+        hidden.mkdir(parents=True)
+
+
+def _complete(hidden: Path, mark: Mark, process: Process) -> None:
+    if not process.is_first:
+        return
+    with (hidden / MARK).open("w", encoding="utf-8") as file:
+        json.dump(asdict(mark), file)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(hidden)
+    final = hidden.with_name(mark.tag)
+    remove(final)
+    hidden.rename(final)
+    _sync_folder(final.parent)
+
+
+def _try(work: Any, *arguments: Any) -> str | None:
+    """Do the work; return what went wrong with the disk, if anything did."""
+    try:
+        work(*arguments)
+    except (OSError, SafetensorError) as error:
+        return str(error)
+    return None
+
+
+def _insist(process: Process, problem: str | None, mark: Mark, folder: Path) -> None:
+    """Go on only if no process met a problem; every process must call this."""
+    problems = process.gather(problem)
+    found = [f"process {rank}: {text}" for rank, text in enumerate(problems) if text is not None]
+    if not found:
+        return
+    if process.is_first:
+        _try(remove, folder / f".{mark.tag}")
+    raise TrainingError(
+        f"{folder}: the checkpoint of step {mark.step} could not be saved ({found[0]}). Earlier checkpoints are as "
+        "they were; make room, and the same command carries on from the last one"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _drop_old(folder: Path, keep_last: int) -> None:
     tags = sorted(path for path in folder.glob("step-*") if path.is_dir())
     for path in tags[:-keep_last]:
-        remove(path)
+        # Renamed first: a removal that is interrupted must not leave half a checkpoint under a valid name.
+        path.rename(path.with_name(f".{path.name}"))
+        remove(path.with_name(f".{path.name}"))
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"

@@ -20,6 +20,11 @@ STAGE_3 = {
 }
 
 
+HOST = {"device": "cpu", "pin_memory": True}
+OFFLOADED = {"none": (), "optimizer": ("offload_optimizer",), "all": ("offload_optimizer", "offload_param")}
+"""DeepSpeed's names of what `train.offload` leaves in the host's memory."""
+
+
 def samples_per_process(settings: Train, world: int) -> int:
     """Return how many samples of the global batch each process takes.
 
@@ -50,6 +55,7 @@ def deepspeed_config(settings: Train, world: int) -> dict[str, Any]:
     }
     if settings.zero_stage == 3:  # noqa: PLR2004 - the stage that shards parameters
         zero |= STAGE_3
+    zero |= dict.fromkeys(OFFLOADED[settings.offload], HOST)
     return {
         "train_batch_size": settings.batch_size,
         "train_micro_batch_size_per_gpu": samples_per_process(settings, world),
@@ -62,7 +68,14 @@ def deepspeed_config(settings: Train, world: int) -> dict[str, Any]:
 
 
 def build_engine(module: nn.Module, settings: Train, world: int) -> Any:
-    """Wrap a module in DeepSpeed's engine with torch's AdamW, whose kernels need no compiler."""
+    """Wrap a module in DeepSpeed's engine with torch's AdamW, whose kernels need no compiler.
+
+    Raises
+    ------
+    UsageError
+        If the settings ask for what this machine cannot do.
+    """
+    insist_on_device(settings)
     import deepspeed
 
     # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
@@ -70,6 +83,15 @@ def build_engine(module: nn.Module, settings: Train, world: int) -> Any:
     optimizer = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(settings, world))
     return engine
+
+
+def insist_on_device(settings: Train) -> None:
+    """Refuse to offload where there is no device to offload from."""
+    if settings.offload != "none" and not torch.cuda.is_available():
+        raise UsageError(
+            f"train.offload={settings.offload} moves state from a GPU to the host's memory, and this process has no "
+            "GPU; use train.offload=none"
+        )
 
 
 def learning_rate(step: int, settings: Train) -> float:

@@ -16,13 +16,17 @@ from ccsd.distillation.schedule import draw_step
 from ccsd.errors import TrainingError
 from ccsd.model.net import SharedSpecificNet
 from ccsd.training import checkpoint
-from ccsd.training.engine import build_engine, learning_rate, samples_per_process, set_learning_rate
+from ccsd.training.disk import told_of_full_disk
+from ccsd.training.engine import learning_rate, samples_per_process, set_learning_rate
 from ccsd.training.memory import peak_memory_mb
 from ccsd.training.process import Process, joined
 from ccsd.training.record import Record
 from ccsd.training.result import BEST, describe, finished, keep_if_best, write_result
+from ccsd.training.resume import resumed_engine
+from ccsd.training.sinks import check_installed
 from ccsd.training.stop import StopRequest
 from ccsd.training.tally import Tally
+from ccsd.training.times import StepTimes
 from ccsd.training.validate import validate
 from preprocess.splits import Split, read_split
 
@@ -30,7 +34,7 @@ LOG_EVERY = 10
 """Steps between two records of the loss."""
 
 
-def train(config: Config, data: Path, run: Path, experiment: str | None = None) -> int:
+def train(config: Config, data: Path, run: Path, experiment: str | None = None, stop_after: float | None = None) -> int:
     """Train one model, or carry on where an earlier call stopped.
 
     Parameters
@@ -43,26 +47,29 @@ def train(config: Config, data: Path, run: Path, experiment: str | None = None) 
         Folder of the run; gets metrics.jsonl and checkpoints, and at the end model.safetensors and run.json.
     experiment
         Name to record.
+    stop_after
+        Minutes after the start of the process by which to have saved and stopped; None has no limit.
 
     Returns
     -------
     int
-        Exit code: 0 when finished, 75 when stopped by a signal with the state saved, 130 after Ctrl-C.
+        Exit code: 0 when finished, 75 when stopped by a signal or the time, with the state saved, 130 after Ctrl-C.
 
     Raises
     ------
     UsageError, InputError
         If the configuration, the data or an existing run folder cannot be used.
     TrainingError
-        If the loss is no longer finite.
+        If the loss is no longer finite, a checkpoint cannot be saved, or another process was lost.
     """
+    check_installed(config.train.sinks)
     split = read_split(data)
     science = checkpoint.science_digest(config, split.hash)
     if finished(run, science):
         print(f"{run}: already trained with this configuration")
         return 0
-    stop = StopRequest()
-    with joined() as process:
+    stop = StopRequest(stop_after)
+    with joined() as process, told_of_full_disk(run):
         return _Training(config, data, run, experiment, split, science, process, stop).go()
 
 
@@ -91,17 +98,17 @@ class _Training:
             decode_batch=config.train.decode_batch,
             bf16=config.train.precision == "bf16",
         )
-        self.engine = build_engine(objective, config.train, process.world)
-        self.tally = Tally(process.device)
-        self.step = 0
-        self.wall_s = 0.0
-        self.saved_at = -1
+        self.mark = self._mark()
+        self.engine = resumed_engine(objective, config.train, run, self.mark, process)
+        self.tally, self.times = Tally(process.device), StepTimes(config.train.batch_size)
+        self.saved_at = -1 if self.mark is None else self.mark.step
+        self.step, self.wall_s = (0, 0.0) if self.mark is None else (self.mark.step, self.mark.wall_s)
         self.started = time.monotonic()
 
     def go(self) -> int:
         """Train to the end or to a stop, then leave the result or a checkpoint."""
-        self._resume()
-        record = Record(self.run, self.step, self.config.train.steps) if self.process.is_first else None
+        settings = self.config.train
+        record = Record(self.run, self.step, settings.steps, settings.sinks) if self.process.is_first else None
         try:
             stopped = self._steps(record)
         finally:
@@ -114,20 +121,17 @@ class _Training:
         self._finish()
         return 0
 
-    def _resume(self) -> None:
+    def _mark(self) -> checkpoint.Mark | None:
+        """Return the checkpoint to resume from; those of other settings are moved out of the way."""
         mark = checkpoint.latest(self.run)
-        if mark is not None and mark.science != self.science:
-            self.process.wait_for_all()
-            if self.process.is_first:
-                aside = checkpoint.set_aside(self.run, mark)
-                print(f"the checkpoints here belong to other settings or data; moved to {aside}, training anew")
-            self.process.wait_for_all()
-            mark = None
-        if mark is None:
-            return
-        checkpoint.restore(self.engine, self.run, mark, self.process)
-        self.step, self.wall_s, self.saved_at = mark.step, mark.wall_s, mark.step
-        self.process.say(f"resuming from step {self.step}")
+        if mark is None or mark.science == self.science:
+            return mark
+        self.process.wait_for_all()
+        if self.process.is_first:
+            aside = checkpoint.set_aside(self.run, mark)
+            print(f"the checkpoints here belong to other settings or data; moved to {aside}, training anew")
+        self.process.wait_for_all()
+        return None
 
     def _steps(self, record: Record | None) -> bool:
         """Run the remaining steps; True when a stop was asked for."""
@@ -135,10 +139,11 @@ class _Training:
         batches = self._batches()
         try:
             while self.step < settings.steps:
-                self._log(record, self._step(batches))
+                self._step(batches)
+                self._log(record)
                 if self.step % settings.validate_every == 0 or self.step == settings.steps:
                     self._validate(record)
-                if self.process.any(self.stop.requested):
+                if self.process.any(self.stop.requested()):
                     return True
                 if self.step % settings.checkpoint_every == 0:
                     self._save()
@@ -161,8 +166,8 @@ class _Training:
             start=self.step,
         )
 
-    def _step(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """Run one optimizer step; returns its times in seconds."""
+    def _step(self, batches: Iterator[Batch]) -> None:
+        """Run one optimizer step."""
         settings = self.config.train
         began = time.perf_counter()
         batch = next(batches)
@@ -187,7 +192,7 @@ class _Training:
         self.engine.step()
         self.tally.add(outputs)
         self.step += 1
-        return {"data_s": waited - began, "step_s": time.perf_counter() - began}
+        self.times.add(waited - began, time.perf_counter() - began)
 
     def _insist_on_finite(self, loss: Tensor, batch: Batch) -> None:
         """Stop before the optimizer sees a loss that is not finite; every process must call this."""
@@ -202,11 +207,12 @@ class _Training:
                 "Try a lower train.learning_rate or train.precision=fp32"
             )
 
-    def _log(self, record: Record | None, times: dict[str, float]) -> None:
+    def _log(self, record: Record | None) -> None:
         settings = self.config.train
         if self.step % LOG_EVERY and self.step != settings.steps:
             return
         terms, removal = self.tally.take(self.process)
+        times = self.times.take()
         if record is None:
             return
         record.add(
@@ -215,7 +221,6 @@ class _Training:
             **terms,
             lr=learning_rate(self.step - 1, settings),
             **times,
-            samples_per_s=settings.batch_size / times["step_s"],
             memory_mb=peak_memory_mb(self.process.device),
         )
         if removal:
@@ -225,13 +230,15 @@ class _Training:
     def _validate(self, record: Record | None) -> None:
         if not self.split.val:
             return
-        scores = validate(self.engine, self.config, self.data, self.split.val, self.process)
+        found = validate(self.engine, self.config, self.data, self.split.val, self.process)
         folder = self.run / checkpoint.FOLDER
-        best = keep_if_best(self.engine, folder, scores["mean"], self.step, self.process)
+        best = keep_if_best(self.engine, folder, found.mean, self.step, self.process)
         if record is not None:
-            record.add("validation", self.step, **scores)
+            record.add("validation", self.step, dice=found.dice, mean=found.mean)
+            if found.picture is not None:
+                record.picture(self.step, found.picture)
             print(
-                f"validation at step {self.step}: mean Dice {scores['mean']:.3f}{' (best so far)' if best else ''}",
+                f"validation at step {self.step}: mean Dice {found.mean:.3f}{' (best so far)' if best else ''}",
                 flush=True,
             )
 

@@ -1,7 +1,6 @@
 """One process among the others: rank, device, threads, process group.
 
-The same program runs alone, under torchrun, srun or a job of `cluster`: rank and rendezvous come from the environment
-(RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT); without them it is one process of its own.
+The same program runs alone, under torchrun, srun or a job of `cluster` (ccsd.training.place).
 """
 
 import logging
@@ -10,13 +9,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
 from torch._C._distributed_c10d import HashStore
 
-from ccsd.errors import UsageError
+from ccsd.errors import TrainingError, UsageError
 from ccsd.training.memory import reuse_freed_memory
+from ccsd.training.place import Place, from_srun, place, slurm_hosts
+
+PATIENCE = "CCSD_PATIENCE_S"
+"""Environment variable: how many seconds a process waits for another in one exchange; 600 without it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,13 @@ class Process:
         """Tell whether the flag is set on any process; every process must call this."""
         return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
 
+    def gather(self, word: str | None) -> list[str | None]:
+        """Return every process's word, by rank; every process must call this."""
+        words = [word] * self.world
+        if self.world > 1:
+            distributed.all_gather_object(words, word)
+        return words
+
     def wait_for_all(self) -> None:
         """Return when every process has come here."""
         if self.world > 1:
@@ -55,40 +66,77 @@ class Process:
 
 @contextmanager
 def joined() -> Iterator[Process]:
-    """Join the process group that the environment describes, and leave it at the end."""
+    """Join the process group that the environment describes, and leave it at the end.
+
+    Raises
+    ------
+    UsageError
+        If the environment is contradictory.
+    TrainingError
+        If the others do not come, or one of them ends or is silent for longer than the patience.
+    """
     _quieten_deepspeed()
-    rank, world, local_rank = (_environment(name, default) for name, default in _VARIABLES.items())
-    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    else:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        reuse_freed_memory()
-        if "OMP_NUM_THREADS" not in os.environ:
-            local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    if world > 1:
-        distributed.init_process_group(backend)
-    else:
-        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    os.environ.update(from_srun(os.environ, slurm_hosts))
+    here = place(os.environ)
+    device = _device(here)
+    patience = _patience()
+    _meet(here, device, patience)
+    process = Process(here.rank, here.world, device)
     try:
-        yield Process(rank, world, device)
+        yield process
+    except RuntimeError as error:
+        if not _is_lost_peer(error):
+            raise
+        raise TrainingError(
+            f"process {here.rank} lost the others: one of them ended, or was silent for {patience:.0f} s. Its own "
+            "message, above or in its log, says why. The same command carries on from the last checkpoint"
+        ) from None
     finally:
         distributed.destroy_process_group()
 
 
-_VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+def _device(here: Place) -> torch.device:
+    if torch.cuda.is_available():
+        device = torch.device("cuda", here.local_rank)
+        torch.cuda.set_device(device)
+        return device
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    reuse_freed_memory()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here.local_world))
+    return torch.device("cpu")
 
 
-def _environment(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
+def _meet(here: Place, device: torch.device, patience: float) -> None:
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if here.world == 1:
+        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        return
+    # DeepSpeed makes groups of its own, which would wait for torch's default time.
+    distributed.constants.default_pg_timeout = distributed.distributed_c10d.default_pg_timeout = timedelta(
+        seconds=patience
+    )
     try:
-        return int(text)
-    except ValueError:
-        raise UsageError(
-            f"environment variable {name} is {text!r}; expected a whole number, or leave it unset"
+        distributed.init_process_group(backend, timeout=timedelta(seconds=patience))
+        distributed.barrier()
+    except RuntimeError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise TrainingError(
+            f"process {here.rank} of {here.world} could not meet the others at {where} within {patience:.0f} s "
+            f"({str(error).splitlines()[0]}). Start all of them at the same time, with a port that is free"
         ) from None
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE, "600")
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"environment variable {PATIENCE} is {text!r}; expected seconds, or leave it unset") from None
+
+
+def _is_lost_peer(error: RuntimeError) -> bool:
+    return isinstance(error, distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)
 
 
 def _quieten_deepspeed() -> None:

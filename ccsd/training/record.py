@@ -1,15 +1,19 @@
-"""What a training says of itself: metrics.jsonl is the truth, TensorBoard and the terminal show it."""
+"""What a training says of itself: metrics.jsonl is the truth, sinks and the terminal show it."""
 
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from ccsd.training.picture import Picture, write_picture
+from ccsd.training.sinks import Sinks
 from preprocess.files import write_text
 
+PICTURES = "overlays"
 FILE = "metrics.jsonl"
 HEARTBEAT_S = 15.0
 
@@ -17,22 +21,25 @@ HEARTBEAT_S = 15.0
 class Record:
     """Appends events to metrics.jsonl and shows them. Used by the first process only."""
 
-    def __init__(self, run: Path, start: int, total: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, run: Path, start: int, total: int, sinks: Sequence[str] = ()) -> None:
         run.mkdir(parents=True, exist_ok=True)
         _forget_after(run / FILE, start)
         self._file = (run / FILE).open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start)
+        self._sinks = Sinks(sinks, run, start)
+        self._pictures = run / PICTURES
         self._bar = tqdm(initial=start, total=total, desc="train", unit="step") if sys.stderr.isatty() else None
         self._total = total
         self._last_line = 0.0
 
     def add(self, event: str, step: int, **values: Any) -> None:
-        """Append one event; nested mappings of numbers become one TensorBoard curve each."""
+        """Append one event; nested mappings of numbers become one curve each."""
         self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
-        for name, value in _flatten(event, values):
-            self._board.add_scalar(name, value, step)
+        self._sinks.scalars(dict(_flatten(event, values)), step)
+
+    def picture(self, step: int, picture: Picture) -> None:
+        """Keep a picture as RUN/overlays/step-*.png and show it."""
+        write_picture(self._pictures / f"step-{step:08d}.png", picture)
+        self._sinks.picture("validation/overlay", picture, step)
 
     def progress(self, step: int, loss: float, step_s: float) -> None:
         """Move the bar on a terminal; in a log, print a line now and then."""
@@ -51,7 +58,7 @@ class Record:
     def close(self) -> None:
         """Flush and close everything."""
         self._file.close()
-        self._board.close()
+        self._sinks.close()
         if self._bar is not None:
             self._bar.close()
 

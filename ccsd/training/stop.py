@@ -1,29 +1,40 @@
-"""Stopping at the end of a step: signals only set a flag, the loop asks for it."""
+"""Stopping at the end of a step: signals and the time limit only raise a flag, the loop asks for it."""
 
 import signal
+import time
 from types import FrameType
+
+import psutil
 
 REQUEUE_CODE = 75
 """Exit code after a requested stop: the state is saved, start the same command again (EX_TEMPFAIL)."""
 
+RESERVE = 2.0
+"""How many of the longest steps so far (with validation and saving) are kept in reserve before the time limit."""
+
 
 class StopRequest:
-    """Remembers that SIGTERM, SIGUSR2 or SIGINT came; a second SIGINT interrupts at once."""
+    """Remembers that SIGTERM, SIGUSR2 or SIGINT came, and watches the time; a second SIGINT interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, minutes: float | None = None) -> None:
         self.signal: signal.Signals | None = None
+        self._asked = time.time()
+        self._longest = 0.0
+        self._end = None if minutes is None else psutil.Process().create_time() + 60 * minutes
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             signal.signal(number, self._remember)
-
-    @property
-    def requested(self) -> bool:
-        """Whether to stop after the current step."""
-        return self.signal is not None
 
     @property
     def exit_code(self) -> int:
         """130 after Ctrl-C, else the code that asks to be started again."""
         return 130 if self.signal == signal.SIGINT else REQUEUE_CODE
+
+    def requested(self, now: float | None = None) -> bool:
+        """Tell whether to stop now; to be asked once after every step, because it learns how long those take."""
+        now = time.time() if now is None else now
+        self._longest = max(self._longest, now - self._asked)
+        self._asked = now
+        return self.signal is not None or (self._end is not None and now + RESERVE * self._longest > self._end)
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         if self.signal == number == signal.SIGINT:

@@ -1,6 +1,7 @@
 """Validation during training: mean Dice of a few combinations of modalities over the validation cases."""
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +13,47 @@ from ccsd.distillation.losses import VOLUME, region_targets
 from ccsd.inference.window import predict_probabilities
 from ccsd.model.net import SharedSpecificNet
 from ccsd.training.engine import whole_weights
+from ccsd.training.picture import Picture, overlay
 from ccsd.training.process import Process
-from preprocess.modalities import MODALITIES, REGIONS, subset
-from preprocess.store import open_case
+from preprocess.modalities import MODALITIES, REGIONS, Subset, subset
+from preprocess.store import CaseStore, open_case
 
 THRESHOLD = 0.5
 
 
-def validate(engine: Any, config: Config, data: Path, cases: tuple[str, ...], process: Process) -> dict[str, Any]:
-    """Score the cases, shared out over the processes; every process must call this.
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found."""
 
-    Returns
-    -------
-    dict
-        `dice`: subset -> region -> mean Dice, and `mean`, the mean over all of them. Cases that lack a modality of a
-        subset do not count for it.
-    """
+    dice: dict[str, dict[str, float]]
+    """Subset -> region -> mean Dice. Cases that lack a modality of a subset do not count for it."""
+    mean: float
+    """Over all of them."""
+    picture: Picture | None
+    """Of the first case; None on every process but the first."""
+
+
+def validate(engine: Any, config: Config, data: Path, cases: tuple[str, ...], process: Process) -> Validation:
+    """Score the cases, shared out over the processes; every process must call this."""
     net = _inference_copy(engine, config, process)
     names = config.train.validate_subsets
     totals = torch.zeros(len(names), len(REGIONS) + 1, device=process.device)
+    picture = None
     for case in cases[process.rank :: process.world]:
-        totals += _score_case(net, config, data, case, process.device)
+        store = open_case(data, case)
+        possible = [i for i, name in enumerate(names) if set(subset(name)) <= set(store.modalities)]
+        if not possible:
+            continue
+        predicted = _predict(net, config, store, [subset(names[i]) for i in possible], process.device)
+        target = region_targets(torch.from_numpy(store.read_label())[None]).to(predicted.device) > 0
+        totals[possible, :-1] += _dice(predicted, target).to(process.device)
+        totals[possible, -1] += 1
+        if case == cases[0]:
+            picture = overlay(store, target[0].cpu().numpy(), predicted.cpu().numpy())
     process.sum(totals)
     mean = (totals[:, :-1] / totals[:, -1:].clamp(min=1)).cpu()
     dice = {name: dict(zip(REGIONS, row.tolist(), strict=True)) for name, row in zip(names, mean, strict=True)}
-    return {"dice": dice, "mean": mean.mean().item()}
+    return Validation(dice, mean.mean().item(), picture)
 
 
 def _inference_copy(engine: Any, config: Config, process: Process) -> SharedSpecificNet:
@@ -52,29 +69,22 @@ def _inference_copy(engine: Any, config: Config, process: Process) -> SharedSpec
     return net.to(process.device).eval()
 
 
-def _score_case(net: SharedSpecificNet, config: Config, data: Path, case: str, device: torch.device) -> Tensor:
-    """Return, for each validated combination, the Dice of each region and 1; zeros where it cannot be had."""
-    names = config.train.validate_subsets
-    store = open_case(data, case)
-    possible = [i for i, name in enumerate(names) if set(subset(name)) <= set(store.modalities)]
-    scores = torch.zeros(len(names), len(REGIONS) + 1, device=device)
-    if not possible:
-        return scores
+def _predict(
+    net: SharedSpecificNet, config: Config, store: CaseStore, subsets: list[Subset], device: torch.device
+) -> Tensor:
+    """Return K x R x D x H x W bool: the regions that the network sees from each of K combinations."""
     image = torch.zeros(len(MODALITIES), *store.shape)
     image[[MODALITIES.index(m) for m in store.modalities]] = torch.from_numpy(store.read(store.modalities))
     probabilities = predict_probabilities(
         net,
         image.to(device),
-        [subset(names[i]) for i in possible],
+        subsets,
         patch=config.train.patch,
         overlap=config.evaluation.overlap,
         decode_batch=config.train.decode_batch,
         autocast=config.train.precision == "bf16",
     )
-    target = region_targets(torch.from_numpy(store.read_label())[None]).to(probabilities.device)
-    scores[possible, :-1] = _dice(probabilities > THRESHOLD, target > 0).to(device)
-    scores[possible, -1] = 1
-    return scores
+    return probabilities > THRESHOLD
 
 
 def _dice(predicted: Tensor, target: Tensor) -> Tensor:

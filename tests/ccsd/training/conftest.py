@@ -1,10 +1,7 @@
-"""A small converted cohort, and trainings on several processes."""
+"""A small converted cohort, and trainings on it."""
 
-import os
-import socket
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,9 @@ from preprocess.convert import convert
 from preprocess.phantom import write_cohort
 from preprocess.splits import make_split
 
-DRIVER = Path(__file__).with_name("driver.py")
+sys.path.append(str(Path(__file__).with_name("helpers")))
+from launching import Launch, launch_trainings
+
 CONFIG = """\
 name: tiny
 phantom: {cases: 8, size: 32}
@@ -21,17 +20,17 @@ model: {width: 4, levels: 2}
 distillation: {every_n: 2}
 train:
   steps: 6
-  batch_size: 2
+  batch_size: 4
   patch: [16, 16, 16]
   precision: fp32
   learning_rate: 1.0e-3
+  clip: 0.5
   checkpoint_every: 4
   validate_every: 3
   validate_subsets: [flair+t1+t1ce+t2, t2]
+  select: last
   workers: 0
 """
-
-Train = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -45,43 +44,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def train(cohort: Path) -> Train:
-    """Run `ccsd train` on `world` processes and return the first process's result.
-
-    `stop_at` sends SIGTERM to the last process after that many steps.
-    """
-
-    def run(run: Path, *settings: str, world: int = 1, stop_at: int = -1) -> "subprocess.CompletedProcess[str]":
-        words = ["train", "--config", str(cohort / "tiny.yaml"), "--data", str(cohort / "data"), "--run", str(run)]
-        for setting in settings:
-            words += ["--set", setting]
-        return _start(words, world, stop_at)
-
-    return run
-
-
-def _start(words: Sequence[str], world: int, stop_at: int) -> "subprocess.CompletedProcess[str]":
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(DRIVER), str(stop_at if rank == world - 1 else -1), *words],
-            env=os.environ
-            | {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        outputs = [process.communicate(timeout=200)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    codes = {process.returncode for process in processes}
-    assert len(codes) == 1, outputs
-    return subprocess.CompletedProcess(words, codes.pop(), outputs[0])
+@pytest.fixture(scope="session")
+def launch(cohort: Path) -> Launch:
+    """Run trainings one after the other in one launch of `world` processes; returns endings, by process."""
+    return partial(launch_trainings, cohort)

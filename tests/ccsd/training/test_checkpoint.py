@@ -1,46 +1,56 @@
-"""The pointer, and which configurations a checkpoint serves."""
+"""Folders of checkpoints: which one is resumed from, what is refused, and which configurations they serve."""
 
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ccsd.config import Config
-from ccsd.errors import UsageError
-from ccsd.training.checkpoint import FOLDER, POINTER, Mark, latest, science_digest, set_aside
+from ccsd.errors import TrainingError, UsageError
+from ccsd.training import checkpoint
+from ccsd.training.checkpoint import FOLDER, MARK, Mark, latest, science_digest, set_aside
+from ccsd.training.parts import Parts, part_name
+from ccsd.training.process import Process
 
 BASE = {"name": "x", "phantom": {}}
+ALONE = Process(0, 1, torch.device("cpu"))
 
 
 def mark(step: int = 5) -> Mark:
     return Mark(step=step, world=1, zero_stage=1, science="abc", wall_s=1.0)
 
 
-def put(run: Path, text: str) -> None:
-    (run / FOLDER / mark().tag).mkdir(parents=True)
-    (run / FOLDER / POINTER).write_text(text)
+def put(run: Path, text: str, step: int = 5) -> None:
+    (run / FOLDER / mark(step).tag).mkdir(parents=True)
+    (run / FOLDER / mark(step).tag / MARK).write_text(text)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
     assert latest(tmp_path) is None
+    (tmp_path / FOLDER / ".step-00000007").mkdir(parents=True)
+    assert latest(tmp_path) is None
 
 
-def test_the_pointer_is_read_back(tmp_path: Path) -> None:
-    put(tmp_path, json.dumps(vars(mark())))
-    assert latest(tmp_path) == mark()
+def test_the_highest_step_is_resumed_from(tmp_path: Path) -> None:
+    for step in (900, 5, 1000):
+        put(tmp_path, json.dumps(vars(mark(step))), step)
+    assert latest(tmp_path) == mark(1000)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', "no json"])
-def test_a_damaged_pointer_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_damaged_mark_is_refused(tmp_path: Path, text: str) -> None:
     put(tmp_path, text)
-    with pytest.raises(UsageError, match="not a checkpoint pointer; remove"):
+    with pytest.raises(UsageError, match=r"step-00000005: not a checkpoint of this program .* remove this folder"):
         latest(tmp_path)
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    put(tmp_path, json.dumps(vars(mark(step=6))))
-    with pytest.raises(UsageError, match="step-00000006, which is missing"):
-        latest(tmp_path)
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 a pickle"])
+def test_a_damaged_part_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / part_name(0, 1)).write_bytes(content)
+    with pytest.raises(UsageError, match=r"the checkpoint is damaged .* remove this folder, and the same command"):
+        Parts(tmp_path, world=1)
 
 
 def test_old_checkpoints_are_moved_not_lost(tmp_path: Path) -> None:
@@ -48,6 +58,27 @@ def test_old_checkpoints_are_moved_not_lost(tmp_path: Path) -> None:
     aside = set_aside(tmp_path, mark())
     assert (aside / mark().tag).is_dir()
     assert latest(tmp_path) is None
+
+
+@pytest.mark.parametrize("failing", ["_begin", "write_part", "_complete"])
+def test_a_save_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    put(tmp_path, json.dumps(vars(mark())))
+    monkeypatch.setattr(checkpoint, "write_part", lambda *_: None)
+    monkeypatch.setattr(checkpoint, failing, fail)
+    with pytest.raises(TrainingError, match=r"step 6 could not be saved \(process 0: .*No space left"):
+        checkpoint.save(None, tmp_path, mark(6), ALONE, keep_last=1)
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["step-00000005"]
+    assert latest(tmp_path) == mark()
+
+
+def test_resuming_says_when_the_work_is_shared_out_anew() -> None:
+    assert mark().words(ALONE, zero_stage=1) == "resuming from step 5"
+    assert mark().words(Process(0, 2, ALONE.device), zero_stage=3) == (
+        "resuming from step 5; saved by 1 process with ZeRO stage 1, shared out anew over 2 processes with stage 3"
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,6 +90,8 @@ def test_old_checkpoints_are_moved_not_lost(tmp_path: Path) -> None:
         ("distillation", "method", "full", False),
         ("train", "workers", 7, True),
         ("train", "checkpoint_every", 7, True),
+        ("train", "zero_stage", 3, True),
+        ("train", "sinks", [], True),
         ("evaluation", "overlap", 0.25, True),
     ],
 )

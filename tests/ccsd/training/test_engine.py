@@ -1,10 +1,12 @@
 """The DeepSpeed configuration and the learning rate, as pure functions."""
 
 import pytest
+import torch
+from pydantic import ValidationError
 
 from ccsd.config import Train
 from ccsd.errors import UsageError
-from ccsd.training.engine import deepspeed_config, learning_rate, samples_per_process
+from ccsd.training.engine import deepspeed_config, insist_on_device, learning_rate, samples_per_process
 
 
 def test_configuration_of_a_plain_run() -> None:
@@ -29,6 +31,27 @@ def test_stage_three_is_tuned_for_small_networks() -> None:
     assert zero["stage"] == 3
     assert zero["stage3_max_live_parameters"] == 10_000_000
     assert zero["stage3_param_persistence_threshold"] == 10_000
+
+
+def test_offloading_is_spelt_out_for_deepspeed() -> None:
+    host = {"device": "cpu", "pin_memory": True}
+    zero = deepspeed_config(Train(zero_stage=2, offload="optimizer"), world=1)["zero_optimization"]
+    assert zero["offload_optimizer"] == host
+    assert "offload_param" not in zero
+    zero = deepspeed_config(Train(zero_stage=3, offload="all"), world=1)["zero_optimization"]
+    assert zero["offload_optimizer"] == zero["offload_param"] == host
+
+
+@pytest.mark.parametrize(("stage", "offload"), [(0, "optimizer"), (0, "all"), (1, "all"), (2, "all")])
+def test_only_what_is_sharded_can_be_offloaded(stage: int, offload: str) -> None:
+    with pytest.raises(ValidationError, match=f"train.offload {offload} needs train.zero_stage .*, not {stage}"):
+        Train.model_validate({"zero_stage": stage, "offload": offload})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal is for machines without a GPU")
+def test_offloading_without_a_gpu_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"train\.offload=all moves state from a GPU .* use train\.offload=none"):
+        insist_on_device(Train(zero_stage=3, offload="all"))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

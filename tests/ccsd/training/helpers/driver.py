@@ -1,0 +1,74 @@
+"""Trainings one after the other, each in a process of its own, with accidents: `driver.py PLAN`.
+
+Starting a process and importing everything takes longer than these trainings; here it is done once, and each training
+is forked from that.
+
+PLAN is a JSON list; each entry has `arguments` for `ccsd` and a `port`, and may have accidents of the last process:
+`stop_at`, `kill_at`, `freeze_at` (after that step: SIGTERM, SIGKILL, SIGSTOP), `full_at` (from that step on no file may
+grow). `fake_gpu` lets settings through that want a GPU. After each training its exit code is printed.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+import deepspeed  # noqa: F401 - so that it is imported only once
+
+from ccsd.cli import main
+from ccsd.training import engine, loop
+
+SIGNALS = {"stop_at": signal.SIGTERM, "kill_at": signal.SIGKILL, "freeze_at": signal.SIGSTOP}
+MARK = "== exit code"
+PR_SET_PDEATHSIG = 1
+one_step = loop._Training._step
+loop.LOG_EVERY = 1
+
+
+def run(entry: dict[str, Any]) -> None:
+    is_last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+
+    def step_then_accident(self: loop._Training, *args: Any) -> None:
+        one_step(self, *args)
+        for name, number in SIGNALS.items():
+            if is_last and entry.get(name) == self.step:
+                sys.stdout.flush()
+                os.kill(os.getpid(), number)
+        if is_last and entry.get("full_at") == self.step:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+    loop._Training._step = step_then_accident  # type: ignore[method-assign]
+    if entry.get("fake_gpu"):
+        engine.insist_on_device = lambda _settings: None
+        engine.HOST["pin_memory"] = False
+    os.environ["MASTER_PORT"] = str(entry["port"])
+    sys.argv = ["ccsd", *entry["arguments"]]
+    main()
+
+
+def forked(entry: dict[str, Any]) -> int:
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    code = 1
+    try:
+        run(entry)
+        code = 0
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except BaseException:  # noqa: BLE001 - shown as Python would, then this process ends here and nowhere else
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    for item in json.loads(sys.argv[1]):
+        print(f"{MARK} {forked(item)}", flush=True)

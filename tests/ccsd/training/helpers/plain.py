@@ -1,0 +1,57 @@
+"""The training that ours must equal: plain PyTorch, one process, the whole batch at once."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ccsd.config import Config
+from ccsd.data import PatchStream, augment
+from ccsd.distillation.objective import Objective
+from ccsd.distillation.schedule import draw_step
+from ccsd.model.net import SharedSpecificNet
+from ccsd.training.engine import learning_rate
+from preprocess.splits import read_split
+
+
+def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, Tensor]]:
+    """Return the loss of every step, and the weights at the end."""
+    settings = config.train
+    torch.manual_seed(settings.seed)
+    objective = Objective(SharedSpecificNet(config.model), config.distillation, bf16=settings.precision == "bf16")
+    optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=settings.weight_decay)
+    samples = range(settings.batch_size)
+    stream = PatchStream(
+        data,
+        read_split(data).train,
+        patch=settings.patch,
+        global_batch=settings.batch_size,
+        rank=0,
+        world=1,
+        seed=settings.seed,
+        foreground=settings.foreground,
+        workers=0,
+    )
+    losses = []
+    for step in range(settings.steps):
+        batch = next(stream)
+        keys = [(settings.seed, step, sample) for sample in samples]
+        image, label = augment(batch.image, batch.label, batch.available, keys)
+        draw = draw_step(
+            config.distillation,
+            batch.available,
+            seed=settings.seed,
+            step=step,
+            total_steps=settings.steps,
+            samples=samples,
+        )
+        loss = objective(image, label, batch.available, draw)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), settings.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    stream.close()
+    return losses, objective.net.state_dict()

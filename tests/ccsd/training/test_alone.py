@@ -1,0 +1,121 @@
+"""Training as a program of one process: exact resume, refusals, what it leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+from comparing import assert_same_run, science
+from launching import Ending, Launch, training
+
+from ccsd.errors import UsageError
+from ccsd.model import load_run
+from ccsd.training.record import read_events
+
+NAN = ("train.learning_rate=1e30", "train.clip=0", "train.warmup=0")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.fixture(scope="module")
+def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
+    """Several trainings in one launch: starting a process takes longer than they do."""
+    best = "train.select=best"
+    items = {
+        "whole": training(runs / "whole", best),
+        "stopped": training(runs / "parts", best, stop_at=2),
+        "resumed": training(runs / "parts", best, "train.workers=1", "train.keep_last=1"),
+        "again": training(runs / "parts", best),
+        "other": training(runs / "other", stop_at=1),
+        "changed": training(runs / "other", "train.learning_rate=0.002", "train.steps=1"),
+        "limited": training(runs / "limited", options=("--stop-after", "0.001")),
+        "nan": training(runs / "nan", *NAN),
+        "offload": training(runs / "offload", "train.offload=optimizer"),
+        "wandb": training(runs / "wandb", "train.sinks=[wandb]"),
+    }
+    (found,) = launch(*items.values())
+    return dict(zip(items, found, strict=True))
+
+
+def test_a_resumed_training_is_the_undisturbed_one(endings: dict[str, Ending], runs: Path) -> None:
+    assert endings["whole"].code == 0, endings["whole"].text
+    assert endings["stopped"].code == 75
+    assert "stopped at step 2; the same command carries on" in endings["stopped"].text
+    assert endings["resumed"].code == 0
+    assert "resuming from step 2\n" in endings["resumed"].text
+    assert_same_run(runs / "whole", runs / "parts")
+
+
+def test_what_a_training_leaves(endings: dict[str, Ending], runs: Path) -> None:
+    run = load_run(runs / "parts")
+    assert run.config.train.steps == run.info["steps"] == 6
+    assert run.info["processes"] == 1
+    assert {"split_hash", "data_hash", "versions", "git", "wall_s", "gpu_hours"} <= run.info.keys()
+    events = read_events(runs / "parts")
+    assert [event["step"] for event in events if event["event"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [event["step"] for event in events if event["event"] == "validation"] == [3, 6]
+    assert sorted(path.name for path in (runs / "parts/overlays").iterdir()) == [
+        "step-00000003.png",
+        "step-00000006.png",
+    ]
+    assert [path.name for path in sorted((runs / "parts/checkpoints").iterdir())] == [
+        "best.safetensors",
+        "step-00000006",
+    ]
+    assert len(list((runs / "whole/checkpoints").glob("step-*"))) == 2
+    assert list((runs / "parts/tensorboard").iterdir())
+
+
+def test_a_finished_training_is_not_done_again(endings: dict[str, Ending]) -> None:
+    assert endings["again"].code == 0
+    assert endings["again"].text.strip().endswith("already trained with this configuration")
+
+
+def test_another_configuration_starts_anew_and_keeps_the_old(endings: dict[str, Ending], runs: Path) -> None:
+    assert endings["changed"].code == 0
+    assert "belong to other settings or data; moved to" in endings["changed"].text
+    assert len(list((runs / "other").glob("checkpoints-*"))) == 1
+
+
+def test_the_time_limit_stops_after_a_step_with_the_state_saved(endings: dict[str, Ending], runs: Path) -> None:
+    assert endings["limited"].code == 75
+    assert "stopped at step 1; the same command carries on" in endings["limited"].text
+    assert (runs / "limited/checkpoints/step-00000001").is_dir()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(endings: dict[str, Ending]) -> None:
+    assert endings["nan"].code == 1
+    assert "Traceback" not in endings["nan"].text
+    assert "is not finite (patches above); nothing was updated" in endings["nan"].text
+    assert "patches: BraTS" in endings["nan"].text
+
+
+def test_what_the_machine_lacks_is_refused_before_anything_is_written(endings: dict[str, Ending], runs: Path) -> None:
+    assert (endings["offload"].code, endings["wandb"].code) == (2, 2)
+    assert "this process has no GPU; use train.offload=none" in endings["offload"].text
+    assert "wandb is not installed; install it with `pip install wandb`" in endings["wandb"].text
+    assert not (runs / "offload").exists()
+    assert not (runs / "wandb").exists()
+
+
+def test_a_run_is_refused_when_its_files_do_not_belong_together(endings: dict[str, Ending], runs: Path) -> None:
+    with pytest.raises(UsageError, match="not a finished run"):
+        load_run(runs / "nan")
+    run = runs / "changed-files"
+    run.mkdir()
+    record = json.loads((runs / "whole/run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"model_hash": "0"}))
+    (run / "model.safetensors").write_bytes((runs / "whole/model.safetensors").read_bytes())
+    with pytest.raises(UsageError, match=r"is not the file that run\.json describes"):
+        load_run(run)
+    (run / "model.safetensors").write_bytes(b"PK\x03\x04 a pickle")
+    with pytest.raises(UsageError, match="not a whole safetensors file"):
+        load_run(run)
+
+
+def test_the_record_has_a_curve_for_each_term(endings: dict[str, Ending], runs: Path) -> None:
+    train = next(event for event in science(runs / "whole") if event["event"] == "train")
+    assert train.keys() == {"event", "step", "loss", "supervised", "hmsd", "dmcd", "shared", "specific", "lr"}
+    assert "data_share" in next(event for event in read_events(runs / "whole") if event["event"] == "train")

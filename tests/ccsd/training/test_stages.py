@@ -1,0 +1,77 @@
+"""Every ZeRO stage on 1, 2 and 4 processes learns what plain PyTorch learns from the same batches.
+
+With 4 processes each has one of the 4 samples, and each sample draws subsets of its own: the processes run different
+subsets in every step.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from comparing import assert_close, losses, weights
+from launching import Launch, training
+from plain import plain_training
+
+from ccsd.config import load_config
+from ccsd.distillation.schedule import draw_step
+
+pytestmark = pytest.mark.slow
+
+STAGES = (0, 1, 2, 3)
+FP32_LOSS, FP32_WEIGHT = 1e-5, 2e-5
+"""float32: sums in another order. The learning rate is 1e-3, so a weight has moved by up to 6e-3 after 6 steps."""
+
+BF16_LOSS, BF16_WEIGHT = 2e-3, 0.02
+"""bfloat16 autocast has 8 bits: the loss absolutely, the weights by the distance relative to the way they went."""
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def together(request: pytest.FixtureRequest, launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages and precisions on a number of processes, in one launch."""
+    root = tmp_path_factory.mktemp(f"world{request.param}")
+    plans = [
+        training(root / f"{precision}-{stage}", f"train.zero_stage={stage}", f"train.precision={precision}")
+        for precision in ("fp32", "bf16")
+        for stage in STAGES
+    ]
+    endings = launch(*plans, world=request.param)
+    assert all(ending.code == 0 for ending in endings[0]), endings[0]
+    return root
+
+
+@cache
+def reference(cohort: Path, precision: str) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return losses, final and initial weights of plain PyTorch."""
+    config = load_config(cohort / "tiny.yaml", [f"train.precision={precision}"])
+    start = load_config(cohort / "tiny.yaml", ["train.steps=1", "train.learning_rate=1e-30"])
+    return *plain_training(config, cohort / "data"), plain_training(start, cohort / "data")[1]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("stage", STAGES)
+def test_float32_equals_plain_pytorch(together: Path, cohort: Path, stage: int) -> None:
+    curve, final, _ = reference(cohort, "fp32")
+    run = together / f"fp32-{stage}"
+    assert losses(run) == pytest.approx(curve, abs=FP32_LOSS)
+    assert_close(final, weights(run), FP32_WEIGHT)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("stage", STAGES)
+def test_bfloat16_equals_plain_pytorch(together: Path, cohort: Path, stage: int) -> None:
+    curve, final, start = reference(cohort, "bf16")
+    run = together / f"bf16-{stage}"
+    assert losses(run) == pytest.approx(curve, abs=BF16_LOSS)
+    found = weights(run)
+    way = torch.cat([(final[name] - start[name]).flatten() for name in final]).norm()
+    apart = torch.cat([(final[name] - found[name]).flatten() for name in final]).norm()
+    assert apart / way < BF16_WEIGHT
+
+
+def test_the_samples_draw_different_subsets(cohort: Path) -> None:
+    config = load_config(cohort / "tiny.yaml")
+    available = torch.ones(4, 4, dtype=torch.bool)
+    for step in range(config.train.steps):
+        draw = draw_step(config.distillation, available, seed=0, step=step, total_steps=6, samples=range(4))
+        assert len({tuple(draw.visited[:, sample].flatten().tolist()) for sample in range(4)}) > 1

@@ -1,0 +1,118 @@
+"""Trainings of several processes: exact resume, resume on another number of them, accidents."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from comparing import assert_close, assert_same_run, losses, weights
+from launching import Ending, Launch, training
+from plain import plain_training
+
+from ccsd.config import load_config
+
+STAGE_2, STAGE_3 = "train.zero_stage=2", "train.zero_stage=3"
+LOSS, WEIGHT = 1e-5, 2e-5
+"""How far float32 trainings may differ when sums are taken in another order; the learning rate is 1e-3."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("together")
+
+
+@pytest.fixture(scope="module")
+def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
+    """What two processes did, in one launch."""
+    items = {
+        "whole": training(runs / "whole", STAGE_2),
+        "stopped": training(runs / "parts", STAGE_2, stop_at=2),
+        "resumed": training(runs / "parts", STAGE_2),
+        "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
+        "full": training(runs / "full", STAGE_3, "train.checkpoint_every=2", full_at=3),
+        "space again": training(runs / "full", STAGE_3, "train.checkpoint_every=2"),
+    }
+    return dict(zip(items, launch(*items.values(), world=2)[0], strict=True))
+
+
+@pytest.fixture(scope="module")
+def shrunk(endings: dict[str, Ending], launch: Launch, runs: Path) -> Ending:
+    """Return how one process carried on what two had begun."""
+    assert endings["to shrink"].code == 75
+    ((ending,),) = launch(training(runs / "elastic", STAGE_3, stop_at=4))
+    return ending
+
+
+@pytest.fixture(scope="module")
+def grown_and_killed(shrunk: Ending, launch: Launch, runs: Path) -> tuple[list[Ending], list[Ending]]:
+    """Two processes carry on what one left; then one of two is killed."""
+    assert shrunk.code == 75
+    first, last = launch(
+        training(runs / "elastic", "train.zero_stage=1"), training(runs / "killed", kill_at=2), world=2
+    )
+    return first, last
+
+
+def test_two_sharded_processes_resume_exactly(endings: dict[str, Ending], runs: Path) -> None:
+    assert [endings[name].code for name in ("whole", "stopped", "resumed")] == [0, 75, 0], endings
+    assert_same_run(runs / "whole", runs / "parts")
+
+
+def test_two_sharded_processes_equal_plain_pytorch(endings: dict[str, Ending], runs: Path, cohort: Path) -> None:
+    curve, final = plain_training(load_config(cohort / "tiny.yaml"), cohort / "data")
+    assert losses(runs / "whole") == pytest.approx(curve, abs=LOSS)
+    assert_close(final, weights(runs / "whole"), WEIGHT)
+
+
+def test_a_training_resumes_on_another_number_of_processes_and_says_so(
+    shrunk: Ending, grown_and_killed: tuple[list[Ending], list[Ending]], runs: Path
+) -> None:
+    grown = grown_and_killed[0][0]
+    assert grown.code == 0, grown.text
+    said = "resuming from step 2; saved by 2 processes with ZeRO stage 2, shared out anew over 1 process with stage 3"
+    assert said in shrunk.text
+    said = "resuming from step 4; saved by 1 process with ZeRO stage 3, shared out anew over 2 processes with stage 1"
+    assert said in grown.text
+    assert losses(runs / "elastic") == pytest.approx(losses(runs / "whole"), abs=LOSS)
+    assert_close(weights(runs / "whole"), weights(runs / "elastic"), WEIGHT)
+
+
+def test_a_full_disk_stops_the_save_and_keeps_what_was_saved(endings: dict[str, Ending], runs: Path) -> None:
+    full = endings["full"]
+    assert full.code == 1
+    assert "Traceback" not in full.text
+    assert "the checkpoint of step 4 could not be saved (process 1: " in full.text
+    assert "File too large" in full.text
+    assert "make room, and the same command carries on from the last one" in full.text
+    assert endings["space again"].code == 0
+    assert "resuming from step 2\n" in endings["space again"].text
+    assert_close(weights(runs / "whole"), weights(runs / "full"), WEIGHT)
+    assert not list((runs / "full/checkpoints").glob(".*"))
+
+
+def test_a_process_that_dies_takes_the_others_down_with_one_message(
+    grown_and_killed: tuple[list[Ending], list[Ending]],
+) -> None:
+    (_, survivor), (_, victim) = grown_and_killed
+    assert (survivor.code, victim.code) == (1, -9)
+    assert "Traceback" not in survivor.text
+    assert survivor.text.count("error: ") == 1
+    assert "error: process 0 lost the others: one of them ended, or was silent for 120 s" in survivor.text
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_waited_for_only_so_long(launch: Launch, tmp_path: Path) -> None:
+    frozen = training(tmp_path, freeze_at=2)
+    began = time.monotonic()
+    ((survivor,), _) = launch(frozen, world=2, patience=15)
+    assert survivor.code == 1
+    assert "process 0 lost the others: one of them ended, or was silent for 15 s" in survivor.text
+    assert time.monotonic() - began < 120
+
+
+def test_only_hidden_folders_are_ever_incomplete(endings: dict[str, Ending], runs: Path) -> None:
+    folders = list(runs.glob("*/checkpoints/step-*"))
+    assert len(folders) >= 5
+    for folder in folders:
+        world = json.loads((folder / "mark.json").read_text())["world"]
+        assert len(list(folder.glob("part-*"))) == world
