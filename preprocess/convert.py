@@ -11,7 +11,7 @@ from typing import Literal
 from preprocess import store
 from preprocess.checks import check_names
 from preprocess.errors import InputError
-from preprocess.files import remove, sweep, write_text
+from preprocess.files import make_folder, remove, sweep, write_text
 from preprocess.layouts import CaseFiles, discover
 from preprocess.meta import describe
 from preprocess.pool import run_parallel
@@ -67,7 +67,7 @@ def convert(
     """
     check_names(allow)
     mine = select_part(_found(src), part)
-    dest.mkdir(parents=True, exist_ok=True)
+    make_folder(dest)
     for folder in (dest, dest / REFUSED):
         sweep(folder)
     jobs = [(files, dest, tuple(sorted(allow))) for files in mine]
@@ -121,13 +121,8 @@ def _convert_case(job: _Job) -> Outcome:
     except Exception as error:  # noqa: BLE001 - a case that no check foresaw must not cost the others
         return _refuse(dest, files.case, f"unforeseen {type(error).__name__}: {error}; please report it")
     meta = describe(prepared, allow)
-    try:
-        store.write_case(dest, prepared, meta)
-        remove(_note(dest, files.case))
-    except OSError as error:
-        raise InputError(
-            f"{dest}: cannot be written: {error.strerror or error}; free some space or choose another"
-        ) from None
+    store.write_case(dest, prepared, meta)
+    remove(_note(dest, files.case))
     return Outcome(files.case, "converted", "; ".join(meta.warnings))
 
 

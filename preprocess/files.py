@@ -1,13 +1,20 @@
 """Writing files so that one that exists is whole."""
 
+import errno
 import os
 import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from preprocess.errors import InputError
+
+_PLACE_ERRORS = {
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EEXIST", "EISDIR", "ENOSPC", "ENOTDIR", "EPERM", "EROFS", "ENAMETOOLONG")
+}
 _STALE_S = 24 * 3600
 
 
@@ -17,16 +24,40 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
 
     An existing file is replaced in one step; an existing folder is moved aside first and then removed. The
     temporary name starts with a dot and ends in the machine and process: `.NAME.tmp.HOST-PID`.
+
+    Raises
+    ------
+    InputError
+        If the place cannot be written: no space, no permission, a file where a folder should be.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _hidden(path, "tmp")
-    remove(temporary)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(temporary)
         yield temporary
         sync(temporary)
         _take_place(temporary, path)
+    except OSError as error:
+        if error.errno not in _PLACE_ERRORS:
+            raise
+        raise InputError(f"{path}: cannot be written: {error.strerror}; make room or choose another place") from None
     finally:
-        remove(temporary)
+        with suppress(OSError):
+            remove(temporary)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, if they are not there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made: {error.strerror}; choose another folder") from None
 
 
 def write_text(path: Path, text: str) -> None:

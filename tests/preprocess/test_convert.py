@@ -1,5 +1,6 @@
 """Conversion does what is missing or changed; a bad case costs no other; a killed run leaves no half store."""
 
+import errno
 import json
 import os
 import signal
@@ -234,6 +235,16 @@ def test_a_killed_conversion_leaves_nothing_that_looks_done(cohort: Path, tmp_pa
     assert {o.status for o in convert(cohort, dest).outcomes} <= {"converted", "unchanged"}
     assert len(store.list_cases(dest)) == 6
     assert not list(dest.glob(".*"))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_write_array", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        convert(three, tmp_path / "dest")
+    assert list((tmp_path / "dest").iterdir()) == []
 
 
 def test_sweep_leaves_the_work_of_living_processes(tmp_path: Path) -> None:

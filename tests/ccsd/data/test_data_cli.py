@@ -73,6 +73,18 @@ def test_bad_input_is_one_message(source: Path, tmp_path: Path, kind: str) -> No
     assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.parametrize(
+    "command", [("convert", "{src}", "{file}"), ("phantom", "{file}"), ("audit", "{src}", "--out", "{file}")]
+)
+def test_a_place_that_cannot_be_written(source: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    file = tmp_path / "a file"
+    file.touch()
+    result = ccsd(*(part.format(src=source, file=file) for part in command))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith(f"error: {file}")
+    assert "Traceback" not in result.stderr
+
+
 def test_no_usable_case_is_an_error(source: Path, tmp_path: Path) -> None:
     for path in source.rglob("*_t1.nii.gz"):
         path.write_bytes(b"")
