@@ -1,0 +1,66 @@
+"""What 15 combinations cost: all of one volume, encoded once, against one full forward of the same network.
+
+    python benchmarks/all_subsets.py [--backbone unet] [--volume 96] [--rounds 5] [--device cpu] [--json]
+
+Beside them: the naive way (15 complete forwards, as the field's code does it), one combination of a single modality
+(which encodes only that one), and MONAI's DynUNet. All take turns in one process. `ratio` is the median over the
+rounds of the time for all 15 to the time of one full forward.
+"""
+
+import argparse
+import json
+from functools import partial
+
+import torch
+from measure import machine, ratio, spread, table, take_turns
+from networks import VOLUME_HELP, all_masks, build, dynunet, flops, network_options, synchronised
+from torch import Tensor
+
+from ccsd.model import SharedSpecificNet
+
+FULL = "one full forward"
+
+
+def main() -> None:
+    """Build the forwards, time them in turns and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    network_options(parser)
+    parser.add_argument("--volume", type=int, default=96, help=VOLUME_HELP)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    image = torch.randn(1, 4, *[options.volume] * 3, device=device)
+    net = build(options.backbone, device).eval()
+    masks = all_masks(device)
+    peer = dynunet(device).eval()
+    with torch.inference_mode():
+        forwards = {
+            FULL: partial(net.segment, image, masks[-1:]),
+            "15 combinations": partial(net.segment, image, masks),
+            "naive, 15 forwards": partial(naive, net, image, masks),
+            "one modality": partial(net.segment, image, masks[:1]),
+            "DynUNet": partial(peer, image),
+        }
+        counted = {name: flops(forward) for name, forward in forwards.items()}
+        actions = {name: partial(synchronised, forward, device) for name, forward in forwards.items()}
+        found = take_turns(actions, options.rounds)
+    rows = [
+        (name, f"{counted[name] / 1e9:.0f}", *(f"{v:.2f}" for v in (ratio(found, name, FULL, "wall"), *between)))
+        for name in forwards
+        for between in [spread(found, name, FULL, "wall")]
+    ]
+    print(f"{options.backbone}, volume {options.volume}, {options.device}; {machine()}")
+    print(table([("forward", "GFLOP", f"time / {FULL}", "least", "most"), *rows]))
+    if options.json:
+        ratios = {name: ratio(found, name, FULL, "wall") for name in forwards}
+        report = {"ratio": ratios["15 combinations"], "backbone": options.backbone}
+        print(json.dumps({**report, "ratios": ratios, "flops": counted}))
+
+
+def naive(net: SharedSpecificNet, image: Tensor, masks: Tensor) -> None:
+    """Encode everything anew for each combination, absent modalities as zeros."""
+    for mask in masks:
+        net.decode(net.encode(image, mask[None]), mask[None, None], 1)
+
+
+if __name__ == "__main__":
+    main()
