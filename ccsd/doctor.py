@@ -206,7 +206,9 @@ def _ask_slurm() -> tuple[str | None, str | None]:
 
 def _judge_size(facts: Facts, found: Diagnosis) -> None:
     if facts.disk_gb < LOW_DISK_GB:
-        found.warnings.append(f"only {facts.disk_gb:g} GB of disk are free; the 1251 cases of BraTS 2021 take about 16 GB as Zarr")
+        found.warnings.append(
+            f"only {facts.disk_gb:g} GB of disk are free; the 1251 cases of BraTS 2021 take about 16 GB as Zarr"
+        )
     if facts.memory_gb < LOW_MEMORY_GB:
         found.warnings.append(f"only {facts.memory_gb:g} GB of memory: use a small patch and batch")
 
