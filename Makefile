@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/demo.yaml
-	echo "The report lies at $$PWD/results/demo/report.html"
+	echo "Look at the report in a browser: file://$$PWD/results/demo/report.html"
 
 test: $(STAMP)
 	@$(RUN) pytest -n 2
