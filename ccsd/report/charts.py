@@ -23,6 +23,7 @@ LOSSES = {
 }
 _SMOOTH_POINTS = 100
 _MANY_POINTS = 40
+_TICKS_MM = (0, 1, 3, 10, 30, 100, 300)
 
 
 def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
@@ -39,9 +40,10 @@ def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
             if metric == "dice":
                 axis.set_ylim(0, 1)
             else:
-                axis.set_ylim(bottom=0)
                 axis.set_yscale("symlog", linthresh=1)  # penalties would flatten everything else
-                axis.set_yticks([0, 1, 3, 10, 30, 100, 300], ["0", "1", "3", "10", "30", "100", "300"])
+                axis.set_yticks(_TICKS_MM, [str(tick) for tick in _TICKS_MM])
+                worst = np.nanmax(part.loc[part["metric"] == metric, ["mean", "high"]].to_numpy(np.float64))
+                axis.set_ylim(0, 1.5 * max(1.0, float(worst)))
         axes[0].legend(loc="lower right")
         return inline(drawing, f"size-{experiment}", f"{experiment}: {_size_words(part)}")
 
