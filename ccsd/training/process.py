@@ -78,6 +78,7 @@ def joined() -> Iterator[Process]:
     _quieten_deepspeed()
     os.environ.update(from_srun(os.environ, slurm_hosts))
     here = place(os.environ)
+    os.environ["LOCAL_RANK"] = str(here.local_rank)  # DeepSpeed insists on it, also for a process alone
     device = _device(here)
     patience = _patience()
     _meet(here, device, patience)

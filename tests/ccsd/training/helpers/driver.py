@@ -16,7 +16,10 @@ import signal
 import sys
 from typing import Any
 
-import deepspeed  # noqa: F401 - so that it is imported only once
+import deepspeed  # noqa: F401 - here and below: so that they are imported only once
+import monai.inferers.utils  # noqa: F401
+import torch._dynamo
+import torch.utils.tensorboard  # noqa: F401
 
 from ccsd.cli import main
 from ccsd.training import engine, loop
@@ -29,7 +32,7 @@ loop.LOG_EVERY = 1
 
 
 def run(entry: dict[str, Any]) -> None:
-    is_last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    is_last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
 
     def step_then_accident(self: loop._Training, *args: Any) -> None:
         one_step(self, *args)

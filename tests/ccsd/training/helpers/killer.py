@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import deepspeed  # noqa: F401 - so that it is imported only once
+import deepspeed  # noqa: F401 - here and below: so that they are imported only once
+import monai.inferers.utils  # noqa: F401
+import torch._dynamo
+import torch.utils.tensorboard  # noqa: F401
 
 from ccsd.cli import main
 from ccsd.training import checkpoint, loop  # noqa: F401

@@ -71,8 +71,8 @@ def _outputs(plan: str, world: int, patience: int, timeout: float) -> list[str]:
         subprocess.Popen(
             [sys.executable, str(DRIVER), plan],
             env=os.environ
-            | {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
-            | {"GLOO_SOCKET_IFNAME": "lo", "CCSD_PATIENCE_S": str(patience), "DS_ACCELERATOR": "cpu"},
+            | {"GLOO_SOCKET_IFNAME": "lo", "CCSD_PATIENCE_S": str(patience), "DS_ACCELERATOR": "cpu"}
+            | ({} if world == 1 else _place(rank, world)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -89,6 +89,11 @@ def _outputs(plan: str, world: int, patience: int, timeout: float) -> list[str]:
         for process in processes:
             process.kill()
     return outputs + [process.communicate()[0] for process in processes[free:]]
+
+
+def _place(rank: int, world: int) -> dict[str, str]:
+    """Return what a launcher sets; a process alone gets nothing."""
+    return {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
