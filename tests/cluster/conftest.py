@@ -14,11 +14,14 @@ import pytest
 
 # Runs cluster.launch in a process of its own, as a user does, so that it can be interrupted and killed.
 LAUNCHER = """\
-import json, sys
+import json, os, sys
 from pathlib import Path
+from cluster import launch
 from cluster.errors import JobError, SettingsError
 from cluster.launch import run
 from cluster.settings import JobSettings
+if "LAUNCH_TEST_PATIENCE" in os.environ:
+    launch.SETTLE_S = launch.SILENCE_S = float(os.environ["LAUNCH_TEST_PATIENCE"])
 command, folder, options = json.loads(sys.argv[1])
 try:
     run(command, Path(folder), JobSettings.from_options(options), "test")

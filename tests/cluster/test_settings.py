@@ -89,9 +89,9 @@ def test_wrong_settings_are_named_with_what_is_allowed(option: str, words: str) 
 
 def test_every_problem_is_listed_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
-        JobSettings.from_options(["nodes=0", "taks=1"])
+        JobSettings.from_options(["nodes=0", "tusks=1"])
     assert "nodes:" in str(caught.value)
-    assert "taks:" in str(caught.value)
+    assert "tusks:" in str(caught.value)
 
 
 def test_an_empty_value_leaves_the_default() -> None:

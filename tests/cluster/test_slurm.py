@@ -197,6 +197,21 @@ def test_a_dead_node_daemon_does_not_lose_the_job(
     assert all(not line.endswith("from 0") for line in _starts(tmp_path)[4:])
 
 
+def test_a_job_may_wait_in_the_queue_for_as_long_as_it_takes(tmp_path: Path, launcher: Any) -> None:
+    launcher.environment["LAUNCH_TEST_PATIENCE"] = "2"  # a job that waits is known, however short the patience
+    _slurm("scontrol", "update", "partitionname=gpu", "state=down")
+    try:
+        process = launcher.start(_code(SHOW, tmp_path), tmp_path / "run", *SLURM)
+        time.sleep(25)
+        assert process.poll() is None
+        assert _slurm("squeue", "-h", "-o", "%T").split() == ["PENDING"]
+    finally:
+        _slurm("scontrol", "update", "partitionname=gpu", "state=up")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "is pending" in out
+
+
 def _failing(folder: Path, slurm: Path, program: str, times: int) -> Path:
     """Put a program in front of a SLURM command that fails some times before it lets calls through."""
     wrapper = folder / "wrappers" / program

@@ -76,7 +76,10 @@ def clone(slurm: Path, project: Callable[..., Any]) -> Iterator[Any]:
     made.environment["PATH"] = f"{slurm}/bin:{made.environment['PATH']}"
     made.configure(**STUDY)
     _add_wrapper(made)
+    made.running = []
     yield made
+    for running in made.running:
+        running.kill()
     subprocess.run(["scancel", "--full", "--me"], check=False)
 
 
@@ -84,6 +87,7 @@ class Running:
     """A Snakemake that runs beside the test."""
 
     def __init__(self, clone: Any, *arguments: str) -> None:
+        clone.running.append(self)
         self.log = clone.folder / "snakemake.out"
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
@@ -97,7 +101,8 @@ class Running:
 
     def kill(self) -> None:
         """Kill Snakemake and all it started here, as a crash of the machine would."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def end(self, seconds: float = 900) -> str:

@@ -57,7 +57,7 @@ def test_an_experiment_with_settings_of_its_own_has_a_fingerprint_of_its_own() -
         ({"experiments": {"a": {"train.seed": 1}}}, "set `seeds` instead"),
         ({"experiments": {"a": {"train.stepz": 1}}}, "train.stepz: unknown key"),
         ({"evaluation": {"subsets": ["flair+t3"]}}, "t3"),
-        ({"trian": {}}, "trian: unknown key; allowed here: name, source"),
+        ({"xtrain": {}}, "xtrain: unknown key; allowed here: name, source"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_runs(settings: dict[str, object], words: str) -> None:
