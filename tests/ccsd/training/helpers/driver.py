@@ -5,7 +5,8 @@ is forked from that.
 
 PLAN is a JSON list; each entry has `arguments` for `ccsd` and a `port`, and may have accidents of the last process:
 `stop_at`, `kill_at`, `freeze_at` (after that step: SIGTERM, SIGKILL, SIGSTOP), `full_at` (from that step on no file may
-grow). `fake_gpu` lets settings through that want a GPU. After each training its exit code is printed.
+grow). `measure_at` prints the bytes of moments and weights after that step.
+`fake_gpu` lets settings through that want a GPU. After each training its exit code is printed.
 """
 
 import ctypes
@@ -23,9 +24,11 @@ import torch.utils.tensorboard  # noqa: F401
 
 from ccsd.cli import main
 from ccsd.training import engine, loop
+from ccsd.training.shards import optimizer_bytes, parameter_bytes
 
 SIGNALS = {"stop_at": signal.SIGTERM, "kill_at": signal.SIGKILL, "freeze_at": signal.SIGSTOP}
 MARK = "== exit code"
+MEASURED = "bytes:"
 PR_SET_PDEATHSIG = 1
 one_step = loop._Training._step
 loop.LOG_EVERY = 1
@@ -40,6 +43,8 @@ def run(entry: dict[str, Any]) -> None:
             if is_last and entry.get(name) == self.step:
                 sys.stdout.flush()
                 os.kill(os.getpid(), number)
+        if entry.get("measure_at") == self.step:
+            print(MEASURED, optimizer_bytes(self.engine), parameter_bytes(self.engine), flush=True)
         if is_last and entry.get("full_at") == self.step:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
