@@ -4,6 +4,7 @@ Otherwise the next Snakemake submits the same work beside them, and two jobs wri
 concerned: their names are their own, and their launcher attaches to them.
 """
 
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -12,10 +13,11 @@ from cluster import slurm
 from cluster.errors import JobError
 
 GONE_S = 120.0
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def cancel(prefix: str, folder: Path) -> int:
-    """Cancel the user's jobs named `prefix_...` that were submitted from `folder`, and wait until they are gone.
+    """Cancel the user's jobs named `prefix_UUID` that were submitted from `folder`, and wait until they are gone.
 
     To be called only when nothing that submits such jobs is alive in the folder; Snakemake's lock makes sure of that.
 
@@ -42,6 +44,9 @@ def cancel(prefix: str, folder: Path) -> int:
 
 
 def _find(prefix: str, folder: Path) -> list[str]:
-    """Return the ids of live jobs by name and by the folder they were submitted from."""
-    listed = slurm.live_jobs()
-    return [job for job, name, where in listed if name.startswith(f"{prefix}_") and Path(where) == folder]
+    """Return the ids of live jobs by name and by the folder they were submitted from.
+
+    The whole pattern counts: a training job may be called `ccsd_long-s0-...` after its experiment.
+    """
+    name_of_plugin = re.compile(rf"{re.escape(prefix)}_{UUID}")
+    return [job for job, name, where in slurm.live_jobs() if name_of_plugin.fullmatch(name) and Path(where) == folder]

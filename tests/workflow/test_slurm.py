@@ -238,10 +238,12 @@ def test_left_over_jobs_of_another_folder_are_not_touched(clone: Any, eventually
 
     other = clone.folder / "other"
     other.mkdir()
-    for folder, name in ((clone.folder, "ccsd_1"), (other, "ccsd_2"), (clone.folder, "ccsd-s0-abc")):
+    plugin = "ccsd_7b0c1e52-1111-4222-8333-0123456789ab"
+    training = "ccsd_long-s0-0123456789ab"
+    for folder, name in ((clone.folder, plugin), (other, plugin), (clone.folder, training)):
         command = ["sbatch", "-J", name, "--mem=10", "-o", "/dev/null", "--wrap", "sleep 300"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     eventually(lambda: len(_queued()) == 3)
     assert leftovers.cancel("ccsd", clone.folder) == 1
-    assert sorted(line.split()[0] for line in _queued()) == ["ccsd-s0-abc", "ccsd_2"]
+    assert sorted(line.split()[0] for line in _queued()) == [plugin, training]
     assert leftovers.cancel("ccsd", clone.folder) == 0
