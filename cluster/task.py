@@ -32,6 +32,16 @@ MARK = "CLUSTER_JOB_FOLDER"
 """Environment variable by which everything that a job started can be found."""
 
 PR_SET_PDEATHSIG = 1
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""Variables by which libraries of linear algebra learn how many threads to use."""
+
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
@@ -98,9 +108,10 @@ class _Runner:
         ranks = rendezvous.environment(
             job.global_rank, job.num_tasks, job.local_rank, job.num_tasks // job.num_nodes, place
         )
-        # The launcher's own OMP_NUM_THREADS speaks of the launcher, e.g. when Snakemake set it.
-        own = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(self.task.cpus), MARK: self.task.folder}
-        variables = {**os.environ, **ranks, **own}
+        # What the environment says of threads speaks of the launcher: Snakemake sets it for every job. Left alone it
+        # gives each rank the threads of all, and other numbers in the last digits than elsewhere.
+        threads = dict.fromkeys(THREADS, str(self.task.cpus))
+        variables = {**os.environ, **ranks, **threads, "PYTHONUNBUFFERED": "1", MARK: self.task.folder}
         if self.task.devices is not None:
             variables["CUDA_VISIBLE_DEVICES"] = self.task.devices
         return variables

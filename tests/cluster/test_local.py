@@ -174,6 +174,13 @@ def test_a_job_that_cannot_be_submitted_says_why(tmp_path: Path, launcher: Any) 
     assert "gpus_per_node=2" in done.stderr
 
 
+def test_every_rank_has_its_own_threads_whatever_the_launcher_had(tmp_path: Path, launcher: Any) -> None:
+    launcher.environment |= {"OMP_NUM_THREADS": "7", "MKL_NUM_THREADS": "7"}
+    code = "import os; print('threads', os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"
+    done = launcher.run(code, tmp_path / "run", "cpus_per_task=3")
+    assert "threads 3 3" in done.stdout, done.stderr
+
+
 def test_the_users_choice_of_gpus_is_kept(tmp_path: Path, launcher: Any) -> None:
     launcher.environment["CUDA_VISIBLE_DEVICES"] = "5,GPU-abc,7"
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", "gpus_per_node=2")
