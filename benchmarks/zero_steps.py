@@ -81,7 +81,8 @@ def _one(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     warnings.filterwarnings("ignore")
     with joined() as process:
-        import deepspeed  # noqa: F401 - its memory is not the variant's
+        import deepspeed  # noqa: F401 - their memory is not the variant's
+        import torch._dynamo  # noqa: F401
 
         queue.put((rank, work(process, chosen, *arguments)))
 

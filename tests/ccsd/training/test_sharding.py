@@ -10,7 +10,7 @@ from launching import Launch, training
 from ccsd.config.schema import Model
 from ccsd.model import SharedSpecificNet
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 WIDTH, LEVELS = 16, 3
 SIZE = ("model.width=16", "model.levels=3", "train.steps=1", "train.validate_every=9", "distillation.method=full")
@@ -20,7 +20,7 @@ FLOAT = 4
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_each_process_holds_its_share(launch: Launch, tmp_path: Path, world: int) -> None:
     plans = [training(tmp_path / str(stage), *SIZE, f"train.zero_stage={stage}", measure_at=1) for stage in range(4)]
-    everyone = launch(*plans, world=world)
+    everyone = launch(*plans, world=world, timeout=2400)
     net = SharedSpecificNet(Model(width=WIDTH, levels=LEVELS))
     total = FLOAT * sum(p.numel() for p in net.parameters())
     small = FLOAT * sum(p.numel() for p in net.parameters() if p.numel() < 10_000)
@@ -46,7 +46,7 @@ def test_offloading_changes_no_number(launch: Launch, tmp_path: Path) -> None:
         training(tmp_path / name, f"train.zero_stage={stage}", f"train.offload={offload}", fake_gpu=True)
         for name, (offload, stage) in pairs.items()
     ]
-    endings = launch(*plans, world=2)[0]
+    endings = launch(*plans, world=2, timeout=2400)[0]
     assert [ending.code for ending in endings] == [0, 0, 0, 0], endings
     for plain, offloaded in (("none-2", "optimizer-2"), ("none-3", "all-3")):
         assert losses(tmp_path / plain) == pytest.approx(losses(tmp_path / offloaded), abs=1e-6)
@@ -60,7 +60,7 @@ def test_an_offloaded_training_resumes_exactly(launch: Launch, tmp_path: Path) -
         training(tmp_path / "parts", *settings, fake_gpu=True, stop_at=2),
         training(tmp_path / "parts", *settings, fake_gpu=True),
     ]
-    endings = launch(*plans, world=2)[0]
+    endings = launch(*plans, world=2, timeout=2400)[0]
     assert [ending.code for ending in endings] == [0, 75, 0], endings
     assert_close(weights(tmp_path / "whole"), weights(tmp_path / "parts"), 0.0)
 

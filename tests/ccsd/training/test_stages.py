@@ -16,13 +16,13 @@ from plain import plain_training
 from ccsd.config import load_config
 from ccsd.distillation.schedule import draw_step
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 STAGES = (0, 1, 2, 3)
 FP32_LOSS, FP32_WEIGHT = 1e-5, 2e-5
 """float32: sums in another order. The learning rate is 1e-3, so a weight has moved by up to 6e-3 after 6 steps."""
 
-BF16_LOSS, BF16_WEIGHT = 2e-3, 0.02
+BF16_LOSS, BF16_WEIGHT = 2e-3, 0.05
 """bfloat16 autocast has 8 bits: the loss absolutely, the weights by the distance relative to the way they went."""
 
 
@@ -35,7 +35,7 @@ def together(request: pytest.FixtureRequest, launch: Launch, tmp_path_factory: p
         for precision in ("fp32", "bf16")
         for stage in STAGES
     ]
-    endings = launch(*plans, world=request.param)
+    endings = launch(*plans, world=request.param, timeout=2400)
     assert all(ending.code == 0 for ending in endings[0]), endings[0]
     return root
 
@@ -48,7 +48,6 @@ def reference(cohort: Path, precision: str) -> tuple[list[float], dict[str, torc
     return *plain_training(config, cohort / "data"), plain_training(start, cohort / "data")[1]
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", STAGES)
 def test_float32_equals_plain_pytorch(together: Path, cohort: Path, stage: int) -> None:
     curve, final, _ = reference(cohort, "fp32")
@@ -57,7 +56,6 @@ def test_float32_equals_plain_pytorch(together: Path, cohort: Path, stage: int) 
     assert_close(final, weights(run), FP32_WEIGHT)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", STAGES)
 def test_bfloat16_equals_plain_pytorch(together: Path, cohort: Path, stage: int) -> None:
     curve, final, start = reference(cohort, "bf16")
