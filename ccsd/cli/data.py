@@ -44,7 +44,7 @@ def convert(
 ) -> None:
     """Convert NIfTI cases to Zarr stores: those that are missing or changed.
 
-    A case that cannot be right is refused, with the reason; the others are converted all the same. The exit code is 1
+    A case that cannot be right is refused, with the reason; the others are converted all the same. The exit code is 2
     when cases were refused.
     """
     from preprocess.convert import convert as run
@@ -64,7 +64,7 @@ def convert(
     if refused and len(refused) == len(summary.outcomes) and not part:
         raise InputError(f"{src}: none of {len(refused)} cases can be used; the reasons are above")
     if refused:
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 def split(
@@ -93,7 +93,7 @@ def audit(
 ) -> None:
     """Look at a data set before it is converted: what would be refused, what is odd, a thumbnail of each case.
 
-    The exit code is 1 when cases would be refused.
+    The exit code is 2 when cases would be refused.
     """
     from preprocess.audit import audit as run
     from preprocess.audit import summary, write_audit
@@ -106,7 +106,7 @@ def audit(
     counts = summary(audits)
     typer.echo(f"{counts['refused']} refused, {counts['odd']} odd, {counts['fine']} fine; see {out / 'audit.html'}")
     if counts["refused"]:
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 def restore(

@@ -41,7 +41,7 @@ def test_refused_cases_are_listed_at_the_end(source: Path, tmp_path: Path) -> No
     path = source / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz"
     path.write_bytes(path.read_bytes()[:-30])
     result = ccsd("convert", source, tmp_path / "dest")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "3 converted, 0 unchanged, 1 refused" in result.stdout
     assert result.stderr.splitlines()[-1].startswith("refused: BraTS20_Training_001: ")
     assert "truncated" in result.stderr
@@ -102,8 +102,8 @@ def test_audit_and_restore(source: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "audit").iterdir()} == {"audit.tsv", "audit.html"}
     case = "BraTS20_Training_001"
     (source / case / f"{case}_t2.nii.gz").write_bytes(b"")
-    assert ccsd("audit", source, "--out", tmp_path / "audit").returncode == 1
-    assert ccsd("convert", source, tmp_path / "dest").returncode == 1
+    assert ccsd("audit", source, "--out", tmp_path / "audit").returncode == 2
+    assert ccsd("convert", source, tmp_path / "dest").returncode == 2
     result = ccsd("restore", tmp_path / "dest", "BraTS20_Training_002", tmp_path / "out", "-m", "T1c+flair")
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
