@@ -93,7 +93,8 @@ def _problem(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "(top level)"
     if item["type"] == "extra_forbidden":
         return f"  {where}: unknown key; allowed here: {', '.join(_siblings(item['loc']))}"
-    return f"  {where}: {item['msg']} (got {item['input']!r})"
+    got = f" (got {item['input']!r})" if item["loc"] else ""
+    return f"  {where}: {item['msg']}{got}"
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:

@@ -62,3 +62,10 @@ def test_missing_folder_is_one_clear_message(project: Callable[..., Any]) -> Non
     assert done.returncode == 1
     assert "/no/such/folder" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_the_linter_has_nothing_to_say(project: Callable[..., Any]) -> None:
+    clone = project()
+    config = clone.configure(phantom={"cases": 5})
+    done = clone.snakemake("--profile", "cluster/local", "--configfile", config, "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr

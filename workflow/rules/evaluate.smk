@@ -13,6 +13,8 @@ rule evaluate:
         LOGS / "evaluate" / "{run}" / "{group}.log",
     benchmark:
         BENCHMARKS / "evaluate" / "{run}" / "{group}.tsv"
+    conda:
+        CONDA
     threads: 2
     resources:
         mem_mb=16000,
