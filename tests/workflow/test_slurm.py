@@ -156,6 +156,7 @@ def _steps_done(clone: Any) -> int:
     return len(list(path.glob("step-*"))) if path.exists() else 0
 
 
+@pytest.mark.exhaustive
 def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
     clone: Any, undisturbed: Path, eventually: Callable[..., None]
 ) -> None:

@@ -44,7 +44,7 @@ def test_a_process_killed_while_saving(launch: Launch, cohort: Path, tmp_path: P
     check(launch, cohort, tmp_path, trials=2, world=1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 def test_fifty_kills_of_two_processes(launch: Launch, cohort: Path, tmp_path: Path) -> None:
     found = check(launch, cohort, tmp_path, trials=50, world=2)

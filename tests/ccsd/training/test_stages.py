@@ -16,7 +16,7 @@ from plain import plain_training
 from ccsd.config import load_config
 from ccsd.distillation.schedule import draw_step
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(3000)]
 
 STAGES = (0, 1, 2, 3)
 FP32_LOSS, FP32_WEIGHT = 1e-5, 2e-5

@@ -100,7 +100,7 @@ def test_a_process_that_dies_takes_the_others_down_with_one_message(
     assert "error: process 0 lost the others: one of them ended, or was silent for 120 s" in survivor.text
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_process_that_hangs_is_waited_for_only_so_long(launch: Launch, tmp_path: Path) -> None:
     frozen = training(tmp_path, freeze_at=2)
     began = time.monotonic()
