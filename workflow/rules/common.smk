@@ -20,9 +20,6 @@ validate_schema(
     config, workflow.source_path("../schemas/config.schema.json"), set_default=False
 )
 
-# The environment that environment.yml makes; used with `--sdm conda`, else jobs use the environment that runs Snakemake.
-CONDA = "ccsd"
-
 ROOT = study.root
 DATA = ROOT / "data"
 RUN = ROOT / "runs" / "{experiment}-s{seed}"

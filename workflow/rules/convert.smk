@@ -9,8 +9,6 @@ rule phantom:
         LOGS / "phantom.log",
     benchmark:
         BENCHMARKS / "phantom.tsv"
-    conda:
-        CONDA
     threads: 1
     resources:
         mem_mb=2000,
@@ -32,8 +30,6 @@ rule convert:
         LOGS / "convert" / "{part}.log",
     benchmark:
         BENCHMARKS / "convert" / "{part}.tsv"
-    conda:
-        CONDA
     threads: 2
     resources:
         mem_mb=4000,
@@ -62,8 +58,6 @@ rule split:
         LOGS / "split.log",
     benchmark:
         BENCHMARKS / "split.tsv"
-    conda:
-        CONDA
     threads: 1
     resources:
         mem_mb=4000,

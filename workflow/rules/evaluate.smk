@@ -13,8 +13,6 @@ rule evaluate:
         LOGS / "evaluate" / "{run}" / "{group}.log",
     benchmark:
         BENCHMARKS / "evaluate" / "{run}" / "{group}.tsv"
-    conda:
-        CONDA
     threads: 2
     resources:
         mem_mb=16000,

@@ -16,8 +16,6 @@ rule report:
         LOGS / "report.log",
     benchmark:
         BENCHMARKS / "report.tsv"
-    conda:
-        CONDA
     threads: 1
     resources:
         mem_mb=8000,

@@ -14,8 +14,6 @@ rule train:
     benchmark:
         BENCHMARKS / "train" / "{experiment}-s{seed}.tsv"
     localrule: True
-    conda:
-        CONDA
     threads: 1
     resources:
         cluster="local",
