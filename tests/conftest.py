@@ -5,6 +5,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,10 @@ ROOT = Path(__file__).parents[1]
 if shutil.which("nvidia-smi") is None:
     # Without it DeepSpeed looks for CUDA and fails on import.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+# A shell starts background jobs with SIGINT ignored, and what they start inherits it: tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,7 @@ STUDY = {
     "split": {"train": 0.5, "val": 0.25},
     "model": {"width": 2, "levels": 2},
     "train": {
-        "steps": 12, "patch": [16, 16, 16], "checkpoint_every": 2, "validate_every": 12, "precision": "fp32",
+        "steps": 60, "patch": [16, 16, 16], "checkpoint_every": 10, "validate_every": 60, "precision": "fp32",
         "workers": 0,
     },
     "evaluation": {"subsets": ["t1ce"]},
