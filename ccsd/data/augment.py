@@ -1,20 +1,21 @@
-"""Random variation of patches, as tensor operations on the device the patches are on.
+"""Random variation of patches, as batched tensor operations on the device the patches are on.
 
-Each sample is varied on its own, from its own key: the result does not depend on the batch it is in, on the process, or
-on what was drawn before. Background stays 0 and absent modalities stay 0.
+Chance is drawn for each sample from its own key, on the host; each change is then one operation on all the samples that
+it befalls. The result does not depend on the batch a sample is in, on the process, or on what was drawn before.
+Background stays 0 and absent modalities stay 0.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ccsd.data import intensity, spatial
 
 Key = tuple[int, int, int]
+Chances = Sequence[np.random.Generator]
 
-_INTENSITY: tuple[tuple[float, Callable[[Tensor, Tensor, np.random.Generator], Tensor]], ...] = (
+_INTENSITY: tuple[tuple[float, Callable[[Tensor, Tensor, Chances], Tensor]], ...] = (
     (0.15, intensity.noise),
     (0.15, intensity.blur),
     (0.15, intensity.brightness),
@@ -41,21 +42,25 @@ def augment(image: Tensor, label: Tensor, available: Tensor, keys: Sequence[Key]
     keys
         (seed, step, sample number) by sample; equal keys give equal results on the same kind of device.
     """
-    pairs = [_augment_one(*item) for item in zip(image, label, available, keys, strict=True)]
-    return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
-
-
-def _augment_one(image: Tensor, label: Tensor, available: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-    rng = np.random.default_rng([*key, _STREAM])
-    axes = [axis for axis in (-3, -2, -1) if rng.random() < _FLIP]
-    image, label = image.flip(axes), label.flip(axes)
-    if rng.random() < _AFFINE:
-        image, label = spatial.turn_and_scale(image, label, rng)
-    mask = (image != 0) & available.to(image.device)[:, None, None, None]
+    rngs = [np.random.default_rng([*key, _STREAM]) for key in keys]
+    image, label = image.clone(), label.clone()
+    for axis in (-3, -2, -1):
+        rows = _befallen(rngs, _FLIP)
+        image[rows], label[rows] = image[rows].flip(axis), label[rows].flip(axis)
+    rows = _befallen(rngs, _AFFINE)
+    if rows:
+        image[rows], label[rows] = spatial.turn_and_scale(image[rows], label[rows], [rngs[row] for row in rows])
+    mask = (image != 0) & available.to(image.device)[..., None, None, None]
     for probability, change in _INTENSITY:
-        if rng.random() < probability:
-            image = change(image, mask, rng)
+        rows = _befallen(rngs, probability)
+        if rows:
+            image[rows] = change(image[rows], mask[rows], [rngs[row] for row in rows])
     return image * mask, label
+
+
+def _befallen(rngs: Chances, probability: float) -> list[int]:
+    """Return the samples that a change befalls."""
+    return [row for row, rng in enumerate(rngs) if rng.random() < probability]
 
 
 _STREAM = 2  # apart from the streams that choose cases and corners

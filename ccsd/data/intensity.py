@@ -1,109 +1,129 @@
-"""Random changes of intensity, each for one patch: (image, mask, rng) -> image.
+"""Random changes of intensity of a batch of patches: (image, mask, rngs) -> image.
 
-Images are 4 x D x H x W; the mask is true inside the brain of an available modality. Each modality draws its own
-strength, and is left alone half of the time, so that modalities vary against one another. Values outside the mask do
-not matter: the caller sets them to 0.
+Images are B x 4 x D x H x W; the mask is true inside the brain of an available modality; each sample draws from its own
+generator. Each modality draws its own strength, and is left alone half of the time, so that modalities vary against one
+another. Values outside the mask do not matter: the caller sets them to 0.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-_TAPS = 3  # voxels of the blur's kernel to each side
+Chances = Sequence[np.random.Generator]
+Matrix = npt.NDArray[np.float32]
+
+_HALF = 0.5
+_VOXELS = (-3, -2, -1)
 
 
-def noise(image: Tensor, mask: Tensor, rng: np.random.Generator) -> Tensor:  # noqa: ARG001 - one signature for all
+def noise(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001 - one signature for all
     """Add Gaussian noise of a standard deviation up to 0.15."""
-    generator = torch.Generator(image.device).manual_seed(int(rng.integers(2**62)))
-    sigma = _strength(image, rng, 0.0, 0.15, neutral=0.0)
-    return image + sigma * torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+    added = torch.empty_like(image)
+    for row, rng in enumerate(rngs):  # a generator of its own keeps a sample's noise the same in any batch
+        added[row].normal_(generator=torch.Generator(image.device).manual_seed(int(rng.integers(2**62))))
+    return image + _strength(image, rngs, 0.0, 0.15, neutral=0.0) * added
 
 
-def brightness(image: Tensor, mask: Tensor, rng: np.random.Generator) -> Tensor:  # noqa: ARG001 - one signature for all
+def brightness(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001 - one signature for all
     """Multiply by 0.75 to 1.25 and shift by up to 0.2."""
-    return image * _strength(image, rng, 0.75, 1.25) + _strength(image, rng, -0.2, 0.2, neutral=0.0)
+    return image * _strength(image, rngs, 0.75, 1.25) + _strength(image, rngs, -0.2, 0.2, neutral=0.0)
 
 
-def contrast(image: Tensor, mask: Tensor, rng: np.random.Generator) -> Tensor:
+def contrast(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:
     """Stretch around the brain's mean by 0.7 to 1.4, within the range of values that was there."""
     low, high = _range(image, mask)
     mean, _ = _moments(image, mask)
-    stretched = (image - mean) * _strength(image, rng, 0.7, 1.4) + mean
+    stretched = (image - mean) * _strength(image, rngs, 0.7, 1.4) + mean
     return torch.minimum(torch.maximum(stretched, low), high)
 
 
-def gamma(image: Tensor, mask: Tensor, rng: np.random.Generator) -> Tensor:
+def gamma(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:
     """Bend the range of values by an exponent of 0.7 to 1.5, keeping mean and standard deviation."""
     low, high = _range(image, mask)
     mean, std = _moments(image, mask)
-    exponent = _strength(image, rng, 0.7, 1.5)
+    exponent = _strength(image, rngs, 0.7, 1.5)
     width = (high - low).clamp_min(1e-6)
     bent = ((image - low) / width).clamp(0, 1) ** exponent
     bent_mean, bent_std = _moments(bent, mask)
     return torch.where(exponent == 1, image, (bent - bent_mean) / bent_std.clamp_min(1e-6) * std + mean)
 
 
-def blur(image: Tensor, mask: Tensor, rng: np.random.Generator) -> Tensor:  # noqa: ARG001 - one signature for all
+def blur(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001 - one signature for all
     """Blur with a Gaussian of 0.5 to 1.2 voxels."""
-    for row in _chosen(image, rng):
-        image = _replaced(image, row, _smoothed(image[row], rng.uniform(0.5, 1.2)))
-    return image
+    return _filtered(image, rngs, lambda rng: [rng.uniform(0.5, 1.2)] * 3, gaussian)
 
 
-def low_resolution(image: Tensor, mask: Tensor, rng: np.random.Generator) -> Tensor:  # noqa: ARG001 - one signature for all
-    """Sample down to 0.5 to 0.9 of the resolution, and up again."""
-    for row in _chosen(image, rng):
-        shape = image.shape[1:]
-        coarse = [max(1, round(n * rng.uniform(0.5, 0.9))) for n in shape]
-        small = functional.interpolate(image[row][None, None], coarse, mode="nearest-exact")
-        large = functional.interpolate(small, list(shape), mode="trilinear", align_corners=False)
-        image = _replaced(image, row, large[0, 0])
-    return image
+def low_resolution(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001 - one signature for all
+    """Sample down to 0.5 to 0.9 of the resolution along each axis, and up again."""
+    return _filtered(image, rngs, lambda rng: list(rng.uniform(0.5, 0.9, 3)), down_and_up)
 
 
-def _strength(image: Tensor, rng: np.random.Generator, low: float, high: float, neutral: float = 1.0) -> Tensor:
-    """Return one number per modality, broadcastable; half of them `neutral`."""
-    values = np.where(rng.random(len(image)) < 0.5, rng.uniform(low, high, len(image)), neutral)  # noqa: PLR2004 - half
-    return torch.tensor(values, dtype=image.dtype, device=image.device)[:, None, None, None]
+def gaussian(voxels: int, sigma: float) -> Matrix:
+    """Return the N x N matrix that blurs along an axis; weights that reach outside fall to the voxels inside."""
+    offsets = np.arange(voxels)[:, None] - np.arange(voxels)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
 
 
-def _chosen(image: Tensor, rng: np.random.Generator) -> list[int]:
-    return [int(row) for row in np.flatnonzero(rng.random(len(image)) < 0.5)]  # noqa: PLR2004 - half
+def down_and_up(voxels: int, share: float) -> Matrix:
+    """Return the N x N matrix that keeps the nearest voxels of a coarser grid and interpolates between them."""
+    coarse = max(1, round(voxels * share))
+    kept = np.floor((np.arange(coarse) + 0.5) * voxels / coarse).astype(int)
+    places = np.clip((np.arange(voxels) + 0.5) * coarse / voxels - 0.5, 0, coarse - 1)
+    between = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(coarse)))
+    matrix = np.zeros((voxels, voxels), np.float32)
+    matrix[:, kept] = between
+    return matrix
 
 
-def _replaced(image: Tensor, row: int, values: Tensor) -> Tensor:
-    changed = image.clone()
-    changed[row] = values
-    return changed
+def _filtered(
+    image: Tensor,
+    rngs: Chances,
+    draw: Callable[[np.random.Generator], Sequence[float]],
+    matrix: Callable[[int, float], Matrix],
+) -> Tensor:
+    """Filter half of the modalities along the three axes, all of them at once, each with its own three strengths."""
+    rows = [(row, m) for row, rng in enumerate(rngs) for m in np.flatnonzero(rng.random(image.shape[1]) < _HALF)]
+    if not rows:
+        return image
+    strengths = [draw(rngs[row]) for row, _ in rows]
+    chosen = tuple(torch.tensor(index, device=image.device) for index in zip(*rows, strict=True))
+    volumes = image[chosen]
+    for axis in _VOXELS:
+        stack = np.stack([matrix(image.shape[axis], by_axis[axis]) for by_axis in strengths])
+        volumes = along_axis(volumes, torch.from_numpy(stack).to(image), axis)
+    return image.index_put(chosen, volumes)
 
 
-def _smoothed(volume: Tensor, sigma: float) -> Tensor:
-    taps = torch.arange(-_TAPS, _TAPS + 1, dtype=volume.dtype, device=volume.device)
-    kernel = torch.exp(-0.5 * (taps / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    smooth = volume[None, None]
-    for axis in range(3):
-        shape = [1, 1, 1, 1, 1]
-        shape[2 + axis] = kernel.numel()
-        padding = [0, 0, 0]
-        padding[axis] = _TAPS
-        smooth = functional.conv3d(smooth, kernel.view(shape), padding=padding)
-    return smooth[0, 0]
+def along_axis(volumes: Tensor, matrices: Tensor, axis: int) -> Tensor:
+    """Multiply each of n x D x H x W volumes by its n x N x N matrix along an axis (-3, -2 or -1)."""
+    if axis == -1:
+        return (volumes.flatten(1, 2) @ matrices.mT).view_as(volumes)
+    if axis == -2:  # noqa: PLR2004 - the axis H
+        return matrices[:, None] @ volumes
+    return (matrices @ volumes.flatten(2)).view_as(volumes)
+
+
+def _strength(image: Tensor, rngs: Chances, low: float, high: float, neutral: float = 1.0) -> Tensor:
+    """Return one number per sample and modality, broadcastable; half of them `neutral`."""
+    count = image.shape[1]
+    values = [np.where(rng.random(count) < _HALF, rng.uniform(low, high, count), neutral) for rng in rngs]
+    return torch.from_numpy(np.stack(values)).to(image)[..., None, None, None]
 
 
 def _moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each modality inside its mask."""
-    axes = (1, 2, 3)
-    count = mask.sum(axes, keepdim=True).clamp_min(1)
-    mean = (image * mask).sum(axes, keepdim=True) / count
-    variance = (((image - mean) * mask) ** 2).sum(axes, keepdim=True) / count
+    count = mask.sum(_VOXELS, keepdim=True).clamp_min(1)
+    mean = (image * mask).sum(_VOXELS, keepdim=True) / count
+    variance = (((image - mean) * mask) ** 2).sum(_VOXELS, keepdim=True) / count
     return mean, variance.sqrt()
 
 
 def _range(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return the smallest and largest value of each modality inside its mask; 0 and 0 where that is empty."""
-    axes = (1, 2, 3)
-    low = image.masked_fill(~mask, float("inf")).amin(axes, keepdim=True)
-    high = image.masked_fill(~mask, float("-inf")).amax(axes, keepdim=True)
+    low = image.masked_fill(~mask, float("inf")).amin(_VOXELS, keepdim=True)
+    high = image.masked_fill(~mask, float("-inf")).amax(_VOXELS, keepdim=True)
     return torch.where(low.isfinite(), low, 0), torch.where(high.isfinite(), high, 0)

@@ -1,8 +1,9 @@
-"""Rotation and scaling of a patch."""
+"""Rotation and scaling of patches."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -12,28 +13,34 @@ _DEGREES = 20.0
 _SCALE = (0.8, 1.25)
 
 
-def turn_and_scale(image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Turn a patch around its centre by up to 20 degrees about each axis, and scale it by 0.8 to 1.25.
+def turn_and_scale(image: Tensor, label: Tensor, rngs: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
+    """Turn each patch around its centre by up to 20 degrees about each axis, and scale it by 0.8 to 1.25.
 
     Parameters
     ----------
     image
-        4 x D x H x W; interpolated linearly, 0 from outside.
+        B x 4 x D x H x W; interpolated linearly, 0 from outside.
     label
-        D x H x W; takes the nearest voxel.
+        B x D x H x W; takes the nearest voxel.
+    rngs
+        What each patch draws its angles and its scale from.
     """
+    grid = sampling_grid(np.stack([_matrix(rng) for rng in rngs]), label.shape[1:]).to(image.device)
+    turned = functional.grid_sample(image, grid, mode="bilinear", align_corners=False)
+    classes = functional.grid_sample(label[:, None].to(image.dtype), grid, mode="nearest", align_corners=False)
+    return turned, classes[:, 0].to(label.dtype)
+
+
+def sampling_grid(matrices: npt.NDArray[np.float64], shape: Sequence[int]) -> Tensor:
+    """Return the B x D x H x W x 3 grid for B x 3 x 3 matrices that act on voxel offsets (x, y, z) from the centre."""
+    half = np.array([shape[2], shape[1], shape[0]], np.float64)
+    theta = np.zeros((len(matrices), 3, 4), np.float32)
+    theta[..., :3] = matrices * half[None, :] / half[:, None]
+    return functional.affine_grid(torch.from_numpy(theta), [len(matrices), 1, *shape], align_corners=False)
+
+
+def _matrix(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     angles = rng.uniform(-_DEGREES, _DEGREES, 3)
     scale = np.exp(rng.uniform(*np.log(_SCALE)))
-    matrix = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() / scale
-    grid = sampling_grid(matrix, label.shape).to(image.device)
-    turned = functional.grid_sample(image[None], grid, mode="bilinear", align_corners=False)[0]
-    classes = functional.grid_sample(label[None, None].to(image.dtype), grid, mode="nearest", align_corners=False)
-    return turned, classes[0, 0].to(label.dtype)
-
-
-def sampling_grid(matrix: np.ndarray, shape: Sequence[int]) -> Tensor:
-    """Return the 1 x D x H x W x 3 grid for a 3 x 3 matrix that acts on voxel offsets (x, y, z) from the centre."""
-    half = np.array([shape[2], shape[1], shape[0]], np.float64)
-    theta = np.zeros((1, 3, 4))
-    theta[0, :, :3] = matrix * half[None, :] / half[:, None]
-    return functional.affine_grid(torch.tensor(theta, dtype=torch.float32), [1, 1, *shape], align_corners=False)
+    matrix: npt.NDArray[np.float64] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() / scale
+    return matrix

@@ -1,9 +1,13 @@
 """Augmentation: reproducible by sample; background and absent modalities stay 0; image and label move alike."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
+from torch.nn import functional
 
 from ccsd.data import augment, intensity, spatial
 
@@ -94,8 +98,9 @@ def test_turning_moves_image_and_label_alike() -> None:
     axes = [torch.arange(n) - (n - 1) / 2 for n in (24, 32, 28)]
     inside = (axes[0][:, None, None] / 8) ** 2 + (axes[1][None, :, None] / 11) ** 2 + (axes[2][None, None] / 6) ** 2 < 1
     image = inside.float().expand(4, *inside.shape).contiguous()
-    for seed in range(5):
-        turned, classes = spatial.turn_and_scale(image, inside.to(torch.uint8), np.random.default_rng(seed))
+    rngs = [np.random.default_rng(seed) for seed in range(5)]
+    images, labels = image.expand(5, *image.shape), inside.to(torch.uint8).expand(5, *inside.shape)
+    for turned, classes in zip(*spatial.turn_and_scale(images, labels, rngs), strict=True):
         agreement = ((turned[0] > 0.5) == (classes > 0)).float().mean()
         assert agreement > 0.985
         assert 0.4 < classes.sum() / inside.sum() < 2.2
@@ -107,28 +112,55 @@ def test_a_quarter_turn_is_exact(shape: tuple[int, int, int]) -> None:
     image = torch.zeros(1, 1, *shape)
     d, h, w = (n // 2 for n in shape)
     image[0, 0, d, h, w + 2] = 1
-    matrix = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    matrix = np.array([[[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
     turned = torch.nn.functional.grid_sample(image, spatial.sampling_grid(matrix, shape), align_corners=False)
     assert turned[0, 0].argmax() in (torch.tensor(np.ravel_multi_index((d, h + s, w), shape)) for s in (-2, 2))
     assert turned.max() == pytest.approx(1, abs=1e-5)
 
 
 def test_gamma_keeps_mean_and_deviation() -> None:
-    image = torch.randn(4, 16, 16, 16)
+    image = torch.randn(2, 4, 16, 16, 16)
     mask = torch.ones_like(image, dtype=torch.bool)
-    bent = intensity.gamma(image, mask, np.random.default_rng(1))
-    assert not torch.equal(bent, image)
-    assert torch.allclose(bent.mean((1, 2, 3)), image.mean((1, 2, 3)), atol=1e-4)
-    assert torch.allclose(bent.std((1, 2, 3)), image.std((1, 2, 3)), rtol=1e-3)
+    bent = intensity.gamma(image, mask, [np.random.default_rng(seed) for seed in (1, 2)])
+    assert not torch.equal(bent[0], image[0])
+    assert not torch.equal(bent[1], image[1])
+    assert torch.allclose(bent.mean((2, 3, 4)), image.mean((2, 3, 4)), atol=1e-4)
+    assert torch.allclose(bent.std((2, 3, 4)), image.std((2, 3, 4)), rtol=1e-3)
 
 
-def test_blur_keeps_a_constant_inside() -> None:
-    image = torch.full((4, 20, 20, 20), 2.0)
-    smooth = intensity.blur(image, image > 0, np.random.default_rng(0))
-    assert torch.allclose(smooth[:, 5:-5, 5:-5, 5:-5], image[:, 5:-5, 5:-5, 5:-5])
-    spike = torch.zeros(4, 20, 20, 20)
-    spike[:, 10, 10, 10] = 1
-    assert (intensity.blur(spike, spike > 0, np.random.default_rng(0)).amax((1, 2, 3)) < 1).any()
+@pytest.mark.parametrize("change", [intensity.blur, intensity.low_resolution])
+def test_filters_keep_a_constant_and_lower_a_spike(change: Callable[..., Tensor]) -> None:
+    image = torch.full((2, 4, 20, 18, 22), 2.0)
+    rngs = [np.random.default_rng(seed) for seed in (0, 1)]
+    assert torch.allclose(change(image, image > 0, rngs), image, atol=1e-5)
+    noisy = torch.randn(2, 4, 20, 18, 22, generator=torch.Generator().manual_seed(0))
+    smooth = change(noisy, noisy != 0, rngs)
+    weaker = smooth.std((2, 3, 4)) < noisy.std((2, 3, 4)) - 0.05
+    same = (smooth == noisy).flatten(2).all(-1)
+    assert weaker.any()
+    assert same.any(), "half of the modalities are left alone"
+    assert (weaker | same).all()
+
+
+def test_blur_is_a_gaussian_along_each_axis() -> None:
+    """Against scipy's, away from the borders, which it treats in another way."""
+    volume = np.random.default_rng(0).normal(size=(20, 24, 22)).astype(np.float32)
+    blurred = torch.from_numpy(volume)[None]
+    for axis in (-3, -2, -1):
+        matrix = torch.from_numpy(intensity.gaussian(volume.shape[axis], 1.1))
+        blurred = intensity.along_axis(blurred, matrix[None], axis)
+    expected = gaussian_filter(volume, 1.1, truncate=9)
+    inner = (slice(7, -7),) * 3
+    np.testing.assert_allclose(blurred[0].numpy()[inner], expected[inner], atol=1e-5)
+
+
+@pytest.mark.parametrize(("voxels", "share"), [(20, 0.5), (21, 0.63), (32, 0.9), (1, 0.5)])
+def test_low_resolution_is_what_torch_interpolates(voxels: int, share: float) -> None:
+    line = torch.randn(1, 1, voxels)
+    small = functional.interpolate(line, max(1, round(voxels * share)), mode="nearest-exact")
+    expected = functional.interpolate(small, voxels, mode="linear", align_corners=False)
+    found = torch.from_numpy(intensity.down_and_up(voxels, share)) @ line[0, 0]
+    torch.testing.assert_close(found, expected[0, 0])
 
 
 @pytest.mark.gpu
