@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -253,8 +254,8 @@ class _Training:
 
     def _finish(self) -> None:
         self._save()
-        hashes = {"science": self.science, "split_hash": self.split.hash, "data_hash": _data_hash(self.data)}
-        about = describe(self.config, self.experiment, hashes, self.process, self._elapsed())
+        origin = {"science": self.science, "split_hash": self.split.hash, **_of_data(self.data)}
+        about = describe(self.config, self.experiment, origin, self.process, self._elapsed())
         best = self.run / checkpoint.FOLDER / BEST if self.config.train.select == "best" else None
         write_result(self.engine, self.run, best, about, self.process)
         self.process.wait_for_all()
@@ -264,5 +265,7 @@ class _Training:
         return self.wall_s + time.monotonic() - self.started
 
 
-def _data_hash(data: Path) -> str:
-    return str(json.loads((data / "dataset.json").read_text(encoding="utf-8"))["data_hash"])
+def _of_data(data: Path) -> dict[str, Any]:
+    """Return the data's hash, and the voxel spacing (D, H, W) that later inputs are brought to."""
+    found = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    return {"data_hash": found["data_hash"], "spacing_mm": found["spacing_mm"]["median"]}

@@ -48,7 +48,7 @@ def write_result(engine: Any, run: Path, best: Path | None, about: dict[str, Any
 
 
 def describe(
-    config: Config, experiment: str | None, hashes: dict[str, str], process: Process, wall_s: float
+    config: Config, experiment: str | None, origin: dict[str, Any], process: Process, wall_s: float
 ) -> dict[str, Any]:
     """Return what run.json says apart from the hash of the weights."""
     gpus = process.world if process.device.type == "cuda" else 0
@@ -57,7 +57,7 @@ def describe(
         "experiment": experiment,
         "versions": {"python": python_version(), **{name: version(name) for name in PACKAGES}},
         "git": git_revision(),
-        **hashes,
+        **origin,
         "processes": process.world,
         "device": str(process.device.type),
         "steps": config.train.steps,

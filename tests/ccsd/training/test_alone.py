@@ -53,6 +53,7 @@ def test_what_a_training_leaves(endings: dict[str, Ending], runs: Path) -> None:
     assert run.config.train.steps == run.info["steps"] == 6
     assert run.info["processes"] == 1
     assert {"split_hash", "data_hash", "versions", "git", "wall_s", "gpu_hours"} <= run.info.keys()
+    assert run.info["spacing_mm"] == [1.0, 1.0, 1.0]
     events = read_events(runs / "parts")
     assert [event["step"] for event in events if event["event"] == "train"] == [1, 2, 3, 4, 5, 6]
     assert [event["step"] for event in events if event["event"] == "validation"] == [3, 6]
