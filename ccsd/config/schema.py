@@ -65,6 +65,10 @@ class Model(Section):
     )
     levels: int = Field(5, ge=2, le=6, description="unet: resolutions, each half of the one before")
 
+    deep_supervision: bool = Field(
+        False, description="also supervise the decoder at a half and a quarter of the resolution"
+    )
+
     @property
     def multiple(self) -> tuple[int, int, int]:
         """What depth, height and width of an input must be multiples of."""
@@ -122,7 +126,16 @@ class Train(Section):
         "none",
         description="what a GPU leaves in the host's memory: optimizer state (zero_stage 1 to 3), or weights too (3)",
     )
-    decode_batch: PositiveInt = Field(8, description="subsets decoded together; fewer need less memory")
+    decode_batch: PositiveInt = Field(
+        8, description="subsets decoded together; fewer than a step visits need less memory and more time"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute the encoders' activations again in the backward pass: less memory, more time"
+    )
+    compile: bool = Field(False, description="torch.compile of encoders and decoder; needs a C++ compiler, not ZeRO 3")
+    deterministic: bool = Field(
+        False, description="only operations that give the same bits each time, also on a GPU; slower"
+    )
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
     validate_every: PositiveInt = Field(5000, description="steps between validations")
     validate_subsets: tuple[SubsetName, ...] = Field(
@@ -143,6 +156,14 @@ class Train(Section):
             raise ValueError(
                 f"train.offload {self.offload} needs train.zero_stage {'3' if needed == 3 else '1, 2 or 3'}, "  # noqa: PLR2004
                 f"not {self.zero_stage}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiles_what_is_whole(self) -> Self:
+        if self.compile and self.zero_stage == 3:  # noqa: PLR2004 - the stage that shards weights
+            raise ValueError(
+                "train.compile does not go with train.zero_stage 3, which gathers weights module by module"
             )
         return self
 

@@ -13,6 +13,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn import functional
 
 from ccsd.config.schema import Distillation
 from ccsd.distillation.losses import (
@@ -81,17 +82,17 @@ class Objective(nn.Module):
     def _losses(self, image: Tensor, target: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
         features = self.net.encode(image, available)
         recompute = self.decode_batch < 1 + len(draw.visited) + STEPS * (self.settings.method in WITH_DMCD)
-        full = self.net.decode(features, available[None], 1, recompute=recompute)
+        levels = self.net.decode_levels(features, available[None], 1, recompute=recompute)
+        full = levels[0]
         path = self._path(features, full[0].detach(), available, target, draw)
         subsets = torch.cat([draw.visited, path])
-        logits = full
         if len(subsets):
-            rest = self.net.decode(features, subsets, self.decode_batch, recompute=recompute)
-            logits = torch.cat([full, rest])
+            rest = self.net.decode_levels(features, subsets, self.decode_batch, recompute=recompute)
+            levels = [torch.cat(pair) for pair in zip(levels, rest, strict=True)]
         num_visited = len(draw.visited)
-        visited, walked = logits[1 : 1 + num_visited], logits[1 + num_visited :]
+        visited, walked = levels[0][1 : 1 + num_visited], levels[0][1 + num_visited :]
         terms = {
-            "supervised": _supervision(logits, subsets, available, target),
+            "supervised": _deep_supervision(levels, subsets, available, target),
             "hmsd": self._hmsd(full, visited, draw.visited, available),
             "dmcd": self._dmcd(torch.cat([full, walked]), path, available),
             "shared": alignment_loss(features.shared, available).mean(),
@@ -165,6 +166,19 @@ class _Scorer:
             return distillation_loss(self.current.expand_as(logits), logits, settings.temperature)
         rise = segmentation_loss(logits, self.target) - segmentation_loss(self.current, self.target)
         return -rise if settings.criterion == "least" else rise
+
+
+def _deep_supervision(levels: list[Tensor], subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
+    """Mean of the supervision at each resolution, each with half the weight of the next finer one."""
+    losses = torch.stack([_supervision(z, subsets, available, _at(target, z)) for z in levels])
+    weights = 0.5 ** torch.arange(len(levels), device=losses.device)
+    return (weights * losses).sum() / weights.sum()
+
+
+def _at(target: Tensor, logits: Tensor) -> Tensor:
+    """Return the target at the resolution of the logits: the share of each region in each voxel."""
+    depth, height, width = logits.shape[-3:]
+    return functional.adaptive_avg_pool3d(target, (depth, height, width))
 
 
 def _supervision(logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:

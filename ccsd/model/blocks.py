@@ -7,11 +7,13 @@ Shapes: N batch (or batch x modality), C channels over all groups, D H W space.
 """
 
 import copy
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 CHANNELS_PER_NORM_GROUP = 8
 SLOPE = 0.01
@@ -63,6 +65,45 @@ class ResidualBlock(nn.Module):
         if self.shortcut is not None:
             x = self.shortcut(x)
         return functional.leaky_relu(x + y, SLOPE)
+
+
+class Stages(nn.ModuleList):
+    """Modules that run one after another."""
+
+    recompute = False
+    """Keep only what goes from module to module, and compute the rest again in the backward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last output."""
+        return deque(self.outputs(x), maxlen=1).pop()
+
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the output of each module."""
+        for stage in self:
+            again = self.recompute and torch.is_grad_enabled()
+            x = checkpoint(stage, x, use_reentrant=False) if again else stage(x)
+            yield x
+
+
+class DeepHeads(nn.ModuleList):
+    """Logits of the decoder's coarser outputs, for deep supervision; none outside training."""
+
+    MOST = 2
+
+    def __init__(self, widths: Sequence[int], regions: int) -> None:
+        heads = [nn.Conv3d(width, regions, 1) for width in widths[: self.MOST]]
+        for head in heads:
+            start_low(head)
+        super().__init__(heads)
+
+    def forward(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Map the outputs, of which there may be more than heads, to logits; both finer first."""
+        return [head(x) for head, x in zip(self, outputs, strict=False)] if self.training else []
+
+
+def start_low(head: nn.Conv3d) -> None:
+    """Start from a low prior: tumours fill a small part of a volume, which would cost steps to learn."""
+    nn.init.constant_(head.bias, -2.0)  # type: ignore[arg-type]
 
 
 def select_groups(module: nn.Module, chosen: Sequence[int], groups: int) -> nn.Module:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ccsd.config.schema import Model
 from ccsd.model import shaspec, unet
-from ccsd.model.blocks import select_groups
+from ccsd.model.blocks import Stages, select_groups
 from ccsd.model.compose import bottleneck_slots
 from preprocess.modalities import MODALITIES, REGIONS
 
@@ -54,15 +54,15 @@ def _unet(settings: Model) -> Backbone:
     widths = unet.channels(settings.width, settings.levels)
     return Backbone(
         encoder=lambda groups: unet.Encoder(widths, groups),
-        decoder=lambda: unet.Decoder(widths, len(MODALITIES), len(REGIONS)),
+        decoder=lambda: unet.Decoder(widths, len(MODALITIES), len(REGIONS), deep=settings.deep_supervision),
         width=widths[-1],
     )
 
 
-def _shaspec(_settings: Model) -> Backbone:
+def _shaspec(settings: Model) -> Backbone:
     return Backbone(
         encoder=shaspec.Encoder,
-        decoder=lambda: shaspec.Decoder(len(MODALITIES), len(REGIONS)),
+        decoder=lambda: shaspec.Decoder(len(MODALITIES), len(REGIONS), deep=settings.deep_supervision),
         width=shaspec.BOTTLENECK,
     )
 
@@ -115,13 +115,25 @@ class SharedSpecificNet(nn.Module):
         At most `decode_batch` subsets are decoded together. With `recompute` their activations are computed again in
         the backward pass instead of kept, so that the peak is that of one round; the gradients are the same.
         """
-        logits = []
+        return self.decode_levels(features, subsets, decode_batch, recompute=recompute)[0]
+
+    def decode_levels(
+        self, features: Features, subsets: Tensor, decode_batch: int, *, recompute: bool = False
+    ) -> list[Tensor]:
+        """Decode as `decode` does; with deep supervision and in training, the coarser logits follow, finer first."""
+        rounds = []
         for part in torch.split(subsets, decode_batch):
             if recompute and torch.is_grad_enabled():
-                logits.append(checkpoint(self._decode_round, features, part, use_reentrant=False))
+                rounds.append(checkpoint(self._decode_round, features, part, use_reentrant=False))
             else:
-                logits.append(self._decode_round(features, part))
-        return torch.cat(logits)
+                rounds.append(self._decode_round(features, part))
+        return [torch.cat(level) for level in zip(*rounds, strict=True)]
+
+    def recompute_encoders(self) -> None:
+        """Keep only the encoders' outputs by stage from now on, and compute the rest again in the backward pass."""
+        for module in self.modules():
+            if isinstance(module, Stages):
+                module.recompute = True
 
     def segment(self, image: Tensor, subsets: Tensor, decode_batch: int = 8) -> Tensor:
         """Return logits of K subsets for inference, encoding only the modalities that some subset uses.
@@ -144,11 +156,10 @@ class SharedSpecificNet(nn.Module):
         features = self.encode(image, encoded=encoded)
         return self.decode(features, subsets[:, None].expand(-1, image.shape[0], -1), decode_batch)
 
-    def _decode_round(self, features: Features, subsets: Tensor) -> Tensor:
+    def _decode_round(self, features: Features, subsets: Tensor) -> list[Tensor]:
         slots = bottleneck_slots(features.fused, features.shared, subsets, features.encoded)
-        logits = self.decoder(slots, features.skips, subsets, features.encoded)
-        unflat: Tensor = logits.unflatten(0, subsets.shape[:2])
-        return unflat
+        levels = self.decoder(slots, features.skips, subsets, features.encoded)
+        return [level.unflatten(0, subsets.shape[:2]) for level in levels]
 
     def _specific_encoder(self, encoded: tuple[int, ...]) -> nn.Module:
         if encoded == ALL:

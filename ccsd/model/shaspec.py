@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ccsd.model.blocks import SLOPE, Norm
+from ccsd.model.blocks import SLOPE, DeepHeads, Norm, Stages, start_low
 from ccsd.model.compose import SubsetProjection
 
 STEM = 64
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
             blocks = [Bottleneck(before, planes, stride, groups)]
             before = EXPANSION * planes
             blocks += [Bottleneck(before, planes, 1, groups) for _ in range(count - 1)]
-            stages.append(nn.Sequential(*blocks))
+            stages.append(Stages(blocks))
         self.stages = nn.ModuleList(stages)
         self.narrow = ConvNorm(before, BOTTLENECK, groups=groups)
         self.aspp = Aspp(BOTTLENECK, groups)
@@ -153,7 +153,7 @@ class BasicBlock(nn.Module):
 class Decoder(nn.Module):
     """From composed slots and skips to region logits; the same interface as the `unet` decoder."""
 
-    def __init__(self, modalities: int, regions: int) -> None:
+    def __init__(self, modalities: int, regions: int, *, deep: bool) -> None:
         super().__init__()
         finer = list(reversed(UP))
         inputs = [modalities * BOTTLENECK, *finer[:-1]]
@@ -163,11 +163,15 @@ class Decoder(nn.Module):
         )
         self.mix = nn.ModuleList(BasicBlock(f) for f in finer)
         self.head = nn.Conv3d(UP[0], regions, 1)
-        nn.init.constant_(self.head.bias, -2.0)  # type: ignore[arg-type]
+        self.deep = DeepHeads(UP[1:] if deep else (), regions)
+        start_low(self.head)
 
-    def forward(self, slots: Tensor, skips: Sequence[Tensor], subsets: Tensor, encoded: Sequence[int]) -> Tensor:
+    def forward(self, slots: Tensor, skips: Sequence[Tensor], subsets: Tensor, encoded: Sequence[int]) -> list[Tensor]:
         """Decode; see `ccsd.model.unet.Decoder`."""
         x = slots
+        outputs = []
         for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
             x = mix(up(x) + skip(features, subsets, encoded))
-        return functional.interpolate(self.head(x), scale_factor=IN_PLANE, mode="trilinear", align_corners=False)
+            outputs.append(x)
+        logits = functional.interpolate(self.head(x), scale_factor=IN_PLANE, mode="trilinear", align_corners=False)
+        return [logits, *self.deep(outputs[-2::-1])]

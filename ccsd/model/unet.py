@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ccsd.model.blocks import ResidualBlock
+from ccsd.model.blocks import DeepHeads, ResidualBlock, Stages, start_low
 from ccsd.model.compose import SubsetProjection
 
 WIDEST = 16
@@ -29,28 +29,24 @@ class Encoder(nn.Module):
     def __init__(self, widths: Sequence[int], groups: int = 1) -> None:
         super().__init__()
         inputs = (1, *widths[:-1])
-        self.levels = nn.ModuleList(
+        self.levels = Stages(
             ResidualBlock(before, after, stride=1 if level == 0 else 2, groups=groups)
             for level, (before, after) in enumerate(zip(inputs, widths, strict=True))
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features of every level, finest first."""
-        pyramid = []
-        for level in self.levels:
-            x = level(x)
-            pyramid.append(x)
-        return pyramid
+        return list(self.levels.outputs(x))
 
 
 class Decoder(nn.Module):
     """From composed bottleneck slots and skips to region logits, for K subsets of B images at once.
 
     Takes slots (K*B) x (4*C) x d x h x w, the modalities' skips and the K x B x M subsets; returns
-    (K*B) x regions x D x H x W logits.
+    (K*B) x regions x D x H x W logits, in training followed by those of the coarser `deep` outputs, finer first.
     """
 
-    def __init__(self, widths: Sequence[int], modalities: int, regions: int) -> None:
+    def __init__(self, widths: Sequence[int], modalities: int, regions: int, *, deep: bool) -> None:
         super().__init__()
         self.reduce = nn.Conv3d(modalities * widths[-1], widths[-1], 1)
         self.bottleneck = ResidualBlock(widths[-1], widths[-1])
@@ -60,13 +56,14 @@ class Decoder(nn.Module):
         self.skip = nn.ModuleList(SubsetProjection(modalities, f, f) for f in finer)
         self.mix = nn.ModuleList(ResidualBlock(f, f) for f in finer)
         self.head = nn.Conv3d(widths[0], regions, 1)
-        # Tumours fill a small part of a volume: start from a low prior instead of spending steps to learn it.
-        nn.init.constant_(self.head.bias, -2.0)  # type: ignore[arg-type]
+        self.deep = DeepHeads(widths[1:-1] if deep else (), regions)
+        start_low(self.head)
 
-    def forward(self, slots: Tensor, skips: Sequence[Tensor], subsets: Tensor, encoded: Sequence[int]) -> Tensor:
+    def forward(self, slots: Tensor, skips: Sequence[Tensor], subsets: Tensor, encoded: Sequence[int]) -> list[Tensor]:
         """Decode; `skips` are B x m x C_l x ... for the `encoded` modalities, finest first."""
         x = self.bottleneck(self.reduce(slots))
+        outputs = []
         for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
             x = mix(up(x) + skip(features, subsets, encoded))
-        logits: Tensor = self.head(x)
-        return logits
+            outputs.append(x)
+        return [self.head(x), *self.deep(outputs[-2::-1])]

@@ -26,7 +26,10 @@ from preprocess.files import remove
 
 FOLDER = "checkpoints"
 MARK = "mark.json"
-NOT_SCIENCE = {"workers", "checkpoint_every", "keep_last", "decode_batch", "zero_stage", "offload", "sinks"}
+NOT_SCIENCE = {
+    "workers", "checkpoint_every", "keep_last", "decode_batch", "zero_stage", "offload", "sinks",
+    "activation_checkpointing", "compile", "deterministic",
+}  # fmt: skip
 """Settings of `train` that do not change what is learnt: a run may be resumed with other values."""
 
 

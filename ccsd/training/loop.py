@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ccsd.config.schema import Config
@@ -15,11 +14,11 @@ from ccsd.data import Batch, PatchStream, augment
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.errors import TrainingError
-from ccsd.model.net import SharedSpecificNet
 from ccsd.training import checkpoint
 from ccsd.training.disk import told_of_full_disk
 from ccsd.training.engine import learning_rate, samples_per_process, set_learning_rate
 from ccsd.training.memory import peak_memory_mb
+from ccsd.training.prepare import prepared_net
 from ccsd.training.process import Process, joined
 from ccsd.training.record import Record
 from ccsd.training.result import BEST, describe, finished, keep_if_best, write_result
@@ -92,9 +91,8 @@ class _Training:
         self.split, self.science, self.process, self.stop = split, science, process, stop
         per_process = samples_per_process(config.train, process.world)
         self.samples = range(process.rank * per_process, (process.rank + 1) * per_process)
-        torch.manual_seed(config.train.seed)
         objective = Objective(
-            SharedSpecificNet(config.model),
+            prepared_net(config, process.device),
             config.distillation,
             decode_batch=config.train.decode_batch,
             bf16=config.train.precision == "bf16",

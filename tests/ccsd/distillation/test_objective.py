@@ -73,11 +73,12 @@ def test_the_full_set_is_the_same_with_and_without_distillation() -> None:
     for method in ("full", "ccsd"):
         o = objective(method=method, weight_hmsd=0 if method == "full" else 0.5)
         seen: list[Tensor] = []
-        original = o.net.decode
-        o.net.decode = lambda *a, f=original, s=seen, **k: s.append(f(*a, **k)) or s[-1]
+        original = o.net.decode_levels
+        o.net.decode_levels = lambda *a, f=original, s=seen, **k: s.append(f(*a, **k)) or s[-1]
         o(image, label, AVAILABLE, draw(o))
         outputs.append(seen[0])
-    assert torch.equal(*outputs)
+    for on, off in zip(*outputs, strict=True):
+        assert torch.equal(on, off)
 
 
 def test_the_ramp_scales_distillation_alone() -> None:
@@ -162,3 +163,30 @@ def test_bf16_losses_are_float32() -> None:
     assert out["loss"].dtype == torch.float32
     out["loss"].backward()
     assert all(torch.isfinite(p.grad).all() for p in o.parameters() if p.grad is not None)
+
+
+def test_deep_supervision_teaches_the_coarser_outputs() -> None:
+    torch.manual_seed(0)
+    net = SharedSpecificNet(Model(width=4, levels=4, deep_supervision=True))
+    o = Objective(net, Distillation())
+    image, label = batch()
+    out = o(image, label, AVAILABLE, draw(o))
+    out["loss"].backward()
+    assert [name for name, p in o.named_parameters() if p.grad is None] == []
+    assert [level.shape[-1] for level in net.decode_levels(net.encode(image), AVAILABLE[None], 8)] == [8, 4, 2]
+    assert len(net.eval().decode_levels(net.encode(image), AVAILABLE[None], 8)) == 1
+
+
+def test_a_level_of_deep_supervision_weighs_half_of_the_finer_one() -> None:
+    """The target of a coarser output is the share of each region in its voxels."""
+    from ccsd.distillation.losses import segmentation_loss
+    from ccsd.distillation.objective import _deep_supervision
+
+    target = torch.zeros(2, 3, 4, 4, 4)
+    target[:, :, :2, :2, :1] = 1
+    none = AVAILABLE.new_zeros((0, 2, 4))
+    fine, coarse = torch.randn(1, 2, 3, 4, 4, 4), torch.randn(1, 2, 3, 2, 2, 2)
+    share = torch.zeros(2, 3, 2, 2, 2)
+    share[:, :, 0, 0, 0] = 0.5
+    expected = (2 * segmentation_loss(fine, target).mean() + segmentation_loss(coarse, share).mean()) / 3
+    torch.testing.assert_close(_deep_supervision([fine, coarse], none, AVAILABLE, target), expected)
