@@ -43,7 +43,7 @@ def train(
     settings = load_config(config, overrides or (), experiment)
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder; make it with `ccsd convert SRC {data}` and `ccsd split {data}`")
-    from ccsd.training.checkpoint import science_digest
+    from ccsd.config.science import science_digest
     from preprocess.splits import read_split
 
     current = science_digest(settings, read_split(data).hash)
@@ -72,7 +72,7 @@ def _submit(
     The digest makes the command another one when the content of the configuration or the split changes, so that an
     earlier job for the same folder is not taken for this one.
     """
-    from ccsd.model.files import RECORD, WEIGHTS
+    from ccsd.files import RECORD, WEIGHTS
     from cluster.launch import run as run_job
     from cluster.settings import JobSettings
 

@@ -15,11 +15,10 @@ from torch import Tensor
 from ccsd.config.load import validate
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
+from ccsd.files import RECORD, WEIGHTS
 from ccsd.model.net import SharedSpecificNet
 from preprocess.files import complete_or_absent
 
-WEIGHTS = "model.safetensors"
-RECORD = "run.json"
 ABOUT = "ccsd"
 
 

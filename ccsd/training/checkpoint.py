@@ -9,7 +9,6 @@ name, by one rename, and then remove folders that are no longer needed. What is 
 checkpoints as they were. The one to resume from is simply the one of the highest step.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -18,7 +17,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ccsd.config.schema import Config
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training.parts import write_part
 from ccsd.training.process import Process
@@ -26,11 +24,6 @@ from preprocess.files import remove
 
 FOLDER = "checkpoints"
 MARK = "mark.json"
-NOT_SCIENCE = {
-    "workers", "checkpoint_every", "keep_last", "decode_batch", "zero_stage", "offload", "sinks",
-    "activation_checkpointing", "compile", "deterministic",
-}  # fmt: skip
-"""Settings of `train` that do not change what is learnt: a run may be resumed with other values."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +50,6 @@ class Mark:
             f"{text}; saved by {_processes(self.world)} with ZeRO stage {self.zero_stage}, "
             f"shared out anew over {_processes(process.world)} with stage {zero_stage}"
         )
-
-
-def science_digest(config: Config, split_hash: str) -> str:
-    """Return a digest of all that decides what a training learns; a checkpoint serves only the same digest."""
-    sections = config.model_dump(mode="json", include={"model", "distillation", "train"})
-    for name in NOT_SCIENCE:
-        del sections["train"][name]
-    text = json.dumps([sections, split_hash], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def save(engine: Any, run: Path, mark: Mark, process: Process, keep_last: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ccsd.config.schema import Config
+from ccsd.config.science import science_digest
 from ccsd.data import Batch, PatchStream, augment
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
@@ -64,7 +65,7 @@ def train(config: Config, data: Path, run: Path, experiment: str | None = None, 
     """
     check_installed(config.train.sinks)
     split = read_split(data)
-    science = checkpoint.science_digest(config, split.hash)
+    science = science_digest(config, split.hash)
     if finished(run, science):
         print(f"{run}: already trained with this configuration")
         return 0

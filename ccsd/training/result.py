@@ -8,7 +8,8 @@ from platform import python_version
 from typing import Any
 
 from ccsd.config.schema import Config
-from ccsd.model.files import RECORD, WEIGHTS, file_hash, load_weights, save_weights
+from ccsd.files import RECORD, WEIGHTS
+from ccsd.model.files import file_hash, load_weights, save_weights
 from ccsd.training.engine import whole_weights
 from ccsd.training.process import Process
 from preprocess.files import write_text

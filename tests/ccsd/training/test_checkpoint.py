@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccsd.config import Config
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training import checkpoint
-from ccsd.training.checkpoint import FOLDER, MARK, Mark, latest, science_digest, set_aside
+from ccsd.training.checkpoint import FOLDER, MARK, Mark, latest, set_aside
 from ccsd.training.parts import Parts, part_name
 from ccsd.training.process import Process
 
-BASE = {"name": "x", "phantom": {}}
 ALONE = Process(0, 1, torch.device("cpu"))
 
 
@@ -79,24 +77,3 @@ def test_resuming_says_when_the_work_is_shared_out_anew() -> None:
     assert mark().words(Process(0, 2, ALONE.device), zero_stage=3) == (
         "resuming from step 5; saved by 1 process with ZeRO stage 1, shared out anew over 2 processes with stage 3"
     )
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "value", "same"),
-    [
-        ("train", "learning_rate", 1e-5, False),
-        ("train", "seed", 1, False),
-        ("model", "width", 8, False),
-        ("distillation", "method", "full", False),
-        ("train", "workers", 7, True),
-        ("train", "checkpoint_every", 7, True),
-        ("train", "zero_stage", 3, True),
-        ("train", "sinks", [], True),
-        ("evaluation", "overlap", 0.25, True),
-    ],
-)
-def test_a_digest_changes_with_the_science_only(section: str, key: str, value: object, same: bool) -> None:
-    one = science_digest(Config.model_validate(BASE), "split")
-    other = science_digest(Config.model_validate(BASE | {section: {key: value}}), "split")
-    assert (one == other) == same
-    assert science_digest(Config.model_validate(BASE), "another split") != one
