@@ -32,4 +32,12 @@ rule all:
 
 
 onsuccess:
-    print(f"The report lies at {ROOT.absolute() / 'report.html'}")
+    print(
+        "\n".join(
+            [*study.left_out(), f"The report lies at {ROOT.absolute() / 'report.html'}"]
+        )
+    )
+
+
+onerror:
+    print("\n".join(study.left_out()))

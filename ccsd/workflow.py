@@ -18,12 +18,10 @@ from pydantic import BaseModel
 
 from ccsd.config.load import set_key, validate
 from ccsd.config.schema import Config, Evaluation
+from ccsd.config.science import SECTIONS, science_digest
 from ccsd.errors import UsageError
 from preprocess.files import write_text
 from preprocess.modalities import SUBSET_ORDER
-
-TRAINING_SECTIONS = ("model", "distillation", "train")
-"""What decides the weights of a run, beside its data."""
 
 
 class Study:
@@ -94,16 +92,10 @@ class Study:
         return digest({"cases": self.cases, "source": str(self.source), "allow": self.config.convert.allow})
 
     def training_digest(self, experiment: str, seed: str | int) -> str:
-        """Return a fingerprint of what decides the weights of a run.
-
-        Defaults are left out, so that a setting that a later version adds does not train everything again.
-        """
+        """Return a fingerprint of the settings that decide the weights of a run; the split is an input of its own."""
         config = self.experiments[experiment]
-        science = {
-            name: getattr(config, name).model_dump(mode="json", exclude_defaults=True) for name in TRAINING_SECTIONS
-        }
-        science["train"]["seed"] = int(seed)
-        return digest(science)
+        train = config.train.model_copy(update={"seed": int(seed)})
+        return science_digest(config.model_copy(update={"train": train}), split_hash="")
 
     def phantom_options(self) -> str:
         """Return the options of `ccsd phantom`."""
@@ -114,11 +106,20 @@ class Study:
         return shlex.join(item for check in self.config.convert.allow for item in ("--allow", check))
 
     def split_options(self) -> str:
-        """Return the options of `ccsd split`: a published list, or a draw."""
-        split = self.config.split
+        """Return the options of `ccsd split`: a published list, or a draw, and how many cases may be missing."""
+        split, refused = self.config.split, f"--max-refused {self.config.convert.max_refused}"
         if split.list is not None:
-            return shlex.join(["--list", str(split.list)])
-        return f"--seed {split.seed} --train {split.train} --val {split.val}"
+            return f"{shlex.join(['--list', str(split.list)])} {refused}"
+        return f"--seed {split.seed} --train {split.train} --val {split.val} {refused}"
+
+    def left_out(self) -> list[str]:
+        """Return a line for each case that conversion refused, and what to do about them; empty as a rule."""
+        from preprocess.convert import read_refusals
+
+        refused = read_refusals(self.root / "data")
+        lines = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refused.items()]
+        advice = "To use them, mend them or allow the check (convert.allow), and add --forcerun convert once."
+        return [*lines, advice] if lines else []
 
     def evaluation_options(self, group: str) -> str:
         """Return the options of `ccsd evaluate` for one group: its combinations, and every setting that scores."""
@@ -140,10 +141,10 @@ def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Conf
     nested = deepcopy(dict(raw))
     for key, value in config.experiments[name].items():
         section = key.partition(".")[0]
-        if section not in TRAINING_SECTIONS or key == "train.seed":
+        if section not in SECTIONS or key == "train.seed":
             raise UsageError(
                 f"configuration: experiments.{name}: {key} cannot differ between experiments; allowed are keys of "
-                f"{', '.join(TRAINING_SECTIONS)} except train.seed (set `seeds` instead)"
+                f"{', '.join(SECTIONS)} except train.seed (set `seeds` instead)"
             )
         set_key(nested, key, value)
     return validate(nested, f"configuration with experiment {name}")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -25,11 +25,15 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case; `message` holds the reason of a refusal, or warnings."""
+    """What became of one case; `message` holds the reason of a refusal, or warnings.
+
+    `died` tells that the case was refused because it killed the process: more memory may be all it takes.
+    """
 
     case: str
     status: Literal["converted", "unchanged", "refused"]
     message: str = ""
+    died: bool = False
 
 
 @dataclass
@@ -70,6 +74,7 @@ def convert(
     make_folder(dest)
     for folder in (dest, dest / REFUSED):
         sweep(folder)
+    _drop_outdated_notes(dest)
     jobs = [(files, dest, tuple(sorted(allow))) for files in mine]
     return Summary(list(track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")))
 
@@ -107,7 +112,8 @@ _Job = tuple[CaseFiles, Path, tuple[str, ...]]
 
 
 def _died(job: _Job) -> Outcome:
-    return _refuse(job[1], job[0].case, "the process died while converting it; is there enough memory?")
+    outcome = _refuse(job[1], job[0], "the process died while converting it; is there enough memory?")
+    return replace(outcome, died=True)
 
 
 def _convert_case(job: _Job) -> Outcome:
@@ -117,9 +123,9 @@ def _convert_case(job: _Job) -> Outcome:
             return Outcome(files.case, "unchanged")
         prepared = prepare(files, allow=allow)
     except InputError as error:
-        return _refuse(dest, files.case, str(error).removeprefix(f"{files.case}: "))
+        return _refuse(dest, files, str(error).removeprefix(f"{files.case}: "))
     except Exception as error:  # noqa: BLE001 - a case that no check foresaw must not cost the others
-        return _refuse(dest, files.case, f"unforeseen {type(error).__name__}: {error}; please report it")
+        return _refuse(dest, files, f"unforeseen {type(error).__name__}: {error}; please report it")
     meta = describe(prepared, allow)
     store.write_case(dest, prepared, meta)
     remove(_note(dest, files.case))
@@ -146,11 +152,21 @@ def _digest(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _refuse(dest: Path, case: str, reason: str) -> Outcome:
+def _refuse(dest: Path, files: CaseFiles, reason: str) -> Outcome:
     """Leave a note, and no store of an older source."""
-    remove(store.store_path(dest, case))
-    write_text(_note(dest, case), json.dumps({"case": case, "reason": reason}, indent=1) + "\n")
-    return Outcome(case, "refused", reason)
+    remove(store.store_path(dest, files.case))
+    note = {"case": files.case, "reason": reason, "files": [str(path.absolute()) for path in files.paths]}
+    write_text(_note(dest, files.case), json.dumps(note, indent=1) + "\n")
+    return Outcome(files.case, "refused", reason)
+
+
+def _drop_outdated_notes(dest: Path) -> None:
+    """Forget the refusals of cases whose files have been taken away."""
+    for path in (dest / REFUSED).glob("*.json"):
+        with suppress(ValueError, KeyError):
+            files = json.loads(path.read_text(encoding="utf-8"))["files"]
+            if files and not any(Path(file).exists() for file in files):
+                remove(path)
 
 
 def _note(dest: Path, case: str) -> Path:

@@ -90,7 +90,13 @@ def read_list(path: Path) -> dict[str, str]:
 
 
 def make_split(
-    dest: Path, *, listed: Path | None = None, seed: int = 0, train: float = 0.7, val: float = 0.1
+    dest: Path,
+    *,
+    listed: Path | None = None,
+    seed: int = 0,
+    train: float = 0.7,
+    val: float = 0.1,
+    max_refused: float = 1.0,
 ) -> tuple[Split, list[str]]:
     """Write `split.tsv`, `cases.tsv` and `dataset.json` below `dest`; return the split and what to tell the user.
 
@@ -100,22 +106,26 @@ def make_split(
         Table with the columns case and split to use; without it a split is drawn.
     seed, train, val
         Seed and shares of a drawn split; the rest is tested.
+    max_refused
+        Share of all cases that conversion may have refused.
 
     Raises
     ------
     InputError
-        If a listed case is missing or lacks a segmentation, or there are too few cases to draw from.
+        If a listed case is missing or lacks a segmentation, too many were refused, or too few are left to draw from.
     """
-    metas = write_tables(dest)
+    metas, refusals = write_tables(dest), read_refusals(dest)
+    _check_refusals(refusals, len(metas) + len(refusals), max_refused)
     if not metas:
         raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
     bare = [case for case, meta in metas.items() if not meta.volumes]
-    notes = [f"left out, converted without a segmentation: {_some(bare)}"] if bare else []
+    notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
+    notes += [f"left out, converted without a segmentation: {_some(bare)}"] if bare else []
     if listed is None:
         split = draw({case: meta for case, meta in metas.items() if meta.volumes}, seed=seed, train=train, val=val)
     else:
         assigned = read_list(listed)
-        _check_list(assigned, metas, read_refusals(dest), listed)
+        _check_list(assigned, metas, refusals, listed)
         split = Split.of(assigned)
         unused = sorted(set(metas) - set(assigned) - set(bare))
         notes += [f"not in {listed}, unused: {_some(unused)}"] if unused else []
@@ -174,6 +184,16 @@ def _assign(sizes: list[int], shares: np.ndarray) -> list[int]:
         counts[part] += size
         chosen.append(int(part))
     return chosen
+
+
+def _check_refusals(refusals: Mapping[str, str], cases: int, share: float) -> None:
+    if len(refusals) > share * cases:
+        reasons = "".join(f"\n  {case}: {reason}" for case, reason in refusals.items())
+        raise InputError(
+            f"{len(refusals)} of {cases} cases were refused by the conversion, more than a share of {share:g}:"
+            f"{reasons}\nmend or remove these cases, or allow the check, and convert again; or leave more out "
+            "(--max-refused, convert.max_refused)"
+        )
 
 
 def _check_list(

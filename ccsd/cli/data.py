@@ -41,11 +41,14 @@ def convert(
     allow: Annotated[
         list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
     ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Exit with 0 though cases were refused; `ccsd split` leaves them out.")
+    ] = False,
 ) -> None:
     """Convert NIfTI cases to Zarr stores: those that are missing or changed.
 
     A case that cannot be right is refused, with the reason; the others are converted all the same. The exit code is 2
-    when cases were refused.
+    when cases were refused, 1 when a case killed the process that converted it.
     """
     from preprocess.convert import convert as run
     from preprocess.dataset import write_tables
@@ -61,9 +64,11 @@ def convert(
     typer.echo(f"{counts}; stores in {dest}")
     for outcome in refused:
         typer.echo(f"refused: {outcome.case}: {outcome.message}", err=True)
+    if any(outcome.died for outcome in refused):
+        raise typer.Exit(1)
     if refused and len(refused) == len(summary.outcomes) and not part:
         raise InputError(f"{src}: none of {len(refused)} cases can be used; the reasons are above")
-    if refused:
+    if refused and not keep_going:
         raise typer.Exit(2)
 
 
@@ -75,11 +80,14 @@ def split(
     seed: Annotated[int, typer.Option(min=0, help="Seed of a drawn split.")] = 0,
     train: Annotated[float, typer.Option(help="Share of training cases in a drawn split.")] = 0.7,
     val: Annotated[float, typer.Option(help="Share of validation cases in a drawn split; the rest is tested.")] = 0.1,
+    max_refused: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of all cases that conversion may have refused; more is an error.")
+    ] = 1.0,
 ) -> None:
     """Say which cases train, validate and test: a published list, or a draw that keeps patients together."""
     from preprocess.splits import make_split
 
-    made, notes = make_split(dest, listed=list_file, seed=seed, train=train, val=val)
+    made, notes = make_split(dest, listed=list_file, seed=seed, train=train, val=val, max_refused=max_refused)
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     counts = ", ".join(f"{len(cases)} {name}" for name, cases in made.by_name.items())

@@ -37,6 +37,9 @@ class Convert(Section):
 
     cases_per_job: PositiveInt = Field(32, description="cases converted by one job of the workflow")
     allow: tuple[str, ...] = Field((), description="names of audit checks that do not refuse a case")
+    max_refused: Fraction = Field(
+        0.05, description="share of the cases that may be refused and left out; more stops the study before training"
+    )
 
 
 class Split(Section):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,17 @@ def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path:
     path.write_bytes(whole)
     assert statuses(three, dest)[NAMES[1]] == "converted"
     assert read_refusals(dest) == {}
+
+
+def test_a_refused_case_that_is_taken_away_is_forgotten(three: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    for name in NAMES[:2]:
+        (three / name / f"{name}_t1.nii.gz").write_bytes(b"")
+    convert(three, dest)
+    assert sorted(read_refusals(dest)) == NAMES[:2]
+    shutil.rmtree(three / NAMES[1])
+    convert(three, dest, part=(2, 2))
+    assert sorted(read_refusals(dest)) == NAMES[:1]
 
 
 def test_workers_and_parts_give_the_same_stores(three: Path, tmp_path: Path) -> None:
@@ -206,8 +218,9 @@ def test_no_case_and_no_folder(tmp_path: Path) -> None:
 def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_convert_case", _die_on_the_second)
     monkeypatch.setattr(pool, "_START_METHOD", "fork")
-    found = statuses(three, tmp_path / "dest", workers=2)
-    assert found == {NAMES[0]: "converted", NAMES[1]: "refused", NAMES[2]: "converted"}
+    found = convert(three, tmp_path / "dest", workers=2).outcomes
+    assert {o.case: o.status for o in found} == {NAMES[0]: "converted", NAMES[1]: "refused", NAMES[2]: "converted"}
+    assert [o.case for o in found if o.died] == [NAMES[1]]
 
 
 _plain = module._convert_case

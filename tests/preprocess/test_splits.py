@@ -157,6 +157,19 @@ def test_a_refused_case_of_a_list_is_told_why(small: Path, tmp_path: Path) -> No
         make_split(small, listed=write_list(tmp_path / "list.tsv", ["BraTS20_Training_001\ttrain"]))
 
 
+def test_too_many_refused_cases_are_an_error_and_few_are_told(small: Path, tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    (src / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz").write_bytes(b"")
+    convert(src, small)
+    with pytest.raises(
+        InputError, match=r"(?s)1 of 4 cases were refused .* 0\.2:\n  BraTS20_Training_001: .*empty file"
+    ):
+        make_split(small, val=0, max_refused=0.2)
+    assert not (small / "split.tsv").exists()
+    _, notes = make_split(small, val=0, max_refused=0.25)
+    assert notes[0].startswith("left out, refused by the conversion: BraTS20_Training_001: ")
+
+
 def test_files_that_are_no_lists(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("id,split\n")
     with pytest.raises(InputError, match="columns 'case' and 'split'"):

@@ -21,7 +21,7 @@ rule phantom:
 
 
 rule convert:
-    """Convert one part of the cases to Zarr; cases that are done already are left alone."""
+    """Convert one part of the cases to Zarr; cases that are done already are left alone, bad ones left out."""
     input:
         rules.phantom.output if study.config.phantom else [],
     output:
@@ -41,7 +41,8 @@ rule convert:
         allow=study.allow_options(),
         cases=study.cases_digest(),
     shell:
-        "ccsd convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} {params.allow}"
+        "ccsd convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} --keep-going"
+        " {params.allow}"
         " 2>&1 | tee -i {log:q}"
 
 
