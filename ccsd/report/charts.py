@@ -10,7 +10,7 @@ from markupsafe import Markup
 from ccsd.report.statistics import case_matrix
 from ccsd.report.study import Training
 from ccsd.report.svg import ACCENT, ET, FOURTH, MARKERS, REGION_COLOURS, TC, TEXT, WT, figure, inline
-from ccsd.report.words import SHOWN
+from ccsd.report.words import NAMES, SHOWN
 from preprocess.modalities import MODALITIES, REGIONS
 
 MODALITY_COLOURS = dict(zip(MODALITIES, (WT, TC, ET, FOURTH), strict=True))
@@ -23,6 +23,8 @@ LOSSES = {
 }
 _SMOOTH_POINTS = 100
 _MANY_POINTS = 40
+_APART = 0.4
+"""Over which part of a step the experiments of one number of sequences are spread."""
 _TICKS_MM = (0, 1, 3, 10, 30, 100, 300)
 
 
@@ -35,7 +37,8 @@ def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
         for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd95", "HD95 in mm, logarithmic")), strict=True):
             for region in REGIONS:
                 rows = part[(part["metric"] == metric) & (part["region"] == region)]
-                _curve(axis, rows, region)
+                style = {"color": REGION_COLOURS[region], "marker": MARKERS[region]}
+                _interval_line(axis, rows, (list(REGIONS).index(region) - 1) * 0.05, style, region)
             axis.set(xlabel="sequences available", ylabel=label, xticks=[1, 2, 3, 4])
             if metric == "dice":
                 axis.set_ylim(0, 1)
@@ -46,6 +49,24 @@ def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
                 axis.set_ylim(0, 1.5 * max(1.0, float(worst)))
         axes[0].legend(loc="lower right")
         return inline(drawing, f"size-{experiment}", f"{experiment}: {_size_words(part)}")
+
+
+def by_experiment(summary: pd.DataFrame) -> Markup | None:
+    """Draw each region's mean Dice against the number of sequences, one line per experiment, with 95 % intervals."""
+    part = summary[(summary["metric"] == "dice") & (summary["scope"] == "size")]
+    names = [str(name) for name in part["experiment"].unique()]
+    if len(names) < 2:  # noqa: PLR2004 - nothing to compare
+        return None
+    with figure(10, 3.6, ncols=len(REGIONS), sharey=True) as (drawing, axes):
+        for axis, region in zip(axes, REGIONS, strict=True):
+            for place, name in enumerate(names):
+                rows = part[(part["region"] == region) & (part["experiment"] == name)]
+                _interval_line(axis, rows, (place - (len(names) - 1) / 2) * _APART / len(names), _style(place), name)
+            axis.set(title=NAMES[region].capitalize(), xlabel="sequences available", xticks=[1, 2, 3, 4])
+        axes[0].set_ylabel("Dice")
+        drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(names)))
+        words = " ".join(f"{name}: {_size_words(part[part['experiment'] == name])}" for name in names)
+        return inline(drawing, "experiments", words)
 
 
 def distributions(metrics: pd.DataFrame, experiment: str) -> Markup:
@@ -102,12 +123,21 @@ def removals(run: Training) -> Markup | None:
         )
 
 
-def _curve(axis: Any, rows: pd.DataFrame, region: str) -> None:
-    x = rows["name"].astype(int).to_numpy() + (list(REGIONS).index(region) - 1) * 0.05
+def _style(place: int) -> dict[str, Any]:
+    """Return a colour, a line and a marker that no other of two dozen experiments has together."""
+    colours, markers, lines = (WT, TC, ET, FOURTH, TEXT), "os^Dvx", ("-", "--", "-.", ":")
+    return {
+        "color": colours[place % len(colours)],
+        "marker": markers[place % len(markers)],
+        "ls": lines[place // len(colours) % len(lines)],
+    }
+
+
+def _interval_line(axis: Any, rows: pd.DataFrame, shift: float, style: dict[str, Any], label: str) -> None:
+    x = rows["name"].astype(int).to_numpy() + shift
     mean, low, high = (rows[name].to_numpy(np.float64) for name in ("mean", "low", "high"))
-    colour = REGION_COLOURS[region]
-    axis.plot(x, mean, color=colour, marker=MARKERS[region], ms=6, label=region)
-    axis.vlines(x, low, high, color=colour, lw=2, alpha=0.6)
+    axis.plot(x, mean, ms=6, label=label, **style)
+    axis.vlines(x, low, high, color=style["color"], lw=2, alpha=0.6)
 
 
 def _size_words(part: pd.DataFrame) -> str:

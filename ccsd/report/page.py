@@ -13,10 +13,14 @@ from markupsafe import Markup
 
 from ccsd import __version__
 from ccsd.report import charts, tables, words
+from ccsd.report.comparison import compare
 from ccsd.report.overlays import CLASS_COLOURS, Gallery, galleries
+from ccsd.report.overview import seed_means
 from ccsd.report.published import Protocol, protocol_of
-from ccsd.report.statistics import compare, summarise
+from ccsd.report.statistics import summarise
 from ccsd.report.study import Study, Training, read_study
+from ccsd.report.text import overview_text
+from ccsd.report.verdicts import verdicts
 from preprocess.files import complete_or_absent, write_text
 from preprocess.modalities import MODALITIES, REGIONS
 
@@ -46,8 +50,16 @@ class Run:
     paths: list[tuple[str, float]]
 
 
-def write_report(results: Path, out: Path | None = None) -> Path:
-    """Write the tables and the page of a study and return the page's path.
+@dataclass(frozen=True)
+class Report:
+    """What was written, and the main numbers as text."""
+
+    page: Path
+    text: str
+
+
+def write_report(results: Path, out: Path | None = None) -> Report:
+    """Write the tables and the page of a study.
 
     Parameters
     ----------
@@ -68,7 +80,7 @@ def write_report(results: Path, out: Path | None = None) -> Path:
     _write_tables(study, summary, comparison)
     page = out or results / "report.html"
     write_text(page, render(study, summary, comparison))
-    return page
+    return Report(page, overview_text(summary, comparison))
 
 
 def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
@@ -87,11 +99,11 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=_asset("style.css"),
         script=_asset("sort.js"),
-        sentences=words.summary_sentences(study, summary),
+        sentences=words.summary_sentences(study, summary, verdicts(summary, comparison, seed_means(study.metrics))),
         warnings=words.warnings(study, summary),
         experiments=[_experiment(study, summary, str(name)) for name in summary["experiment"].unique()],
         runs=[_run(training) for training in study.trainings],
-        comparison=list(tables.comparison_rows(comparison)),
+        comparison=_comparison(study, summary, comparison),
         columns=tables.columns(tables.MAIN),
         more_columns=tables.columns(tables.MORE),
         modalities=[words.SHOWN[m] for m in MODALITIES],
@@ -103,6 +115,19 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
         policies=_policies(study),
         config=yaml.safe_dump(study.config, sort_keys=False) if study.config else "",
     )
+
+
+def _comparison(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any] | None:
+    """Return what the page shows of several experiments side by side; None with a single one."""
+    if comparison.empty:
+        return None
+    return {
+        "chart": charts.by_experiment(summary),
+        "overview": tables.overview_rows(summary),
+        "seeds": seed_means(study.metrics),
+        "overall": tables.difference_rows(comparison, "overall"),
+        "others": tables.difference_rows(comparison, "size", "subset"),
+    }
 
 
 def _asset(name: str) -> Markup:

@@ -68,7 +68,15 @@ def read_study(root: Path) -> Study:
             f"{root}/evaluation: {len(twice)} scores were computed twice with different results, for example case "
             f"{first['case']} with {first['subset']}; remove the outdated folder there"
         )
-    return Study(root, metrics, evaluations, _read_trainings(root), _read_config(root))
+    config = _read_config(root)
+    return Study(root, _in_order(metrics, config), evaluations, _read_trainings(root), config)
+
+
+def _in_order(metrics: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
+    """Return the scores with the experiments in the order of the configuration, where baselines come first."""
+    names = list(dict.fromkeys([*(config.get("experiments") or {}), *metrics["experiment"]]))
+    places = metrics["experiment"].map(names.index)
+    return metrics.loc[places.sort_values(kind="stable").index].reset_index(drop=True)
 
 
 def _read_trainings(root: Path) -> list[Training]:

@@ -1,7 +1,6 @@
 """The tables of the report as plain values that the template prints."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from ccsd.report.overview import Difference, Line, differences, is_clear, overview
 from ccsd.report.statistics import subset_order
 from ccsd.report.study import Study
 from ccsd.report.words import SHOWN, Rows, by_key, display, leave_one_out
@@ -23,6 +23,7 @@ MORE: Shown = (
     ("lesion_hd95", 1, "Lesion HD95"),
     ("dice_clean", 3, "Dice cleaned"),
 )
+DICE_DIGITS = 3
 HD95_SCALE_MM = 50.0
 """Distances from here on have the darkest colour."""
 WORST_ROWS = 8
@@ -38,6 +39,18 @@ class Cell:
     interval: str = ""
     background: str = ""
     ink: str = ""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A difference with its interval and its corrected p."""
+
+    text: str
+    sort: float
+    interval: str = ""
+    p: str = ""
+    p_sort: float = float("nan")
+    clear: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,19 +114,15 @@ def removal_paths(events: list[dict[str, Any]]) -> list[tuple[str, float]]:
     return [(" then ".join(SHOWN.get(m, m) for m in path.split(">")), float(share)) for path, share in ranked]
 
 
-def comparison_rows(comparison: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the paired comparisons, the clearest first."""
-    for _, row in comparison.sort_values("p_holm").iterrows():
-        yield {
-            "pair": f"{row['experiment']} - {row['baseline']}",
-            "name": display(row["subset"]),
-            "region": row["region"],
-            "cases": row["cases"],
-            "difference": f"{row['difference']:+.3f}",
-            "interval": "" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}",
-            "p": _p(row["p"]),
-            "p_holm": _p(row["p_holm"]),
-        }
+def overview_rows(summary: pd.DataFrame) -> list[tuple[Line, list[Cell]]]:
+    """Return the experiments' mean Dice by number of sequences, one cell per region."""
+    return [(line, [_score_cell(line.regions.get(r), DICE_DIGITS) for r in REGIONS]) for line in overview(summary)]
+
+
+def difference_rows(comparison: pd.DataFrame, *scopes: str) -> list[tuple[Difference, list[Gap]]]:
+    """Return the differences between experiments in some scopes, one cell per region."""
+    found = differences(comparison, *scopes)
+    return [(difference, [_gap(difference.regions.get(r)) for r in REGIONS]) for difference in found]
 
 
 def _row(rows: Rows, shown: Shown, key: tuple[str, str, str]) -> Row:
@@ -152,6 +161,14 @@ def colour(good: float) -> tuple[str, str]:
     red, green, blue, _ = colormaps["cividis"](float(min(max(good, 0), 1)))  # a whole number would be an index
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     return to_hex((red, green, blue)), "#000" if luminance > _DARK else "#fff"
+
+
+def _gap(row: dict[str, Any] | None) -> Gap:
+    if row is None or math.isnan(row["difference"]):
+        return Gap("-", float("nan"))
+    interval = "" if math.isnan(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+    p = row["p_holm"]
+    return Gap(f"{row['difference']:+.3f}", row["difference"], interval, _p(p), p, is_clear(row))
 
 
 def _p(p: float) -> str:

@@ -1,7 +1,7 @@
 """The summary of a study in sentences, made from its numbers."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -26,14 +26,14 @@ def display(name: str) -> str:
     return " + ".join(SHOWN.get(part, part) for part in name.split("+"))
 
 
-def summary_sentences(study: Study, summary: pd.DataFrame) -> list[str]:
-    """Return what a reader should know first."""
+def summary_sentences(study: Study, summary: pd.DataFrame, verdicts: Iterable[str] = ()) -> list[str]:
+    """Return what a reader should know first: the verdicts on several experiments, the numbers of the best one."""
     rows = by_key(summary)
     names = [str(name) for name in summary["experiment"].unique()]
-    return [
-        *_scope(study, names),
-        *(text for name in names for text in _experiment(rows, name, several=len(names) > 1)),
-    ]
+    best = max(names, key=lambda name: _mean_of_regions(rows, name))
+    averaged = len(study.metrics["subset"].unique()) > 1
+    about_best = _experiment(rows, best, several=len(names) > 1, averaged=averaged)
+    return [*_scope(study, names), *verdicts, *about_best]
 
 
 def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
@@ -47,6 +47,11 @@ def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
     models = summary.groupby("experiment")["model_hash"].first()
     mixed = [str(e) for e in models.index if _several_models(study, str(e))]
     found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]
+    if len(models) > 1 and (summary["seeds"] == 1).any():
+        found.append(
+            "An experiment was trained with one seed only: another seed alone may change its scores by as much as "
+            "experiments differ."
+        )
     if len(study.metrics["split_hash"].dropna().unique()) > 1:
         found.append("The scores come from different splits and must not be compared.")
     if len(study.metrics["policy"].unique()) > 1:
@@ -76,6 +81,11 @@ def with_interval(row: dict[str, Any], digits: int = 2) -> str:
     return text
 
 
+def listed(parts: list[str]) -> str:
+    """Return `a, b and c`."""
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+
+
 def _several_models(study: Study, experiment: str) -> bool:
     part = study.metrics[study.metrics["experiment"] == experiment]
     return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby("seed"))
@@ -88,16 +98,22 @@ def _scope(study: Study, experiments: list[str]) -> Iterator[str]:
     yield f"{cases} held-out cases were segmented from {every} combinations of sequences, by {trained}."
 
 
-def _experiment(rows: Rows, experiment: str, *, several: bool) -> Iterator[str]:
+def _mean_of_regions(rows: Rows, experiment: str) -> float:
+    found = [rows.get((experiment, "overall", "all", region, "dice")) for region in REGIONS]
+    means = [float(row["mean"]) for row in found if row and not math.isnan(row["mean"])]
+    return sum(means) / len(means) if means else -math.inf
+
+
+def _experiment(rows: Rows, experiment: str, *, several: bool, averaged: bool) -> Iterator[str]:
     start = f"{experiment}: with" if several else "With"
     full = [rows.get((experiment, "subset", FULL, region, "dice")) for region in REGIONS]
     if all(full):
         parts = [f"{with_interval(row)} for {NAMES[r]}" for r, row in zip(REGIONS, full, strict=True) if row]
-        yield f"{start} all four sequences the mean Dice is {_list(parts)}."
+        yield f"{start} all four sequences the mean Dice is {listed(parts)}."
     overall = [rows.get((experiment, "overall", "all", region, "dice")) for region in REGIONS]
-    if all(overall):
+    if averaged and all(overall):
         parts = [f"{with_interval(row)} ({r})" for r, row in zip(REGIONS, overall, strict=True) if row]
-        yield f"Averaged over all combinations it is {_list(parts)}."
+        yield f"Averaged over all combinations it is {listed(parts)}."
     yield from _removal(rows, experiment)
 
 
@@ -122,7 +138,3 @@ def leave_one_out(rows: Rows, experiment: str, region: str, metric: str = "dice"
         if row and not math.isnan(float(row["drop"])):
             found[name] = float(row["drop"])
     return found
-
-
-def _list(parts: list[str]) -> str:
-    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]

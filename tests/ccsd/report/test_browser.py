@@ -56,7 +56,7 @@ def browse(page, profile, *flags):
 @pytest.fixture(scope="module")
 def page(evaluated_study, tmp_path_factory):
     """Return the path of a page."""
-    return write_report(shutil.copytree(evaluated_study, tmp_path_factory.mktemp("browser") / "tiny"))
+    return write_report(shutil.copytree(evaluated_study, tmp_path_factory.mktemp("browser") / "tiny")).page
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class Checker(HTMLParser):
 def page(evaluated_study, tmp_path_factory):
     """Return the page of an unchanged study, read."""
     root = shutil.copytree(evaluated_study, tmp_path_factory.mktemp("page") / "tiny")
-    return check(write_report(root)), root
+    return check(write_report(root).page), root
 
 
 def check(path):
@@ -113,7 +113,7 @@ def test_texts_from_files_cannot_become_markup(study):
     record.write_text(json.dumps({**json.loads(record.read_text()), "policy_text": evil}))
     table = study / "evaluation" / "ccsd-s0" / "all" / "metrics.tsv"
     table.write_text(re.sub(r"^ccsd\t", f"{evil}\t", table.read_text(), flags=re.MULTILINE))
-    html = write_report(study).read_text()
+    html = write_report(study).page.read_text()
 
     assert evil not in html
     assert "&lt;script&gt;alert(1)" in html
@@ -122,25 +122,53 @@ def test_texts_from_files_cannot_become_markup(study):
 def test_page_does_without_everything_but_scores(study):
     for name in ("data", "runs", "phantoms", "config.yaml"):
         shutil.rmtree(study / name) if (study / name).is_dir() else (study / name).unlink()
-    text = "".join(check(write_report(study)).text)
+    text = "".join(check(write_report(study).page).text)
 
     assert "No training run was found" in text
     assert "nothing to show" in text
     assert "phantoms" not in text
 
 
-def test_two_experiments_are_compared(study):
+def add_experiment(study, name, factor, seed=0):
+    """Score the study's cases again under another name, every Dice times a factor."""
     source = study / "evaluation" / "ccsd-s0" / "all"
-    other = study / "evaluation" / "dropout-s0" / "all"
+    other = study / "evaluation" / f"{name}-s{seed}" / "all"
     other.mkdir(parents=True)
     (other / "evaluation.json").write_text((source / "evaluation.json").read_text())
     table = pd.read_csv(source / "metrics.tsv", sep="\t")
-    table["experiment"], table["dice"] = "dropout", table["dice"] * 0.9
+    table["experiment"], table["seed"], table["dice"] = name, seed, (table["dice"] * factor).clip(upper=1)
     table.to_csv(other / "metrics.tsv", sep="\t", index=False)
-    text = "".join(check(write_report(study)).text)
+
+
+def test_two_experiments_are_compared(study):
+    add_experiment(study, "dropout", 0.9)
+    written = write_report(study)
+    page = check(written.page)
+    text = " ".join("".join(page.text).split())
+    table = pd.read_csv(study / "comparisons.tsv", sep="\t")
 
     assert "Experiments compared" in text
-    assert len(pd.read_csv(study / "comparisons.tsv", sep="\t")) == 45
+    assert "ccsd segments the whole tumour best" in text
+    assert "one seed only" in text
+    assert dict(table[table["metric"] == "dice"]["scope"].value_counts()) == {"subset": 45, "size": 12, "overall": 3}
+    assert {"policy", "model_hash", "baseline_model_hash", "split_hash"} <= set(table.columns)
+    assert any("dropout: mean Dice WT" in image.get("aria-label", "") for image in page.images)
+
+
+def test_experiments_come_in_the_order_of_the_configuration(study):
+    add_experiment(study, "dropout", 0.9)
+    config = (study / "config.yaml").read_text()
+    (study / "config.yaml").write_text(config + "experiments: {dropout: {}, ccsd: {}}\n")
+    table = read_metrics(write_report(study).page.with_name("metrics.tsv"))
+
+    assert list(table["experiment"].unique()) == ["dropout", "ccsd"]
+
+
+def test_a_single_experiment_is_not_compared(page):
+    text = "".join(page[0].text)
+
+    assert "Experiments compared" not in text
+    assert "Averaged over all combinations it is" in text
 
 
 def test_groups_of_a_fan_out_are_gathered(page, study):
@@ -192,7 +220,7 @@ def test_published_averages_are_shown_for_their_own_test_cases_only(page, study,
     table.write_text(text.replace(text.split()[-1], expected))
 
     assert set(PROTOCOLS) == {expected}
-    assert "RFNet" in "".join(check(write_report(study)).text)
+    assert "RFNet" in "".join(check(write_report(study).page).text)
 
     table.write_text("\n".join(line for line in table.read_text().splitlines() if "\tt2\t" not in line) + "\n")
-    assert "RFNet" not in "".join(check(write_report(study)).text)
+    assert "RFNet" not in "".join(check(write_report(study).page).text)

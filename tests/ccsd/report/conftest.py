@@ -1,0 +1,40 @@
+"""Tables of scores made by hand."""
+
+import pandas as pd
+import pytest
+
+from ccsd.report.statistics import METRICS
+from preprocess.modalities import REGIONS
+
+
+@pytest.fixture
+def scores():
+    """Return a function that makes a table from dice[case][subset], the same for every region and metric."""
+
+    def make(dice, experiment="ccsd", seed=0, empty="no"):
+        rows = [
+            {
+                "experiment": experiment, "seed": seed, "case": case, "subset": subset, "region": region,
+                "empty": empty, **dict.fromkeys(METRICS, value), "policy": "p", "min_enhancing": 0,
+                "model_hash": f"m{seed}", "split_hash": "s",
+            }
+            for case, by_subset in dice.items()
+            for subset, value in by_subset.items()
+            for region in REGIONS
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    return make
+
+
+@pytest.fixture
+def find():
+    """Return a function that returns the one row with the wanted values."""
+
+    def one(table, **wanted):
+        for column, value in wanted.items():
+            table = table[table[column] == value]
+        assert len(table) == 1
+        return table.iloc[0]
+
+    return one

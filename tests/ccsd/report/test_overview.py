@@ -1,0 +1,102 @@
+"""Experiments side by side: what the table, the sentences and the text say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ccsd.report.comparison import compare
+from ccsd.report.overview import overview, seed_means
+from ccsd.report.statistics import summarise
+from ccsd.report.text import overview_text
+from ccsd.report.verdicts import verdicts
+
+
+@pytest.fixture
+def tables(scores):
+    """Return the scores of three experiments: `good` is far better than `bad` and hardly better than `even`."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for name, gain, spread in (("bad", -0.2, 0.01), ("even", 0.0, 0.05), ("good", 0.004, 0.05)):
+        for seed in (0, 1):
+            dice = {
+                f"c{i}": {s: 0.6 + gain + 0.01 * i + rng.normal(0, spread) for s in ("t1", "t2", "t1+t2")}
+                for i in range(10)
+            }
+            parts.append(scores(dice, name, seed))
+    metrics = pd.concat(parts)
+    return metrics, summarise(metrics), compare(metrics)
+
+
+def test_overview_has_every_experiment_for_every_number_of_sequences(tables):
+    lines = overview(tables[1])
+
+    assert [(line.sequences, line.experiment) for line in lines] == [
+        (name, experiment)
+        for name in ("1 sequence", "2 sequences", "all combinations")
+        for experiment in ("bad", "even", "good")
+    ]
+    assert {line.seeds for line in lines} == {2}
+    assert [line.first for line in lines] == [True, False, False] * 3
+    for start in (0, 3, 6):
+        means = [line.regions["WT"]["mean"] for line in lines[start : start + 3]]
+        assert ["WT" in line.best for line in lines[start : start + 3]] == [mean == max(means) for mean in means]
+
+
+def test_sentences_say_what_is_clear_and_what_is_not(tables):
+    metrics, summary, comparison = tables
+    sentence = next(verdicts(summary, comparison, seed_means(metrics)))
+    best = max(("even", "good"), key=lambda name: metrics.loc[metrics["experiment"] == name, "dice"].mean())
+    row = comparison.query("scope == 'overall' and metric == 'dice' and region == 'WT' and experiment == @best").iloc[0]
+
+    assert f"{best} segments the whole tumour best" in sentence
+    assert f"better than bad by {row['difference']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in sentence
+    assert "not clearly better than" in sentence.split("bad by")[1]
+
+
+def test_sentences_are_the_same_whichever_experiment_comes_first(tables):
+    metrics, summary, comparison = tables
+    turned = metrics.iloc[::-1]
+    there = list(verdicts(summary, comparison, seed_means(metrics)))
+    back = list(verdicts(summarise(turned), compare(turned), seed_means(turned)))
+
+    assert [set(text.replace(";", ",").split()) for text in there] == [set(t.replace(";", ",").split()) for t in back]
+
+
+@pytest.mark.parametrize(("second", "words"), [(0.50, True), (0.58, False)])
+def test_sentences_say_when_seeds_overlap(scores, second, words):
+    base = {name: {"t1": dice} for name, dice in (("a", 0.5), ("b", 0.52))}
+    shifted = {name: {"t1": row["t1"] + 0.1} for name, row in base.items()}
+    other = {name: {"t1": second} for name in base}
+    metrics = pd.concat([scores(base, "base"), scores(shifted, "new"), scores(other, "new", seed=1)])
+    sentence = next(verdicts(summarise(metrics), compare(metrics), seed_means(metrics)))
+
+    assert ("seeds overlap" in sentence) == words
+
+
+def test_experiments_without_a_case_in_common_are_not_judged(scores):
+    metrics = pd.concat([scores({"a": {"t1": 0.5}}, "x"), scores({"b": {"t1": 0.6}}, "y")])
+
+    assert list(verdicts(summarise(metrics), compare(metrics), seed_means(metrics))) == []
+    assert "nan" not in overview_text(summarise(metrics), compare(metrics))
+
+
+def test_text_has_the_numbers_of_the_tables(tables):
+    _, summary, comparison = tables
+    text = overview_text(summary, comparison)
+    mean = summary.query("experiment == 'good' and scope == 'overall' and region == 'ET' and metric == 'dice'").iloc[0]
+    gap = comparison.query(
+        "experiment == 'good' and baseline == 'bad' and scope == 'overall' and region == 'WT' and metric == 'dice'"
+    ).iloc[0]
+
+    assert f"{mean['mean']:.3f} ({mean['low']:.3f} to {mean['high']:.3f})" in text
+    assert f"{gap['difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}) *" in text
+    assert "good - even" in text
+    assert max(len(line) for line in text.splitlines()) < 120
+
+
+def test_text_of_a_single_experiment_compares_nothing(scores):
+    metrics = scores({"a": {"given": 0.5}, "b": {"given": 0.7}}).assign(seed=pd.NA)
+
+    text = overview_text(summarise(metrics), compare(metrics))
+    assert "0.600" in text
+    assert "Differences" not in text
