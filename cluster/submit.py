@@ -9,7 +9,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,10 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from cluster import sbatch, slurm
 from cluster.errors import JobError
 from cluster.local import start_time
+from cluster.patience import back_off, is_transient
 from cluster.settings import JobSettings
 from cluster.state import JobRecord, digest, job_name
 from cluster.task import Task
-
-PATIENCE_S = 600.0
-"""How long a controller that does not answer is asked again."""
-
-TRANSIENT = (
-    "timed out",
-    "unable to contact slurm controller",
-    "connection refused",
-    "connection reset",
-    "resource temporarily unavailable",
-    "zero bytes were transmitted",
-    "transport endpoint is not connected",
-    "slurm temporarily unable",
-    "unexpected message received",
-    "job submit limit",
-    "submit job limit",
-)
-"""Parts of sbatch's messages after which trying again may help; any other refusal is final."""
 
 FOREVER_MIN = 60 * 24 * 365
 
@@ -103,7 +85,7 @@ def _submit_local(settings: JobSettings, submission: Path, task: Task) -> str:
 def _submit_slurm(settings: JobSettings, submission: Path, name: str, task: Task) -> str:
     executor = sbatch.Executor(folder=submission)
     executor.update_parameters(**sbatch.parameters(settings, name))
-    waits = _back_off(PATIENCE_S)
+    waits = back_off()
     while True:
         try:
             return executor.submit(task).job_id
@@ -119,19 +101,6 @@ def _submit_slurm(settings: JobSettings, submission: Path, name: str, task: Task
             # The controller may have accepted the job although its answer never came. Such a job has no pickled
             # call to run, so it is withdrawn rather than adopted.
             slurm.cancel_named(name)
-
-
-def is_transient(message: str) -> bool:
-    """Tell whether an sbatch message speaks of a controller that is busy or away."""
-    return any(part in message.lower() for part in TRANSIENT)
-
-
-def _back_off(total_s: float) -> Iterator[float]:
-    wait, spent = 1.0, 0.0
-    while spent < total_s:
-        yield wait
-        spent += wait
-        wait = min(2 * wait, 60.0)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,21 +50,38 @@ def slurm() -> Iterator[Path]:
 
     A process of its own holds the cluster and takes it down even when the tests are killed.
     """
-    if throwaway.missing():
-        message = f"no SLURM: {', '.join(throwaway.missing())} missing; {throwaway.INSTALL}"
+    with held_cluster() as base:
+        path = os.environ["PATH"]
+        os.environ.update(throwaway.environment(base))
+        yield base
+        os.environ["PATH"] = path
+
+
+@pytest.fixture(scope="session")
+def slurm_with_accounting() -> Iterator[Path]:
+    """Return the folder of a throw-away cluster whose sacct answers; its commands are not on the PATH."""
+    with held_cluster(with_accounting=True) as base:
+        yield base
+
+
+@contextmanager
+def held_cluster(*, with_accounting: bool = False) -> Iterator[Path]:
+    """Hold a throw-away cluster; skip the test, or fail in CI, where its programs are missing."""
+    if absent := throwaway.missing(with_accounting=with_accounting):
+        message = f"no SLURM: {', '.join(absent)} missing; {throwaway.install(with_accounting=with_accounting)}"
         if os.environ.get("REQUIRE_SLURM"):
             pytest.fail(message)
         pytest.skip(message)
-    holder = subprocess.Popen([sys.executable, "-m", "cluster.throwaway", "hold"], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "cluster.throwaway", "hold", *(["--accounting"] if with_accounting else [])]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     base = Path(holder.stdout.readline().strip())
     assert base.is_dir(), "the cluster did not come up"
-    path = os.environ["PATH"]
-    os.environ.update(throwaway.environment(base))
-    yield base
-    os.environ["PATH"] = path
-    holder.terminate()
-    holder.communicate(timeout=60)
+    try:
+        yield base
+    finally:
+        holder.terminate()
+        holder.communicate(timeout=60)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 40.0) -> None:

@@ -10,7 +10,7 @@ cgroups or containers. Everything lives below the given folder; `down` ends ever
 included.
 """
 
-from cluster.throwaway.cluster import INSTALL, down, missing, up
+from cluster.throwaway.cluster import down, install, missing, up
 from cluster.throwaway.config import Layout, environment
 
-__all__ = ["INSTALL", "Layout", "down", "environment", "missing", "up"]
+__all__ = ["Layout", "down", "environment", "install", "missing", "up"]

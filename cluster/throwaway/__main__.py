@@ -35,6 +35,7 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu-nodes", type=int, default=default.gpu_nodes, help="nodes with pretend GPUs")
     parser.add_argument("--cpu-nodes", type=int, default=default.cpu_nodes, help="nodes without")
     parser.add_argument("--gpus", type=int, default=default.gpus, help="pretend GPUs of each such node")
+    parser.add_argument("--accounting", action="store_true", help="with a database, so that sacct answers")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -53,7 +54,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _layout(options: argparse.Namespace) -> Layout:
-    return Layout(options.gpu_nodes, options.cpu_nodes, options.gpus)
+    return Layout(options.gpu_nodes, options.cpu_nodes, options.gpus, accounting=options.accounting)
 
 
 def _hold(layout: Layout) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import psutil
 
 from cluster.errors import JobError
+from cluster.throwaway import accounting
 from cluster.throwaway.config import Layout, environment, write_files
 from cluster.throwaway.daemons import answers_idle, daemons, find_program, start, stop
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
-INSTALL = "sudo apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
+PACKAGES = "slurmctld slurmd slurm-client munge"
 LONGEST_BASE = 60
 """munge and slurmstepd have sockets below the folder, and a socket's path may have 108 bytes."""
 
@@ -21,9 +22,16 @@ UP_TIMEOUT_S = 60.0
 HELD_PREFIX = "slurm-held-"
 
 
-def missing() -> list[str]:
+def missing(*, with_accounting: bool = False) -> list[str]:
     """Return the programs that are not installed."""
-    return [name for name in PROGRAMS if find_program(name) is None]
+    needed = [*PROGRAMS, *(accounting.PROGRAMS if with_accounting else ())]
+    return [name for name in needed if find_program(name) is None]
+
+
+def install(*, with_accounting: bool = False) -> str:
+    """Return the command that installs what is needed, on Debian and Ubuntu."""
+    packages = f"{PACKAGES} {accounting.PACKAGES}" if with_accounting else PACKAGES
+    return f"sudo apt-get install --no-install-recommends {packages}"
 
 
 def up(base: Path, layout: Layout | None = None) -> dict[str, str]:
@@ -40,16 +48,16 @@ def up(base: Path, layout: Layout | None = None) -> dict[str, str]:
         If programs are missing, the folder's name is too long, a cluster already runs there, or it does not come up.
     """
     base, layout = base.absolute(), layout or Layout()
-    absent = missing()
+    absent = missing(with_accounting=layout.accounting)
     if absent:
-        raise JobError(f"not installed: {', '.join(absent)}; install them with\n  {INSTALL}")
+        command = install(with_accounting=layout.accounting)
+        raise JobError(f"not installed: {', '.join(absent)}; install them with\n  {command}")
     if len(os.fsencode(base)) > LONGEST_BASE or any(not (char.isalnum() or char in "/-_.") for char in str(base)):
         raise JobError(f"{base}: take a folder with a short, plain name, e.g. {tempfile.gettempdir()}/slurm")
     if daemons(base):
         raise JobError(f"{base}: a cluster is running there; end it with `python -m cluster.throwaway down {base}`")
     try:
-        write_files(base, layout)
-        start(base, layout)
+        start(base, layout, write_files(base, layout))
         _wait_until_idle(base, layout)
     except BaseException:
         stop(base)

@@ -12,7 +12,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-WRAPPED = ("sacct", "salloc", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
+from cluster.throwaway import accounting
+
+WRAPPED = ("sacct", "sacctmgr", "salloc", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx")
 PORTS = range(20000, 32000)
 
@@ -29,6 +31,7 @@ class Layout:
     requeue_wait_s: int = 5
     node_timeout_s: int = 10
     preempt_signal: bool = True
+    accounting: bool = False
 
     @property
     def nodes(self) -> list[str]:
@@ -40,7 +43,7 @@ class Layout:
 
 
 def slurm_conf(base: Path, layout: Layout, ports: range, host: str, user: str, first_job: int) -> str:
-    """Return slurm.conf for a controller on ports[0] and one daemon per node on the following ports."""
+    """Return slurm.conf; ports[0] is the controller's, then there is one for each node and two for accounting."""
     gpu_ports = f"[{ports[1]}-{ports[layout.gpu_nodes]}]"
     cpu_ports = f"[{ports[layout.gpu_nodes + 1]}-{ports[layout.gpu_nodes + layout.cpu_nodes]}]"
     size = (
@@ -50,6 +53,8 @@ def slurm_conf(base: Path, layout: Layout, ports: range, host: str, user: str, f
     gpu_names, cpu_names = f"127.0.1.[1-{layout.gpu_nodes}]", f"127.0.2.[1-{layout.cpu_nodes}]"
     limits = "MaxTime=7-0 DefaultTime=10 State=UP"
     preempt = "SlurmctldParameters=preempt_send_user_signal" if layout.preempt_signal else ""
+    none = "AccountingStorageType=accounting_storage/none"
+    records = accounting.controller_lines(base, ports[-2:]) if layout.accounting else none
     return f"""\
 ClusterName=throwaway
 SlurmctldHost={host}(127.0.0.1)
@@ -70,7 +75,7 @@ SlurmdLogFile={base}/log/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
+{records}
 MpiDefault=none
 SwitchType=switch/none
 # Nodes may claim more cores and memory than the machine has.
@@ -122,17 +127,20 @@ def environment(base: Path) -> dict[str, str]:
     return {"PATH": path if path.split(":")[0] == own else f"{own}:{path}"}
 
 
-def write_files(base: Path, layout: Layout) -> None:
-    """Write configuration, key and wrappers below `base`."""
+def write_files(base: Path, layout: Layout) -> range:
+    """Write configuration, key and wrappers below `base`; return the ports, as `slurm_conf` takes them."""
     for name in ("bin", "dev", "etc", "log", "run", "spool", "state"):
         (base / name).mkdir(parents=True, exist_ok=True)
     for name in ("", "run"):
         (base / name).chmod(0o755)  # munge refuses sockets in folders that others may write to
     host = socket.gethostname().partition(".")[0]
-    ports = free_ports(1 + len(layout.nodes))
+    ports = free_ports(1 + len(layout.nodes) + 2)
     text = slurm_conf(base, layout, ports, host, getpass.getuser(), int(time.time()) % 60_000_000 + 1)
     (base / "etc/slurm.conf").write_text(text)
     (base / "etc/gres.conf").write_text(gres_conf(layout, pretend_gpus(base / "dev", layout.gpus)))
+    records = base / "etc/slurmdbd.conf"
+    records.touch(0o600)
+    records.write_text(accounting.slurmdbd_conf(base, ports[-2:]))
     key = base / "etc/munge.key"
     if not key.exists():
         key.write_bytes(secrets.token_bytes(128))
@@ -142,6 +150,7 @@ def write_files(base: Path, layout: Layout) -> None:
         wrapper = base / "bin" / name
         wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={base}/etc/slurm.conf exec /usr/bin/{name} "$@"\n')
         wrapper.chmod(0o755)
+    return ports
 
 
 def pretend_gpus(folder: Path, count: int) -> list[str]:

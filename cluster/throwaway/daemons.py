@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
 
+from cluster.throwaway import accounting
 from cluster.throwaway.config import Layout
 
 MARK = "THROWAWAY_SLURM"
@@ -25,8 +27,8 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{SBIN}")
 
 
-def start(base: Path, layout: Layout) -> None:
-    """Start munge, the controller and one daemon per node."""
+def start(base: Path, layout: Layout, ports: range) -> None:
+    """Start munge, accounting if wanted, the controller and one daemon per node."""
     munge = [
         "munged", "--foreground", "--force", f"--key-file={base}/etc/munge.key", f"--socket={base}/run/munge.sock",
         f"--pid-file={base}/run/munged.pid", f"--log-file={base}/log/munged.log",
@@ -34,6 +36,8 @@ def start(base: Path, layout: Layout) -> None:
     ]  # fmt: skip
     _spawn(base, munge, "munged")
     _wait_for(base / "run/munge.sock")
+    if layout.accounting:
+        accounting.start(base, ports[-2:], partial(_spawn, base), find_program)
     _spawn(base, ["slurmctld", "-D", "-i"], "slurmctld")
     for node in layout.nodes:
         start_node(base, node)

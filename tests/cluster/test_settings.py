@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import sbatch, submit
+from cluster import sbatch
 from cluster.errors import SettingsError
+from cluster.patience import is_transient
 from cluster.settings import JobSettings
 from cluster.state import digest, job_name
 
@@ -128,7 +129,7 @@ def test_what_an_enclosing_job_left_is_dropped() -> None:
     ],
 )
 def test_only_a_controller_that_is_away_is_asked_again(message: str, transient: bool) -> None:
-    assert submit.is_transient(message) is transient
+    assert is_transient(message) is transient
 
 
 def test_job_names_differ_by_folder_and_survive_strange_names() -> None:
