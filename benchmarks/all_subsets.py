@@ -8,17 +8,13 @@ rounds of the time for all 15 to the time of one full forward.
 """
 
 import argparse
-import json
 from functools import partial
 
 import torch
-from measure import machine, ratio, spread, table, take_turns
-from networks import VOLUME_HELP, all_masks, build, dynunet, flops, network_options, synchronised
+from networks import VOLUME_HELP, all_masks, build, compare, dynunet, network_options
 from torch import Tensor
 
 from ccsd.model import SharedSpecificNet
-
-FULL = "one full forward"
 
 
 def main() -> None:
@@ -34,26 +30,14 @@ def main() -> None:
     peer = dynunet(device).eval()
     with torch.inference_mode():
         forwards = {
-            FULL: partial(net.segment, image, masks[-1:]),
+            "one full forward": partial(net.segment, image, masks[-1:]),
             "15 combinations": partial(net.segment, image, masks),
             "naive, 15 forwards": partial(naive, net, image, masks),
             "one modality": partial(net.segment, image, masks[:1]),
             "DynUNet": partial(peer, image),
         }
-        counted = {name: flops(forward) for name, forward in forwards.items()}
-        actions = {name: partial(synchronised, forward, device) for name, forward in forwards.items()}
-        found = take_turns(actions, options.rounds)
-    rows = [
-        (name, f"{counted[name] / 1e9:.0f}", *(f"{v:.2f}" for v in (ratio(found, name, FULL, "wall"), *between)))
-        for name in forwards
-        for between in [spread(found, name, FULL, "wall")]
-    ]
-    print(f"{options.backbone}, volume {options.volume}, {options.device}; {machine()}")
-    print(table([("forward", "GFLOP", f"time / {FULL}", "least", "most"), *rows]))
-    if options.json:
-        ratios = {name: ratio(found, name, FULL, "wall") for name in forwards}
-        report = {"ratio": ratios["15 combinations"], "backbone": options.backbone}
-        print(json.dumps({**report, "ratios": ratios, "flops": counted}))
+        what = f"forward, volume {options.volume}"
+        compare(forwards, options, baseline="one full forward", claimed="15 combinations", what=what)
 
 
 def naive(net: SharedSpecificNet, image: Tensor, masks: Tensor) -> None:

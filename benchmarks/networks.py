@@ -1,10 +1,12 @@
 """Networks, masks and timing that the benchmarks of training and inference share."""
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
-from measure import Answer, timed
+from measure import Answer, machine, ratio, spread, table, take_turns, timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,6 +43,26 @@ def dynunet(device: torch.device) -> nn.Module:
 def all_masks(device: torch.device) -> Tensor:
     """Return the 15 combinations in the order of the field, 15 x 4."""
     return torch.tensor([[m in subset for m in MODALITIES] for subset in all_subsets()], device=device)
+
+
+def compare(
+    actions: Mapping[str, Callable[[], object]], options: argparse.Namespace, *, baseline: str, claimed: str, what: str
+) -> None:
+    """Time the actions in turns and print how long each took in terms of the baseline."""
+    device = torch.device(options.device)
+    counted = {name: flops(action) for name, action in actions.items()}
+    found = take_turns({n: partial(synchronised, action, device) for n, action in actions.items()}, options.rounds)
+    ratios = {name: ratio(found, name, baseline, "wall") for name in actions}
+    rows = [
+        (name, f"{counted[name] / 1e9:.0f}", f"{ratios[name]:.2f}", f"{least:.2f}", f"{most:.2f}")
+        for name in actions
+        for least, most in [spread(found, name, baseline, "wall")]
+    ]
+    print(f"{options.backbone}, {options.device}; {machine()}")
+    print(table([(what, "GFLOP", f"time / {baseline}", "least", "most"), *rows]))
+    if options.json:
+        report = {"ratio": ratios[claimed], "backbone": options.backbone, "ratios": ratios, "flops": counted}
+        print(json.dumps(report))
 
 
 def flops(action: Callable[[], object]) -> int:

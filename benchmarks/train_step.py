@@ -9,13 +9,11 @@ process. Forward and backward are timed, the optimizer is not: it is the same fo
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from measure import machine, ratio, spread, table, take_turns
-from networks import VOLUME_HELP, all_masks, build, dynunet, flops, network_options, synchronised
+from networks import VOLUME_HELP, all_masks, build, compare, dynunet, network_options
 from torch import Tensor
 
 from ccsd.config.schema import Distillation
@@ -44,18 +42,7 @@ def main() -> None:
         "naive, 4 forwards": partial(naive_step, net, image, label),
         "DynUNet": partial(dynunet_step, dynunet(device).train(), image, label),
     }
-    counted = {name: flops(step) for name, step in steps.items()}
-    found = take_turns({name: partial(synchronised, step, device) for name, step in steps.items()}, options.rounds)
-    rows = [
-        (name, f"{counted[name] / 1e9:.0f}", *(f"{v:.2f}" for v in (ratio(found, name, "plain", "wall"), *between)))
-        for name in steps
-        for between in [spread(found, name, "plain", "wall")]
-    ]
-    print(f"{options.backbone}, patch {options.patch}, {options.device}; {machine()}")
-    print(table([("step", "GFLOP", "time / plain", "least", "most"), *rows]))
-    if options.json:
-        ratios = {name: ratio(found, name, "plain", "wall") for name in steps}
-        print(json.dumps({"ratio": ratios["hmsd"], "backbone": options.backbone, "ratios": ratios, "flops": counted}))
+    compare(steps, options, baseline="plain", claimed="hmsd", what=f"step, patch {options.patch}")
 
 
 def objective_step(net: SharedSpecificNet, method: str, image: Tensor, label: Tensor) -> None:

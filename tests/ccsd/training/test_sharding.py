@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 WIDTH, LEVELS = 16, 3
 SIZE = ("model.width=16", "model.levels=3", "train.steps=1", "train.validate_every=9", "distillation.method=full")
 FLOAT = 4
+SAVING_MEMORY = ("train.activation_checkpointing=true", "train.decode_batch=1", "train.deterministic=true")
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -39,18 +40,22 @@ def test_each_process_holds_its_share(launch: Launch, tmp_path: Path, world: int
             assert sum(parameters) >= total
 
 
-def test_offloading_changes_no_number(launch: Launch, tmp_path: Path) -> None:
-    """DeepSpeed's offloading runs on a machine without a GPU too, where it only costs; here that serves to test it."""
+def test_saving_memory_changes_no_number(launch: Launch, tmp_path: Path) -> None:
+    """By offloading, and by computing activations again.
+
+    DeepSpeed's offloading runs on a machine without a GPU too, where it only costs; here that serves to test it.
+    """
     pairs = {"none-2": ("none", 2), "optimizer-2": ("optimizer", 2), "none-3": ("none", 3), "all-3": ("all", 3)}
     plans = [
         training(tmp_path / name, f"train.zero_stage={stage}", f"train.offload={offload}", fake_gpu=True)
         for name, (offload, stage) in pairs.items()
     ]
+    plans.append(training(tmp_path / "again-3", "train.zero_stage=3", *SAVING_MEMORY))
     endings = launch(*plans, world=2, timeout=2400)[0]
-    assert [ending.code for ending in endings] == [0, 0, 0, 0], endings
-    for plain, offloaded in (("none-2", "optimizer-2"), ("none-3", "all-3")):
-        assert losses(tmp_path / plain) == pytest.approx(losses(tmp_path / offloaded), abs=1e-6)
-        assert_close(weights(tmp_path / plain), weights(tmp_path / offloaded), 1e-5)
+    assert [ending.code for ending in endings] == [0] * 5, endings
+    for plain, other in (("none-2", "optimizer-2"), ("none-3", "all-3"), ("none-3", "again-3")):
+        assert losses(tmp_path / plain) == pytest.approx(losses(tmp_path / other), abs=1e-6)
+        assert_close(weights(tmp_path / plain), weights(tmp_path / other), 1e-5)
 
 
 def test_an_offloaded_training_resumes_exactly(launch: Launch, tmp_path: Path) -> None:

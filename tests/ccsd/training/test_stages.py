@@ -67,6 +67,19 @@ def test_bfloat16_equals_plain_pytorch(together: Path, cohort: Path, stage: int)
     assert apart / way < BF16_WEIGHT
 
 
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_two_processes_carry_on_what_four_began(cohort: Path, launch: Launch, tmp_path: Path, stage: int) -> None:
+    sharded = f"train.zero_stage={stage}"
+    ((stopped,), *_) = launch(training(tmp_path, sharded, stop_at=2), world=4, timeout=600)
+    assert stopped.code == 75, stopped.text
+    ((resumed,), _) = launch(training(tmp_path, sharded), world=2, timeout=600)
+    assert resumed.code == 0, resumed.text
+    assert f"saved by 4 processes with ZeRO stage {stage}, shared out anew over 2 processes" in resumed.text
+    curve, final, _ = reference(cohort, "fp32")
+    assert losses(tmp_path) == pytest.approx(curve, abs=FP32_LOSS)
+    assert_close(final, weights(tmp_path), FP32_WEIGHT)
+
+
 def test_the_samples_draw_different_subsets(cohort: Path) -> None:
     config = load_config(cohort / "tiny.yaml")
     available = torch.ones(4, 4, dtype=torch.bool)
