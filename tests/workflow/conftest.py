@@ -1,11 +1,13 @@
 """Running Snakemake on a copy of the workflow, with the real stages or with a stand-in that only leaves their files."""
 
 import copy
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,11 +42,44 @@ for path in left:
 """
 
 
+class Running:
+    """A Snakemake that runs beside the test, in a session of its own."""
+
+    def __init__(self, project: "Project", arguments: tuple[str, ...]) -> None:
+        self.log = project.folder / "snakemake.out"
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "snakemake", *arguments],
+                cwd=project.folder,
+                env=project.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def send(self, number: int) -> None:
+        """Signal Snakemake and all it started here: Ctrl-C on a terminal, or the crash of the machine."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.process.wait()
+
+    def end(self, seconds: float = 600) -> str:
+        """Wait for a good end; return what was printed."""
+        code = self.process.wait(timeout=seconds)
+        text = self.log.read_text()
+        assert code == 0, text
+        return text
+
+
 class Project:
     """A folder with the workflow in it, as in a fresh clone."""
 
     def __init__(self, folder: Path, root: Path, *, stand_in: bool) -> None:
         self.folder = folder
+        self.running: list[Running] = []
         folder.mkdir(parents=True, exist_ok=True)
         for name in LINKS:
             (folder / name).symlink_to(root / name)
@@ -59,7 +94,7 @@ class Project:
     def copy(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, symlinks=True)
         twin = copy.copy(self)
-        twin.folder = folder
+        twin.folder, twin.running = folder, []
         return twin
 
     def snakemake(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -73,14 +108,34 @@ class Project:
             check=False,
         )
 
+    def start(self, *arguments: str) -> Running:
+        self.running.append(Running(self, arguments))
+        return self.running[-1]
+
     def configure(self, **settings: object) -> str:
         path = self.folder / "study.yaml"
         path.write_text(yaml.safe_dump({"name": "study", **settings}))
         return path.name
 
-    def calls(self) -> list[str]:
+    def calls(self, stage: str = "") -> list[str]:
         path = self.folder / "calls.txt"
-        return path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line for line in lines if line.startswith(stage)]
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results/study"
+
+    @property
+    def training(self) -> Path:
+        return self.results / "runs/ccsd-s0"
+
+    def model_hash(self) -> str:
+        return str(json.loads((self.training / "run.json").read_text())["model_hash"])
+
+    def steps_saved(self) -> int:
+        """Return the step of the last checkpoint."""
+        return max((int(path.name[5:]) for path in self.training.glob("checkpoints/step-*")), default=0)
 
     def forget_calls(self) -> None:
         (self.folder / "calls.txt").unlink(missing_ok=True)
@@ -95,8 +150,14 @@ def project_at(root: Path) -> Callable[..., Project]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, project_at: Callable[..., Project]) -> Callable[..., Project]:
-    def make(name: str = "clone", *, stand_in: bool = True) -> Project:
-        return project_at(tmp_path / name, stand_in=stand_in)
+def project(tmp_path: Path, project_at: Callable[..., Project]) -> Iterator[Callable[..., Project]]:
+    """Return a function that makes a clone; what still runs in one at the test's end is killed."""
+    made: list[Project] = []
 
-    return make
+    def make(name: str = "clone", *, stand_in: bool = True) -> Project:
+        made.append(project_at(tmp_path / name, stand_in=stand_in))
+        return made[-1]
+
+    yield make
+    for running in (running for project in made for running in project.running):
+        running.kill()

@@ -1,10 +1,6 @@
 """The study on one machine, interrupted while it trains and typed again: nothing lingers, nothing is lost."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +21,6 @@ STUDY = {
     "evaluation": {"subsets": ["t1ce"]},
 }  # fmt: skip
 HERE = ("--profile", "cluster/local", "--configfile", "study.yaml")
-
-
-def _hash(clone: Any) -> str:
-    run = json.loads((clone.folder / "results/study/runs/ccsd-s0/run.json").read_text())
-    return str(run["model_hash"])
 
 
 def _alive(folder: Path) -> list[str]:
@@ -59,26 +50,17 @@ def test_interrupted_while_it_trains_it_carries_on_with_the_same_result(
 ) -> None:
     clone = project(stand_in=False)
     clone.configure(**STUDY)
-    with (clone.folder / "snakemake.out").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *HERE],
-            cwd=clone.folder,
-            env=clone.environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    checkpoints = clone.folder / "results/study/runs/ccsd-s0/checkpoints"
-    eventually(lambda: list(checkpoints.glob("step-*")), 400)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal: to all that run in the foreground
-    assert process.wait(timeout=120) != 0
+    running = clone.start(*HERE)
+    eventually(clone.steps_saved, 400)
+    running.send(signal.SIGINT)
+    assert running.process.wait(timeout=120) != 0
     eventually(lambda: _alive(clone.folder) == [], 60)
-    assert not (clone.folder / "results/study/runs/ccsd-s0/model.safetensors").exists()
+    assert not (clone.training / "model.safetensors").exists()
 
     done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resuming from step" in done.stdout + done.stderr
-    assert _hash(clone) == _hash(undisturbed)
+    assert clone.model_hash() == undisturbed.model_hash()
 
 
 def test_the_report_of_snakemake_can_be_built(undisturbed: Any) -> None:

@@ -4,23 +4,26 @@ The stages are the real ones on tiny phantoms. A wrapper around `ccsd` counts th
 a stage back so that it can be interrupted.
 """
 
-import json
-import os
-import signal
+import contextlib
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
+from cluster.task import MARK
 
-STEPS = 8
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+STEPS = 16
 STUDY = {
-    "phantom": {"cases": 8, "size": 32},
-    "convert": {"cases_per_job": 4},
+    "phantom": {"cases": 6, "size": 32},
+    "convert": {"cases_per_job": 3},
     "split": {"train": 0.5, "val": 0.25},
     "model": {"width": 2, "levels": 2},
     "distillation": {"every_n": 4},
@@ -28,19 +31,22 @@ STUDY = {
         "steps": STEPS, "patch": [16, 16, 16], "batch_size": 4, "checkpoint_every": 2, "validate_every": STEPS,
         "precision": "fp32", "workers": 0,
     },
-    "evaluation": {"subsets_per_job": 1, "subsets": ["t1ce", "flair+t1+t1ce+t2"]},
 }  # fmt: skip
+ALL = {"subsets_per_job": 1}
+TWO = {"subsets_per_job": 1, "subsets": ["t1ce", "flair+t1+t1ce+t2"]}
 TRAIN = ("train:cpus_per_task=1", "train:mem_gb=2", "train:timeout_min=10")
 ON_SLURM = (
     "--profile", "slurm", "--configfile", "study.yaml", "--max-status-checks-per-second", "1",
-    "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10", "--set-threads", "convert=1",
-    "evaluate=1", "--set-resources", "train:cluster=slurm", "train:partition=gpu", "train:nodes=2",
-    "train:tasks_per_node=2", "train:gpus_per_node=2", *TRAIN, "evaluate:slurm_partition=gpu", "evaluate:gpu=1",
-    "evaluate:mem_mb=1000", "convert:mem_mb=1000",
+    "--seconds-between-status-checks", "1", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
+    "--set-threads", "convert=1", "evaluate=1", "--set-resources", "train:cluster=slurm", "train:partition=gpu",
+    "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=2", *TRAIN, "evaluate:slurm_partition=gpu",
+    "evaluate:gpu=1", "evaluate:mem_mb=1000", "convert:mem_mb=1000",
 )  # fmt: skip
 HERE = (
     "--profile", "cluster/local", "--configfile", "study.yaml", "--set-resources", "train:tasks_per_node=4", *TRAIN
 )  # fmt: skip
+DEAD = "127.0.1.1"
+"""The node whose daemon is killed."""
 
 WRAPPER = """\
 #!/bin/bash
@@ -48,80 +54,61 @@ echo "$*" >> "{folder}/calls.txt"
 while [ -e "{folder}/hold-$1" ]; do sleep 0.1; done
 exec {program} "$@"
 """
+FAILING = """\
+#!/bin/bash
+echo "$*" >> "{folder}/sbatch-calls.txt"
+if [ $(wc -l < "{folder}/sbatch-calls.txt") -le {times} ]; then
+    echo "sbatch: error: Unable to contact slurm controller (connect failure)" >&2; exit 1
+fi
+exec {program} "$@"
+"""
 
 
-def _add_wrapper(clone: Any) -> None:
-    program = clone.folder / "bin" / "ccsd"
-    program.parent.mkdir()
-    program.write_text(WRAPPER.format(folder=clone.folder, program=Path(sys.executable).parent / "ccsd"))
+def _add_program(clone: Any, name: str, text: str, **fields: object) -> None:
+    """Put a program of this name in front of the real one."""
+    program = clone.folder / "bin" / name
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(text.format(folder=clone.folder, **fields))
     program.chmod(0o755)
-    clone.environment["PATH"] = f"{program.parent}:{clone.environment['PATH']}"
+    if not clone.environment["PATH"].startswith(f"{program.parent}:"):
+        clone.environment["PATH"] = f"{program.parent}:{clone.environment['PATH']}"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(project_at: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the results of the study on this machine, with as many processes as on the cluster."""
+def undisturbed(project_at: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the study run on this machine, with as many processes as on the cluster, and all scores by one job."""
     clone = project_at(tmp_path_factory.mktemp("undisturbed") / "clone", stand_in=False)
     clone.configure(**STUDY)
     done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Path(clone.folder) / "results/study"
+    return clone
 
 
 @pytest.fixture
-def clone(slurm: Path, project: Callable[..., Any]) -> Iterator[Any]:
+def clone(slurm: Path, project: Callable[..., Any], eventually: Callable[..., None]) -> Iterator[Any]:
     """Return a clone of the workflow whose calls are counted, with an empty queue."""
-    subprocess.run(["scancel", "--full", "--me"], check=False)
+    _empty_queue()
+    eventually(lambda: set(_ask("sinfo", "-h", "-o", "%T").split()) == {"idle"}, 60)
     made = project(stand_in=False)
     made.environment["PATH"] = f"{slurm}/bin:{made.environment['PATH']}"
-    made.configure(**STUDY)
-    _add_wrapper(made)
-    made.running = []
+    made.configure(**STUDY, evaluation=TWO)
+    _add_program(made, "ccsd", WRAPPER, program=Path(sys.executable).parent / "ccsd")
     yield made
     for running in made.running:
         running.kill()
+    _empty_queue()
+
+
+def _empty_queue() -> None:
     subprocess.run(["scancel", "--full", "--me"], check=False)
 
 
-class Running:
-    """A Snakemake that runs beside the test."""
-
-    def __init__(self, clone: Any, *arguments: str) -> None:
-        clone.running.append(self)
-        self.log = clone.folder / "snakemake.out"
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "snakemake", *arguments],
-                cwd=clone.folder,
-                env=clone.environment,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
-    def kill(self) -> None:
-        """Kill Snakemake and all it started here, as a crash of the machine would."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def end(self, seconds: float = 900) -> str:
-        code = self.process.wait(timeout=seconds)
-        text: str = self.log.read_text()
-        assert code == 0, text
-        return text
+def _ask(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _calls(clone: Any, stage: str) -> list[str]:
-    return [line for line in clone.calls() if line.startswith(stage)]
-
-
-def _queued() -> list[str]:
-    return _squeue("-o", "%j %T").splitlines()
-
-
-def _squeue(*options: str) -> str:
-    return subprocess.run(["squeue", "-h", "--me", *options], capture_output=True, text=True, check=True).stdout
+def _squeue(*options: str) -> list[str]:
+    return _ask("squeue", "-h", "--me", *options).splitlines()
 
 
 def _hold(clone: Any, stage: str) -> Path:
@@ -130,101 +117,178 @@ def _hold(clone: Any, stage: str) -> Path:
     return mark
 
 
-def _again(clone: Any) -> Running:
+def _occupy(partition: str, seconds: int) -> str:
+    """Submit a job that wants all nodes of a partition; return its id."""
+    size = ["-N2", "-n2", "--exclusive", "--mem=100"]
+    return _ask("sbatch", "--parsable", "-p", partition, *size, "-o", "/dev/null", "--wrap", f"sleep {seconds}").strip()
+
+
+def _again(clone: Any) -> Any:
     """Type the same command, after the `--unlock` that Snakemake asks for."""
     refused = clone.snakemake(*ON_SLURM)
     assert refused.returncode == 1
     assert "--unlock" in refused.stdout + refused.stderr
     assert clone.snakemake(*ON_SLURM, "--unlock").returncode == 0
-    return Running(clone, *ON_SLURM)
+    return clone.start(*ON_SLURM)
 
 
-def _same_result(clone: Any, undisturbed: Path) -> None:
-    results = clone.folder / "results/study"
-    run = "runs/ccsd-s0/run.json"
-    hashes = [json.loads((root / run).read_text())["model_hash"] for root in (results, undisturbed)]
-    assert hashes[0] == hashes[1], "the weights differ from those of the undisturbed run"
-    assert _rows(results) == _rows(undisturbed)
+def _ranks(clone: Any, attempt: int) -> list[psutil.Process]:
+    """Return the training's processes in one attempt; they bear the mark of their job."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            variables = process.environ()
+            ours = variables.get(MARK) == str(clone.training / "job/001") and "-m" in process.cmdline()
+            if ours and int(variables.get("SLURM_RESTART_COUNT", 0)) == attempt:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
-def _rows(results: Path) -> list[str]:
-    return sorted((results / "metrics.tsv").read_text().splitlines())
+def _freeze(clone: Any, attempt: int, eventually: Callable[..., None]) -> list[psutil.Process]:
+    """Stop the clock for a training that got on since its last start; return its four processes."""
+    before = clone.steps_saved()
+    eventually(lambda: clone.steps_saved() > before, 300)
+    ranks = _ranks(clone, attempt)
+    assert len(ranks) == 4
+    for rank in ranks:
+        rank.suspend()
+    assert clone.steps_saved() < STEPS, "the training was over before it could be disturbed"
+    return ranks
 
 
-def _steps_done(clone: Any) -> int:
-    path = clone.folder / "results/study/runs/ccsd-s0/checkpoints"
-    return len(list(path.glob("step-*"))) if path.exists() else 0
+def _thaw(ranks: list[psutil.Process]) -> None:
+    for rank in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rank.resume()
 
 
-@pytest.mark.exhaustive
+def _is_told(process: psutil.Process) -> bool:
+    """Tell whether a signal waits for a process that stands still, or has set it going again."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+    state, pending = (re.search(rf"^{name}:\s*(\w+)", status, re.MULTILINE) for name in ("State", "ShdPnd"))
+    assert state is not None
+    assert pending is not None
+    return state[1].lower() != "t" or int(pending[1], 16) != 0
+
+
+def _same_result(clone: Any, undisturbed: Any) -> None:
+    assert clone.model_hash() == undisturbed.model_hash(), "the weights differ from those of the undisturbed run"
+    rows = _scores(clone)
+    subsets = {row[0] for row in rows}
+    assert rows == [row for row in _scores(undisturbed) if row[0] in subsets]
+
+
+def _scores(clone: Any) -> list[list[str]]:
+    """Return the rows of metrics.tsv, the combination first."""
+    head, *rows = [line.split("\t") for line in (clone.results / "metrics.tsv").read_text().splitlines()]
+    at = head.index("subset")
+    return sorted([row[at], *row] for row in rows)
+
+
 def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
-    clone: Any, undisturbed: Path, eventually: Callable[..., None]
+    slurm: Path, clone: Any, undisturbed: Any, eventually: Callable[..., None]
 ) -> None:
+    _add_program(clone, "sbatch", FAILING, program=slurm / "bin/sbatch", times=3)
+    occupant = _occupy("cpu", 600)
     held = _hold(clone, "convert")
-    first = Running(clone, *ON_SLURM)
-    eventually(lambda: len(_calls(clone, "convert")) == 2, 300)
+    first = clone.start(*ON_SLURM)
+    eventually(lambda: [line for line in _squeue("-o", "%j %T %r") if line.endswith("PENDING Resources")], 90)
+    time.sleep(15)
+    assert first.process.poll() is None, "nothing times out while jobs wait for others"
+    _ask("scancel", occupant)
+    eventually(lambda: len(clone.calls("convert")) == 2, 120)
     first.kill()
-    assert len(_queued()) == 2, "the jobs of a killed Snakemake stay in the queue"
+    assert len(_squeue()) == 2, "the jobs of a killed Snakemake stay in the queue"
 
     second = _again(clone)
     eventually(lambda: "cancelled 2 jobs that an earlier Snakemake left" in second.log.read_text(), 120)
     held.unlink()
-    eventually(lambda: _steps_done(clone) > 0, 600)
+    ranks = _freeze(clone, 0, eventually)
     second.kill()
-    assert [line for line in _queued() if line.startswith("ccsd-s0-")], "the training goes on without Snakemake"
+    assert [line for line in _squeue("-o", "%j") if line.startswith("ccsd-s0-")], "the training goes on"
 
     held = _hold(clone, "evaluate")
     third = _again(clone)
-    eventually(lambda: len(_calls(clone, "evaluate")) == 2, 600)
+    eventually(lambda: "attached to job" in third.log.read_text(), 120)
+    _thaw(ranks)
+    eventually(lambda: len(clone.calls("evaluate")) == 2, 300)
     third.kill()
 
     fourth = _again(clone)
-    eventually(lambda: len(_calls(clone, "evaluate")) == 4, 300)
+    eventually(lambda: len(clone.calls("evaluate")) == 4, 120)
     held.unlink()
     fourth.end()
 
     _same_result(clone, undisturbed)
-    assert len(_calls(clone, "phantom")) == 1
-    assert len(_calls(clone, "convert")) == 4, "each part was converted by its second job"
-    assert len(_calls(clone, "split")) == 1
-    assert len(_calls(clone, "evaluate")) == 4, "each combination was scored by its second job"
-    job = clone.folder / "results/study/runs/ccsd-s0/job"
-    assert [path.name for path in job.iterdir() if path.name.isdigit()] == ["001"], "one training job"
-    assert not (job / "001" / "requeues.tsv").exists()
+    assert len(clone.calls("phantom")) == 1, "sbatch that failed at first was asked again"
+    assert len(clone.calls("convert")) == 4, "each part was converted by its second job"
+    assert len(clone.calls("split")) == 1
+    assert len(clone.calls("evaluate")) == 4, "each combination was scored by its second job"
+    assert [path.name for path in (clone.training / "job").iterdir() if path.name.isdigit()] == ["001"]
+    assert not (clone.training / "job/001/requeues.tsv").exists(), "one training job, started once"
 
 
-def test_preempted_training_and_cancelled_evaluation_give_the_same_result(
-    clone: Any, undisturbed: Path, eventually: Callable[..., None]
+def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
+    slurm: Path, clone: Any, undisturbed: Any, eventually: Callable[..., None]
 ) -> None:
-    held = _hold(clone, "evaluate")
-    running = Running(clone, *ON_SLURM)
-    eventually(lambda: _steps_done(clone) > 0, 600)
-    urgent = [
-        "sbatch",
-        "-p",
-        "urgent",
-        "-N2",
-        "-n2",
-        "--exclusive",
-        "--mem=100",
-        "-o",
-        "/dev/null",
-        "--wrap",
-        "sleep 3",
-    ]
-    subprocess.run(urgent, check=True, capture_output=True)
-    job = clone.folder / "results/study/runs/ccsd-s0/job/001"
-    eventually((job / "requeues.tsv").exists, 120)
+    from cluster.throwaway.daemons import daemons, start_node
 
-    eventually(lambda: len(_calls(clone, "evaluate")) == 2, 600)
-    subprocess.run(["scancel", _squeue("-p", "gpu", "-o", "%A").split()[0]], check=True)
+    def kill_daemon() -> None:
+        next(item for item in daemons(slurm) if item.cmdline()[-2:] == ["-N", DEAD]).kill()
+
+    clone.configure(**STUDY, evaluation=ALL)
+    held = _hold(clone, "evaluate")
+    running = clone.start(*ON_SLURM)
+
+    # Preempted by a higher partition.
+    ranks = _freeze(clone, 0, eventually)
+    _occupy("urgent", 2)
+    eventually(lambda: all(_is_told(rank) for rank in ranks), 60)
+    _thaw(ranks)
+    requeues = clone.training / "job/001/requeues.tsv"
+    eventually(requeues.exists, 60)
+    job = _squeue("-p", "gpu", "-o", "%A")[0]
+
+    # Its time limit nearly reached: SLURM sends the signal of two minutes before.
+    ranks = _freeze(clone, 1, eventually)
+    _ask("scontrol", "update", f"jobid={job}", "timelimit=2")
+    eventually(lambda: all(_is_told(rank) for rank in ranks), 90)
+    _thaw(ranks)
+    eventually(lambda: len(requeues.read_text().splitlines()) == 2, 60)
+    _ask("scontrol", "update", f"jobid={job}", "timelimit=10")
+
+    # A node's daemon killed; the processes there live on and must not disturb their successors.
+    _freeze(clone, 2, eventually)
+    kill_daemon()
+    eventually(lambda: _squeue("-j", job, "-o", "%T") == ["PENDING"], 120)
+    start_node(slurm, DEAD)
+
+    # The same during evaluations, and one of those that are left cancelled.
+    eventually(lambda: len(clone.calls("evaluate")) == 8, 300)
+    lost, kept = _squeue("-p", "gpu", "-w", DEAD, "-o", "%A"), _squeue("-p", "gpu", "-w", "127.0.1.2", "-o", "%A")
+    assert (len(lost), len(kept)) == (4, 4)
+    kill_daemon()
+    eventually(lambda: set(_squeue("-j", ",".join(lost), "-o", "%T")) == {"PENDING"}, 120)
+    start_node(slurm, DEAD)
+    eventually(lambda: _ask("sinfo", "-h", "-n", DEAD, "-p", "gpu", "-o", "%T").split()[0] in {"idle", "mixed"}, 60)
+    _ask("scancel", kept[0])
     held.unlink()
     running.end()
 
     _same_result(clone, undisturbed)
-    assert len(_calls(clone, "evaluate")) == 3, "only the cancelled evaluation was repeated"
-    assert len(_calls(clone, "convert")) == 2
-    assert len((job / "requeues.tsv").read_text().splitlines()) == 1
+    assert len({row[0] for row in _scores(clone)}) == 15
+    assert len(clone.calls("evaluate")) == 15 + 5, "only the lost ones and the cancelled one were repeated"
+    assert len(clone.calls("convert")) == 2
+    log = next((clone.training / "job/001").glob("*_0_log.out")).read_text()
+    resumed = [int(step) for step in re.findall(r"resuming from step (\d+)", log)]
+    assert len(resumed) == 3
+    assert resumed == sorted(set(resumed)), "each start carries on where the last one had come to"
+    assert len(requeues.read_text().splitlines()) == 2
 
 
 def test_a_failed_jobs_last_lines_are_shown(clone: Any) -> None:
@@ -244,7 +308,7 @@ def test_left_over_jobs_of_another_folder_are_not_touched(clone: Any, eventually
     for folder, name in ((clone.folder, plugin), (other, plugin), (clone.folder, training)):
         command = ["sbatch", "-J", name, "--mem=10", "-o", "/dev/null", "--wrap", "sleep 300"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    eventually(lambda: len(_queued()) == 3)
+    eventually(lambda: len(_squeue()) == 3)
     assert leftovers.cancel("ccsd", clone.folder) == 1
-    assert sorted(line.split()[0] for line in _queued()) == [plugin, training]
+    assert sorted(_squeue("-o", "%j")) == [plugin, training]
     assert leftovers.cancel("ccsd", clone.folder) == 0
