@@ -1,20 +1,16 @@
 """Asking sbatch again while the controller is busy or away.
 
 The launcher of a training does so by itself. Snakemake's executor does not: one refused call is a failed job. So the
-workflow puts a `sbatch` of its own in front of the real one (`install`), which runs this module.
+workflow puts a `sbatch` of its own in front of the real one (`cluster.fronts`), which runs this module.
 """
 
-import os
-import shlex
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 
-from cluster import slurm
+from cluster import fronts, slurm
 
 PATIENCE_S = 600.0
 """How long a controller that does not answer is asked again."""
@@ -34,9 +30,6 @@ TRANSIENT = (
 )
 """Parts of sbatch's messages after which trying again may help; any other refusal is final."""
 
-FRONT = "CLUSTER_SBATCH_FRONT"
-"""Environment variable with the folder of our own sbatch, which must not call itself."""
-
 
 def is_transient(message: str) -> bool:
     """Tell whether an sbatch message speaks of a controller that is busy or away."""
@@ -50,18 +43,6 @@ def back_off(total_s: float = PATIENCE_S) -> Iterator[float]:
         yield wait
         spent += wait
         wait = min(2 * wait, 60.0)
-
-
-def install(folder: Path) -> None:
-    """Write our sbatch to `folder` and put it first on this process' PATH; does nothing where there is no SLURM."""
-    if shutil.which("sbatch") is None or os.environ.get(FRONT) == str(folder):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    front = folder / "sbatch"
-    front.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {__name__} "$@"\n', encoding="utf-8")
-    front.chmod(0o755)
-    os.environ[FRONT] = str(folder)
-    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
 
 
 def submit(arguments: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> tuple[int, str, str]:
@@ -78,7 +59,7 @@ def submit(arguments: Sequence[str], sleep: Callable[[float], None] = time.sleep
     name, comment = _option(arguments, "--job-name"), _option(arguments, "--comment")
     waits = back_off()
     while True:
-        done = subprocess.run([_real_sbatch(), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run([fronts.real("sbatch"), *arguments], capture_output=True, text=True, check=False)
         wait = next(waits, None) if done.returncode and is_transient(done.stderr) else None
         if wait is None or not (name and comment):
             return done.returncode, done.stdout, done.stderr
@@ -90,12 +71,6 @@ def submit(arguments: Sequence[str], sleep: Callable[[float], None] = time.sleep
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
     return next((value for key, value in pairwise(arguments) if key == name), None)
-
-
-def _real_sbatch() -> str:
-    front = os.environ.get(FRONT)
-    path = ":".join(part for part in os.environ.get("PATH", "").split(":") if part != front)
-    return shutil.which("sbatch", path=path) or "/usr/bin/sbatch"
 
 
 def main() -> None:

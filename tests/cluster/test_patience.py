@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import patience
+from cluster import fronts, patience
 
 CALL = ["--parsable", "--job-name", "ccsd_1", "--comment", "rule_convert_wildcards_1-of-2", "--wrap", "true"]
 AWAY = "sbatch: error: Unable to contact slurm controller (connect failure)"
@@ -38,7 +38,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
         for program in folder.iterdir():
             program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-        monkeypatch.delenv(patience.FRONT, raising=False)
+        monkeypatch.delenv(fronts.FRONT, raising=False)
         return folder / "calls"
 
     return make
@@ -90,17 +90,30 @@ def test_installed_it_stands_before_the_real_one_and_passes_on(
 ) -> None:
     calls = programs(fails=1)
     monkeypatch.setenv("PATH", os.environ["PATH"])  # restored at the end
-    monkeypatch.setenv(patience.FRONT, "")
+    monkeypatch.setenv(fronts.FRONT, "")
     for _ in range(2):
-        patience.install(tmp_path / "front")
+        fronts.install(tmp_path / "front")
     assert os.environ["PATH"].count(str(tmp_path / "front")) == 1
     done = subprocess.run(["sbatch", *CALL], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "77\n")
     assert len(calls.read_text().splitlines()) == 2
 
 
+def test_a_cancelled_job_is_told_in_a_word_that_the_executor_knows(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = programs().parent
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setenv(fronts.FRONT, "")
+    (folder / "sacct").write_text("#!/bin/sh\necho '7|CANCELLED by 1000'\necho '8|RUNNING'\nexit 3\n")
+    (folder / "sacct").chmod(0o755)
+    fronts.install(tmp_path / "front")
+    done = subprocess.run(["sacct", "-X"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "7|CANCELLED\n8|RUNNING\n")
+
+
 def test_without_slurm_nothing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    patience.install(tmp_path / "front")
+    fronts.install(tmp_path / "front")
     assert not (tmp_path / "front").exists()
     assert os.environ["PATH"] == str(tmp_path)

@@ -6,7 +6,7 @@ from snakemake.utils import validate as validate_schema
 
 from ccsd.errors import USER_ERRORS
 from ccsd.workflow import Study
-from cluster import leftovers, patience
+from cluster import fronts, leftovers
 
 try:
     study = Study.from_mapping(config)
@@ -41,7 +41,7 @@ wildcard_constraints:
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
     study.write_config()
-    patience.install(Path(".snakemake/bin").absolute())
+    fronts.install(Path(".snakemake/bin").absolute())
     cancelled = leftovers.cancel("ccsd", Path.cwd())
     if cancelled:
         print(
