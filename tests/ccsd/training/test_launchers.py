@@ -1,0 +1,55 @@
+"""`ccsd train` under torchrun and under a bare srun takes rank and rendezvous from them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from comparing import assert_close, weights
+from plain import plain_training
+
+from ccsd.config import load_config
+from ccsd.model import load_run
+
+WEIGHT = 2e-5
+"""As in test_together: sums in another order."""
+TORCHRUN = [
+    str(Path(sys.executable).with_name("torchrun")),
+    "--nproc-per-node",
+    "2",
+    "--no-python",
+    "--master-port",
+    "0",
+]
+SRUN = ["srun", "--nodes", "2", "--ntasks-per-node", "1", "--kill-on-bad-exit"]
+
+
+def train_under(launcher: list[str], cohort: Path, run: Path) -> subprocess.CompletedProcess[str]:
+    train = [sys.executable, "-m", "ccsd", "train", "--config", str(cohort / "tiny.yaml")]
+    one_machine = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu"}
+    return subprocess.run(
+        [*launcher, "--", *train, "--data", str(cohort / "data"), "--run", str(run)],
+        env=os.environ | one_machine, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+
+
+def assert_trained_together(cohort: Path, run: Path) -> None:
+    _, final = plain_training(load_config(cohort / "tiny.yaml"), cohort / "data")
+    assert_close(final, weights(run), WEIGHT)
+    assert load_run(run).info["processes"] == 2
+
+
+@pytest.mark.slow
+def test_torchrun(cohort: Path, tmp_path: Path) -> None:
+    done = train_under(TORCHRUN, cohort, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_trained_together(cohort, tmp_path)
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_srun_on_two_nodes(cohort: Path, tmp_path: Path) -> None:
+    done = train_under(SRUN, cohort, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_trained_together(cohort, tmp_path)
