@@ -14,7 +14,7 @@ from ccsd.evaluation.predictions import write_labels
 from ccsd.evaluation.provenance import describe
 from ccsd.evaluation.settings import evaluation_settings, policy_of
 from ccsd.evaluation.tables import DIGITS, read_json, write_json, write_metrics
-from ccsd.inference import predict_probabilities
+from ccsd.inference import segment_case, training_spacing
 from ccsd.metrics import Policy, Reference, paint
 from preprocess.modalities import MODALITIES, Subset, all_subsets, subset, subset_name
 from preprocess.progress import track
@@ -107,6 +107,7 @@ def _identity(job: _Job, split_hash: str, cases: Sequence[str]) -> dict[str, Any
         "cases": list(cases),
         "subsets": [subset_name(s) for s in job.subsets],
         "window": list(job.run.config.train.patch),
+        "spacing_mm": list(training_spacing(job.run)),
         "settings": job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
     }
 
@@ -123,11 +124,12 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[Row]:
     possible = tuple(s for s in job.subsets if set(s) <= set(case.modalities))
     if not possible:
         return []
-    reference = Reference(case.read_label(), case.meta.geometry.spacing, job.policy)
-    inside = _predict(job, case, possible)
+    spacing = case.meta.geometry.spacing
+    reference = Reference(case.read_label(), spacing, job.policy)
+    found = segment_case(job.run, _read(case, possible), spacing, possible, job.settings, job.device)
     rows: list[Row] = []
-    for combination, regions in zip(possible, inside, strict=True):
-        labels = paint(regions)
+    for combination, regions in zip(possible, found, strict=True):
+        labels = paint(regions.cpu().numpy())
         if job.settings.keep_predictions:
             path = job.out / "predictions" / subset_name(combination) / f"{case.case}.nii.gz"
             write_labels(path, labels, case.meta.geometry, case.meta.label_convention)
@@ -136,24 +138,12 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[Row]:
     return rows
 
 
-def _predict(job: _Job, case: CaseStore, subsets: Sequence[Subset]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return K x 3 x D x H x W: where each region is more likely than not."""
-    import torch
-
+def _read(case: CaseStore, subsets: Sequence[Subset]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return 4 x D x H x W: the modalities of the combinations; the others stay 0 and are not read."""
     needed = subset(name for s in subsets for name in s)
     image = np.zeros((len(MODALITIES), *case.shape), np.float32)
     image[[MODALITIES.index(name) for name in needed]] = case.read(needed)
-    probabilities = predict_probabilities(
-        job.run.net,
-        torch.from_numpy(image).to(job.device),
-        subsets,
-        patch=job.run.config.train.patch,
-        overlap=job.settings.overlap,
-        decode_batch=job.run.config.train.decode_batch,
-        flips=job.settings.flips,
-        autocast=job.run.config.train.precision == "bf16",
-    )
-    return np.asarray((probabilities > 0.5).cpu().numpy())  # noqa: PLR2004 - more likely than not
+    return image
 
 
 def _row_keys(job: _Job, case: str, combination: Subset) -> Row:

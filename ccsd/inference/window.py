@@ -1,6 +1,7 @@
 """Sliding-window inference: each window is encoded once and decoded for every wanted combination of modalities."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -10,6 +11,8 @@ from torch import Tensor
 from preprocess.modalities import MODALITIES, REGIONS, Subset
 
 Predictor = Callable[[Tensor], Tensor]
+BATCH_VOXELS = 100_000
+"""Windows are computed together up to this many voxels: PyTorch's convolutions are slow on the CPU for less."""
 STITCH_SHARE = 0.5
 """Share of the device's free memory that the stitched output may take before it moves to the host."""
 
@@ -44,7 +47,7 @@ def predict_probabilities(
 
     Windows are blended with Gaussian weights; one that holds no brain at all is free of tumour without being computed.
     A volume smaller than the window is padded with zeros, which is what lies outside the brain. Memory is bounded by
-    K x 3 float32 volumes and one window's activations.
+    K x 3 float32 volumes and the activations of one window, of several when they are small.
 
     Parameters
     ----------
@@ -89,7 +92,7 @@ def predict_probabilities(
     stitched = sliding_window_inference(
         image[None],
         roi_size=tuple(patch),
-        sw_batch_size=1,
+        sw_batch_size=max(1, BATCH_VOXELS // math.prod(patch)),
         predictor=_mirrored(probabilities) if flips else probabilities,
         overlap=overlap,
         mode="gaussian",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ccsd import __version__
 from ccsd.errors import UsageError
+from ccsd.inference import training_spacing
 from ccsd.model import SharedSpecificNet, load_run
 from preprocess.files import complete_or_absent
 from preprocess.modalities import MODALITIES, REGIONS, Subset, subset, subset_name
@@ -75,11 +76,12 @@ def export(model: Path, out: Path, names: str) -> Exported:
     expected = wrapped(example)  # makes the part of the encoder that is used
     program = torch.export.export(wrapped.requires_grad_(requires_grad=False), (example,))
     sides = " x ".join(str(side) for side in window)
+    spacing = " x ".join(f"{side:g}" for side in training_spacing(run))
     about = {
         "made_by": f"ccsd {__version__}",
         "model_hash": run.model_hash,
         "input": f"float32, 1 x {len(used)} x {sides}: {subset_name(used)}, each z-scored on its own brain and 0 "
-        "outside it; axes down to up, back to front, left to right, 1 mm",
+        f"outside it; axes down to up, back to front, left to right; {spacing} mm",
         "output": f"float32, 1 x 3 x {sides}: probabilities of {', '.join(REGIONS)}",
     }
     buffer = io.BytesIO()

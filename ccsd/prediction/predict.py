@@ -10,12 +10,11 @@ import numpy as np
 
 from ccsd.errors import UsageError
 from ccsd.evaluation.predictions import write_labels
-from ccsd.inference import predict_probabilities
+from ccsd.inference import is_resampled, segment_case, training_spacing
 from ccsd.metrics import clean_enhancing, paint
 from ccsd.metrics.surface import Spacing
 from ccsd.prediction.inputs import choose, find_cases, output_path
 from ccsd.prediction.looks import oddities
-from ccsd.prediction.resample import needs_resampling, resample_image, resample_probabilities, target_shape
 from preprocess import nifti
 from preprocess.errors import InputError
 from preprocess.files import remove, sync
@@ -27,12 +26,9 @@ from preprocess.prepare import prepare
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
+    from ccsd.config import Evaluation
     from ccsd.model import Run
-
-TRAINING_SPACING: Spacing = (1.0, 1.0, 1.0)
-"""Of every released BraTS data set, in mm."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,8 @@ class Options:
     """Also write the regions' probabilities."""
     flips: bool = False
     """Average over the 8 mirror images."""
+    overlap: float | None = None
+    """Share of a window that overlaps its neighbour, in [0, 1); None takes that of the evaluation."""
     min_enhancing: int = 0
     """ET of fewer voxels becomes NCR."""
     skip_existing: bool = False
@@ -94,65 +92,52 @@ def predict(source: Path, out: Path, model: Path, options: Options | None = None
     from ccsd.model import load_run
 
     options = options or Options()
+    if options.overlap is not None and not 0 <= options.overlap < 1:
+        raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
     if options.labels != "auto" and options.labels not in CONVENTIONS:
         raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(CONVENTIONS)}")
     cases = find_cases(source)
     targets = [output_path(out, case.case, cases) for case in cases]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = load_run(model, device)
+    settings = _settings(run, options)
+    training_spacing(run)  # refuses a model that does not say, before any work
     for case, path in zip(cases, targets, strict=True):
         if options.skip_existing and path.is_file():
             yield Outcome(case.case, path, skipped=True)
             continue
         try:
-            yield _predict_case(case, path, run, device, options)
+            yield _predict_case(case, path, run, device, options, settings)
         except (InputError, UsageError) as error:
             yield Outcome(case.case, path, error=str(error))
 
 
-def _predict_case(case: CaseFiles, path: Path, run: "Run", device: "torch.device", options: Options) -> Outcome:
+def _settings(run: "Run", options: Options) -> "Evaluation":
+    settings = run.config.evaluation.model_copy(update={"flips": options.flips})
+    return settings if options.overlap is None else settings.model_copy(update={"overlap": options.overlap})
+
+
+def _predict_case(
+    case: CaseFiles, path: Path, run: "Run", device: "torch.device", options: Options, settings: "Evaluation"
+) -> Outcome:
     used, missing = choose(case, options.subset)
     prepared = prepare(case, used)
     geometry = prepared.geometry
-    probabilities, resampled = _probabilities(prepared.image, geometry.spacing, used, run, device, options.flips)
+    (regions,) = segment_case(run, prepared.image, geometry.spacing, [used], settings, device)
+    probabilities = regions.cpu().numpy()
     labels = clean_enhancing(paint(probabilities), options.min_enhancing)
     convention = prepared.label_convention if options.labels == "auto" else CONVENTIONS[options.labels]
     if options.probabilities:
         _write_probabilities(path, probabilities, geometry)
     write_labels(path, labels, geometry, convention)
-    notes = [str(finding) for finding in prepared.warnings] + list(oddities(prepared))
-    if resampled:
-        notes.append(
-            f"voxels of {_mm(geometry.spacing)} were resampled to the training's {_mm(TRAINING_SPACING)} and back"
-        )
+    notes = [str(finding) for finding in prepared.warnings if finding.check != "spacing"]  # which is mended here
+    notes += oddities(prepared)
+    if is_resampled(run, geometry.spacing):
+        own, training = _mm(geometry.spacing), _mm(training_spacing(run))
+        notes.append(f"voxels of {own} were resampled to the training's {training} and back")
     voxel_ml = float(np.prod(geometry.spacing)) / 1000
     volumes = tuple(float(np.isin(labels, classes).sum() * voxel_ml) for classes in REGIONS.values())
     return Outcome(case.case, path, used, missing, tuple(notes), volumes)
-
-
-def _probabilities(
-    image: np.ndarray, spacing: Spacing, used: Subset, run: "Run", device: "torch.device", flips: bool
-) -> tuple[np.ndarray, bool]:
-    """Return 3 x D x H x W on the case's own grid, and whether it had to be resampled."""
-    import torch
-
-    tensor: Tensor = torch.from_numpy(image).to(device)
-    shape = tuple(tensor.shape[1:])
-    resample = needs_resampling(spacing, TRAINING_SPACING)
-    if resample:
-        tensor = resample_image(tensor, target_shape(shape, spacing, TRAINING_SPACING))
-    found = predict_probabilities(
-        run.net,
-        tensor,
-        [used],
-        patch=run.config.train.patch,
-        overlap=run.config.evaluation.overlap,
-        flips=flips,
-        autocast=run.config.train.precision == "bf16",
-    )[0]
-    if resample:
-        found = resample_probabilities(found, shape)
-    return found.cpu().numpy(), resample
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geometry) -> None:

@@ -43,6 +43,7 @@ def made_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(run / WEIGHTS, SharedSpecificNet(config.model).state_dict(), {})
     record = {"config": config.model_dump(mode="json"), "experiment": "ccsd", "model_hash": file_hash(run / WEIGHTS)}
     record |= {"steps": 30, "wall_s": 90.0, "gpu_hours": 0.0, "git": "0123abc", "data_hash": "d" * 64}
+    record["spacing_mm"] = [1.0, 1.0, 1.0]
     (run / RECORD).write_text(json.dumps(record))
     (run / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _events()))
     (root / "config.yaml").write_text("name: tiny\nphantom: {cases: 4, size: 32}\n")

@@ -13,6 +13,7 @@ from ccsd.evaluation import model as module
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation.model import evaluate_model
 from ccsd.evaluation.predictions import read_labels
+from ccsd.prediction import predict
 from preprocess.modalities import SUBSET_ORDER
 from preprocess.store import CaseStore, open_case
 
@@ -113,6 +114,21 @@ def test_case_that_lacks_modalities_is_scored_where_it_can_be(made_study, tmp_pa
     table = read_metrics(evaluate_model(made_study / "runs" / "ccsd-s0", made_study / "data", tmp_path / "out"))
 
     assert set(table["subset"]) == {"flair", "t1", "flair+t1"}
+
+
+def test_model_of_another_spacing_scores_what_prediction_gives(made_study, tmp_path):
+    run = shutil.copytree(made_study / "runs" / "ccsd-s0", tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "spacing_mm": [1.5, 1.0, 1.0]}))
+    out = evaluate_model(run, made_study / "data", tmp_path / "out", ["flair+t1+t1ce+t2"]).parent
+    for path in out.glob("predictions/*/*.nii.gz"):
+        case = path.name.removesuffix(".nii.gz")
+        (found,) = predict(made_study / "phantoms" / case, tmp_path / "predicted", run)
+        written, expected = (np.asarray(nib.load(p).dataobj) for p in (found.path, path))
+
+        assert any("resampled" in text for text in found.warnings)
+        # The stored case is cropped to the label as well, which may move the border by a voxel.
+        assert np.mean(written != expected) < 0.01
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ class PointwiseNet:
     """Answers voxel by voxel from the modalities in each subset, and counts what it is asked."""
 
     def __init__(self):
-        self.windows = []
+        self.windows, self.batches = [], []
 
     def segment(self, image, subsets, decode_batch=8):
-        self.windows.append(tuple(image.shape[2:]))
+        self.windows += [tuple(image.shape[2:])] * len(image)
+        self.batches.append(len(image))
         seen = torch.einsum("km,bmdhw->kbdhw", subsets.float(), image)
         return torch.stack([seen, seen - 1, seen - 2], dim=2)
 
@@ -78,12 +79,12 @@ def test_masks_name_the_modalities_in_their_order():
 
 def test_windows_without_brain_cost_nothing_and_hold_no_tumour():
     net = PointwiseNet()
-    image = torch.zeros(4, 16, 16, 64)
-    image[0, :, :, 20:30] = 3.0
-    probabilities = predict_probabilities(net, image, [subset("flair")], patch=(16, 16, 16), overlap=0)
+    image = torch.zeros(4, 48, 48, 192)
+    image[0, :, :, 60:90] = 3.0
+    probabilities = predict_probabilities(net, image, [subset("flair")], patch=(48, 48, 48), overlap=0)
     assert len(net.windows) == 1
-    assert probabilities[..., :16].sum() == 0
-    assert (probabilities[0, 0, :, :, 20:30] > 0.9).all()
+    assert probabilities[..., :48].sum() == 0
+    assert (probabilities[0, 0, :, :, 60:90] > 0.9).all()
 
 
 def test_a_window_that_some_images_do_not_show_changes_nothing_for_a_combination():
@@ -97,3 +98,13 @@ def test_a_window_that_some_images_do_not_show_changes_nothing_for_a_combination
         alone = predict_probabilities(PointwiseNet(), image, [one], patch=(16, 16, 16), overlap=0)[0]
         assert torch.equal(found, alone)
     assert together[1, ..., 16:].max() == 0
+
+
+@pytest.mark.parametrize(("patch", "together"), [((32, 40, 32), 2), ((16, 16, 16), 24), ((64, 64, 64), 1)])
+def test_small_windows_are_computed_together(patch, together):
+    net = PointwiseNet()
+    image = torch.ones(4, *(3 * side for side in patch))
+    predict_probabilities(net, image, [subset("t2")], patch=patch, overlap=0)
+
+    assert net.batches[0] == together
+    assert sum(net.batches) == 27

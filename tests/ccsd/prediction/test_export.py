@@ -43,6 +43,7 @@ def test_exported_file_describes_itself(made_study, tmp_path):
     about = json.loads(found["ccsd.json"])
 
     assert "1 x 1 x 24 x 24 x 24: t2" in about["input"]
+    assert "left to right; 1 x 1 x 1 mm" in about["input"]
     assert len(about["model_hash"]) == 64
 
 

@@ -1,5 +1,6 @@
 """`ccsd predict`: any subset, any orientation and spacing, many cases, and inputs that cannot be used."""
 
+import json
 import shutil
 
 import nibabel as nib
@@ -8,14 +9,16 @@ import pytest
 
 from ccsd.errors import UsageError
 from ccsd.evaluation.predictions import read_labels
+from ccsd.inference import case as module
 from ccsd.prediction import Options, predict
 from preprocess.layouts import discover
 from preprocess.store import open_case
 
 
 @pytest.fixture
-def run(made_study):
-    return made_study / "runs" / "ccsd-s0"
+def run(made_study, tmp_path):
+    """Return a copy of the model, which can lie anywhere."""
+    return shutil.copytree(made_study / "runs" / "ccsd-s0", tmp_path / "elsewhere" / "model")
 
 
 @pytest.fixture
@@ -23,6 +26,18 @@ def case(made_study, tmp_path):
     """Return a copy of a case's folder in the 2020 naming."""
     source = next(p for p in sorted((made_study / "phantoms").iterdir()) if "BraTS20" in p.name)
     return shutil.copytree(source, tmp_path / source.name)
+
+
+def trained_at(run, spacing):
+    """Write another spacing into the model's record."""
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "spacing_mm": spacing}))
+
+
+def spacing_as(volume, sides):
+    """Return the diagonal that gives a volume of 1 mm the spacing (R, A, S), whatever its own axes."""
+    axes = nib.io_orientation(volume.affine)[:, 0].astype(int)
+    return [*(sides[axis] for axis in axes), 1]
 
 
 def image(case, modality):
@@ -96,7 +111,75 @@ def test_other_spacing_is_resampled_and_comes_back_on_its_own_grid(case, run, tm
     outcome = one(case, tmp_path / "out.nii.gz", run)
 
     assert any("1 x 1 x 2 mm were resampled" in text for text in outcome.warnings)
+    assert not any("nothing is resampled" in text for text in outcome.warnings)
     assert nib.load(tmp_path / "out.nii.gz").shape == nib.load(image(case, "t1")).shape
+
+
+def test_case_of_the_training_s_spacing_is_not_resampled_whatever_the_order_of_its_axes(case, run, tmp_path):
+    trained_at(run, [2.0, 1.0, 0.5])  # from down to up, back to front, left to right
+    for path in case.glob("*.nii*"):
+        volume = nib.load(path)
+        spaced = nib.Nifti1Image(np.asarray(volume.dataobj), volume.affine @ np.diag(spacing_as(volume, (0.5, 1, 2))))
+        turned = spaced.as_reoriented([[1, 1], [2, -1], [0, 1]])
+        nib.save(nib.Nifti1Image(np.asarray(turned.dataobj), turned.affine), path)
+    outcome = one(case, tmp_path / "out.nii.gz", run)
+
+    assert outcome.error is None
+    assert not any("resampled" in text for text in outcome.warnings)
+
+
+def test_spacing_that_lies_along_another_axis_is_resampled(case, run, tmp_path, monkeypatch):
+    shapes = []
+    original = module.predict_probabilities
+    monkeypatch.setattr(
+        module,
+        "predict_probabilities",
+        lambda net, image, *a, **k: shapes.append(image.shape) or original(net, image, *a, **k),
+    )
+    plain = one(case, tmp_path / "plain.nii.gz", run)
+    trained_at(run, [2.0, 1.0, 0.5])
+    outcome = one(case, tmp_path / "out.nii.gz", run)
+    (_, depth, height, width), resampled = shapes
+
+    assert plain.error is outcome.error is None
+    assert tuple(resampled) == (4, round(depth / 2), height, 2 * width)
+    assert any("1 x 1 x 1 mm were resampled to the training's 0.5 x 1 x 2 mm" in text for text in outcome.warnings)
+
+
+def test_volumes_do_not_depend_on_the_grid_that_the_network_sees(case, run, tmp_path):
+    straight = one(case, tmp_path / "a.nii.gz", run)
+    for path in case.glob("*.nii*"):
+        volume = nib.load(path)
+        fine = np.repeat(np.asarray(volume.dataobj), 2, axis=0)
+        affine = volume.affine @ np.diag([0.5, 1, 1, 1])
+        affine[:3, 3] -= volume.affine[:3, 0] / 4  # the outer edge of the voxels stays where it was
+        nib.save(nib.Nifti1Image(fine, affine), path)
+    doubled = one(case, tmp_path / "b.nii.gz", run)
+    labels, fine = (np.asarray(nib.load(tmp_path / name).dataobj) for name in ("a.nii.gz", "b.nii.gz"))
+
+    assert doubled.volumes_ml == pytest.approx(straight.volumes_ml, rel=0.05, abs=0.3)
+    assert np.mean(np.repeat(labels, 2, axis=0) != fine) < 0.03
+
+
+def test_model_that_does_not_say_its_spacing_is_refused(case, run, tmp_path):
+    trained_at(run, None)
+    with pytest.raises(UsageError, match=r"spacing_mm is None.*add it"):
+        one(case, tmp_path / "out.nii.gz", run)
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+def test_overlap_of_the_windows_can_be_chosen(case, run, tmp_path, monkeypatch):
+    overlaps = []
+    original = module.predict_probabilities
+    monkeypatch.setattr(
+        module, "predict_probabilities", lambda *a, **k: overlaps.append(k["overlap"]) or original(*a, **k)
+    )
+    one(case, tmp_path / "half.nii.gz", run)
+    one(case, tmp_path / "quarter.nii.gz", run, Options(overlap=0.25))
+
+    assert overlaps == [0.5, 0.25]
+    with pytest.raises(UsageError, match="--overlap 1"):
+        one(case, tmp_path / "none.nii.gz", run, Options(overlap=1.0))
 
 
 def test_probabilities_flips_labels_and_clean_up_on_request(case, run, tmp_path):
