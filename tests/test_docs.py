@@ -1,0 +1,134 @@
+"""What the documentation says is there: files, links, settings, commands; the README's block of commands runs."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer
+
+from ccsd.cli import app
+from ccsd.config import Config
+from cluster.settings import JobSettings
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path for pattern in ("*.md", "docs/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern) if path.is_file()
+)
+FOLDERS = ("benchmarks", "ccsd", "cluster", "config", "docs", "preprocess", "tests", "workflow")
+SECTIONS = [name for name, field in Config.model_fields.items() if hasattr(field.annotation, "model_fields")]
+
+page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that a Markdown page has, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@page
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = [t for t in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")) if "://" not in t]
+    for target in targets:
+        file, _, anchor = target.partition("#")
+        linked = path.parent / file if file else path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked.read_text(encoding="utf-8")), target
+
+
+@page
+def test_files_that_are_named_exist(path: Path) -> None:
+    named = re.findall(rf"(?<![\w./])(?:{'|'.join(FOLDERS)})/[\w./-]*\w", path.read_text(encoding="utf-8"))
+    ours = [name for name in named if (ROOT / name.split("/")[0]).is_dir() and "NAME" not in name]
+    missing = [name for name in ours if not (ROOT / name).exists() and not (path.parent / name).exists()]
+    assert not missing
+
+
+@page
+def test_settings_that_are_named_exist(path: Path) -> None:
+    for section, key in re.findall(rf"\b({'|'.join(SECTIONS)})\.(\w+)\b(?!\()", path.read_text(encoding="utf-8")):
+        if key not in {"yaml", "py", "smk", "tsv", "md", "json", "safetensors"}:
+            assert key in Config.model_fields[section].annotation.model_fields, f"{section}.{key}"
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of every `ccsd` command on a page: indented lines and code in the text."""
+    for line in re.findall(r"^    (ccsd .*)$|`(?:[^`]*-- )?(ccsd [^`]+)`", text, re.MULTILINE):
+        words = shlex.split("".join(line), comments=True)
+        yield [word for word in words[1:] if word != "..."]
+
+
+@page
+def test_commands_that_are_shown_are_understood(path: Path) -> None:
+    group = typer.main.get_command(app)
+    for words in commands(path.read_text(encoding="utf-8")):
+        if words == ["STAGE"]:
+            continue
+        command = group.commands.get(words[0])
+        assert command is not None or words[0].startswith("-"), words
+        known = {name for parameter in (command or group).params for name in parameter.opts}
+        given = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
+        assert given <= known | {"-h", "--help"}, words
+        jobs = [after for word, after in pairwise(words) if word == "--job"]
+        assert {job.partition("=")[0] for job in jobs} <= set(JobSettings.model_fields), words
+
+
+def test_the_checks_see_what_is_wrong(tmp_path: Path) -> None:
+    wrong = tmp_path / "page.md"
+    for text, check in [
+        ("[x](nowhere.md)", test_links_lead_somewhere),
+        ("[x](#nowhere)", test_links_lead_somewhere),
+        ("see ccsd/nothing.py", test_files_that_are_named_exist),
+        ("`train.stepz`", test_settings_that_are_named_exist),
+        ("    ccsd train --rum x", test_commands_that_are_shown_are_understood),
+    ]:
+        wrong.write_text(text)
+        with pytest.raises(AssertionError):
+            check(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = list(commands(text[text.index("## Stage by stage") :].split("\n\n")[2]))
+    assert [words[0] for words in shown] == [
+        "phantom", "convert", "split", "train", "evaluate", "evaluate", "report", "predict", "doctor",
+    ]  # fmt: skip
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    for words in shown:
+        prepare(words, tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-m", "ccsd", *words, *SHORTER.get(words[0], [])],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    assert (tmp_path / "results/demo/report.html").is_file()
+    assert list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+SHORTER = {"train": ["--set", "train.steps=2", "--set", "train.batch_size=1"]}
+
+
+def prepare(words: list[str], folder: Path) -> None:
+    """Put what a command takes for granted where it looks for it."""
+    if "--pred" in words:
+        references = folder / "references"
+        predictions = next((folder / "scores" / "predictions").iterdir())
+        shutil.copytree(predictions, folder / "predictions")
+        references.mkdir()
+        for path in (folder / "predictions").iterdir():
+            case = path.name.removesuffix(".nii.gz")
+            (found,) = (folder / "phantoms" / case).glob("*seg.nii.gz")
+            shutil.copy(found, references / path.name)
+    elif words[0] == "report":
+        shutil.copytree(folder / "scores", folder / "results" / "demo" / "evaluation" / "one" / "all")
+    elif words[0] == "predict":
+        case = min((folder / "phantoms").iterdir())
+        shutil.copytree(case, folder / "patient", ignore=shutil.ignore_patterns("*seg*", "*t1ce*"))
