@@ -103,6 +103,7 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
         warnings=words.warnings(study, summary),
         experiments=[_experiment(study, summary, str(name)) for name in summary["experiment"].unique()],
         runs=[_run(training) for training in study.trainings],
+        leader=words.best_experiment(summary),
         comparison=_comparison(study, summary, comparison),
         columns=tables.columns(tables.MAIN),
         more_columns=tables.columns(tables.MORE),

@@ -137,7 +137,8 @@ def _row(rows: Rows, shown: Shown, key: tuple[str, str, str]) -> Row:
 def _score_cell(row: dict[str, Any] | None, digits: int) -> Cell:
     if row is None or pd.isna(row["mean"]):
         return Cell("-", float("nan"))
-    interval = "" if pd.isna(row["low"]) else f"{row['low']:.{digits - 1}f} to {row['high']:.{digits - 1}f}"
+    coarse = max(1, digits - 1)
+    interval = "" if pd.isna(row["low"]) else f"{row['low']:.{coarse}f} to {row['high']:.{coarse}f}"
     mean = float(row["mean"])
     good = 1 - mean / HD95_SCALE_MM if "hd95" in row["metric"] else mean
     background, ink = colour(good)

@@ -30,7 +30,7 @@ def summary_sentences(study: Study, summary: pd.DataFrame, verdicts: Iterable[st
     """Return what a reader should know first: the verdicts on several experiments, the numbers of the best one."""
     rows = by_key(summary)
     names = [str(name) for name in summary["experiment"].unique()]
-    best = max(names, key=lambda name: _mean_of_regions(rows, name))
+    best = best_experiment(summary)
     averaged = len(study.metrics["subset"].unique()) > 1
     about_best = _experiment(rows, best, several=len(names) > 1, averaged=averaged)
     return [*_scope(study, names), *verdicts, *about_best]
@@ -73,6 +73,13 @@ def by_key(summary: pd.DataFrame) -> Rows:
     return dict(zip(keys, rows, strict=True))
 
 
+def best_experiment(summary: pd.DataFrame) -> str:
+    """Return the experiment with the highest mean Dice over all combinations and regions."""
+    part = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice")]
+    means = part.groupby("experiment", sort=False)["mean"].mean().fillna(0)
+    return str(means.idxmax())
+
+
 def with_interval(row: dict[str, Any], digits: int = 2) -> str:
     """Return `0.85 (0.80 to 0.89)`, without the interval where there is none."""
     text = f"{row['mean']:.{digits}f}"
@@ -96,12 +103,6 @@ def _scope(study: Study, experiments: list[str]) -> Iterator[str]:
     trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
     every = "every one of the 15" if subsets == len(SUBSET_ORDER) else f"{subsets}"
     yield f"{cases} held-out cases were segmented from {every} combinations of sequences, by {trained}."
-
-
-def _mean_of_regions(rows: Rows, experiment: str) -> float:
-    found = [rows.get((experiment, "overall", "all", region, "dice")) for region in REGIONS]
-    means = [float(row["mean"]) for row in found if row and not math.isnan(row["mean"])]
-    return sum(means) / len(means) if means else -math.inf
 
 
 def _experiment(rows: Rows, experiment: str, *, several: bool, averaged: bool) -> Iterator[str]:

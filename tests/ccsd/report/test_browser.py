@@ -23,7 +23,7 @@ document.addEventListener("securitypolicyviolation", (event) => errors.push("blo
 window.addEventListener("load", () => {
   const table = document.querySelector("table.sortable");
   const names = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
-  const column = [...table.querySelectorAll("thead th")].findIndex((th) => th.textContent === "Dice WT");
+  const column = [...table.querySelectorAll("thead th")].findIndex((th) => /^(Dice )?WT$/.test(th.textContent));
   const values = () => [...table.tBodies[0].rows].slice(0, -1).map((row) => Number(row.cells[column].dataset.sort));
   const before = names();
   table.querySelectorAll("thead th button")[column].click();
@@ -67,13 +67,22 @@ def page(evaluated_study, tmp_path_factory):
     return write_report(shutil.copytree(evaluated_study, tmp_path_factory.mktemp("browser") / "tiny")).page
 
 
+@pytest.fixture(scope="module")
+def page_of_several(evaluated_study, add_experiment, tmp_path_factory):
+    """Return the path of a page that compares three experiments."""
+    root = shutil.copytree(evaluated_study, tmp_path_factory.mktemp("several") / "tiny")
+    add_experiment(root, "dropout", 0.9)
+    add_experiment(root, "a.rather.long_name", 0.8)
+    return write_report(root).page
+
+
 @pytest.fixture
 def probe(page, tmp_path):
-    """Return a function that loads the page with a probe in it and returns what the probe saw."""
+    """Return a function that loads a page with a probe in it and returns what the probe saw."""
     watched = tmp_path / "watched.html"
-    watched.write_text(page.read_text().replace("</title>", "</title>" + PROBE))
 
-    def run(*flags):
+    def run(*flags, of=page):
+        watched.write_text(of.read_text().replace("</title>", "</title>" + PROBE))
         html = browse(watched, tmp_path / "profile", "--dump-dom", *flags)
         return json.loads(re.search(r'<pre id="probe">(.*?)</pre>', html, re.DOTALL).group(1).replace("&amp;", "&"))
 
@@ -92,9 +101,11 @@ def test_page_loads_without_error_or_request_and_its_tables_sort(probe):
     assert sorted(seen["before"]) == sorted(seen["after"])
 
 
-def test_page_fits_a_phone(probe):
-    seen = probe("--window-size=500,900")
+@pytest.mark.parametrize("kind", ["page", "page_of_several"])
+def test_page_fits_a_phone(probe, kind, request):
+    seen = probe("--window-size=500,900", of=request.getfixturevalue(kind))
 
+    assert seen["errors"] == []
     assert seen["width"] <= seen["window"]
 
 

@@ -129,18 +129,7 @@ def test_page_does_without_everything_but_scores(study):
     assert "phantoms" not in text
 
 
-def add_experiment(study, name, factor, seed=0):
-    """Score the study's cases again under another name, every Dice times a factor."""
-    source = study / "evaluation" / "ccsd-s0" / "all"
-    other = study / "evaluation" / f"{name}-s{seed}" / "all"
-    other.mkdir(parents=True)
-    (other / "evaluation.json").write_text((source / "evaluation.json").read_text())
-    table = pd.read_csv(source / "metrics.tsv", sep="\t")
-    table["experiment"], table["seed"], table["dice"] = name, seed, (table["dice"] * factor).clip(upper=1)
-    table.to_csv(other / "metrics.tsv", sep="\t", index=False)
-
-
-def test_two_experiments_are_compared(study):
+def test_two_experiments_are_compared(study, add_experiment):
     add_experiment(study, "dropout", 0.9)
     written = write_report(study)
     page = check(written.page)
@@ -152,10 +141,12 @@ def test_two_experiments_are_compared(study):
     assert "one seed only" in text
     assert dict(table[table["metric"] == "dice"]["scope"].value_counts()) == {"subset": 45, "size": 12, "overall": 3}
     assert {"policy", "model_hash", "baseline_model_hash", "split_hash"} <= set(table.columns)
+    assert '<details class="experiment" open><summary>ccsd</summary>' in written.page.read_text()
+    assert '<details class="experiment"><summary>dropout</summary>' in written.page.read_text()
     assert any("dropout: mean Dice WT" in image.get("aria-label", "") for image in page.images)
 
 
-def test_experiments_come_in_the_order_of_the_configuration(study):
+def test_experiments_come_in_the_order_of_the_configuration(study, add_experiment):
     add_experiment(study, "dropout", 0.9)
     config = (study / "config.yaml").read_text()
     (study / "config.yaml").write_text(config + "experiments: {dropout: {}, ccsd: {}}\n")
