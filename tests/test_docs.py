@@ -113,7 +113,12 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path: Path) -> N
     assert list((tmp_path / "out").rglob("*.nii.gz"))
 
 
-SHORTER = {"train": ["--set", "train.steps=2", "--set", "train.batch_size=1"]}
+SMALL = ("train.steps=2", "train.batch_size=1", "train.patch=[16,16,16]", "model.width=4", "model.levels=3")
+SHORTER = {
+    "phantom": ["--cases", "6", "--size", "32"],
+    "train": [word for setting in SMALL for word in ("--set", setting)],
+}
+"""Added to a command: the last of two options counts."""
 
 
 def prepare(words: list[str], folder: Path) -> None:
