@@ -16,6 +16,8 @@ from preprocess.errors import InputError
 
 Box = tuple[slice, slice, slice]
 Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+_FARTHEST_MM = 1e5
+_SIZES_MM = (0.01, 100.0)
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
@@ -138,7 +140,24 @@ def enclosing_box(boxes: list[Box]) -> Box:
 
 
 def _transform(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    found = nib.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+    """Return how the axes of the source become R, A, S.
+
+    Raises
+    ------
+    InputError
+        If the affine gives the axes no direction, or voxels of a size that no scanner makes.
+    """
+    near = (np.abs(affine) <= _FARTHEST_MM).all()  # False for NaN, too
+    found = nib.io_orientation(affine) if near else np.full((3, 2), np.nan)
     if np.isnan(found).any():
-        raise InputError(f"affine gives the axes no direction: {np.asarray(affine).tolist()}; correct the header")
+        raise InputError(
+            f"affine gives the axes no direction, or has numbers above {_FARTHEST_MM:g}: "
+            f"{np.asarray(affine).tolist()}; correct the header"
+        )
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if sizes.min() < _SIZES_MM[0] or sizes.max() > _SIZES_MM[1]:
+        sides = " x ".join(f"{size:.3g}" for size in sizes)
+        raise InputError(
+            f"affine gives voxels of {sides} mm, expected {_SIZES_MM[0]:g} to {_SIZES_MM[1]:g}; correct the header"
+        )
     return np.asarray(orientations.ornt_transform(found, _RAS), np.float64)

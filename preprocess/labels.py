@@ -10,6 +10,7 @@ from preprocess.errors import InputError
 from preprocess.modalities import LABELS
 
 _FEW = 16
+_SHOWN = 10
 CAVITY = "resection-cavity"
 """Name of the check that refuses BraTS 2024's label 4; allowed, the cavity counts as background."""
 
@@ -69,6 +70,17 @@ def guess_convention(found: Mapping[int | float, int]) -> LabelConvention:
     return CONVENTIONS["brats2020" if 4 in found and 3 not in found else "brats2023"]  # noqa: PLR2004 - label values
 
 
+def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) -> str:
+    """Return what to say of values that the convention does not know, nothing if there are none."""
+    allowed = {0, *convention.values, convention.cavity}
+    wrong = sorted((value, number) for value, number in found.items() if value not in allowed)
+    if not wrong:
+        return ""
+    listed = ", ".join(f"{value} ({number} voxels)" for value, number in wrong[:_SHOWN])
+    more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""  # an image in its place has thousands
+    return f"wrong label values: {listed}{more}; allowed in {convention.name}: {convention}"
+
+
 def to_internal(
     array: NDArray[np.generic], convention: LabelConvention, *, cavity_is_background: bool = False
 ) -> NDArray[np.uint8]:
@@ -81,19 +93,14 @@ def to_internal(
         resection cavity and `cavity_is_background` is off.
     """
     found = count_values(array)
-    allowed = {0, *convention.values}
-    if convention.cavity is not None:
-        allowed.add(convention.cavity)
-    wrong = {value: number for value, number in found.items() if value not in allowed}
-    if wrong:
-        listed = ", ".join(f"{value} ({number} voxels)" for value, number in sorted(wrong.items()))
-        raise InputError(f"wrong label values: {listed}; allowed in {convention.name}: {convention}")
+    if wrong := wrong_values(found, convention):
+        raise InputError(wrong)
     if convention.cavity in found and not cavity_is_background:
         raise InputError(
             f"label {convention.cavity} is a resection cavity ({found[convention.cavity]} voxels), which has no class "
             f"here; `--allow {CAVITY}` counts it as background"
         )
-    table = np.zeros(max(allowed) + 1, np.uint8)
+    table = np.zeros(max(convention.values.keys() | {convention.cavity or 0}) + 1, np.uint8)
     for value, number in convention.values.items():
         table[value] = number
     return table[array if np.issubdtype(array.dtype, np.integer) else array.astype(np.uint8)]

@@ -33,7 +33,7 @@ def z_scores(array: NDArray[np.generic]) -> tuple[NDArray[np.float16], Scale]:
     """
     if np.issubdtype(array.dtype, np.integer):
         low, high = int(array.min()), int(array.max())
-        if high - low < _INTEGER_RANGE:
+        if high - low < _INTEGER_RANGE and high <= np.iinfo(np.intp).max:
             return _z_scores_by_table(array, low, high)
     return _z_scores_by_voxel(array)
 
@@ -67,7 +67,8 @@ def _z_scores_by_voxel(array: NDArray[np.generic]) -> tuple[NDArray[np.float16],
         raise InputError("every voxel is 0")
     if not np.isfinite(brain).all():
         raise InputError(f"{int((~np.isfinite(brain)).sum())} voxels are not finite (NaN or infinite)")
-    scale = _checked(float(brain.mean()), float(brain.std()))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = _checked(float(brain.mean()), float(brain.std()))
     z = np.zeros(array.shape, np.float16)
     z[inside] = _nudged((brain - scale.mean) / scale.std, np.bool_(True))
     return z, scale
@@ -81,4 +82,9 @@ def _nudged(z: NDArray[np.float64], inside: NDArray[np.bool_] | np.bool_) -> NDA
 def _checked(mean: float, std: float) -> Scale:
     if std == 0:
         raise InputError(f"every brain voxel has the same value ({mean:g})")
+    smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    if not (smallest < std < largest and abs(mean) < largest):
+        raise InputError(
+            f"mean {mean:g} and standard deviation {std:g} are beyond what 32 bits hold; rescale the image"
+        )
     return Scale(mean, std)

@@ -1,6 +1,7 @@
 """One case on its own voxel grid: at the training's voxel spacing through the network, and back."""
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SPACING = "spacing_mm"
 _AXES = 3
+_MOST_VOXELS = 512**3
 
 
 def training_spacing(run: "Run") -> Spacing:
@@ -73,7 +75,7 @@ def segment_case(
     Raises
     ------
     UsageError
-        If the model's record does not say at which spacing it was trained.
+        If the model's record does not say at which spacing it was trained, or the case would become too large.
     """
     import torch
 
@@ -82,7 +84,7 @@ def segment_case(
     shape = tuple(tensor.shape[1:])
     resample = needs_resampling(spacing, target)
     if resample:
-        tensor = resample_image(tensor, target_shape(shape, spacing, target))
+        tensor = resample_image(tensor, _bounded(target_shape(shape, spacing, target)))
     found = predict_probabilities(
         run.net,
         tensor,
@@ -95,3 +97,13 @@ def segment_case(
     )
     for regions in found:
         yield resample_probabilities(regions, shape) if resample else regions
+
+
+def _bounded(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    if prod(shape) > _MOST_VOXELS:
+        sides = " x ".join(str(side) for side in reversed(shape))
+        raise UsageError(
+            f"at the training's voxel spacing the case would have {sides} voxels, more than any head; correct the voxel "
+            "spacing in the headers"
+        )
+    return shape

@@ -34,11 +34,12 @@ def affines(case: Loaded) -> Iterator[str]:
 
 
 def directions(case: Loaded) -> Iterator[str]:
-    """An affine that gives the axes no direction."""
-    try:
-        to_canonical(case.reference.array, case.reference.affine)
-    except InputError as error:
-        yield str(error)
+    """An affine that gives the axes no direction, or voxels of a size that no scanner makes."""
+    for name, volume in with_label(case):
+        try:
+            to_canonical(volume.array, volume.affine)
+        except InputError as error:
+            yield f"{name}: {error}"
 
 
 def mirrored(case: Loaded) -> Iterator[str]:

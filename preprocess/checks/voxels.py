@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
+from preprocess.labels import wrong_values
 from preprocess.load import Loaded
 
 _BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
@@ -32,11 +33,8 @@ def empty(case: Loaded) -> Iterator[str]:
 
 def label_values(case: Loaded) -> Iterator[str]:
     """Values that the label convention does not know."""
-    allowed = {0, *case.convention.values, case.convention.cavity}
-    wrong = {value: number for value, number in case.label_counts.items() if value not in allowed}
-    if wrong:
-        listed = ", ".join(f"{value} ({number} voxels)" for value, number in sorted(wrong.items()))
-        yield f"wrong label values: {listed}; allowed in {case.convention.name}: {case.convention}"
+    if wrong := wrong_values(case.label_counts, case.convention):
+        yield wrong
 
 
 def cavity(case: Loaded) -> Iterator[str]:
