@@ -8,7 +8,7 @@ the exceptions.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,8 +71,14 @@ def discover(src: Path) -> list[CaseFiles]:
     """
     if not src.is_dir():
         raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
+    return group(_nifti_files(src))
+
+
+def group(paths: Iterable[Path]) -> list[CaseFiles]:
+    """Return the cases that NIfTI files belong to by their names, sorted by name; a case without images is left out."""
     cases: dict[str, CaseFiles] = {}
-    for path, stem in _nifti_files(src):
+    for path in paths:
+        stem = _stem(path) or path.name
         match = _FILE.match(stem)
         if match:
             _add_named(cases, path, match)
@@ -82,14 +88,19 @@ def discover(src: Path) -> list[CaseFiles]:
     return [_finished(cases[name]) for name in sorted(cases) if cases[name].images]
 
 
-def _nifti_files(src: Path) -> Iterator[tuple[Path, str]]:
-    """Yield every NIfTI file below a folder, in a fixed order, with its name without the suffix."""
+def _nifti_files(src: Path) -> Iterator[Path]:
+    """Yield every NIfTI file below a folder, in a fixed order."""
     for folder, below, names in os.walk(src, followlinks=True):
         below[:] = sorted(name for name in below if not name.startswith(".") and not name.endswith(".zarr"))
         for name in sorted(names):
-            suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), None)
-            if suffix and not name.startswith("."):  # archives made on a Mac are full of ._NAME files
-                yield Path(folder) / name, name[: -len(suffix)]
+            if _stem(Path(name)) and not name.startswith("."):  # archives made on a Mac are full of ._NAME files
+                yield Path(folder) / name
+
+
+def _stem(path: Path) -> str | None:
+    """Return the name without its suffix, or None when the suffix is not one of NIfTI."""
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    return path.name[: -len(suffix)] if suffix else None
 
 
 def _add_named(cases: dict[str, CaseFiles], path: Path, match: re.Match[str]) -> None:

@@ -94,7 +94,9 @@ def report(
 
 
 def predict(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of a case, or a folder of such folders.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Folder of a case, a folder of such folders, or files.")
+    ],
     out: Annotated[Path, typer.Argument(help="NIfTI file for one case, or a folder for CASE.nii.gz each.")],
     model: Annotated[Path, typer.Option(help="Folder of a finished training run.")],
     subset: Annotated[
@@ -115,7 +117,7 @@ def predict(
     from ccsd.prediction import Options, predict
 
     options = Options(subset, labels, probabilities, flips, overlap, min_enhancing, skip_existing)
-    failed = [outcome for outcome in predict(source, out, model, options) if not _tell(outcome)]
+    failed = [outcome for outcome in predict(sources, out, model, options) if not _tell(outcome)]
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)
         raise UsageError(f"{len(failed)} cases were not segmented:\n{listed}" if len(failed) > 1 else failed[0].error)

@@ -103,7 +103,7 @@ def _bounded(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     if prod(shape) > _MOST_VOXELS:
         sides = " x ".join(str(side) for side in reversed(shape))
         raise UsageError(
-            f"at the training's voxel spacing the case would have {sides} voxels, more than any head; correct the voxel "
-            "spacing in the headers"
+            f"at the training's voxel spacing the case would have {sides} voxels, more than any head; correct the "
+            "voxel spacing in the headers"
         )
     return shape

@@ -1,33 +1,48 @@
 """Which cases a folder holds, and which of a case's sequences are used."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ccsd.errors import UsageError
-from preprocess.layouts import CaseFiles, discover
+from preprocess.layouts import CaseFiles, discover, group
 from preprocess.modalities import ALIASES, MODALITIES, Subset, subset
 
 NIFTI = (".nii", ".nii.gz")
+_NAMING = f"file names must end in one of {', '.join(ALIASES)} before .nii or .nii.gz, for example PATIENT_flair.nii.gz"
 
 
-def find_cases(folder: Path) -> list[CaseFiles]:
-    """Return the cases at or below a folder, without their segmentations: prediction must not see those.
+def find_cases(sources: Sequence[Path]) -> list[CaseFiles]:
+    """Return the cases that folders and files hold, without their segmentations: prediction must not see those.
+
+    Parameters
+    ----------
+    sources
+        Folders of cases or with such folders below them, and files; files are put together to cases by their names.
 
     Raises
     ------
     UsageError
-        If there is no image whose name says which sequence it is.
+        If a file's name does not say which sequence it is, two cases have the same name, or there is none.
     """
-    if folder.is_file():
-        raise UsageError(f"{folder}: is a file; give the folder of a case, or a folder of such folders")
-    found = [replace(case, label=None) for case in discover(folder)]
+    files = [path for path in sources if not path.is_dir()]
+    for path in files:
+        _check_file(path)
+    found = [case for folder in sources if folder.is_dir() for case in discover(folder)] + group(files)
     if not found:
-        raise UsageError(
-            f"{folder}: no sequence recognised; file names must end in one of {', '.join(ALIASES)} before .nii or "
-            ".nii.gz, for example PATIENT_flair.nii.gz"
-        )
-    return found
+        raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {_NAMING}")
+    twice = [name for name, count in Counter(case.case for case in found).items() if count > 1]
+    if twice:
+        raise UsageError(f"{', '.join(twice)}: found in several of the inputs; segment them one after another")
+    return [replace(case, label=None) for case in found]
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file or folder")
+    if not path.name.endswith(NIFTI) or not group([path]):
+        raise UsageError(f"{path}: the name does not say which sequence it is; {_NAMING}")
 
 
 def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:

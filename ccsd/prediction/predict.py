@@ -1,7 +1,7 @@
 """`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one case or many from whatever sequences they have."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,15 +66,15 @@ class Outcome:
     skipped: bool = False
 
 
-def predict(source: Path, out: Path, model: Path, options: Options | None = None) -> Iterator[Outcome]:
-    """Segment the case or the cases in a folder and yield what became of each.
+def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | None = None) -> Iterator[Outcome]:
+    """Segment cases and yield what became of each.
 
     A case that cannot be read does not stop the others; its outcome has an error and nothing is written for it.
 
     Parameters
     ----------
-    source
-        Folder of a case, or a folder with such folders, in any layout and naming.
+    sources
+        Folders of a case or with such folders, in any layout and naming; or files, several of one case or of many.
     out
         File (one case) or folder (`CASE.nii.gz` each) to write.
     model
@@ -96,7 +96,7 @@ def predict(source: Path, out: Path, model: Path, options: Options | None = None
         raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
     if options.labels != "auto" and options.labels not in CONVENTIONS:
         raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(CONVENTIONS)}")
-    cases = find_cases(source)
+    cases = find_cases(sources)
     targets = [output_path(out, case.case, cases) for case in cases]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = load_run(model, device)

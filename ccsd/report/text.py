@@ -27,7 +27,8 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
             for d in found
         ]
         blocks += _table(("difference", "cases", *REGIONS), pairs)
-    return "\n".join(blocks)
+    policies = " or ".join(str(policy) for policy in summary["policy"].unique())
+    return "\n".join([*blocks, "", f"Empty regions: {policies}"])
 
 
 def _mean(row: Row | None) -> str:

@@ -123,7 +123,7 @@ def test_model_of_another_spacing_scores_what_prediction_gives(made_study, tmp_p
     out = evaluate_model(run, made_study / "data", tmp_path / "out", ["flair+t1+t1ce+t2"]).parent
     for path in out.glob("predictions/*/*.nii.gz"):
         case = path.name.removesuffix(".nii.gz")
-        (found,) = predict(made_study / "phantoms" / case, tmp_path / "predicted", run)
+        (found,) = predict([made_study / "phantoms" / case], tmp_path / "predicted", run)
         written, expected = (np.asarray(nib.load(p).dataobj) for p in (found.path, path))
 
         assert any("resampled" in text for text in found.warnings)

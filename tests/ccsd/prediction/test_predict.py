@@ -44,8 +44,8 @@ def image(case, modality):
     return next(case.glob(f"*_{modality}.nii*"))
 
 
-def one(*args):
-    outcomes = list(predict(*args))
+def one(source, *args):
+    outcomes = list(predict([source], *args))
     assert len(outcomes) == 1
     return outcomes[0]
 
@@ -71,6 +71,19 @@ def test_prediction_equals_that_of_the_evaluation(evaluated_study, run, tmp_path
 
         # The box differs when other sequences set it, so windows and borders may differ, but hardly any voxel.
         assert np.mean(ours != theirs) < 0.01
+
+
+def test_files_make_cases_by_their_names(made_study, run, tmp_path):
+    cases = discover(made_study / "phantoms")[:2]
+    files = [cases[0].images["t1"], cases[1].images["flair"], cases[0].images["t2"]]
+    found = list(predict(files, tmp_path / "out", run))
+    folder = one(cases[0].images["t1"].parent, tmp_path / "same.nii.gz", run, Options("t1+t2"))
+
+    assert [(outcome.case, outcome.used) for outcome in found] == [
+        (cases[0].case, ("t1", "t2")),
+        (cases[1].case, ("flair",)),
+    ]
+    assert found[0].volumes_ml == folder.volumes_ml
 
 
 def test_what_is_missing_is_said_and_its_files_are_never_opened(case, run, tmp_path):
@@ -199,7 +212,7 @@ def test_many_cases_go_on_when_one_cannot_be_read(made_study, run, tmp_path):
     names = [case.case for case in discover(source)]
     broken = discover(source)[0].images["t1"]
     broken.write_bytes(broken.read_bytes()[:100])
-    outcomes = {outcome.case: outcome for outcome in predict(source, tmp_path / "out", run, Options("t1+t2"))}
+    outcomes = {outcome.case: outcome for outcome in predict([source], tmp_path / "out", run, Options("t1+t2"))}
 
     assert list(outcomes) == names
     assert "truncated" in outcomes[names[0]].error
@@ -253,10 +266,14 @@ def test_wishes_that_cannot_be_met_are_refused(case, run, tmp_path, options, wor
 def test_folders_without_images_and_wrong_outputs_are_refused(made_study, case, run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"no sequence recognised.*PATIENT_flair"):
-        list(predict(tmp_path / "empty", tmp_path / "out", run))
+        list(predict([tmp_path / "empty"], tmp_path / "out", run))
     with pytest.raises(UsageError, match="one file for 4 cases"):
-        list(predict(made_study / "phantoms", tmp_path / "out.nii.gz", run))
-    with pytest.raises(UsageError, match="is a file; give the folder"):
-        list(predict(image(case, "t1"), tmp_path / "out.nii.gz", run))
+        list(predict([made_study / "phantoms"], tmp_path / "out.nii.gz", run))
+    with pytest.raises(UsageError, match="nothing: no such file or folder"):
+        list(predict([tmp_path / "nothing"], tmp_path / "out.nii.gz", run))
+    with pytest.raises(UsageError, match=r"scan.nii.gz: the name does not say which sequence it is"):
+        list(predict([shutil.copy(image(case, "t1"), tmp_path / "scan.nii.gz")], tmp_path / "out", run))
+    with pytest.raises(UsageError, match="found in several of the inputs"):
+        list(predict([case, image(case, "t1")], tmp_path / "out", run))
     with pytest.raises(UsageError, match="not a finished run"):
-        list(predict(case, tmp_path / "out.nii.gz", tmp_path))
+        list(predict([case], tmp_path / "out.nii.gz", tmp_path))
