@@ -23,7 +23,7 @@ from pathlib import Path
 stage, *rest = sys.argv[1:]
 with open("calls.txt", "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\\n")
-TABLES = ("metrics.tsv", "metrics.parquet", "summary.tsv")
+TABLES = ("metrics.tsv", "metrics.parquet", "summary.tsv", "comparisons.tsv")
 def option(name):
     return Path(rest[rest.index(name) + 1])
 left = {{

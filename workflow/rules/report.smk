@@ -9,6 +9,11 @@ rule report:
         report(ROOT / "metrics.tsv", caption="../report/metrics.rst", category="Tables"),
         ROOT / "metrics.parquet",
         report(ROOT / "summary.tsv", caption="../report/summary.rst", category="Tables"),
+        report(
+            ROOT / "comparisons.tsv",
+            caption="../report/comparisons.rst",
+            category="Tables",
+        ),
         html=report(
             ROOT / "report.html", caption="../report/report.rst", category="Report"
         ),
