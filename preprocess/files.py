@@ -86,11 +86,16 @@ def sweep(folder: Path) -> None:
 def sync(path: Path) -> None:
     """Flush a file, or every file below a folder, to the disk."""
     for item in [path, *path.rglob("*")]:
-        handle = os.open(item, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_entry(item)
+
+
+def sync_entry(path: Path) -> None:
+    """Flush one file, or the names in one folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _hidden(path: Path, kind: str) -> Path:

@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
 from safetensors import SafetensorError
 
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training.parts import write_part
 from ccsd.training.process import Process
-from preprocess.files import remove
+from preprocess.files import remove, sync_entry
 
 FOLDER = "checkpoints"
 MARK = "mark.json"
@@ -30,11 +31,11 @@ MARK = "mark.json"
 class Mark:
     """What a checkpoint says of itself."""
 
-    step: int
-    world: int
-    zero_stage: int
+    step: NonNegativeInt
+    world: PositiveInt
+    zero_stage: NonNegativeInt
     science: str
-    wall_s: float
+    wall_s: NonNegativeFloat
 
     @property
     def tag(self) -> str:
@@ -81,8 +82,8 @@ def latest(run: Path) -> Mark | None:
     if not tags:
         return None
     try:
-        return Mark(**json.loads((tags[-1] / MARK).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return TypeAdapter(Mark).validate_json((tags[-1] / MARK).read_bytes())
+    except (OSError, ValueError):
         raise UsageError(
             f"{tags[-1]}: not a checkpoint of this program ({MARK} is missing or damaged); remove this folder, and "
             "the same command resumes from the checkpoint before it"
@@ -111,11 +112,11 @@ def _complete(hidden: Path, mark: Mark, process: Process) -> None:
         json.dump(asdict(mark), file)
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(hidden)
+    sync_entry(hidden)
     final = hidden.with_name(mark.tag)
     remove(final)
     hidden.rename(final)
-    _sync_folder(final.parent)
+    sync_entry(final.parent)
 
 
 def _try(work: Any, *arguments: Any) -> str | None:
@@ -139,14 +140,6 @@ def _insist(process: Process, problem: str | None, mark: Mark, folder: Path) -> 
         f"{folder}: the checkpoint of step {mark.step} could not be saved ({found[0]}). Earlier checkpoints are as "
         "they were; make room, and the same command carries on from the last one"
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _drop_old(folder: Path, keep_last: int) -> None:
