@@ -11,6 +11,8 @@ from preprocess.modalities import REGIONS
 
 Row = dict[str, Any]
 OVERALL = ("overall", "all")
+FEWEST_CASES = 6
+"""With fewer pairs no signed-rank test can reach p < 0.05, and a bootstrap interval means little."""
 SeedMeans = dict[str, dict[str, list[float]]]
 """Experiment -> region -> one mean for each seed."""
 
@@ -63,8 +65,8 @@ def sequences(scope: str, name: str) -> str:
 
 
 def is_clear(row: Row) -> bool:
-    """Whether the 95 % interval of a difference excludes 0."""
-    return bool(row["low"] > 0 or row["high"] < 0)  # false where there is no interval
+    """Whether the 95 % interval of a difference excludes 0, on enough cases to say so."""
+    return bool(row["cases"] >= FEWEST_CASES and (row["low"] > 0 or row["high"] < 0))
 
 
 def seed_means(metrics: pd.DataFrame) -> SeedMeans:

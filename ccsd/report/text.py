@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from ccsd.report.overview import Row, differences, is_clear, overview
+from ccsd.report.overview import FEWEST_CASES, Row, differences, is_clear, overview
 from preprocess.modalities import REGIONS
 
 
@@ -21,7 +21,8 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
     blocks = [f"Mean Dice over {cases} cases (95 % interval)", *_table(header, rows)]
     found = differences(comparison, "overall")
     if found:
-        blocks += ["", "Differences of mean Dice over all combinations, paired by case (* the interval excludes 0)"]
+        title = "Differences of mean Dice over all combinations, paired by case"
+        blocks += ["", f"{title} (* the interval excludes 0, on {FEWEST_CASES} cases or more)"]
         pairs = [
             (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference(d.regions.get(r)) for r in REGIONS))
             for d in found

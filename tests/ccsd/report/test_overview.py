@@ -62,6 +62,17 @@ def test_sentences_are_the_same_whichever_experiment_comes_first(tables):
     assert [set(text.replace(";", ",").split()) for text in there] == [set(t.replace(";", ",").split()) for t in back]
 
 
+@pytest.mark.parametrize(("cases", "clear"), [(5, False), (6, True)])
+def test_few_cases_make_nothing_clear(scores, cases, clear):
+    names = [f"c{i}" for i in range(cases)]
+    parts = [scores({n: {"t1": 0.5} for n in names}, "base"), scores({n: {"t1": 0.6} for n in names}, "new")]
+    metrics = pd.concat(parts)
+    sentence = next(verdicts(summarise(metrics), compare(metrics), seed_means(metrics)))
+
+    assert ("not clearly better" not in sentence) == clear
+    assert ("*" in overview_text(summarise(metrics), compare(metrics)).split("cases  WT")[1]) == clear
+
+
 @pytest.mark.parametrize(("second", "words"), [(0.50, True), (0.58, False)])
 def test_sentences_say_when_seeds_overlap(scores, second, words):
     base = {name: {"t1": dice} for name, dice in (("a", 0.5), ("b", 0.52))}
