@@ -44,7 +44,7 @@ TYPED_OPTIONS = {
 class JobSettings(BaseModel):
     """Where and on how much a distributed command runs. Machine facts only, nothing of the science."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     cluster: Literal["local", "slurm"] = Field("local", description="local: this machine; slurm: through sbatch")
     nodes: PositiveInt = Field(1, description="machines; 1 on `local`")
@@ -128,7 +128,7 @@ def _parse(option: str) -> tuple[str, Any]:
         raise SettingsError(f"--job {option!r}: expected KEY=VALUE, for example nodes=2; {_allowed()}")
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError):
         raise SettingsError(f"--job {option!r}: the value is not valid YAML; quote it") from None
 
 

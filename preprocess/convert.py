@@ -21,6 +21,7 @@ from preprocess.progress import track
 __all__ = ["Outcome", "Prepared", "Summary", "convert", "prepare", "read_refusals"]
 
 REFUSED = "refused"
+_NO_NOTE = (KeyError, OSError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def read_refusals(dest: Path) -> dict[str, str]:
     """Return the reason by case of the cases that were refused."""
     found = {}
     for path in sorted((dest / REFUSED).glob("*.json")):
-        with suppress(ValueError, KeyError):
+        with suppress(*_NO_NOTE):
             note = json.loads(path.read_text(encoding="utf-8"))
             found[str(note["case"])] = str(note["reason"])
     return found
@@ -163,7 +164,7 @@ def _refuse(dest: Path, files: CaseFiles, reason: str) -> Outcome:
 def _drop_outdated_notes(dest: Path) -> None:
     """Forget the refusals of cases whose files have been taken away."""
     for path in (dest / REFUSED).glob("*.json"):
-        with suppress(ValueError, KeyError):
+        with suppress(*_NO_NOTE):
             files = json.loads(path.read_text(encoding="utf-8"))["files"]
             if files and not any(Path(file).exists() for file in files):
                 remove(path)

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.geometry import Geometry
+from preprocess.geometry import Geometry, to_canonical
 from preprocess.labels import CONVENTIONS, LabelConvention
-from preprocess.modalities import LABELS, REGIONS
-from preprocess.normalise import Scale
+from preprocess.modalities import LABELS, MODALITIES, REGIONS
+from preprocess.normalise import LARGEST, Scale
 from preprocess.prepare import Prepared, Source
 
 LAYOUT_VERSION = 1
@@ -80,10 +81,10 @@ class CaseMeta:
 
         Raises
         ------
-        KeyError, TypeError, ValueError
-            If they are not complete.
+        ArithmeticError, AttributeError, LookupError, TypeError, ValueError
+            If they are not complete, of another type, or do not fit together.
         """
-        return cls(
+        meta = cls(
             case=str(values["case"]),
             layout=str(values["layout"]),
             modalities=tuple(values["modalities"]),
@@ -97,6 +98,8 @@ class CaseMeta:
             allow=tuple(values["allow"]),
             warnings=tuple(values["warnings"]),
         )
+        _check(meta)
+        return meta
 
 
 def describe(prepared: Prepared, allow: tuple[str, ...] = ()) -> CaseMeta:
@@ -115,6 +118,33 @@ def describe(prepared: Prepared, allow: tuple[str, ...] = ()) -> CaseMeta:
         allow=allow,
         warnings=tuple(str(finding) for finding in prepared.warnings),
     )
+
+
+def _check(meta: CaseMeta) -> None:
+    """Refuse attributes that would be found out only deep in the use of the store.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit together.
+    """
+    full = to_canonical(np.broadcast_to(0, meta.geometry.shape), meta.geometry.matrix).shape
+    box = meta.geometry.box
+    sides = [last - first for first, last in box]
+    voxels = [np.asarray(indices) for indices in meta.foreground.values()]
+    scales = [meta.scales[m] for m in meta.modalities]
+    fitting = {
+        "modalities": bool(meta.modalities) and meta.modalities == tuple(m for m in MODALITIES if m in meta.modalities),
+        "box": all(0 <= first < last <= side for (first, last), side in zip(box, full, strict=True)),
+        "scales": all(abs(s.mean) < LARGEST and 0 <= s.std < LARGEST for s in scales),
+        "dtypes": all(np.dtype(meta.dtypes[m]).kind in "iuf" for m in meta.modalities),
+        "volumes": not meta.volumes or all(meta.volumes[region] >= 0 for region in REGIONS),
+        "foreground": all(v.dtype.kind == "i" and 0 <= v.min() <= v.max() < prod(sides) for v in voxels),
+        "warnings": all(isinstance(text, str) for text in (*meta.warnings, *meta.allow)),
+    }
+    wrong = [name for name, fits in fitting.items() if not fits]
+    if wrong:
+        raise ValueError(f"wrong {', '.join(wrong)}")
 
 
 def _volumes(label: NDArray[np.uint8], geometry: Geometry) -> dict[str, float]:

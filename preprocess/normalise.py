@@ -12,6 +12,8 @@ from preprocess.errors import InputError
 
 _NUDGE = np.float16(2.0**-14)
 """Stands for a z-score of exactly 0, since 0 means outside the brain."""
+LARGEST = 1e30
+"""What means and standard deviations stay below, so that nothing overflows in 32 bits."""
 _INTEGER_RANGE = 1 << 17
 
 
@@ -82,9 +84,6 @@ def _nudged(z: NDArray[np.float64], inside: NDArray[np.bool_] | np.bool_) -> NDA
 def _checked(mean: float, std: float) -> Scale:
     if std == 0:
         raise InputError(f"every brain voxel has the same value ({mean:g})")
-    smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-    if not (smallest < std < largest and abs(mean) < largest):
-        raise InputError(
-            f"mean {mean:g} and standard deviation {std:g} are beyond what 32 bits hold; rescale the image"
-        )
+    if not (1 / LARGEST < std < LARGEST and abs(mean) < LARGEST):
+        raise InputError(f"mean {mean:g} or standard deviation {std:g} is beyond {LARGEST:g}; rescale the image")
     return Scale(mean, std)

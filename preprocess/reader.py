@@ -82,10 +82,11 @@ class CaseStore:
         absent = [m for m in modalities if m not in self.modalities]
         if absent:
             raise InputError(f"{self.case}: no {', '.join(absent)}; it has {', '.join(self.modalities)}")
+        image = self._image  # first: only what is there is worth memory
         if out is None:
             out = np.empty((len(modalities), *(part.stop - part.start for part in box)), np.float32)
         for target, name in zip(out, modalities, strict=True):
-            self._image.read(MODALITIES.index(name), box, target)
+            image.read(MODALITIES.index(name), box, target)
         return out
 
     def read_label(self, box: Box | None = None, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -97,9 +98,10 @@ class CaseStore:
             If there is no segmentation, or its chunk is missing or damaged.
         """
         box = self._box(box)
+        label = self._label
         if out is None:
             out = np.empty(tuple(part.stop - part.start for part in box), np.uint8)
-        self._label.read(None, box, out)
+        label.read(None, box, out)
         return out
 
     @cached_property
@@ -129,7 +131,7 @@ class CaseStore:
         values = read_json(self._path / "zarr.json", str(self._path))
         try:
             return CaseMeta.from_dict(values["attributes"][ATTRIBUTE])
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self._path}: its attributes are not those of this version ({error!r}); "
                 "remove the store and run `ccsd convert` again"

@@ -29,6 +29,8 @@ _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
 _BLOSC_HEADER = 16
 _ENTRY_BYTES = 16
+_AXES = 3
+_LONGEST = 1 << 16
 
 _local = threading.local()
 _verified: set[tuple[int, int, int, int]] = set()
@@ -99,7 +101,10 @@ class ShardArray:
         plane = prod(self._layout.chunk[-2:])
         dtype = self._layout.dtype
         scratch = _scratch(prod(self._layout.chunk) * dtype.itemsize)
-        blosc.decompress(encoded, scratch)
+        try:
+            blosc.decompress(encoded, scratch)
+        except (RuntimeError, ValueError) as error:
+            raise self._damaged(number, f"it cannot be decoded ({error})") from None
         return scratch.view(dtype)[first * plane : last * plane]
 
     def _encoded(self, number: int) -> NDArray[np.uint8]:
@@ -153,7 +158,7 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{where}: {path.name} is missing. {_MEND}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested without end
         raise InputError(f"{where}: {path.name} cannot be read ({error}). {_MEND}") from None
     if not isinstance(values, dict):
         raise InputError(f"{where}: {path.name} is damaged. {_MEND}")
@@ -167,17 +172,26 @@ def _read_layout(folder: Path, where: str) -> _Layout:
         (codec,) = meta["codecs"]
         shard = codec["configuration"]
         names = [inner["name"] for inner in shard["codecs"]]
-        layout = _Layout(tuple(meta["shape"]), tuple(shard["chunk_shape"]), np.dtype(meta["data_type"]))
-        outer = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
-        known = codec["name"] == "sharding_indexed" and names == ["bytes", "blosc", "crc32c"]
+        layout = _Layout(_sides(meta["shape"]), _sides(shard["chunk_shape"]), np.dtype(meta["data_type"]))
+        outer = _sides(meta["chunk_grid"]["configuration"]["chunk_shape"])
+        known = layout.dtype.kind in "iuf" and len(layout.chunk) == len(layout.shape) >= _AXES
+        known &= codec["name"] == "sharding_indexed" and names == ["bytes", "blosc", "crc32c"]
         known &= shard["index_location"] == "end" and all(a >= b for a, b in zip(outer, layout.shape, strict=True))
         known &= layout.chunk[-2:] == layout.shape[-2:] and set(layout.chunk[:-3]) <= {1}
         known &= meta["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         known = False
     if not known:
         raise InputError(f"{where}: not an array that `ccsd convert` writes. {_MEND}")
     return layout
+
+
+def _sides(values: Any) -> tuple[int, ...]:
+    """Return the lengths along the axes; ValueError if they are none."""
+    sides = tuple(values)
+    if not all(isinstance(side, int) and 0 < side < _LONGEST for side in sides):
+        raise ValueError("not the lengths of axes")
+    return sides
 
 
 def _open_map(path: Path, where: str) -> tuple[mmap.mmap, tuple[int, int, int]]:

@@ -1,15 +1,19 @@
 """From YAML and `KEY=VALUE` options to a validated configuration."""
 
+import reprlib
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from ccsd.config.schema import Config
+from ccsd.config.text import YAML_ERRORS, read_yaml
 from ccsd.errors import UsageError
+
+_SHOWN = 30
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 
 def load_config(path: Path, overrides: Iterable[str] = (), experiment: str | None = None) -> Config:
@@ -45,8 +49,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not key.strip():
         raise UsageError(f"--set {text!r}: expected KEY=VALUE, for example train.steps=100")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+        return key.strip(), read_yaml(value)
+    except YAML_ERRORS:
         raise UsageError(f"--set {text!r}: the value is not valid YAML; quote it") from None
 
 
@@ -62,21 +66,25 @@ def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
     node[last] = value
 
 
-def validate(raw: Mapping[str, Any], origin: Path | str) -> Config:
+def validate(raw: Any, origin: Path | str) -> Config:
     """Validate nested mappings; `origin` is named in the message when something is wrong."""
+    if not isinstance(raw, Mapping):
+        raise UsageError(f"{origin}: expected a mapping of settings; see config/config.yaml for an example")
     try:
-        return Config.model_validate(deepcopy(dict(raw)))
+        return Config.model_validate(dict(raw))
     except ValidationError as error:
-        problems = "\n".join(_problem(item) for item in error.errors())
-        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}") from None
+        found = [_problem(item) for item in error.errors(include_url=False)]
+        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        problems = "\n".join(found[:_SHOWN])
+        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}{more}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except YAML_ERRORS as error:
         raise UsageError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise UsageError(f"{path}: expected a mapping of settings; see config/config.yaml for an example")
@@ -93,7 +101,7 @@ def _problem(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "(top level)"
     if item["type"] == "extra_forbidden":
         return f"  {where}: unknown key; allowed here: {', '.join(_siblings(item['loc']))}"
-    got = f" (got {item['input']!r})" if item["loc"] else ""
+    got = f" (got {_SHORT.repr(item['input'])})" if item["loc"] else ""  # whole, a file's aliases could fill the memory
     return f"  {where}: {item['msg']}{got}"
 
 

@@ -14,13 +14,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
 SubsetName = Annotated[str, AfterValidator(subset_name)]
 Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
 
 
 class Section(BaseModel):
     """A part of the configuration: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Phantom(Section):
@@ -147,7 +147,7 @@ class Train(Section):
     select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
     keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")
     workers: int = Field(2, ge=0, description="processes per rank that read patches")
-    seed: int = Field(0, ge=0, description="seed of the weights, the patches and the subsets")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, the patches and the subsets")
     sinks: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
         ("tensorboard",), description="where curves and pictures are shown besides metrics.jsonl"
     )
@@ -203,7 +203,9 @@ class Config(Section):
         description="experiments to compare: name -> settings that differ, as dotted keys",
         min_length=1,
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="training seeds to repeat")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
+        (0,), min_length=1, description="training seeds to repeat"
+    )
 
     @model_validator(mode="after")
     def _patch_fits_the_network(self) -> Self:

@@ -74,7 +74,7 @@ def evaluate_model(
     split = read_split(data)
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
-    experiment = run.info["experiment"] or model.resolve().name
+    experiment = str(run.info.get("experiment") or model.resolve().name)
     job = _Job(run, experiment, device, settings, _wanted(subsets, settings), out, policy_of(settings))
     identity = _identity(job, split.hash, split.test)
     if _is_complete(out, identity):

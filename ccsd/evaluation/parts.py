@@ -38,10 +38,9 @@ class Parts:
         """Return the rows of a finished case, or None."""
         try:
             rows = json.loads((self._folder / f"{case}.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (OSError, ValueError):
             return None
-        assert isinstance(rows, list)
-        return rows
+        return rows if isinstance(rows, list) else None
 
     def write(self, case: str, rows: list[Row]) -> None:
         """Keep the rows of a case whose predictions are written."""

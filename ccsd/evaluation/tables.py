@@ -83,7 +83,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; a file that is absent or no object is a `UsageError`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a JSON object")

@@ -50,7 +50,7 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
         raise UsageError(
             f"{folder}: not a finished run ({RECORD} is missing); `ccsd train --run {folder}` writes it at the end"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path}: cannot be read as the record of a run ({error}); copy it again or train again"
         ) from None
@@ -59,11 +59,13 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     model_hash = file_hash(folder / WEIGHTS)
     if info.get("model_hash") != model_hash:
         raise UsageError(f"{folder}: {WEIGHTS} is not the file that {RECORD} describes; copy both again or train again")
-    net = SharedSpecificNet(config.model)
     try:
+        with torch.device("meta"):  # first without memory: the configuration may ask for a network of any size
+            SharedSpecificNet(config.model).load_state_dict(weights, assign=True)
+        net = SharedSpecificNet(config.model)
         net.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UsageError(f"{folder / WEIGHTS}: not the weights of the configured network: {error}") from None
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"{folder / WEIGHTS}: not the weights of the configured network: {str(error)[:500]}") from None
     return Run(net.to(device).eval(), config, info, model_hash)
 
 
@@ -86,10 +88,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return weights, json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+            return weights, dict(json.loads((file.metadata() or {}).get(ABOUT, "{}")))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; a finished `ccsd train --run {path.parent}` writes it") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path}: not a whole safetensors file ({error}); copy it again or train again; other formats are not read"
         ) from None

@@ -80,7 +80,7 @@ class Parts:
         try:
             for rank in range(world):
                 self._add(folder / part_name(rank, world))
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             self._open.close()
             raise self.damaged(str(error)) from None
 
@@ -125,14 +125,19 @@ class Parts:
         self._first = self._first or file
         for name, (start, step) in json.loads(file.metadata()[ABOUT]).items():
             numel = file.get_slice(f"{WEIGHT}/{name}").get_shape()[0]
+            if not (isinstance(start, int) and isinstance(step, int)):
+                raise TypeError(f"{name} begins at {start!r}")
             self._runs.setdefault(name, []).append(_Run(file, start, numel, step))
 
     def _fill(self, kind: str, name: str, start: int, out: Tensor) -> None:
         """Copy elements start, start + 1, ... of a flattened parameter into `out`, from wherever they lie."""
         filled = 0
         for run, begin, end in self._overlaps(name, start, start + out.numel()):
-            values = run.file.get_slice(f"{kind}/{name}")[begin - run.start : end - run.start]
-            out[begin - start : end - start] = values
+            try:
+                values = run.file.get_slice(f"{kind}/{name}")[begin - run.start : end - run.start]
+                out[begin - start : end - start] = values
+            except (SafetensorError, RuntimeError, TypeError) as error:
+                raise self.damaged(f"{name}: {error}") from None
             filled += end - begin
         if filled != out.numel():
             raise self.damaged(f"{name} is not complete")

@@ -9,7 +9,7 @@ import pytest
 
 from ccsd.errors import RUN_ERRORS, USER_ERRORS
 
-LONGEST = 5000
+LONGEST = 10_000
 FEW, MANY = 12, 600
 
 

@@ -1,0 +1,174 @@
+"""Random configurations: values of every type in every place, unknown keys, and texts that YAML has surprises for."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from ccsd.config.load import load_config, validate
+from ccsd.config.schema import Config
+from ccsd.errors import UsageError
+from ccsd.workflow import Study
+from cluster.settings import JobSettings
+
+Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
+EASY = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None, "derandomize": True}
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([10**30, -(10**30), 2**63, 0, 1]),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["full", "ccsd", "flair+t1", "bf16", "unet", "../x", "a b", "\0", "$(id)", "x" * 300, "{{7*7}}"]),
+    st.dates(date(1900, 1, 1)),
+    st.binary(max_size=8),
+)
+names = st.text(max_size=8)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=3), max_leaves=6
+)
+
+
+def sections(model: type[BaseModel], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Return every dotted key of the schema with its field."""
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(((*above, name), field))
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += sections(kind, (*above, name))
+    return found
+
+
+KEYS = sections(Config)
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> dict[str, Any]:
+    """Return a sound configuration with one to four values replaced by anything."""
+    raw: dict[str, Any] = {"name": "x", "phantom": {"cases": 4}, "experiments": {"a": {"train.steps": 3}}}
+    for _ in range(draw(st.integers(1, 4))):
+        place, field = draw(st.sampled_from(KEYS))
+        own = [field.default] if isinstance(field.default, int | float | str | bool) else []
+        node = raw
+        for step in place[:-1]:
+            node = node.setdefault(step, {})
+            if not isinstance(node, dict):
+                break
+        else:
+            key = place[-1] if draw(st.integers(0, 9)) else draw(st.text(max_size=10))
+            node[key] = draw(st.one_of(values, st.sampled_from([*own, "1", 1, 0.5])))
+    return raw
+
+
+def run(test: Callable[[Any], None], strategy: st.SearchStrategy[Any], examples: int) -> None:
+    settings(max_examples=examples, **EASY)(given(strategy)(test))()
+
+
+def test_random_values(tries: int, attempt: Attempt, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+
+    def one(raw: dict[str, Any]) -> None:
+        path.write_text(yaml.safe_dump(raw, allow_unicode=True), encoding="utf-8")
+        config, message = attempt(lambda: load_config(path), repr(raw))
+        assert str(path) in message if message else isinstance(config, Config)
+        study, message = attempt(lambda: Study.from_mapping(raw), repr(raw))
+        if not message:
+            attempt(lambda: (study.parts, study.runs, study.groups, study.split_options()), repr(raw))
+
+    run(one, configurations(), 8 * tries)
+
+
+def test_random_texts(tries: int, attempt: Attempt, tmp_path: Path) -> None:
+    """Text of YAML's own characters, and bytes of any kind."""
+    path = tmp_path / "study.yaml"
+    words = st.sampled_from([*YAML_WORDS, *"[]{}'\"|>#~\t\\@`\n\u2028\x85\ufeff"])
+    texts = st.lists(words, max_size=30).map("".join).map(lambda text: text.encode())
+
+    def one(content: bytes) -> None:
+        path.write_bytes(content)
+        attempt(lambda: load_config(path), repr(content))
+
+    run(one, texts | st.binary(max_size=60), 10 * tries)
+
+
+def test_random_overrides(tries: int, attempt: Attempt, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: x\nphantom: {}\n")
+    keys = st.sampled_from([".".join(place) for place, _ in KEYS]) | st.text(alphabet="trainsep.=[]{}: ", max_size=12)
+    texts = st.tuples(keys, st.sampled_from(["=", "", "=="]), st.text(max_size=12) | scalars.map(str)).map("".join)
+
+    def one(text: str) -> None:
+        attempt(lambda: load_config(path, [text]), text)
+        attempt(lambda: JobSettings.from_options([text, text.replace("train.", "extra.")]), text)
+
+    run(one, texts, 8 * tries)
+
+
+def test_random_records(tries: int, attempt: Attempt) -> None:
+    """What a record or Snakemake hands over need not be a mapping of texts."""
+    keys = st.none() | st.integers() | names
+    anything = st.recursive(
+        scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3)
+    )
+    run(lambda raw: attempt(lambda: validate(raw, "record"), repr(raw)) and None, anything, 4 * tries)
+
+
+YAML_WORDS = (
+    *("name", "train", ": ", "  ", "- ", "? ", "&a ", "*a", "<<: ", "---", "...", "%YAML 9.9", "0x", "1_0", "1:2"),
+    *("2024-99-99", "!!", "!!set ", "!!int ", "!!binary ", "!!timestamp ", "!!python/object/apply:os.system "),
+)
+LEVELS = "\n".join(f"a{n}: &a{n} {{x: {{{', '.join(f'k{i}: *a{n - 1}' for i in range(9))}}}}}" for n in range(1, 30))
+LISTS = "\n".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}'] * 9)}]" for n in range(1, 30))
+MERGES = "\n".join(f"c{n}: &c{n} {{<<: [{', '.join([f'*c{n - 1}'] * 9)}]}}" for n in range(1, 30))
+BOMBS = {
+    "aliases of mappings": f"a0: &a0 {{}}\n{LEVELS}\nname: *a29\ntrain: *a29\nexperiments: *a29\n",
+    "aliases of lists": f"b0: &b0 [lol]\n{LISTS}\nname: *b29\nseeds: *b29\ntrain: {{patch: *b29, sinks: *b29}}\n",
+    "merges": f"c0: &c0 {{k: 1}}\n{MERGES}\nname: x\n",
+    "recursion": "name: &a [*a]\ntrain: &b {steps: *b}\nexperiments: &c {x: *c}\n",
+    "nesting": "name: " + "[" * 100_000,
+    "nested mappings": "{a: " * 20_000,
+    "digits": "name: x\nseeds: [" + "9" * 100_000 + "]",
+    "long text": "name: " + "x" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.timeout(60)
+def test_bombs_do_nothing(kind: str, tmp_path: Path, attempt: Attempt) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(BOMBS[kind])
+    _, message = attempt(lambda: load_config(path), kind)
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("text", ["name: x\nname: y\nphantom: {}", "name: x\nphantom: {cases: 3, cases: 4}"])
+def test_a_key_that_is_given_twice_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(UsageError, match="given twice"):
+        load_config(tmp_path / "study.yaml")
+
+
+def test_settings_may_be_shared_by_anchors(tmp_path: Path) -> None:
+    text = "experiments:\n  a: &a {train.steps: 3}\n  b: {<<: *a, train.steps: 4, train.augment: false}\n"
+    (tmp_path / "study.yaml").write_text(f"name: x\nphantom: {{}}\n{text}")
+    found = load_config(tmp_path / "study.yaml").experiments
+    assert found == {"a": {"train.steps": 3}, "b": {"train.steps": 4, "train.augment": False}}
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize(
+    "key", ["train.learning_rate", "train.weight_decay", "distillation.temperature", "evaluation.hd95_penalty"]
+)
+def test_numbers_are_finite(key: str, value: str, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("name: x\nphantom: {}\n")
+    with pytest.raises(UsageError, match=key):
+        load_config(tmp_path / "study.yaml", [f"{key}={value}"])
