@@ -8,6 +8,7 @@ import pandas as pd
 
 from ccsd.report.statistics import FULL
 from ccsd.report.study import Study
+from preprocess.convert import read_refusals
 from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
 
 FEW_CASES = 20
@@ -44,6 +45,10 @@ def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
         found.append("The cases are computer-made phantoms: the numbers show that the software works, nothing else.")
     if cases < FEW_CASES:
         found.append(f"{cases} test cases are few: read the intervals, not the means alone.")
+    refused = read_refusals(study.root / "data")
+    if refused:
+        listed = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
+        found.append(f"Left out, because the conversion refused them: {listed}.")
     models = summary.groupby("experiment")["model_hash"].first()
     mixed = [str(e) for e in models.index if _several_models(study, str(e))]
     found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]

@@ -74,6 +74,7 @@ def test_page_says_what_a_reader_wants_to_know(page):
     assert "2 held-out cases were segmented from every one of the 15 combinations" in text
     assert "With all four sequences the mean Dice is" in text
     assert "computer-made phantoms" in text
+    assert "Left out" not in text
     assert "2 test cases are few" in text
     assert "Where prediction and reference are both empty, Dice and NSD are 1" in text
     assert "T1ce then FLAIR then T2 (75 %)" in text
@@ -113,10 +114,14 @@ def test_texts_from_files_cannot_become_markup(study):
     record.write_text(json.dumps({**json.loads(record.read_text()), "policy_text": evil}))
     table = study / "evaluation" / "ccsd-s0" / "all" / "metrics.tsv"
     table.write_text(re.sub(r"^ccsd\t", f"{evil}\t", table.read_text(), flags=re.MULTILINE))
+    refused = study / "data" / "refused" / "x.json"
+    refused.parent.mkdir(exist_ok=True)
+    refused.write_text(json.dumps({"case": evil, "reason": "t1 is empty"}))
     html = write_report(study).page.read_text()
 
     assert evil not in html
     assert "&lt;script&gt;alert(1)" in html
+    assert "the conversion refused them: &lt;script&gt;alert(1)&lt;/script&gt;: t1 is empty." in html
 
 
 def test_page_does_without_everything_but_scores(study):
