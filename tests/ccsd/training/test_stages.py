@@ -19,8 +19,9 @@ from ccsd.distillation.schedule import draw_step
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(3000)]
 
 STAGES = (0, 1, 2, 3)
-FP32_LOSS, FP32_WEIGHT = 1e-5, 2e-5
-"""float32: sums in another order. The learning rate is 1e-3, so a weight has moved by up to 6e-3 after 6 steps."""
+FP32_LOSS, FP32_WEIGHT = 1e-5, 5e-5
+"""float32: sums in another order. The learning rate is 1e-3, so a weight has moved by up to 6e-3 after 6 steps; AdamW
+divides by the gradients' size, which carries rounding into the few weights whose gradients are next to nothing."""
 
 BF16_LOSS, BF16_WEIGHT = 2e-3, 0.05
 """bfloat16 autocast has 8 bits: the loss absolutely, the weights by the distance relative to the way they went."""
