@@ -63,7 +63,7 @@ def make_folder(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that `path` is either the old or the new file, never half of one."""
     with complete_or_absent(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
 
 
 def remove(path: Path) -> None:
@@ -123,7 +123,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _take_place(temporary: Path, path: Path) -> None:
-    if not path.is_dir():
+    if not (path.is_dir() and temporary.is_dir()):  # a file in the place of a folder is refused
         os.replace(temporary, path)  # noqa: PTH105 - the standard name for an atomic rename
         return
     old = _hidden(path, "old")

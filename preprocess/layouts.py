@@ -14,6 +14,7 @@ from pathlib import Path
 
 from preprocess.errors import InputError
 from preprocess.modalities import ALIASES, MODALITIES
+from preprocess.names import check_case_name
 from preprocess.nifti import SUFFIXES
 
 LABEL_ALIASES = ("seg", "segm", "segmentation", "label", "labels", "mask")
@@ -85,12 +86,21 @@ def group(paths: Iterable[Path]) -> list[CaseFiles]:
         elif _MSD_FOLDER.match(path.parent.name):
             _add_msd(cases, path, stem)
     _adopt_labels(cases)
+    for name, case in cases.items():
+        if case.images:
+            check_case_name(name, case.paths[0])
     return [_finished(cases[name]) for name in sorted(cases) if cases[name].images]
 
 
 def _nifti_files(src: Path) -> Iterator[Path]:
     """Yield every NIfTI file below a folder, in a fixed order."""
+    seen = set()
     for folder, below, names in os.walk(src, followlinks=True):
+        place = os.stat(folder)  # noqa: PTH116 - what it is, whatever links led to it
+        if (place.st_dev, place.st_ino) in seen:  # links may form circles
+            below.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         below[:] = sorted(name for name in below if not name.startswith(".") and not name.endswith(".zarr"))
         for name in sorted(names):
             if _stem(Path(name)) and not name.startswith("."):  # archives made on a Mac are full of ._NAME files

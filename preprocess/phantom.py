@@ -19,7 +19,7 @@ Phantom = tuple[dict[str, NDArray[np.int16]], NDArray[np.uint8]]
 
 _SUFFIXES_2020 = {m: f"_{m}" for m in MODALITIES} | {"seg": "_seg"}
 _SUFFIXES_2023 = {"flair": "-t2f", "t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "seg": "-seg"}
-_SMALLEST = 32
+_SMALLEST, LARGEST = 32, 1024
 _FOLLOW_UP_EVERY = 5
 _HEAD, _LESION = 0, 1
 
@@ -97,6 +97,8 @@ def _check(cases: int, shape: Shape, seed: int, difficulty: float) -> None:
         raise InputError(f"phantom cases: {cases}; give at least 1")
     if min(shape) < _SMALLEST:
         raise InputError(f"phantom size: {min(shape)}; give at least {_SMALLEST} voxels, smaller tumours have no parts")
+    if max(shape) > LARGEST:
+        raise InputError(f"phantom size: {max(shape)}; give at most {LARGEST} voxels")
     if seed < 0:
         raise InputError(f"phantom seed: {seed}; give 0 or more")
     if not 0 <= difficulty <= 1:

@@ -11,6 +11,7 @@ from preprocess.errors import InputError
 from preprocess.geometry import Box
 from preprocess.meta import CaseMeta
 from preprocess.modalities import MODALITIES
+from preprocess.names import check_case_name
 from preprocess.shard import ShardArray, read_json
 
 ATTRIBUTE, IMAGE, LABEL = "ccsd", "image", "label"
@@ -150,5 +151,12 @@ def open_case(root: Path, case: str) -> CaseStore:
 
 
 def store_path(root: Path, case: str) -> Path:
-    """Return where the store of a case lies below `root`."""
+    """Return where the store of a case lies below `root`.
+
+    Raises
+    ------
+    InputError
+        If the case cannot have such a name.
+    """
+    check_case_name(case, root)
     return root / f"{case}{SUFFIX}"

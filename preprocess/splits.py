@@ -12,6 +12,7 @@ from preprocess.dataset import patient_of, write_tables
 from preprocess.errors import InputError
 from preprocess.files import write_text
 from preprocess.meta import CaseMeta
+from preprocess.names import check_case_name
 
 NAMES = ("train", "val", "test")
 FILE = "split.tsv"
@@ -72,7 +73,7 @@ def read_list(path: Path) -> dict[str, str]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     if not lines or lines[0].split("\t")[:2] != ["case", "split"]:
         raise InputError(f"{path}: expected tab-separated columns 'case' and 'split' in the first line")
@@ -83,6 +84,7 @@ def read_list(path: Path) -> dict[str, str]:
         case, _, name = (part.strip() for part in line.partition("\t"))
         if name not in NAMES:
             raise InputError(f"{path}, line {number}: split {name!r}; allowed: {', '.join(NAMES)}")
+        check_case_name(case, f"{path}, line {number}")
         if case in assigned:
             raise InputError(f"{path}, line {number}: case {case} is listed twice")
         assigned[case] = name

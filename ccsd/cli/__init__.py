@@ -5,6 +5,7 @@ Commands import what they need when they run, so that `ccsd --help` answers at o
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -42,18 +43,25 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one message and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         app()
     except USER_ERRORS as error:
         _fail(error, code=2)
     except RUN_ERRORS as error:
         _fail(error, code=1)
+    except OSError as error:
+        _fail(error, code=1)
+    except MemoryError as error:
+        _fail(error, code=1, text=f"not enough memory: {error}; give this process more, or ask for less")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: Exception, code: int, text: str = "") -> None:
     if os.environ.get("CCSD_DEBUG"):
         raise error
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(f"error: {text or error}", err=True)
     sys.exit(code)

@@ -1,5 +1,6 @@
 """Commands for data: phantoms, conversion, splits."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -134,15 +135,15 @@ def restore(
 
 
 def _part(text: str) -> tuple[int, int]:
-    number, _, total = (text or "1/1").partition("/")
-    if not (number.isdigit() and total.isdigit()):
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text or "1/1")
+    if not found:
         raise InputError(f"--part {text!r}: give I/N, for example 3/40")
-    return int(number), int(total)
+    return int(found[1]), int(found[2])
 
 
 def _shape(text: str) -> tuple[int, int, int]:
     parts = text.lower().split("x")
-    if len(parts) not in (1, 3) or not all(part.strip().isdigit() for part in parts):
+    if len(parts) not in (1, 3) or not all(re.fullmatch("[0-9]{1,9}", part.strip()) for part in parts):
         raise InputError(f"--size {text!r}: give one whole number of voxels, or three like 240x240x155")
     numbers = [int(part) for part in parts]
     return (numbers[0], numbers[0], numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1], numbers[2])

@@ -27,7 +27,7 @@ class Phantom(Section):
     """A phantom cohort to generate instead of reading real data."""
 
     cases: PositiveInt = Field(24, description="number of cases")
-    size: int = Field(64, ge=32, description="voxels along each axis")
+    size: int = Field(64, ge=32, le=1024, description="voxels along each axis")
     seed: int = Field(0, ge=0, description="the same seed gives the same bytes")
     difficulty: Fraction = Field(0.5, description="0 clean images with strong contrast, 1 noisy with weak contrast")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ccsd.errors import UsageError
 from preprocess.modalities import ALIASES, SUBSET_ORDER
+from preprocess.names import check_case_name
 from preprocess.nifti import SUFFIXES
 
 _LABEL_WORDS = (
@@ -51,6 +52,7 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
         case = case_name(path)
         if case is None:
             continue
+        check_case_name(case, path)
         if case in found:
             raise UsageError(f"two segmentations for case {case}: {found[case]} and {path}; keep one of them")
         found[case] = path

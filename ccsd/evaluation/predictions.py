@@ -1,25 +1,19 @@
 """Writing label maps as NIfTI in the space and label convention of where they came from."""
 
-import os
 from pathlib import Path
 
 from ccsd.metrics.regions import Labels
 from preprocess import nifti
-from preprocess.files import remove, sync
+from preprocess.files import complete_or_absent
 from preprocess.geometry import Geometry, to_source
 from preprocess.labels import LabelConvention, to_convention
 
 
 def write_labels(path: Path, labels: Labels, geometry: Geometry, convention: LabelConvention) -> None:
-    """Write classes 0..3 (cropped D x H x W) as `.nii.gz` on the grid of the source, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")  # ends in .nii.gz, which decides the format
-    try:
-        nifti.write(temporary, to_source(to_convention(labels, convention), geometry), geometry.matrix)
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        remove(temporary)
+    """Write classes 0..3 (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
+    volume = to_source(to_convention(labels, convention), geometry)
+    with complete_or_absent(path) as temporary:
+        nifti.write(temporary, volume, geometry.matrix, compressed=path.name.endswith(".gz"))
 
 
 def read_labels(path: Path, geometry: Geometry, convention: LabelConvention) -> Labels:

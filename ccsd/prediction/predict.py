@@ -1,6 +1,5 @@
 """`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one case or many from whatever sequences they have."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from ccsd.prediction.inputs import choose, find_cases, output_path
 from ccsd.prediction.looks import oddities
 from preprocess import nifti
 from preprocess.errors import InputError
-from preprocess.files import remove, sync
+from preprocess.files import complete_or_absent
 from preprocess.geometry import Geometry, to_source
 from preprocess.labels import CONVENTIONS
 from preprocess.layouts import CaseFiles
@@ -144,15 +143,9 @@ def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geomet
     """Write X x Y x Z x 3 (WT, TC, ET) beside the segmentation, whole or not at all."""
     name = path.name.removesuffix(".gz").removesuffix(".nii")
     target = path.with_name(f"{name}_probabilities.nii.gz")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}.tmp.{target.name}")
-    try:
-        volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
-        nifti.write(temporary, volumes, geometry.matrix)
-        sync(temporary)
-        temporary.replace(target)
-    finally:
-        remove(temporary)
+    volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
+    with complete_or_absent(target) as temporary:
+        nifti.write(temporary, volumes, geometry.matrix, compressed=True)
 
 
 def _mm(spacing: Spacing) -> str:

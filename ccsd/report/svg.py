@@ -27,6 +27,7 @@ MARKERS = {"WT": "o", "TC": "s", "ET": "^"}
 """Beside the colour, so that regions can be told apart without seeing colours."""
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names of experiments and cases are no formulas
     "font.size": 10,
     "text.color": TEXT,
     "axes.labelcolor": TEXT,
