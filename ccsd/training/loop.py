@@ -14,7 +14,7 @@ from ccsd.config.science import science_digest
 from ccsd.data import Batch, PatchStream, augment
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
-from ccsd.errors import TrainingError
+from ccsd.errors import TrainingError, UsageError
 from ccsd.training import checkpoint
 from ccsd.training.disk import told_of_full_disk
 from ccsd.training.engine import learning_rate, samples_per_process, set_learning_rate
@@ -29,6 +29,7 @@ from ccsd.training.stop import StopRequest
 from ccsd.training.tally import Tally
 from ccsd.training.times import StepTimes
 from ccsd.training.validate import validate
+from preprocess.dataset import FINGERPRINT_FILE
 from preprocess.splits import Split, read_split
 
 LOG_EVERY = 10
@@ -90,6 +91,7 @@ class _Training:
     ) -> None:
         self.config, self.data, self.run, self.experiment = config, data, run, experiment
         self.split, self.science, self.process, self.stop = split, science, process, stop
+        self.origin = _of_data(data)  # at once: what is missing must not be found out after the last step
         per_process = samples_per_process(config.train, process.world)
         self.samples = range(process.rank * per_process, (process.rank + 1) * per_process)
         objective = Objective(
@@ -253,7 +255,7 @@ class _Training:
 
     def _finish(self) -> None:
         self._save()
-        origin = {"science": self.science, "split_hash": self.split.hash, **_of_data(self.data)}
+        origin = {"science": self.science, "split_hash": self.split.hash, **self.origin}
         about = describe(self.config, self.experiment, origin, self.process, self._elapsed())
         best = self.run / checkpoint.FOLDER / BEST if self.config.train.select == "best" else None
         write_result(self.engine, self.run, best, about, self.process)
@@ -266,5 +268,9 @@ class _Training:
 
 def _of_data(data: Path) -> dict[str, Any]:
     """Return the data's hash, and the voxel spacing (D, H, W) that later inputs are brought to."""
-    found = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
-    return {"data_hash": found["data_hash"], "spacing_mm": found["spacing_mm"]["median"]}
+    path = data / FINGERPRINT_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"data_hash": found["data_hash"], "spacing_mm": found["spacing_mm"]["median"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error!r}); `ccsd split {data}` writes it") from None

@@ -80,7 +80,7 @@ class Parts:
         try:
             for rank in range(world):
                 self._add(folder / part_name(rank, world))
-        except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             self._open.close()
             raise self.damaged(str(error)) from None
 

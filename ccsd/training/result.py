@@ -72,7 +72,7 @@ def finished(run: Path, science: str) -> bool:
     try:
         about = json.loads((run / RECORD).read_text(encoding="utf-8"))
         return bool(about["science"] == science and about["model_hash"] == file_hash(run / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
