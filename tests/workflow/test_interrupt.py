@@ -77,6 +77,8 @@ def test_the_report_of_snakemake_can_be_built(undisturbed: Any) -> None:
 ROUNDS = [pytest.param(seed, marks=() if seed < 2 else pytest.mark.exhaustive) for seed in range(30)]
 """CI has time for two."""
 KILLS = 3
+LOCK = ".lock"
+"""Kept in a training's job folder: removing a file that others lock is a race."""
 
 
 @pytest.mark.parametrize("seed", ROUNDS)
@@ -87,7 +89,8 @@ def test_whatever_is_killed_the_same_command_ends_with_the_same_scores(
     clone = project(stand_in=False)
     clone.configure(**STUDY)
     rng = random.Random(seed)
-    killed = [_run_and_kill(clone, rng, undisturbed.seconds) for _ in range(KILLS)]
+    killed = [_run_and_kill(clone, rng, undisturbed.seconds / 2) for _ in range(KILLS)]
+    assert any(killed)
     last = _type(clone)
     assert last.process.wait(timeout=400) == 0, (killed, last.log.read_text())
 
@@ -95,7 +98,7 @@ def test_whatever_is_killed_the_same_command_ends_with_the_same_scores(
     assert clone.model_hash() == undisturbed.model_hash()
     eventually(lambda: _alive(clone.folder) == [], 60)
     assert not list((clone.folder / ".snakemake").glob("locks/*"))
-    assert not list(clone.results.rglob(".*")), killed
+    assert not [path for path in clone.results.rglob(".*") if path.name != LOCK], killed
 
 
 def _type(clone: Any) -> Any:
@@ -105,13 +108,13 @@ def _type(clone: Any) -> Any:
     return clone.start(*HERE)
 
 
-def _run_and_kill(clone: Any, rng: random.Random, seconds: float) -> str:
+def _run_and_kill(clone: Any, rng: random.Random, seconds: float) -> str | None:
     """Kill one process while the study runs; return which. If it was not Snakemake, that ends by itself."""
     running = _type(clone)
     time.sleep(rng.uniform(0, seconds))
     processes = _alive(clone.folder)
     if not processes:
-        return "nothing"
+        return None
     victim = rng.choice(sorted(processes, key=lambda process: process.pid))
     name = _name(victim)
     victim.kill()
