@@ -74,7 +74,15 @@ def save_weights(path: Path, weights: dict[str, Tensor], about: Mapping[str, str
     # One key: safetensors writes several in an order that differs from process to process.
     words = {ABOUT: json.dumps(dict(about), sort_keys=True)}
     with complete_or_absent(path) as temporary:
-        save_file(weights, temporary, metadata=words)
+        save_tensors(temporary, weights, words)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], words: dict[str, str]) -> None:
+    """Write a safetensors file that is as readable as the user's other files: the library makes it private."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata=words)
+    path.chmod(mode)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -18,10 +18,10 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ccsd.errors import UsageError
+from ccsd.model.files import save_tensors
 from ccsd.training.process import Process
 from ccsd.training.shards import MOMENTS, owned, state_of
 
@@ -56,7 +56,7 @@ def write_part(engine: Any, folder: Path, process: Process) -> None:
     # Views of one flat tensor: safetensors wants memory of their own.
     whole = {name: value.detach().cpu().clone() for name, value in tensors.items()}
     path = folder / part_name(process.rank, process.world)
-    save_file(whole, path, metadata={ABOUT: json.dumps(runs, sort_keys=True)})
+    save_tensors(path, whole, {ABOUT: json.dumps(runs, sort_keys=True)})
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
