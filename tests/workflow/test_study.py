@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from snakemake.utils import update_config
 
 from ccsd.errors import UsageError
 from ccsd.workflow import Study, grouped
@@ -78,3 +80,12 @@ def test_options_survive_the_shell() -> None:
     study = Study.from_mapping({**BASE, "split": {"list": "my lists/it's.tsv"}, "convert": {"allow": ["a b", "$(c)"]}})
     assert shlex.split(study.split_options())[:2] == ["--list", "my lists/it's.tsv"]
     assert shlex.split(study.allow_options()) == ["--allow", "a b", "--allow", "$(c)"]
+
+
+@pytest.mark.parametrize(("overlay", "runs"), [("ablation_options", 21), ("ablation_large", 15)])
+def test_overlays_of_the_ablation_fit_it(overlay: str, runs: int, root: Path) -> None:
+    config: dict[str, object] = {}
+    for name in ("ablation", overlay):
+        update_config(config, yaml.safe_load((root / "config" / f"{name}.yaml").read_text()))
+    study = Study.from_mapping(config)
+    assert len(study.experiments) * len(study.config.seeds) == runs

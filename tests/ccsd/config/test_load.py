@@ -75,6 +75,6 @@ def test_unusable_files(tmp_path: Path, content: str | None, message: str) -> No
         load_config(file)
 
 
-@pytest.mark.parametrize("name", ["demo", "config"])
+@pytest.mark.parametrize("name", ["demo", "config", "ablation"])
 def test_shipped_configurations_are_valid(name: str) -> None:
     load_config(Path(__file__).parents[3] / "config" / f"{name}.yaml")
