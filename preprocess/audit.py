@@ -142,7 +142,7 @@ def _thumbnail(case: Loaded) -> bytes:
 
 
 def _tile(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
-    values = np.nan_to_num(_resized(plane).astype(np.float64))
+    values = np.nan_to_num(_resized(plane).astype(np.float64), posinf=0.0, neginf=0.0)
     inside = values[values != 0]
     if inside.size == 0:
         return np.zeros((_SIDE, _SIDE), np.uint8)

@@ -74,7 +74,7 @@ class Loaded:
         found = np.flatnonzero(mask.any(axis=(0, 1)))
         cut = slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(None)
         return Sample(
-            images={m: np.nan_to_num(a[:, :, cut]) for m, a in volumes.items()},
+            images={m: np.nan_to_num(a[:, :, cut], posinf=0.0, neginf=0.0) for m, a in volumes.items()},
             mask=mask[:, :, cut],
             label=None if self.label is None else self._coarse(self.label)[:, :, cut],
         )

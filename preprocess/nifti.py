@@ -1,6 +1,7 @@
 """Reading and writing NIfTI files: fast inflating, and one clear message for a file that is not what it should be."""
 
 import gzip
+import logging
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -20,6 +21,7 @@ _NIFTI2_HEADER = 540
 _DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, zlib_ng.error)  # type: ignore[assignment] # the stub is wrong
 _LARGEST = 4 << 30  # bytes of voxels; a file of a few kilobytes can declare any size, and gzip can fill it
 _SLACK = 1 << 20  # bytes that may follow the voxels
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on headers name no file; ours do
 _LEVEL = 1  # higher levels save a few per cent of noise and cost several times as long
 
 

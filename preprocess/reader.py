@@ -107,16 +107,16 @@ class CaseStore:
 
     @cached_property
     def _image(self) -> ShardArray:
-        return self._open(IMAGE, (len(MODALITIES), *self.shape))
+        return self._open(IMAGE, (len(MODALITIES), *self.shape), np.float16)
 
     @cached_property
     def _label(self) -> ShardArray:
         if not self.has_label:
             raise InputError(f"{self.case}: it was converted without a segmentation")
-        return self._open(LABEL, self.shape)
+        return self._open(LABEL, self.shape, np.uint8)
 
-    def _open(self, name: str, shape: tuple[int, ...]) -> ShardArray:
-        array = ShardArray(self._path / name, f"{self._path}, array {name}")
+    def _open(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> ShardArray:
+        array = ShardArray(self._path / name, f"{self._path}, array {name}", dtype)
         if array.shape != shape:
             raise InputError(f"{self._path}, array {name}: shape {array.shape}, but its crop box says {shape}")
         return array

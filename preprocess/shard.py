@@ -56,11 +56,13 @@ class ShardArray:
         The array's folder, with `zarr.json` and one shard.
     where
         How messages name the array.
+    dtype
+        Type that it must have.
     """
 
-    def __init__(self, folder: Path, where: str) -> None:
+    def __init__(self, folder: Path, where: str, dtype: type[np.generic]) -> None:
         self._where = where
-        self._layout = _read_layout(folder, where)
+        self._layout = _read_layout(folder, where, np.dtype(dtype))
         self._path = folder / ".".join(["c", *("0" for _ in self._layout.shape)])
         self._map, self._identity = _open_map(self._path, where)
         self._index = self._read_index()
@@ -165,16 +167,16 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
     return values
 
 
-def _read_layout(folder: Path, where: str) -> _Layout:
+def _read_layout(folder: Path, where: str, dtype: np.dtype[Any]) -> _Layout:
     """Read an array's metadata and refuse what this reader does not decode."""
     meta = read_json(folder / "zarr.json", where)
     try:
         (codec,) = meta["codecs"]
         shard = codec["configuration"]
         names = [inner["name"] for inner in shard["codecs"]]
-        layout = _Layout(_sides(meta["shape"]), _sides(shard["chunk_shape"]), np.dtype(meta["data_type"]))
+        layout = _Layout(_sides(meta["shape"]), _sides(shard["chunk_shape"]), dtype)
         outer = _sides(meta["chunk_grid"]["configuration"]["chunk_shape"])
-        known = layout.dtype.kind in "iuf" and len(layout.chunk) == len(layout.shape) >= _AXES
+        known = meta["data_type"] == dtype.name and len(layout.chunk) == len(layout.shape) >= _AXES
         known &= codec["name"] == "sharding_indexed" and names == ["bytes", "blosc", "crc32c"]
         known &= shard["index_location"] == "end" and all(a >= b for a, b in zip(outer, layout.shape, strict=True))
         known &= layout.chunk[-2:] == layout.shape[-2:] and set(layout.chunk[:-3]) <= {1}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from ccsd.config.text import YAML_ERRORS, read_yaml
 from ccsd.errors import UsageError
 from ccsd.evaluation.tables import read_json, read_metrics
 
@@ -94,7 +94,7 @@ def _read_events(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # the last line of a run that was killed while writing
         if isinstance(event, dict) and isinstance(event.get("step"), int):
             events.append(event)
@@ -105,5 +105,8 @@ def _read_config(root: Path) -> dict[str, Any]:
     path = root / "config.yaml"
     if not path.is_file():
         return {}
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        config = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, *YAML_ERRORS) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
     return config if isinstance(config, dict) else {}
