@@ -34,7 +34,10 @@ rule all:
 onsuccess:
     print(
         "\n".join(
-            [*study.left_out(), f"The report lies at {ROOT.absolute() / 'report.html'}"]
+            [
+                *study.left_out(),
+                f"The report lies at {ROOT.absolute() / 'report.html'}",
+            ]
         )
     )
 
