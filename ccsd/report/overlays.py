@@ -1,6 +1,7 @@
 """Pictures of predictions on slices of the cases they were made for."""
 
 import base64
+import glob
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ def _gallery(study: Study, part: pd.DataFrame, title: str, case: str, names: lis
 def _prediction(root: Path, part: pd.DataFrame, case: str, name: str) -> Path | None:
     """Return a prediction of the experiment, of its first seed."""
     experiment, seed = str(part["experiment"].iloc[0]), part["seed"].min()
-    paths = sorted(root.glob(f"evaluation/{experiment}-s{seed}/*/predictions/{name}/{case}.nii.gz"))
+    run = glob.escape(f"{experiment}-s{seed}")
+    paths = sorted(root.glob(f"evaluation/{run}/*/predictions/{name}/{glob.escape(case)}.nii.gz"))
     return paths[0] if paths else None
 
 
