@@ -10,7 +10,7 @@ import pytest
 from ccsd.errors import RUN_ERRORS, USER_ERRORS
 
 LONGEST = 10_000
-FEW, MANY = 12, 600
+FEW, MANY = 12, 150
 
 
 @pytest.fixture(params=[FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
