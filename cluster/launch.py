@@ -62,9 +62,10 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     folder.mkdir(parents=True, exist_ok=True)
     with _interruptible():
         with _lock(folder):
-            job = _live_job(command, folder, settings, name, results)
+            job, attached = _live_job(command, folder, settings, name, results)
         while job is not None:
-            job = _see_through(job, command, folder, settings, name)
+            job = _see_through(job, command, folder, settings, name, attached=attached)
+            attached = False
 
 
 def check_folder(folder: Path) -> None:
@@ -78,17 +79,17 @@ def check_folder(folder: Path) -> None:
 
 def _live_job(
     command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
-) -> JobRecord | None:
-    """Return the job to wait for: one that is alive, or a new one; None when a finished one has left its results."""
+) -> tuple[JobRecord | None, bool]:
+    """Return the job to wait for, None when a finished one has left its results, and whether it was there already."""
     job = attach.known(folder, name, settings)
     if job is not None and attach.is_alive(job):
         attach.refuse_other_work(job, command, folder)
         say(f"attached to {job.title}, logs in {job.folder}")
-        return job
+        return job, True
     if job is not None and attach.has_result(job, command, results):
         say(f"{job.title} had already ended well")
-        return None
-    return _submit(command, folder, settings, name)
+        return None, False
+    return _submit(command, folder, settings, name), False
 
 
 def _submit(command: Sequence[str], folder: Path, settings: JobSettings, name: str, submissions: int = 1) -> JobRecord:
@@ -100,11 +101,11 @@ def _submit(command: Sequence[str], folder: Path, settings: JobSettings, name: s
 
 
 def _see_through(
-    job: JobRecord, command: Sequence[str], folder: Path, settings: JobSettings, name: str
+    job: JobRecord, command: Sequence[str], folder: Path, settings: JobSettings, name: str, *, attached: bool
 ) -> JobRecord | None:
     """Wait for the job; None when it ended well, a successor when it ended through no fault of the command."""
     try:
-        state = _wait(job)
+        state = _wait(job, attached=attached)
     except KeyboardInterrupt:
         _give_up(job)
         raise
@@ -131,10 +132,13 @@ def _deserves_another(
     return (asked or state in slurm.BLAMELESS) and spent < settings.max_requeues
 
 
-def _wait(job: JobRecord) -> str | None:
-    """Wait until all ranks ended well or the job is over; return SLURM's word for a bad end, if it has one."""
+def _wait(job: JobRecord, *, attached: bool) -> str | None:
+    """Wait until all ranks ended well or the job is over; return SLURM's word for a bad end, if it has one.
+
+    Shows what the job prints from now on, that of a job of our own from its beginning.
+    """
     folder = Path(job.folder)
-    follower = Follower(log_file(folder, job.job_id, 0), from_end=outcome.has_started(folder))
+    follower = Follower(log_file(folder, job.job_id, 0), from_end=attached)
     first, longest = POLL_S[job.cluster]
     pause, shown, known_at = first, "", time.monotonic()
     ending: str | None = None

@@ -44,11 +44,6 @@ def read_outcomes(folder: Path, tasks: int) -> list[RankOutcome]:
     return outcomes
 
 
-def has_started(folder: Path) -> bool:
-    """Tell whether rank 0 has started its command."""
-    return (folder / "rank-0.json").exists()
-
-
 def succeeded(outcomes: Sequence[RankOutcome], tasks: int) -> bool:
     """Tell whether every rank has ended well."""
     return len(outcomes) == tasks and all(outcome.exit_code == 0 for outcome in outcomes)

@@ -6,14 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from comparing import assert_close, weights
+from comparing import WEIGHT, assert_close, weights
 from plain import plain_training
 
 from ccsd.config import load_config
 from ccsd.model import load_run
 
-WEIGHT = 2e-5
-"""As in test_together: sums in another order."""
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
 SRUN = ["srun", "--nodes", "2", "--ntasks-per-node", "1", "--kill-on-bad-exit"]
 

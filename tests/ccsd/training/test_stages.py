@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparing import assert_close, losses, weights
+from comparing import LOSS, WEIGHT, assert_close, losses, weights
 from launching import Launch, training
 from plain import plain_training
 
@@ -19,10 +19,6 @@ from ccsd.distillation.schedule import draw_step
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(3000)]
 
 STAGES = (0, 1, 2, 3)
-FP32_LOSS, FP32_WEIGHT = 1e-5, 5e-5
-"""float32: sums in another order. The learning rate is 1e-3, so a weight has moved by up to 6e-3 after 6 steps; AdamW
-divides by the gradients' size, which carries rounding into the few weights whose gradients are next to nothing."""
-
 BF16_LOSS, BF16_WEIGHT = 2e-3, 0.05
 """bfloat16 autocast has 8 bits: the loss absolutely, the weights by the distance relative to the way they went."""
 
@@ -53,8 +49,8 @@ def reference(cohort: Path, precision: str) -> tuple[list[float], dict[str, torc
 def test_float32_equals_plain_pytorch(together: Path, cohort: Path, stage: int) -> None:
     curve, final, _ = reference(cohort, "fp32")
     run = together / f"fp32-{stage}"
-    assert losses(run) == pytest.approx(curve, abs=FP32_LOSS)
-    assert_close(final, weights(run), FP32_WEIGHT)
+    assert losses(run) == pytest.approx(curve, abs=LOSS)
+    assert_close(final, weights(run), WEIGHT)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -77,8 +73,8 @@ def test_two_processes_carry_on_what_four_began(cohort: Path, launch: Launch, tm
     assert resumed.code == 0, resumed.text
     assert f"saved by 4 processes with ZeRO stage {stage}, shared out anew over 2 processes" in resumed.text
     curve, final, _ = reference(cohort, "fp32")
-    assert losses(tmp_path) == pytest.approx(curve, abs=FP32_LOSS)
-    assert_close(final, weights(tmp_path), FP32_WEIGHT)
+    assert losses(tmp_path) == pytest.approx(curve, abs=LOSS)
+    assert_close(final, weights(tmp_path), WEIGHT)
 
 
 def test_the_samples_draw_different_subsets(cohort: Path) -> None:

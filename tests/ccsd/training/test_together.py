@@ -5,15 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
-from comparing import assert_close, assert_same_run, losses, weights
+from comparing import LOSS, WEIGHT, assert_close, assert_same_run, losses, weights
 from launching import Ending, Launch, training
 from plain import plain_training
 
 from ccsd.config import load_config
 
 STAGE_2, STAGE_3 = "train.zero_stage=2", "train.zero_stage=3"
-LOSS, WEIGHT = 1e-5, 2e-5
-"""How far float32 trainings may differ when sums are taken in another order; the learning rate is 1e-3."""
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from ccsd.training.record import read_events
 
+LOSS, WEIGHT = 1e-5, 5e-5
+"""How far float32 trainings may differ when sums are taken in another order. The learning rate is 1e-3, so a weight has
+moved by up to 6e-3 after 6 steps; AdamW divides by the gradients' size, which carries rounding into the few weights
+whose gradients are next to nothing."""
 TIMES = {"step_s", "data_s", "data_share", "samples_per_s", "memory_mb"}
 
 
