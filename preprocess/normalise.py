@@ -85,5 +85,8 @@ def _checked(mean: float, std: float) -> Scale:
     if std == 0:
         raise InputError(f"every brain voxel has the same value ({mean:g})")
     if not (1 / LARGEST < std < LARGEST and abs(mean) < LARGEST):
-        raise InputError(f"mean {mean:g} or standard deviation {std:g} is beyond {LARGEST:g}; rescale the image")
+        raise InputError(
+            f"mean {mean:g} or standard deviation {std:g} is not within {1 / LARGEST:g} and {LARGEST:g}; "
+            "rescale the image"
+        )
     return Scale(mean, std)

@@ -7,6 +7,7 @@ import numpy as np
 
 from preprocess.labels import wrong_values
 from preprocess.load import Loaded
+from preprocess.normalise import LARGEST
 
 _BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
 
@@ -19,11 +20,14 @@ def not_finite(case: Loaded) -> Iterator[str]:
 
 
 def empty(case: Loaded) -> Iterator[str]:
-    """Images that show nothing."""
+    """Images that show nothing, or whose values are too large or too small for 32 bits."""
     for name, volume in case.images.items():
         low, high = volume.array.min(), volume.array.max()
-        if low == high == 0:
-            yield f"{name} is 0 everywhere"
+        largest = max(abs(float(low)), abs(float(high)))
+        if low == high:
+            yield f"{name} is {low:g} everywhere"
+        elif np.isfinite(largest) and not 1 / LARGEST < largest < LARGEST:
+            yield f"{name} has values up to {largest:g}; rescale the image to within {1 / LARGEST:g} and {LARGEST:g}"
         elif (
             0 in (low, high)
             and sum(int(np.count_nonzero(volume.array == end)) for end in (low, high)) == volume.array.size
