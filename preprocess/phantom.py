@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from preprocess import labels, nifti
 from preprocess.errors import InputError
-from preprocess.files import complete_or_absent
+from preprocess.files import complete_or_absent, make_folder, write_text
 from preprocess.modalities import MODALITIES
 from preprocess.synthesis.anatomy import make_anatomy
 from preprocess.synthesis.fields import Grid, Shape
@@ -20,6 +20,8 @@ Phantom = tuple[dict[str, NDArray[np.int16]], NDArray[np.uint8]]
 _SUFFIXES_2020 = {m: f"_{m}" for m in MODALITIES} | {"seg": "_seg"}
 _SUFFIXES_2023 = {"flair": "-t2f", "t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "seg": "-seg"}
 _SMALLEST, LARGEST = 32, 1024
+MARK = "PHANTOMS.txt"
+"""File that says that the cases beside it are phantoms."""
 _FOLLOW_UP_EVERY = 5
 _HEAD, _LESION = 0, 1
 
@@ -56,14 +58,29 @@ def write_cohort(dest: Path, *, cases: int, size: int | Shape, seed: int, diffic
     Raises
     ------
     InputError
-        If a number is out of its range.
+        If a number is out of its range, or `dest` holds cases that are no phantoms.
     """
     shape = (size, size, size) if isinstance(size, int) else size
     _check(cases, shape, seed, difficulty)
-    for index, name in enumerate(case_names(cases, seed)):
+    names = case_names(cases, seed)
+    _claim(dest, names)
+    for index, name in enumerate(names):
         images, label = make_case(shape, seed=seed, index=index, difficulty=difficulty)
         _write_case(dest, name, images, label)
         yield name
+
+
+def _claim(dest: Path, names: list[str]) -> None:
+    """Refuse to replace cases of the same names that somebody else put there: real ones have such names."""
+    mark = dest / MARK
+    taken = [name for name in names if (dest / name).exists()]
+    if taken and not mark.exists():
+        raise InputError(
+            f"{dest}: has cases that `ccsd phantom` did not write, for example {taken[0]}, which a phantom of the same "
+            "name would replace; choose another folder"
+        )
+    make_folder(dest)
+    write_text(mark, "Made by `ccsd phantom`; it may replace the cases here.\n")
 
 
 def _write_case(dest: Path, name: str, images: dict[str, NDArray[np.int16]], label: NDArray[np.uint8]) -> None:

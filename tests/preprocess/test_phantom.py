@@ -39,7 +39,7 @@ def test_both_namings_are_found(cohort: Path) -> None:
     assert [files.layout for files in found].count("brats2020") == 3
     assert [files.layout for files in found].count("brats2023") == 3
     assert all(tuple(files.images) == MODALITIES and files.label for files in found)
-    assert all(len(list(folder.iterdir())) == 5 for folder in cohort.iterdir())
+    assert all(len(list(files.images["t1"].parent.iterdir())) == 5 for files in found)
 
 
 def test_labels_follow_the_naming(cohort: Path) -> None:
@@ -148,3 +148,18 @@ def test_impossible_options(tmp_path: Path, options: dict[str, float], message: 
     with pytest.raises(InputError, match=message):
         list(write_cohort(tmp_path, **({"cases": 1, "size": 32, "seed": 0} | options)))
     assert not list(tmp_path.iterdir())
+
+
+def test_cases_of_others_are_not_replaced(tmp_path: Path) -> None:
+    name = case_names(1)[0]
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "real.nii.gz").write_bytes(b"real")
+    with pytest.raises(InputError, match=f"{name}, which a phantom of the same name would replace; choose another"):
+        list(write_cohort(tmp_path, cases=1, size=32, seed=0))
+    assert (tmp_path / name / "real.nii.gz").read_bytes() == b"real"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_phantoms_are_replaced(tmp_path: Path) -> None:
+    for _ in range(2):
+        list(write_cohort(tmp_path, cases=1, size=32, seed=0))
