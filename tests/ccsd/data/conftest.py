@@ -20,7 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _convert_one(folder: Path, endings: tuple[str, ...]) -> Path:
     """Convert one phantom of which only the files with these endings are kept."""
     list(write_cohort(folder / "cohort", cases=1, size=32, seed=5))
-    (case,) = (folder / "cohort").iterdir()
+    (case,) = (path for path in (folder / "cohort").iterdir() if path.is_dir())
     (folder / "src").mkdir()
     for ending in endings:
         (folder / f"src/lonely_{ending}.nii.gz").write_bytes((case / f"{case.name}_{ending}.nii.gz").read_bytes())
