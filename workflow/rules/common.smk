@@ -45,5 +45,6 @@ onstart:
     cancelled = leftovers.cancel("ccsd", Path.cwd())
     if cancelled:
         print(
-            f"cancelled {cancelled} jobs that an earlier Snakemake left in the queue"
+            f"cancelled {cancelled} jobs that an earlier Snakemake left in the queue",
+            flush=True,
         )
