@@ -50,9 +50,7 @@ def main() -> None:
         app()
     except USER_ERRORS as error:
         _fail(error, code=2)
-    except RUN_ERRORS as error:
-        _fail(error, code=1)
-    except OSError as error:
+    except (*RUN_ERRORS, OSError) as error:
         _fail(error, code=1)
     except MemoryError as error:
         _fail(error, code=1, text=f"not enough memory: {error}; give this process more, or ask for less")

@@ -67,7 +67,6 @@ class Model(Section):
         16, description="unet: channels of the first level; each level doubles them up to 16 x width"
     )
     levels: int = Field(5, ge=2, le=6, description="unet: resolutions, each half of the one before")
-
     deep_supervision: bool = Field(
         False, description="also supervise the decoder at a half and a quarter of the resolution"
     )
