@@ -7,18 +7,11 @@ from pathlib import Path
 import psutil
 
 from cluster import outcome
+from cluster.birth import birth
 from cluster.state import JobRecord
 from cluster.task import GRACE_S, MARK
 
 MARGIN_S = 5.0
-
-
-def start_time(pid: int) -> float | None:
-    """Return when a process was started; with the pid it names one process for good. None when it is gone."""
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return None
 
 
 def is_alive(job: JobRecord) -> bool:
@@ -36,7 +29,7 @@ def state(job: JobRecord) -> str:
 def lost_ranks(job: JobRecord) -> list[int]:
     """Return the ranks whose process is gone without having said how it ended; the others would wait for ever."""
     states = outcome.read_outcomes(Path(job.folder), job.tasks)
-    return [state.rank for state in states if state.exit_code is None and not psutil.pid_exists(state.pid)]
+    return [state.rank for state in states if state.exit_code is None and birth(state.pid) != state.created]
 
 
 def end(job: JobRecord, grace_s: float = GRACE_S) -> None:
@@ -62,7 +55,7 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 def _controller(job: JobRecord) -> psutil.Process | None:
     try:
         process = psutil.Process(int(job.job_id))
-        alive = process.create_time() == job.created and process.status() != psutil.STATUS_ZOMBIE
+        alive = birth(process.pid) == job.created and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
     return process if alive else None

@@ -19,12 +19,15 @@ CANCELLED = "cancelled"
 
 @dataclass(frozen=True)
 class RankOutcome:
-    """State of one rank: `exit_code` is None while its command runs, negative when a signal ended it."""
+    """State of one rank: `exit_code` is None while its command runs, negative when a signal ended it.
+
+    `pid` and `created`, its birth, name the process that watches the command.
+    """
 
     rank: int
     host: str
     pid: int
-    created: float
+    created: str | None
     attempt: int
     exit_code: int | None = None
     ended: float | None = None

@@ -15,7 +15,7 @@ FILE = "job.json"
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One submitted job. `created` is the start time of a local controller process; with `host` it tells pids apart."""
+    """One submitted job. `created` is the birth of a local controller process; with `host` it tells pids apart."""
 
     cluster: str
     job_id: str
@@ -24,7 +24,7 @@ class JobRecord:
     folder: str
     tasks: int
     host: str
-    created: float | None = None
+    created: str | None = None
     submissions: int = 1
     ended: str | None = None
 

@@ -16,8 +16,8 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from cluster import sbatch, slurm
+from cluster.birth import birth
 from cluster.errors import JobError
-from cluster.local import start_time
 from cluster.patience import back_off, is_transient
 from cluster.settings import JobSettings
 from cluster.state import JobRecord, digest, job_name
@@ -48,7 +48,7 @@ def submit(request: dict[str, Any]) -> JobRecord:
         folder=str(submission),
         tasks=settings.tasks,
         host=socket.gethostname(),
-        created=start_time(int(job_id)) if settings.cluster == "local" else None,
+        created=birth(int(job_id)) if settings.cluster == "local" else None,
         submissions=int(request["submissions"]),
     )
     record.save(folder)

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from cluster import outcome, rendezvous
+from cluster.birth import birth
 
 REQUEUE_CODE = 75
 """Exit code by which a command asks to be started again (EX_TEMPFAIL: it saved its state)."""
@@ -94,7 +95,8 @@ class _Runner:
             process_group=0,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads here; a killed wrapper must not leave a rank behind
         )
-        state = outcome.RankOutcome(self.job.global_rank, socket.gethostname(), os.getpid(), time.time(), self.attempt)
+        here, me = socket.gethostname(), os.getpid()
+        state = outcome.RankOutcome(self.job.global_rank, here, me, birth(me), self.attempt)
         state.save(self.folder)
         for number in self.pending:
             self._send(number)

@@ -18,9 +18,11 @@ class StopRequest:
 
     def __init__(self, minutes: float | None = None) -> None:
         self.signal: signal.Signals | None = None
-        self._asked = time.time()
+        self._asked = time.monotonic()
         self._longest = 0.0
-        self._end = None if minutes is None else psutil.Process().create_time() + 60 * minutes
+        age = time.time() - psutil.Process().create_time()
+        # From here on by the clock that nobody sets.
+        self._end = None if minutes is None else time.monotonic() - age + 60 * minutes
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             signal.signal(number, self._remember)
 
@@ -31,7 +33,7 @@ class StopRequest:
 
     def requested(self, now: float | None = None) -> bool:
         """Tell whether to stop now; to be asked once after every step, because it learns how long those take."""
-        now = time.time() if now is None else now
+        now = time.monotonic() if now is None else now
         self._longest = max(self._longest, now - self._asked)
         self._asked = now
         return self.signal is not None or (self._end is not None and now + RESERVE * self._longest > self._end)

@@ -6,8 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
+from cluster.birth import birth
 from cluster.errors import JobError
 from cluster.throwaway import accounting
 from cluster.throwaway.config import Layout, environment, write_files
@@ -74,7 +73,7 @@ def hold(layout: Layout | None = None) -> Path:
     """Bring a cluster up in a temporary folder that belongs to this process, after removing those of dead owners."""
     sweep()
     base = Path(tempfile.mkdtemp(prefix=HELD_PREFIX, dir="/tmp"))
-    (base / "owner").write_text(f"{os.getpid()} {psutil.Process().create_time()}")
+    (base / "owner").write_text(f"{os.getpid()} {birth(os.getpid())}")
     up(base, layout)
     return base
 
@@ -94,9 +93,9 @@ def sweep() -> None:
 
 def _owner_lives(base: Path) -> bool:
     try:
-        pid, created = (base / "owner").read_text().split()
-        return bool(psutil.Process(int(pid)).create_time() == float(created))
-    except (OSError, ValueError, psutil.Error):
+        pid, _, created = (base / "owner").read_text().partition(" ")
+        return birth(int(pid)) == created
+    except (OSError, ValueError):
         return False
 
 

@@ -127,14 +127,16 @@ def test_ranks_that_ignore_term_are_killed(tmp_path: Path, launcher: Any, eventu
     assert launcher.wait_until_gone(5) == []
 
 
+@pytest.mark.parametrize("clock", [0, 3600], ids=["", "the-clock-was-set-back"])
 def test_a_killed_launcher_leaves_the_job_and_the_next_one_attaches(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., None]
+    clock: int, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
 ) -> None:
     code = _code(SLEEP, tmp_path)
     first = launcher.start(code, tmp_path / "run", "tasks_per_node=2")
     eventually(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
     first.kill()
     first.wait()
+    launcher.environment["LAUNCH_TEST_CLOCK"] = str(clock)
     second = launcher.start(code, tmp_path / "run", "tasks_per_node=2")
     assert "attached to local job" in (second.stdout.readline() if second.stdout else "")
     (tmp_path / "go").touch()

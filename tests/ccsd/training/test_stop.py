@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from ccsd.training.stop import StopRequest
@@ -36,7 +37,7 @@ def test_a_second_interrupt_ends_at_once() -> None:
 
 
 def test_the_limit_leaves_room_for_two_of_the_longest_steps() -> None:
-    now = time.time()
+    now = time.monotonic()
     stop = StopRequest(minutes=600)
     stop._asked, stop._end = now, now + 100
     assert not stop.requested(now + 1)
@@ -45,3 +46,14 @@ def test_the_limit_leaves_room_for_two_of_the_longest_steps() -> None:
     assert not stop.requested(now + 59)
     assert stop.requested(now + 61)
     assert stop.exit_code == 75
+
+
+def test_the_limit_counts_from_the_start_of_the_process_whatever_is_done_to_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    age = time.time() - psutil.Process().create_time()
+    stop = StopRequest(minutes=age / 60 + 1)
+    for clock in (0.0, 1e12):
+        monkeypatch.setattr("time.time", lambda clock=clock: clock)
+        assert not stop.requested()
+    assert stop.requested(time.monotonic() + 61)
