@@ -1,4 +1,5 @@
 # The configuration, checked once, and the names that all rules share.
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -6,7 +7,11 @@ from snakemake.utils import validate as validate_schema
 
 from ccsd.errors import USER_ERRORS
 from ccsd.workflow import Study
-from cluster import fronts, leftovers
+from cluster import fronts, leftovers, locks
+
+# Before Snakemake looks at its locks; the processes it starts for jobs have none of their own.
+if workflow.is_main_process and (told := locks.drop_stale(Path(".snakemake"))):
+    print(told, file=sys.stderr, flush=True)
 
 try:
     study = Study.from_mapping(config)
