@@ -87,6 +87,32 @@ class Study:
         """Write down the whole configuration, defaults and overrides included."""
         write_text(self.config_file, yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
 
+    @property
+    def marks(self) -> Path:
+        """Folder of the marks that say what was drawn and converted: those results are no outputs of rules."""
+        return self.root / "marks"
+
+    def drop_outdated_marks(self) -> str:
+        """Forget that a part was converted of which a case is gone, so that it is converted again; say so."""
+        from preprocess.convert import is_settled, select_part
+        from preprocess.dataset import CASES_FILE
+
+        data, outdated = self.root / "data", []
+        for part in self.parts:
+            number, _, total = part.partition("-of-")
+            cases = select_part(self.cases, (int(number), int(total)))
+            if not all(is_settled(data, case) for case in cases):
+                outdated.append(self.marks / "convert" / part)
+        if outdated:
+            # The marks alone are not missed as long as the tables made of them are there.
+            outdated.append(data / CASES_FILE)
+            if self.config.phantom is not None and not all((self.source / case).exists() for case in self.cases):
+                outdated.append(self.marks / "phantoms")
+        dropped = [path for path in outdated if path.exists()]
+        for path in dropped:
+            path.unlink()
+        return f"cases are gone from {data}; they are converted again if anything needs them" if dropped else ""
+
     def cases_digest(self) -> str:
         """Return a fingerprint of the cases to convert and how; a case more or less converts again."""
         return digest({"cases": self.cases, "source": str(self.source), "allow": self.config.convert.allow})

@@ -21,7 +21,7 @@ from cluster.errors import JobError
 from cluster.patience import back_off, is_transient
 from cluster.settings import JobSettings
 from cluster.state import JobRecord, digest, job_name
-from cluster.task import Task
+from cluster.task import MARK, Task
 
 FOREVER_MIN = 60 * 24 * 365
 
@@ -71,6 +71,7 @@ def devices(settings: JobSettings, visible: str | None) -> str | None:
 
 
 def _submit_local(settings: JobSettings, submission: Path, task: Task) -> str:
+    os.environ[MARK] = str(submission)  # so that all of the job is found, should its controller be killed
     executor = submitit.LocalExecutor(folder=submission)
     executor.update_parameters(
         nodes=1,

@@ -7,9 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -40,6 +42,23 @@ for path in left:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(stage)
 """
+
+
+TINY = {
+    "phantom": {"cases": 6, "size": 32},
+    "split": {"train": 0.5, "val": 0.25},
+    "model": {"width": 2, "levels": 2},
+    "distillation": {"every_n": 4},
+    "train": {
+        "steps": 16, "patch": [16, 16, 16], "checkpoint_every": 2, "validate_every": 16, "precision": "fp32",
+        "workers": 0,
+    },
+    "evaluation": {"subsets": ["t1ce"]},
+}  # fmt: skip
+"""A study of seconds, with the real stages."""
+HERE = ("--profile", "cluster/local", "--configfile", "study.yaml")
+KEPT = {".lock"}
+"""Hidden files that stay: removing a file that others lock is a race."""
 
 
 class Running:
@@ -80,6 +99,7 @@ class Project:
     def __init__(self, folder: Path, root: Path, *, stand_in: bool) -> None:
         self.folder = folder
         self.running: list[Running] = []
+        self.seconds = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         for name in LINKS:
             (folder / name).symlink_to(root / name)
@@ -117,6 +137,10 @@ class Project:
         path.write_text(yaml.safe_dump({"name": "study", **settings}))
         return path.name
 
+    def configure_as(self, other: "Project") -> None:
+        """Take over another clone's study."""
+        shutil.copy(other.folder / "study.yaml", self.folder)
+
     def calls(self, stage: str = "") -> list[str]:
         path = self.folder / "calls.txt"
         lines = path.read_text().splitlines() if path.exists() else []
@@ -136,6 +160,25 @@ class Project:
     def steps_saved(self) -> int:
         """Return the step of the last checkpoint."""
         return max((int(path.name[5:]) for path in self.training.glob("checkpoints/step-*")), default=0)
+
+    def alive(self) -> list[psutil.Process]:
+        """Return the processes that run for the clone, whoever their parent is by now."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.cwd() == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def leftovers(self) -> list[Path]:
+        """Return temporary files and locks that nobody will remove."""
+        hidden = [path for path in self.results.rglob(".*") if path.name not in KEPT]
+        return hidden + list((self.folder / ".snakemake/locks").glob("*"))
+
+    def scores(self) -> bytes:
+        return (self.results / "metrics.tsv").read_bytes()
 
     def forget_calls(self) -> None:
         (self.folder / "calls.txt").unlink(missing_ok=True)
@@ -161,3 +204,15 @@ def project(tmp_path: Path, project_at: Callable[..., Project]) -> Iterator[Call
     yield make
     for running in (running for project in made for running in project.running):
         running.kill()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(project_at: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return the tiny study run in one go, with how many seconds that took."""
+    clone = project_at(tmp_path_factory.mktemp("undisturbed") / "clone", stand_in=False)
+    clone.configure(**TINY)
+    began = time.monotonic()
+    done = clone.snakemake(*HERE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    clone.seconds = time.monotonic() - began
+    return clone
