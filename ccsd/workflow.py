@@ -93,25 +93,29 @@ class Study:
         return self.root / "marks"
 
     def drop_outdated_marks(self) -> str:
-        """Forget that a part was converted of which a case is gone, so that it is converted again; say so."""
-        from preprocess.convert import is_settled, select_part
+        """Forget that cases were drawn or converted that are gone, so that they are made again; say so."""
         from preprocess.dataset import CASES_FILE
 
-        data, outdated = self.root / "data", []
+        outdated = {}
+        if unsettled := self._unsettled_parts():
+            # The marks alone are not missed as long as the table made of them is there.
+            outdated[self.root / "data"] = [*unsettled, self.root / "data" / CASES_FILE]
+        if self.config.phantom is not None and not all((self.source / case).exists() for case in self.cases):
+            outdated[self.source] = [self.marks / "phantoms"]
+        found = [str(folder) for folder, paths in outdated.items() if sum(map(_drop, paths))]
+        return f"cases are gone from {', '.join(found)}; they are made again if anything needs them" if found else ""
+
+    def _unsettled_parts(self) -> list[Path]:
+        """Return the marks of the parts that have a case with neither a store nor a refusal."""
+        from preprocess.convert import is_settled, select_part
+
+        found = []
         for part in self.parts:
             number, _, total = part.partition("-of-")
             cases = select_part(self.cases, (int(number), int(total)))
-            if not all(is_settled(data, case) for case in cases):
-                outdated.append(self.marks / "convert" / part)
-        if outdated:
-            # The marks alone are not missed as long as the tables made of them are there.
-            outdated.append(data / CASES_FILE)
-            if self.config.phantom is not None and not all((self.source / case).exists() for case in self.cases):
-                outdated.append(self.marks / "phantoms")
-        dropped = [path for path in outdated if path.exists()]
-        for path in dropped:
-            path.unlink()
-        return f"cases are gone from {data}; they are converted again if anything needs them" if dropped else ""
+            if not all(is_settled(self.root / "data", case) for case in cases):
+                found.append(self.marks / "convert" / part)
+        return found
 
     def cases_digest(self) -> str:
         """Return a fingerprint of the cases to convert and how; a case more or less converts again."""
@@ -188,6 +192,13 @@ def grouped(subsets: Sequence[str], size: int) -> dict[str, list[str]]:
 def digest(content: Any) -> str:
     """Return a short fingerprint of JSON-like content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _drop(path: Path) -> bool:
+    """Remove a file; tell whether it was there."""
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    return there
 
 
 def _options(section: BaseModel) -> str:

@@ -145,7 +145,7 @@ class ShardArray:
         return InputError(f"{self._where}, chunk {chunk}: damaged, {reason}. {_MEND}")
 
 
-_MEND = "Remove the case's store and run `ccsd convert` again"
+_MEND = "Remove the case's store and run `ccsd convert`, or the workflow, again"
 
 
 def read_json(path: Path, where: str) -> dict[str, Any]:
