@@ -10,17 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
+
+from preprocess.phantom import case_names
 
 LINKS = ("Snakefile", "workflow", "config", "cluster", "slurm")
 
 # A stand-in for `ccsd`: it leaves the files of each stage and notes the call. What is tested is the workflow around it.
 STAND_IN = """\
 #!{python}
-import os, sys
+import os, sys, time
 from pathlib import Path
 stage, *rest = sys.argv[1:]
 with open("calls.txt", "a") as calls:
@@ -28,14 +31,20 @@ with open("calls.txt", "a") as calls:
 TABLES = ("metrics.tsv", "metrics.parquet", "summary.tsv", "comparisons.tsv")
 def option(name):
     return Path(rest[rest.index(name) + 1])
+def cases(folder, ending=""):
+    for case in Path("cases.txt").read_text().split():
+        (folder / (case + ending)).mkdir(parents=True, exist_ok=True)
+    return []
 left = {{
-    "phantom": lambda: [],
-    "convert": lambda: [],
+    "phantom": lambda: cases(Path(rest[0])),
+    "convert": lambda: cases(Path(rest[1]), ".zarr"),
     "split": lambda: [Path(rest[0]) / name for name in ("cases.tsv", "dataset.json", "split.tsv")],
     "train": lambda: [option("--run") / name for name in ("model.safetensors", "run.json")],
     "evaluate": lambda: [option("--out") / name for name in ("metrics.tsv", "evaluation.json")],
     "report": lambda: [option("--out"), *(Path(rest[0]) / n for n in TABLES)],
 }}[stage]()
+while Path("hold-" + stage).exists():
+    time.sleep(0.05)
 if os.environ.get("STAND_IN_FAILS") == stage:
     sys.exit("error: told to fail")
 for path in left:
@@ -132,7 +141,9 @@ class Project:
         self.running.append(Running(self, arguments))
         return self.running[-1]
 
-    def configure(self, **settings: object) -> str:
+    def configure(self, **settings: Any) -> str:
+        if "phantom" in settings:
+            (self.folder / "cases.txt").write_text("\n".join(case_names(settings["phantom"]["cases"])))
         path = self.folder / "study.yaml"
         path.write_text(yaml.safe_dump({"name": "study", **settings}))
         return path.name
