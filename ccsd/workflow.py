@@ -6,7 +6,9 @@ The rules call the `ccsd` command; this module tells them for which runs, parts 
 import hashlib
 import json
 import math
+import os
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
@@ -22,6 +24,12 @@ from ccsd.config.science import SECTIONS, science_digest
 from ccsd.errors import UsageError
 from preprocess.files import write_text
 from preprocess.modalities import SUBSET_ORDER
+
+OUTPUTS = ("*.*", "marks/*", "marks/convert/*", "data/*.*", "runs/*/*.*", "evaluation/*/*/*.*")
+"""Below a study, where files lie whose times Snakemake compares."""
+
+SKEW_S = 60.0
+"""How far ahead the clock of a file server may be."""
 
 
 class Study:
@@ -104,6 +112,16 @@ class Study:
             outdated[self.source] = [self.marks / "phantoms"]
         found = [str(folder) for folder, paths in outdated.items() if sum(map(_drop, paths))]
         return f"cases are gone from {', '.join(found)}; they are made again if anything needs them" if found else ""
+
+    def date_back(self) -> str:
+        """Give outputs that seem to be of the future the present time; say so.
+
+        Snakemake takes what is older than its input for a failure: after the clock was set back no job could end.
+        """
+        now = time.time()
+        ahead = [path for pattern in OUTPUTS for path in self.root.glob(pattern) if path.stat().st_mtime > now + SKEW_S]
+        dated = sum(_date(path, now) for path in ahead)
+        return f"{dated} files below {self.root} were dated in the future; they are of this moment now" if dated else ""
 
     def _unsettled_parts(self) -> list[Path]:
         """Return the marks of the parts that have a case with neither a store nor a refusal."""
@@ -195,10 +213,21 @@ def digest(content: Any) -> str:
 
 
 def _drop(path: Path) -> bool:
-    """Remove a file; tell whether it was there."""
-    there = path.exists()
-    path.unlink(missing_ok=True)
-    return there
+    """Remove a file; tell whether it was there and could be removed."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _date(path: Path, when: float) -> bool:
+    """Set a file's time; tell whether that could be done."""
+    try:
+        os.utime(path, (when, when))
+    except OSError:
+        return False
+    return True
 
 
 def _options(section: BaseModel) -> str:

@@ -37,6 +37,7 @@ def submit(
     code, interrupted = _call(text, submission / "submit.log")
     if code != 0:
         problem = (submission / "submit.log").read_text(encoding="utf-8", errors="replace").strip()
+        problem = problem or "Why could not be written down: is the disk full? Then make room and start again"
         raise JobError(f"the job could not be submitted.\n{problem}\nlogs: {submission}")
     job = JobRecord.load(folder)
     if job is None:

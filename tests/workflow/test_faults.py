@@ -89,7 +89,7 @@ def test_a_truncated_checkpoint_is_told_and_mended_as_it_says(undisturbed: Any, 
     _fails(finished, f"{last.name}: the checkpoint is damaged", "remove this folder")
 
     shutil.rmtree(last)
-    done = finished.snakemake(*HERE, MODEL)
+    done = finished.snakemake(MODEL, *HERE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"resuming from step {int(earlier.name[5:])}" in done.stdout + done.stderr
     assert finished.model_hash() == undisturbed.model_hash()
@@ -170,18 +170,20 @@ def test_a_full_disk_stops_it_with_a_message_and_costs_nothing_that_was_done(
     assert clone.leftovers() == []
 
 
+@pytest.mark.parametrize(("given", "word"), [("*.*", "cannot be written: Read-only file system"), ("", "protected")])
 def test_a_folder_of_results_that_cannot_be_written_is_told(
-    undisturbed: Any, finished: Any, own_mounts: Callable[..., Any]
+    undisturbed: Any, finished: Any, own_mounts: Callable[..., Any], given: str, word: str
 ) -> None:
     _forget_the_scores(finished)
-    shutil.rmtree(finished.training)
+    for path in finished.results.glob(given or "nothing"):
+        path.unlink()
     command = (sys.executable, "-m", "snakemake", *HERE)
     done = own_mounts(
         READ_ONLY, finished.folder / "results", finished.folder, *command, environment=finished.environment
     )
     text = done.stdout + done.stderr
     assert done.returncode == 1, text
-    assert "Read-only file system" in text
+    assert word in text
     assert "Traceback" not in text
     _ends_as(undisturbed, finished)
 

@@ -1,5 +1,7 @@
 """What the workflow derives from a configuration, without running anything."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,14 @@ def test_a_phantom_that_is_gone_takes_their_mark_along(converted: Study) -> None
 def test_before_the_first_run_there_is_nothing_to_forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Study.from_mapping(BASE).drop_outdated_marks() == ""
+
+
+def test_files_of_the_future_are_dated_back_and_no_others(converted: Study) -> None:
+    past, future = time.time() - 1000, time.time() + 1000
+    ahead, before = converted.marks / "phantoms", converted.marks / "convert/1-of-3"
+    os.utime(ahead, (future, future))
+    os.utime(before, (past, past))
+    assert converted.date_back().startswith("1 files below results/s were dated in the future")
+    assert ahead.stat().st_mtime == pytest.approx(time.time(), abs=60)
+    assert before.stat().st_mtime == past
+    assert converted.date_back() == ""

@@ -17,7 +17,11 @@ except USER_ERRORS as error:
 
 # Before Snakemake looks at its locks and at what is there. The processes that it starts for jobs leave that alone.
 if workflow.is_main_process:
-    for told in (locks.drop_stale(Path(".snakemake")), study.drop_outdated_marks()):
+    for told in (
+        locks.drop_stale(Path(".snakemake")),
+        study.drop_outdated_marks(),
+        study.date_back(),
+    ):
         if told:
             print(told, file=sys.stderr, flush=True)
 
