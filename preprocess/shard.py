@@ -9,6 +9,7 @@ so it is safe to fork.
 import json
 import mmap
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from math import prod
@@ -218,9 +219,9 @@ def _scratch(size: int) -> NDArray[np.uint8]:
 
 
 def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
-    if source.dtype == target.dtype:
+    # PyTorch converts float16 several times as fast, but takes longer to import than the few slices of a report to read.
+    torch = sys.modules.get("torch")
+    if source.dtype == target.dtype or torch is None:
         np.copyto(target, source)
-        return
-    import torch  # converts float16 several times as fast as NumPy
-
-    torch.from_numpy(target).copy_(torch.from_numpy(source))
+    else:
+        torch.from_numpy(target).copy_(torch.from_numpy(source))
