@@ -219,7 +219,7 @@ def _scratch(size: int) -> NDArray[np.uint8]:
 
 
 def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
-    # PyTorch converts float16 several times as fast, but takes longer to import than the few slices of a report to read.
+    # PyTorch converts float16 several times as fast, but importing it takes longer than reading the slices of a report.
     torch = sys.modules.get("torch")
     if source.dtype == target.dtype or torch is None:
         np.copyto(target, source)
