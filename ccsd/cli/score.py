@@ -44,6 +44,9 @@ def evaluate(
     ignore_affine: Annotated[
         bool, typer.Option("--ignore-affine", help="Compare voxel by voxel although headers place files differently.")
     ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave references without a prediction out, and say how many.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that score the files of --pred.")] = 1,
     overrides: Overrides = None,
 ) -> None:
@@ -71,6 +74,7 @@ def evaluate(
             pred_labels=pred_labels,
             ref_labels=ref_labels,
             ignore_affine=ignore_affine,
+            partial=partial,
             workers=workers,
         )
         typer.echo(table)

@@ -1,5 +1,6 @@
 """`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one case or many from whatever sequences they have."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     run = load_run(model, device)
     settings = _settings(run, options)
     training_spacing(run)  # refuses a model that does not say, before any work
+    print(f"segmenting (cases: {len(cases)}, device: {device.type})", file=sys.stderr, flush=True)
     for case, path in zip(cases, targets, strict=True):
         if options.skip_existing and path.is_file():
             yield Outcome(case.case, path, skipped=True)

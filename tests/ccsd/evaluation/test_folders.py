@@ -146,6 +146,21 @@ def test_lost_headers_can_be_ignored(folders):
     assert (table["dice"] == 1).all()
 
 
+def test_part_of_the_references_can_be_scored_when_asked_for(folders, capsys):
+    pred, ref, out = folders
+    for case in ("A", "B", "C"):
+        write(ref / f"{case}.nii.gz", tumour())
+    write(pred / "B.nii.gz", tumour())
+    table = read_metrics(evaluate_folders(pred, ref, out, partial=True))
+
+    assert set(table["case"]) == {"B"}
+    assert json.loads((out / "evaluation.json").read_text())["identity"]["cases"] == ["B"]
+    assert "2 references have no prediction, left out" in capsys.readouterr().err
+    (pred / "B.nii.gz").rename(pred / "D.nii.gz")
+    with pytest.raises(UsageError, match=r"3 of 3 references have no prediction.*A, B, C.*found: D"):
+        evaluate_folders(pred, ref, out, partial=True)
+
+
 def test_missing_folder_and_empty_folder_are_named(folders):
     pred, ref, out = folders
     ref.mkdir()

@@ -96,6 +96,19 @@ def test_what_is_missing_is_said_and_its_files_are_never_opened(case, run, tmp_p
     assert outcome.error is None
 
 
+def test_a_sequence_with_a_name_of_its_own_is_not_missed_without_a_word(case, run, tmp_path, capsys):
+    image(case, "t1ce").rename(case / "T1post.nii.gz")
+    outcome = one(case, tmp_path / "out", run)
+
+    assert outcome.missing == ("t1ce",)
+    assert "passed over" in (said := capsys.readouterr().err)
+    assert str(case / "T1post.nii.gz") in said
+    for path in case.glob("*_*.nii*"):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"no sequence recognised.*Passed over.*T1post\.nii\.gz"):
+        one(case, tmp_path / "out", run)
+
+
 def test_segmentation_in_the_folder_is_never_opened(case, run, tmp_path):
     image(case, "seg").write_bytes(b"not an image")
 

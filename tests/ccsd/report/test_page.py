@@ -130,7 +130,7 @@ def test_page_does_without_everything_but_scores(study):
     text = "".join(check(write_report(study).page).text)
 
     assert "No training run was found" in text
-    assert "nothing to show" in text
+    assert "Nothing to show for ccsd: it takes the kept predictions in" in text
     assert "phantoms" not in text
 
 
