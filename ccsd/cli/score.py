@@ -151,6 +151,6 @@ def _tell(outcome: "Outcome") -> bool:
         typer.echo(f"{outcome.case}: warning: {warning}", err=True)
     missing = f", missing {', '.join(outcome.missing)}" if outcome.missing else ""
     volumes = ", ".join(f"{n} {v:.1f} ml" for n, v in zip(("WT", "TC", "ET"), outcome.volumes_ml, strict=True))
-    typer.echo(f"{outcome.case}: used {', '.join(outcome.used)}{missing}; {volumes}")
+    typer.echo(f"{outcome.case}: used {', '.join(outcome.used)}{missing}; {volumes}; labels {outcome.labels}")
     typer.echo(outcome.path)
     return True
