@@ -99,17 +99,16 @@ def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path: Path) -> N
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = list(commands(text[text.index("## Stage by stage") :].split("\n\n")[2]))
     assert [words[0] for words in shown] == [
-        "phantom", "convert", "split", "train", "evaluate", "evaluate", "report", "predict", "doctor",
+        "phantom", "convert", "split", "train", "evaluate", "report", "predict", "evaluate", "doctor",
     ]  # fmt: skip
     shutil.copytree(ROOT / "config", tmp_path / "config")
     for words in shown:
-        prepare(words, tmp_path)
         done = subprocess.run(
             [sys.executable, "-m", "ccsd", *words, *SHORTER.get(words[0], [])],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
-    assert (tmp_path / "results/demo/report.html").is_file()
+    assert (tmp_path / "results/one/report.html").is_file()
     assert list((tmp_path / "out").rglob("*.nii.gz"))
 
 
@@ -119,21 +118,3 @@ SHORTER = {
     "train": [word for setting in SMALL for word in ("--set", setting)],
 }
 """Added to a command: the last of two options counts."""
-
-
-def prepare(words: list[str], folder: Path) -> None:
-    """Put what a command takes for granted where it looks for it."""
-    if "--pred" in words:
-        references = folder / "references"
-        predictions = next((folder / "scores" / "predictions").iterdir())
-        shutil.copytree(predictions, folder / "predictions")
-        references.mkdir()
-        for path in (folder / "predictions").iterdir():
-            case = path.name.removesuffix(".nii.gz")
-            (found,) = (folder / "phantoms" / case).glob("*seg.nii.gz")
-            shutil.copy(found, references / path.name)
-    elif words[0] == "report":
-        shutil.copytree(folder / "scores", folder / "results" / "demo" / "evaluation" / "one" / "all")
-    elif words[0] == "predict":
-        case = min((folder / "phantoms").iterdir())
-        shutil.copytree(case, folder / "patient", ignore=shutil.ignore_patterns("*seg*", "*t1ce*"))

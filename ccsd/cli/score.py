@@ -58,7 +58,7 @@ def evaluate(
     if form == (True, True, False, False) and model and data:
         from ccsd.evaluation.model import evaluate_model
 
-        typer.echo(evaluate_model(model, data, out, subsets or (), overrides or ()))
+        _show(evaluate_model(model, data, out, subsets or (), overrides or ()))
     elif form == (False, False, True, True) and pred and ref:
         from ccsd.evaluation.folders import evaluate_folders
         from ccsd.evaluation.settings import evaluation_settings
@@ -77,9 +77,15 @@ def evaluate(
             partial=partial,
             workers=workers,
         )
-        typer.echo(table)
+        _show(table)
     else:
         raise UsageError("give either --model and --data, to score a model, or --pred and --ref, to score files")
+
+
+def _show(scores: Path) -> None:
+    from ccsd.evaluation.tables import mean_dice, read_metrics
+
+    typer.echo(f"{mean_dice(read_metrics(scores))}\n{scores}")
 
 
 def report(
