@@ -14,6 +14,7 @@ from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import yaml
 from pydantic import BaseModel
@@ -22,6 +23,7 @@ from ccsd.config.load import set_key, validate
 from ccsd.config.schema import Config, Evaluation
 from ccsd.config.science import SECTIONS, science_digest
 from ccsd.errors import UsageError
+from ccsd.files import RECORD, WEIGHTS
 from preprocess.files import write_text
 from preprocess.modalities import SUBSET_ORDER
 
@@ -144,6 +146,32 @@ class Study:
         config = self.experiments[experiment]
         train = config.train.model_copy(update={"seed": int(seed)})
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
+
+    def note_attempts(self) -> None:
+        """Give the trainings whose model was made with other settings a new number, which makes Snakemake train again.
+
+        When a training fails, Snakemake puts the earlier model back, but remembers it as made with the new settings:
+        without this the next call would find nothing to do.
+        """
+        for run in filter(self._is_outdated, self.runs):
+            write_text(self._attempt(run), uuid4().hex)
+
+    def training_reason(self, experiment: str, seed: str | int) -> str:
+        """Return what a run depends on beside its data: when it changes, Snakemake trains."""
+        attempt = self._attempt(f"{experiment}-s{seed}")
+        return self.training_digest(experiment, seed) + (attempt.read_text() if attempt.is_file() else "")
+
+    def _attempt(self, run: str) -> Path:
+        return self.marks / "train" / run
+
+    def _is_outdated(self, run: str) -> bool:
+        experiment, _, seed = run.rpartition("-s")
+        folder = self.root / "runs" / run
+        try:
+            made = Config.model_validate(json.loads((folder / RECORD).read_text(encoding="utf-8"))["config"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False  # not trained yet, or not by this version: `ccsd train` decides
+        return (folder / WEIGHTS).is_file() and science_digest(made, "") != self.training_digest(experiment, seed)
 
     def phantom_options(self) -> str:
         """Return the options of `ccsd phantom`."""

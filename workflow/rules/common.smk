@@ -24,6 +24,7 @@ if workflow.is_main_process:
     ):
         if told:
             print(told, file=sys.stderr, flush=True)
+    study.note_attempts()
 
 # Values given with --config arrive as text; from here on they have the types of the models.
 config = study.config.model_dump(mode="json")
