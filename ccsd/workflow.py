@@ -10,6 +10,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from ccsd.config.schema import Config, Evaluation
 from ccsd.config.science import SECTIONS, science_digest
 from ccsd.errors import UsageError
 from ccsd.files import RECORD, WEIGHTS
+from preprocess.errors import InputError
 from preprocess.files import write_text
 from preprocess.modalities import SUBSET_ORDER
 
@@ -154,7 +156,8 @@ class Study:
         without this the next call would find nothing to do.
         """
         for run in filter(self._is_outdated, self.runs):
-            write_text(self._attempt(run), uuid4().hex)
+            with suppress(InputError):  # where nothing can be written nothing can be trained either
+                write_text(self._attempt(run), uuid4().hex)
 
     def training_reason(self, experiment: str, seed: str | int) -> str:
         """Return what a run depends on beside its data: when it changes, Snakemake trains."""
