@@ -30,9 +30,17 @@ def test_a_name_has_one_canonical_form(aliases: list[str], joint: str) -> None:
     assert {subset_name("+".join(order)) for order in permutations(name.split("+"))} == {name}
 
 
-@pytest.mark.parametrize("wrong", ["", "+", "t3", "flair+dwi"])
-def test_what_is_no_combination_is_refused_with_the_names_that_are(wrong: str) -> None:
-    with pytest.raises(InputError, match="flair"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("", r"no modality in ''; give at least one of flair, t1, t1ce, t2, joined by '\+'"),
+        ("+", r"no modality in '\+'; give at least one of flair, t1, t1ce, t2, joined by '\+'"),
+        ("t3", "unknown modality 't3'; allowed: flair, t2f, .*, t2, t2w$"),
+        ("flair+dwi", "unknown modality 'dwi'; allowed: flair, t2f, .*, t2, t2w$"),
+    ],
+)
+def test_what_is_no_combination_is_refused_with_the_names_that_are(wrong: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         subset_name(wrong)
 
 

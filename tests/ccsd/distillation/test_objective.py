@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from ccsd.config import Distillation, Model
-from ccsd.distillation.objective import Draw, Objective
+from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
+from ccsd.distillation.objective import Draw, Objective, _deep_supervision
+from ccsd.distillation.path import removable, remove_each, tally
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
 
@@ -134,9 +136,6 @@ def test_criteria_walk_a_path(criterion: str) -> None:
 
 def test_the_criterion_removes_what_raises_the_loss_most() -> None:
     """Measured outside the objective: the first removal is the one after which the loss is highest."""
-    from ccsd.distillation.losses import region_targets, segmentation_loss
-    from ccsd.distillation.path import remove_each
-
     o = objective()
     image, label = batch()
     out = o(image, label, AVAILABLE, draw(o))
@@ -147,6 +146,26 @@ def test_the_criterion_removes_what_raises_the_loss_most() -> None:
     least = objective(criterion="least")
     first_least = least(image, label, AVAILABLE, draw(least))["removed"][0]
     assert (first_least != worst).all()
+
+
+@pytest.mark.parametrize("criterion", ["loss", "kl", "least"])
+def test_each_removal_is_scored_against_the_set_before_it(criterion: str) -> None:
+    """Measured outside the objective, along the whole path; the running means keep what was measured."""
+    o = objective(criterion=criterion)
+    image, label = batch()
+    removed = o(image, label, AVAILABLE, draw(o))["removed"]
+    features, current = o.net.encode(image), AVAILABLE
+    for step in removed:
+        with torch.no_grad():
+            before, after = o.net.decode(features, current[None], 4), o.net.decode(features, remove_each(current), 4)
+            rise = segmentation_loss(after, region_targets(label)) - segmentation_loss(before, region_targets(label))
+            divergence = distillation_loss(before.expand_as(after), after, o.settings.temperature)
+        scores = {"loss": rise, "kl": divergence, "least": -rise}[criterion].where(removable(current), -torch.inf)
+        assert step.tolist() == scores.argmax(0).tolist()
+        totals, counts = tally(current, scores)
+        known = counts > 0
+        torch.testing.assert_close(o.criticality.mean[known], (totals / counts)[known])
+        current = current & ~torch.nn.functional.one_hot(step, 4).bool()
 
 
 def test_between_scorings_the_running_means_decide() -> None:
@@ -179,9 +198,6 @@ def test_deep_supervision_teaches_the_coarser_outputs() -> None:
 
 def test_a_level_of_deep_supervision_weighs_half_of_the_finer_one() -> None:
     """The target of a coarser output is the share of each region in its voxels."""
-    from ccsd.distillation.losses import segmentation_loss
-    from ccsd.distillation.objective import _deep_supervision
-
     target = torch.zeros(2, 3, 4, 4, 4)
     target[:, :, :2, :2, :1] = 1
     none = AVAILABLE.new_zeros((0, 2, 4))
@@ -190,3 +206,21 @@ def test_a_level_of_deep_supervision_weighs_half_of_the_finer_one() -> None:
     share[:, :, 0, 0, 0] = 0.5
     expected = (2 * segmentation_loss(fine, target).mean() + segmentation_loss(coarse, share).mean()) / 3
     torch.testing.assert_close(_deep_supervision([fine, coarse], none, AVAILABLE, target), expected)
+
+
+@pytest.mark.parametrize("criterion", ["loss", "kl"])
+def test_what_is_made_is_made_where_the_inputs_are(criterion: str) -> None:
+    """A stand-in for a GPU: a tensor made without a device would lie on another than the inputs."""
+    o = objective(criterion=criterion)
+    image, label = batch()
+    drawn = draw(o)
+    with torch.device("meta"):
+        out = o(image, label, AVAILABLE, drawn)
+    assert {value.device.type for value in out.values()} == {"cpu"}
+
+
+def test_a_draw_moves_with_its_tensors() -> None:
+    drawn = draw(objective())
+    moved = drawn.to(torch.device("meta"))
+    assert (moved.visited.device.type, moved.priority.device.type) == ("meta", "meta")
+    assert (moved.ramp, moved.score) == (drawn.ramp, drawn.score)

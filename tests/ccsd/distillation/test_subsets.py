@@ -57,6 +57,15 @@ def test_every_partial_subset_once_largest_first() -> None:
     assert is_partial(every_partial(FULL[:1]), FULL[:1]).all()
 
 
+def test_partial_subsets_that_a_case_cannot_have_are_its_full_set() -> None:
+    available = torch.tensor([[True, False, True, False], [True, True, True, True]])
+    table = every_partial(available)
+    partial = is_partial(table, available)
+    assert (table <= available).all()
+    assert bits(table[partial[:, 0], 0]).tolist() == [0b0001, 0b0100]
+    assert partial[:, 1].all()
+
+
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (5, 0.5), (10, 1.0), (50, 1.0)])
 def test_ramp_is_linear(step: int, expected: float) -> None:
     assert ramp(step, 100, 0.1) == pytest.approx(expected)
