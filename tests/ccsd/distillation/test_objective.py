@@ -69,6 +69,53 @@ def test_dmcd_teaches_only_downwards() -> None:
     assert chain.grad[1:].flatten(1).abs().sum(-1).min() > 0
 
 
+@pytest.mark.parametrize(("pairs", "teachers"), [("levels", [0, 0, 0]), ("adjacent", [0, 1, 2])])
+def test_hmsd_teaches_each_subset_by_the_full_set_or_by_the_next_larger_one(pairs: str, teachers: list[int]) -> None:
+    o = objective(hmsd_pairs=pairs)
+    logits = torch.randn(4, 2, 3, 4, 4, 4)
+    expected = distillation_loss(logits[teachers], logits[1:], o.settings.temperature).mean()
+    torch.testing.assert_close(o._hmsd(logits[:1], logits[1:], draw(o).visited, AVAILABLE), expected)
+
+
+def test_dmcd_teaches_each_set_by_the_one_before_it() -> None:
+    o = objective()
+    path = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 0]]).bool()[:, None].expand(-1, 2, -1)
+    chain = torch.randn(4, 2, 3, 4, 4, 4)
+    expected = distillation_loss(chain[[0, 1, 2]], chain[1:], o.settings.temperature).mean()
+    torch.testing.assert_close(o._dmcd(chain, path, AVAILABLE), expected)
+
+
+def test_supervision_is_that_of_the_full_set_plus_the_mean_over_what_each_sample_lacks() -> None:
+    subsets = torch.tensor([[[1, 1, 1, 0], [1, 1, 1, 1]], [[1, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [1, 1, 1, 1]]])
+    logits, target = torch.randn(4, 2, 3, 4, 4, 4), torch.rand(2, 3, 4, 4, 4).round()
+    full, *partial = segmentation_loss(logits, target)
+    means = [torch.stack([partial[k][0] for k in range(3)]).mean(), partial[1][1]]
+    expected = full.mean() + torch.stack(means).mean()
+    torch.testing.assert_close(_deep_supervision([logits], subsets.bool(), AVAILABLE, target), expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "decode_batch", "expected"),
+    [("full", 1, False), ("hmsd", 3, True), ("hmsd", 4, False), ("ccsd", 6, True), ("ccsd", 7, False)],
+)
+def test_only_what_does_not_fit_in_one_round_is_computed_again(
+    method: str, decode_batch: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round decodes at most `decode_batch` sets; the full set, 3 drawn ones and 3 of the path are 7."""
+    o = objective(method=method)
+    o.decode_batch = decode_batch
+    original, seen = o.net.decode_levels, set()
+
+    def decode_levels(*args: object, recompute: bool) -> list[Tensor]:
+        if torch.is_grad_enabled():  # where nothing is learnt, nothing is kept
+            seen.add(recompute)
+        return original(*args, recompute=recompute)
+
+    monkeypatch.setattr(o.net, "decode_levels", decode_levels)
+    o(*batch(), AVAILABLE, draw(o))
+    assert seen == {expected}
+
+
 def test_the_full_set_is_the_same_with_and_without_distillation() -> None:
     image, label = batch()
     outputs = []
@@ -182,6 +229,22 @@ def test_bf16_losses_are_float32() -> None:
     assert out["loss"].dtype == torch.float32
     out["loss"].backward()
     assert all(torch.isfinite(p.grad).all() for p in o.parameters() if p.grad is not None)
+
+
+def test_bf16_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a device takes by itself may be float16, as on a GPU, whose range is too small."""
+    o = objective()
+    o.bf16 = True
+    seen: list[torch.dtype] = []
+    encode = o.net.encode
+    monkeypatch.setattr(o.net, "encode", lambda *a: seen.append(torch.get_autocast_dtype("cpu")) or encode(*a))
+    default = torch.get_autocast_dtype("cpu")
+    torch.set_autocast_dtype("cpu", torch.float16)
+    try:
+        o(*batch(), AVAILABLE, draw(o))
+    finally:
+        torch.set_autocast_dtype("cpu", default)
+    assert seen == [torch.bfloat16]
 
 
 def test_deep_supervision_teaches_the_coarser_outputs() -> None:

@@ -64,6 +64,13 @@ def test_lesions_of_at_most_50_mm3_are_left_out_even_when_missed(side, counted):
     assert scores.dice == 1 / (1 + counted)
 
 
+def test_a_lesion_of_exactly_50_mm3_is_left_out():
+    reference = volume(BIG)
+    reference[25:27, 25:30, 40:45] = True
+
+    assert score(reference, volume(BIG)).lesions == 1
+
+
 def test_volume_counts_millimetres_not_voxels():
     reference = volume(((5, 5, 5), 3))
 
