@@ -31,6 +31,20 @@ def test_a_name_has_one_canonical_form(aliases: list[str], joint: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        ["flair", "t1", "t1ce", "t2"],  # BraTS until 2021
+        ["t2f", "t1n", "t1c", "t2w"],  # BraTS since 2023
+        ["FLAIR", "T1w", "t1gd", "T2w"],  # MSD
+        ["T2-FLAIR", "T1", "T1contrast", "T2"],
+        ["T2FLAIR", " t1 ", "T1CE", "t2"],
+    ],
+)
+def test_names_of_the_data_sets_mean_what_they_say(names: list[str]) -> None:
+    assert [modality(name) for name in names] == ["flair", "t1", "t1ce", "t2"]
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ("", r"no modality in ''; give at least one of flair, t1, t1ce, t2, joined by '\+'"),
