@@ -103,7 +103,7 @@ def to_internal(
     table = np.zeros(np.iinfo(np.uint8).max + 1, np.uint8)
     for value, number in convention.values.items():
         table[value] = number
-    return table[array.astype(np.uint8, copy=False)]
+    return table[array.astype(np.uint8)]
 
 
 def to_convention(array: NDArray[np.uint8], convention: LabelConvention) -> NDArray[np.uint8]:

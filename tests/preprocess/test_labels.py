@@ -70,3 +70,7 @@ def test_count_values_agrees_with_numpy(array: np.ndarray) -> None:
 
 def test_values_below_zero_are_counted() -> None:
     assert count_values(np.array([[[-2, 0, 0, 3]]], np.int16)) == {-2: 1, 0: 2, 3: 1}
+
+
+def test_whole_numbers_are_counted_as_int_whatever_their_type() -> None:
+    assert str(count_values(np.array([[[0.0, 2.0, 2.0, 2.5]]]))) == "{0: 1, 2: 2, 2.5: 1}"
