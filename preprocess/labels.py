@@ -100,10 +100,10 @@ def to_internal(
             f"label {convention.cavity} is a resection cavity ({found[convention.cavity]} voxels), which has no class "
             f"here; `--allow {CAVITY}` counts it as background"
         )
-    table = np.zeros(max(convention.values.keys() | {convention.cavity or 0}) + 1, np.uint8)
+    table = np.zeros(np.iinfo(np.uint8).max + 1, np.uint8)
     for value, number in convention.values.items():
         table[value] = number
-    return table[array if np.issubdtype(array.dtype, np.integer) else array.astype(np.uint8)]
+    return table[array.astype(np.uint8)]
 
 
 def to_convention(array: NDArray[np.uint8], convention: LabelConvention) -> NDArray[np.uint8]:

@@ -4,7 +4,6 @@ Modalities are named outside and ordered inside: every tensor and array has them
 """
 
 from collections.abc import Iterable
-from itertools import combinations
 
 from preprocess.errors import InputError
 
@@ -74,8 +73,3 @@ def subset_name(names: str | Iterable[str]) -> str:
 def all_subsets() -> tuple[Subset, ...]:
     """Return the 15 non-empty combinations in the order of the field."""
     return tuple(subset(name) for name in SUBSET_ORDER)
-
-
-def subsets_of(available: Iterable[str], size: int) -> tuple[Subset, ...]:
-    """Return the combinations of `size` modalities out of `available`, in lexicographic order of position."""
-    return tuple(combinations(subset(available), size))

@@ -184,8 +184,6 @@ def _at(target: Tensor, logits: Tensor) -> Tensor:
 def _supervision(logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
     """L_S = L_seg(z_M) + mean of L_seg over the partial subsets visited; the first logits are the full set's."""
     losses = segmentation_loss(logits, target)
-    if not len(subsets):
-        return losses[0].mean()
     return losses[0].mean() + _mean_of_valid(losses[1:], is_partial(subsets, available))
 
 

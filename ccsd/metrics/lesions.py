@@ -95,7 +95,8 @@ def _score(
     shared = np.count_nonzero(found[lesion.box] & lesion.voxels)
     dice = 2 * shared / (np.count_nonzero(found) + np.count_nonzero(lesion.voxels))
     scores = surface_scores(Surface.of(found, spacing), lesion.surface)
-    return dice, PENALTY_MM if scores is None else scores.hd95
+    assert scores is not None
+    return dice, scores.hd95
 
 
 def _components(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:

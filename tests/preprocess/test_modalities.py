@@ -30,9 +30,31 @@ def test_a_name_has_one_canonical_form(aliases: list[str], joint: str) -> None:
     assert {subset_name("+".join(order)) for order in permutations(name.split("+"))} == {name}
 
 
-@pytest.mark.parametrize("wrong", ["", "+", "t3", "flair+dwi"])
-def test_what_is_no_combination_is_refused_with_the_names_that_are(wrong: str) -> None:
-    with pytest.raises(InputError, match="flair"):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["flair", "t1", "t1ce", "t2"],  # BraTS until 2021
+        ["t2f", "t1n", "t1c", "t2w"],  # BraTS since 2023
+        ["FLAIR", "T1w", "t1gd", "T2w"],  # MSD
+        ["T2-FLAIR", "T1", "T1contrast", "T2"],
+        ["T2FLAIR", " t1 ", "T1CE", "t2"],
+    ],
+)
+def test_names_of_the_data_sets_mean_what_they_say(names: list[str]) -> None:
+    assert [modality(name) for name in names] == ["flair", "t1", "t1ce", "t2"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("", r"no modality in ''; give at least one of flair, t1, t1ce, t2, joined by '\+'"),
+        ("+", r"no modality in '\+'; give at least one of flair, t1, t1ce, t2, joined by '\+'"),
+        ("t3", "unknown modality 't3'; allowed: flair, t2f, .*, t2, t2w$"),
+        ("flair+dwi", "unknown modality 'dwi'; allowed: flair, t2f, .*, t2, t2w$"),
+    ],
+)
+def test_what_is_no_combination_is_refused_with_the_names_that_are(wrong: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         subset_name(wrong)
 
 

@@ -62,15 +62,25 @@ def test_segmentation_loss_of_half_overlap() -> None:
     assert segmentation_loss(logits, target).item() == pytest.approx(dice + 30)
 
 
+def test_losses_are_one_value_per_sample() -> None:
+    """No sample sees another: K x B together is what each is alone."""
+    z, other = 3 * torch.randn(2, 5, *SHAPE[1:]), torch.randn(2, 5, *SHAPE[1:])
+    target = (torch.rand(5, *SHAPE[1:]) > 0.5).float()
+    together, divergence = segmentation_loss(z, target), distillation_loss(z, other, 2.0)
+    for k, b in ((0, 0), (1, 3)):
+        torch.testing.assert_close(together[k, b], segmentation_loss(z[k, b], target[b]))
+        torch.testing.assert_close(divergence[k, b], distillation_loss(z[k, b], other[k, b], 2.0))
+
+
 def test_regions_are_nested() -> None:
     label = torch.tensor([0, 1, 2, 3]).view(1, 1, 1, 4)
     assert region_targets(label).flatten(1)[0].view(3, 4).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
 
 
 def test_alignment_counts_available_neighbours_only() -> None:
-    shared = torch.tensor([0.0, 1, 3, 7]).view(1, 4, 1, 1, 1, 1).repeat(3, 1, 1, 1, 1, 1)
-    available = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0]]).bool()
-    assert alignment_loss(shared, available).tolist() == [(1 + 2 + 4 + 7) / 4, 1.0, 0.0]
+    shared = torch.tensor([[0.0, 1, 3, 7], [10, 12, 13, 19], [20, 20, 26, 20]]).view(3, 4, 1, 1, 1, 1)
+    available = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 1, 0]]).bool()
+    assert alignment_loss(shared, available).tolist() == [(1 + 2 + 4 + 7) / 4, (2 + 9) / 2, 0.0]
 
 
 def test_modality_loss_ignores_what_is_absent() -> None:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from ccsd.config import Distillation, Model
-from ccsd.distillation.objective import Draw, Objective
+from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
+from ccsd.distillation.objective import Draw, Objective, _deep_supervision
+from ccsd.distillation.path import removable, remove_each, tally
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
 
@@ -65,6 +67,53 @@ def test_dmcd_teaches_only_downwards() -> None:
     o._dmcd(chain, path, AVAILABLE).backward()
     assert chain.grad[0].abs().sum() == 0
     assert chain.grad[1:].flatten(1).abs().sum(-1).min() > 0
+
+
+@pytest.mark.parametrize(("pairs", "teachers"), [("levels", [0, 0, 0]), ("adjacent", [0, 1, 2])])
+def test_hmsd_teaches_each_subset_by_the_full_set_or_by_the_next_larger_one(pairs: str, teachers: list[int]) -> None:
+    o = objective(hmsd_pairs=pairs)
+    logits = torch.randn(4, 2, 3, 4, 4, 4)
+    expected = distillation_loss(logits[teachers], logits[1:], o.settings.temperature).mean()
+    torch.testing.assert_close(o._hmsd(logits[:1], logits[1:], draw(o).visited, AVAILABLE), expected)
+
+
+def test_dmcd_teaches_each_set_by_the_one_before_it() -> None:
+    o = objective()
+    path = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 0]]).bool()[:, None].expand(-1, 2, -1)
+    chain = torch.randn(4, 2, 3, 4, 4, 4)
+    expected = distillation_loss(chain[[0, 1, 2]], chain[1:], o.settings.temperature).mean()
+    torch.testing.assert_close(o._dmcd(chain, path, AVAILABLE), expected)
+
+
+def test_supervision_is_that_of_the_full_set_plus_the_mean_over_what_each_sample_lacks() -> None:
+    subsets = torch.tensor([[[1, 1, 1, 0], [1, 1, 1, 1]], [[1, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [1, 1, 1, 1]]])
+    logits, target = torch.randn(4, 2, 3, 4, 4, 4), torch.rand(2, 3, 4, 4, 4).round()
+    full, *partial = segmentation_loss(logits, target)
+    means = [torch.stack([partial[k][0] for k in range(3)]).mean(), partial[1][1]]
+    expected = full.mean() + torch.stack(means).mean()
+    torch.testing.assert_close(_deep_supervision([logits], subsets.bool(), AVAILABLE, target), expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "decode_batch", "expected"),
+    [("full", 1, False), ("hmsd", 3, True), ("hmsd", 4, False), ("ccsd", 6, True), ("ccsd", 7, False)],
+)
+def test_only_what_does_not_fit_in_one_round_is_computed_again(
+    method: str, decode_batch: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round decodes at most `decode_batch` sets; the full set, 3 drawn ones and 3 of the path are 7."""
+    o = objective(method=method)
+    o.decode_batch = decode_batch
+    original, seen = o.net.decode_levels, set()
+
+    def decode_levels(*args: object, recompute: bool) -> list[Tensor]:
+        if torch.is_grad_enabled():  # where nothing is learnt, nothing is kept
+            seen.add(recompute)
+        return original(*args, recompute=recompute)
+
+    monkeypatch.setattr(o.net, "decode_levels", decode_levels)
+    o(*batch(), AVAILABLE, draw(o))
+    assert seen == {expected}
 
 
 def test_the_full_set_is_the_same_with_and_without_distillation() -> None:
@@ -134,9 +183,6 @@ def test_criteria_walk_a_path(criterion: str) -> None:
 
 def test_the_criterion_removes_what_raises_the_loss_most() -> None:
     """Measured outside the objective: the first removal is the one after which the loss is highest."""
-    from ccsd.distillation.losses import region_targets, segmentation_loss
-    from ccsd.distillation.path import remove_each
-
     o = objective()
     image, label = batch()
     out = o(image, label, AVAILABLE, draw(o))
@@ -147,6 +193,26 @@ def test_the_criterion_removes_what_raises_the_loss_most() -> None:
     least = objective(criterion="least")
     first_least = least(image, label, AVAILABLE, draw(least))["removed"][0]
     assert (first_least != worst).all()
+
+
+@pytest.mark.parametrize("criterion", ["loss", "kl", "least"])
+def test_each_removal_is_scored_against_the_set_before_it(criterion: str) -> None:
+    """Measured outside the objective, along the whole path; the running means keep what was measured."""
+    o = objective(criterion=criterion)
+    image, label = batch()
+    removed = o(image, label, AVAILABLE, draw(o))["removed"]
+    features, current = o.net.encode(image), AVAILABLE
+    for step in removed:
+        with torch.no_grad():
+            before, after = o.net.decode(features, current[None], 4), o.net.decode(features, remove_each(current), 4)
+            rise = segmentation_loss(after, region_targets(label)) - segmentation_loss(before, region_targets(label))
+            divergence = distillation_loss(before.expand_as(after), after, o.settings.temperature)
+        scores = {"loss": rise, "kl": divergence, "least": -rise}[criterion].where(removable(current), -torch.inf)
+        assert step.tolist() == scores.argmax(0).tolist()
+        totals, counts = tally(current, scores)
+        known = counts > 0
+        torch.testing.assert_close(o.criticality.mean[known], (totals / counts)[known])
+        current = current & ~torch.nn.functional.one_hot(step, 4).bool()
 
 
 def test_between_scorings_the_running_means_decide() -> None:
@@ -165,6 +231,22 @@ def test_bf16_losses_are_float32() -> None:
     assert all(torch.isfinite(p.grad).all() for p in o.parameters() if p.grad is not None)
 
 
+def test_bf16_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a device takes by itself may be float16, as on a GPU, whose range is too small."""
+    o = objective()
+    o.bf16 = True
+    seen: list[torch.dtype] = []
+    encode = o.net.encode
+    monkeypatch.setattr(o.net, "encode", lambda *a: seen.append(torch.get_autocast_dtype("cpu")) or encode(*a))
+    default = torch.get_autocast_dtype("cpu")
+    torch.set_autocast_dtype("cpu", torch.float16)
+    try:
+        o(*batch(), AVAILABLE, draw(o))
+    finally:
+        torch.set_autocast_dtype("cpu", default)
+    assert seen == [torch.bfloat16]
+
+
 def test_deep_supervision_teaches_the_coarser_outputs() -> None:
     torch.manual_seed(0)
     net = SharedSpecificNet(Model(width=4, levels=4, deep_supervision=True))
@@ -179,9 +261,6 @@ def test_deep_supervision_teaches_the_coarser_outputs() -> None:
 
 def test_a_level_of_deep_supervision_weighs_half_of_the_finer_one() -> None:
     """The target of a coarser output is the share of each region in its voxels."""
-    from ccsd.distillation.losses import segmentation_loss
-    from ccsd.distillation.objective import _deep_supervision
-
     target = torch.zeros(2, 3, 4, 4, 4)
     target[:, :, :2, :2, :1] = 1
     none = AVAILABLE.new_zeros((0, 2, 4))
@@ -190,3 +269,21 @@ def test_a_level_of_deep_supervision_weighs_half_of_the_finer_one() -> None:
     share[:, :, 0, 0, 0] = 0.5
     expected = (2 * segmentation_loss(fine, target).mean() + segmentation_loss(coarse, share).mean()) / 3
     torch.testing.assert_close(_deep_supervision([fine, coarse], none, AVAILABLE, target), expected)
+
+
+@pytest.mark.parametrize("criterion", ["loss", "kl"])
+def test_what_is_made_is_made_where_the_inputs_are(criterion: str) -> None:
+    """A stand-in for a GPU: a tensor made without a device would lie on another than the inputs."""
+    o = objective(criterion=criterion)
+    image, label = batch()
+    drawn = draw(o)
+    with torch.device("meta"):
+        out = o(image, label, AVAILABLE, drawn)
+    assert {value.device.type for value in out.values()} == {"cpu"}
+
+
+def test_a_draw_moves_with_its_tensors() -> None:
+    drawn = draw(objective())
+    moved = drawn.to(torch.device("meta"))
+    assert (moved.visited.device.type, moved.priority.device.type) == ("meta", "meta")
+    assert (moved.ramp, moved.score) == (drawn.ramp, drawn.score)

@@ -59,8 +59,18 @@ def test_running_means_remember_what_was_scored() -> None:
     assert memory.lookup(torch.tensor([[True, True, False, False]])).abs().sum() == 0
 
 
+def test_a_set_keeps_its_mean_while_others_are_scored() -> None:
+    memory = RunningCriticality()
+    full, pair = torch.tensor([[[True, True, True, True]], [[True, True, False, False]]])
+    for current, score in ((full, 1.0), (pair, 2.0), (full, 3.0)):
+        memory.update(*tally(current, torch.full((4, 1), score)))
+    torch.testing.assert_close(memory.lookup(full)[:, 0], torch.full((4,), 0.9 * 1 + 0.1 * 3))
+    assert memory.lookup(pair)[:, 0].tolist() == [2, 2, 0, 0]
+
+
 def test_a_tally_leaves_out_removals_that_are_not_possible() -> None:
     current = torch.tensor([[True, False, True, False], [False, True, False, False]])
-    _, counts = tally(current, torch.ones(4, 2))
+    totals, counts = tally(current, torch.ones(4, 2))
+    assert torch.equal(totals, counts)
     assert counts.sum() == 2
     assert counts[0b0101].tolist() == [1, 0, 1, 0]

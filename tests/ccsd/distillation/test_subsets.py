@@ -42,6 +42,19 @@ def test_a_draw_depends_on_seed_step_and_sample_alone() -> None:
     assert not torch.equal(together, draw_levels(FULL, 3, 12, [4, 5, 6]))
 
 
+def test_subsets_are_independent_unless_they_are_to_be_nested() -> None:
+    draws = [draw_levels(FULL, 0, step, [0, 1, 2]) for step in range(20)]
+    assert not any((drawn[1:] <= drawn[:-1]).all() for drawn in draws)
+    for pairs, nested in (("levels", False), ("adjacent", True)):
+        step = draw_step(Distillation(hmsd_pairs=pairs), FULL, seed=0, step=0, total_steps=9, samples=[0, 1, 2])
+        assert torch.equal(step.visited, draw_levels(FULL, 0, 0, [0, 1, 2], nested=nested))
+
+
+def test_every_sample_needs_its_number() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        draw_levels(FULL, 0, 0, [0, 1])
+
+
 def test_a_case_that_lacks_modalities_draws_from_what_it_has() -> None:
     available = torch.tensor([[True, False, True, False], [False, True, False, False]])
     drawn = draw_levels(available, 0, 0, [0, 1])
@@ -55,6 +68,15 @@ def test_every_partial_subset_once_largest_first() -> None:
     sizes = table.sum(-1).tolist()
     assert sizes == sorted(sizes, reverse=True)
     assert is_partial(every_partial(FULL[:1]), FULL[:1]).all()
+
+
+def test_partial_subsets_that_a_case_cannot_have_are_its_full_set() -> None:
+    available = torch.tensor([[True, False, True, False], [True, True, True, True]])
+    table = every_partial(available)
+    partial = is_partial(table, available)
+    assert (table <= available).all()
+    assert bits(table[partial[:, 0], 0]).tolist() == [0b0001, 0b0100]
+    assert partial[:, 1].all()
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (5, 0.5), (10, 1.0), (50, 1.0)])
@@ -83,6 +105,16 @@ def test_random_priority_covers_all_orders() -> None:
         for s in range(300)
     }
     assert seen == set(itertools.permutations([0.0, 1, 2, 3]))
+
+
+def test_random_priority_depends_on_seed_step_and_sample_alone() -> None:
+    def priority(step: int, samples: list[int]) -> torch.Tensor:
+        available = FULL[: len(samples)]
+        settings = Distillation(criterion="random")
+        return draw_step(settings, available, seed=0, step=step, total_steps=9, samples=samples).priority
+
+    assert torch.equal(priority(3, [4, 5, 6]), torch.cat([priority(3, [i]) for i in (4, 5, 6)], dim=1))
+    assert not torch.equal(priority(3, [4, 5, 6]), priority(4, [4, 5, 6]))
 
 
 def test_scoring_every_n_steps() -> None:

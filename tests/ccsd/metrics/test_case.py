@@ -42,16 +42,16 @@ def test_scores_are_bounded_and_perfect_exactly_for_equal_regions(reference, pre
 
 
 def test_overlap_scores_by_hand():
-    row = score(labels((0, 2), (1, 2), (2, 2), (3, 2)), labels((2, 2), (3, 2), (4, 2)), spacing=(2.0, 1.0, 0.5))["WT"]
+    row = score(labels((0, 2), (1, 2), (2, 2), (3, 2)), labels((2, 2), (3, 2), (4, 2)), spacing=(2.0, 1.0, 1.5))["WT"]
 
     assert row["dice"] == pytest.approx(2 * 200 / 700)
     assert row["sensitivity"] == pytest.approx(0.5)
     assert row["precision"] == pytest.approx(2 / 3)
-    assert (row["volume_mm3"], row["reference_mm3"]) == (300, 400)
+    assert (row["volume_mm3"], row["reference_mm3"]) == (900, 1200)
 
 
 @pytest.mark.parametrize(
-    ("reference", "predicted", "empty", "dice", "distance"),
+    ("reference", "predicted", "empty", "overlap", "distance"),
     [
         (labels(), labels(), "both", 1, 0),
         (labels((1, 3)), labels(), "prediction", 0, 373.13),
@@ -59,24 +59,48 @@ def test_overlap_scores_by_hand():
         (labels((1, 3)), labels((1, 3)), "no", 1, 0),
     ],
 )
-def test_empty_regions_score_by_the_policy(reference, predicted, empty, dice, distance):
+def test_empty_regions_score_by_the_policy(reference, predicted, empty, overlap, distance):
     row = score(reference, predicted)["ET"]
 
-    assert (row["empty"], row["dice"], row["hd95"], row["hd95_pooled"]) == (empty, dice, distance, distance)
+    assert row["empty"] == empty
+    assert (row["dice"], row["nsd"]) == (overlap, overlap)
+    assert (row["hd95"], row["hd95_pooled"]) == (distance, distance)
 
 
 def test_policy_may_leave_out_what_is_rightly_absent_and_set_the_penalty():
     policy = Policy(hd95_penalty=1.0, score_both_empty=False)
 
-    assert math.isnan(score(labels(), labels(), policy)["ET"]["dice"])
+    absent = score(labels(), labels(), policy)["ET"]
+    assert all(math.isnan(absent[column]) for column in ("dice", "hd95", "hd95_pooled", "nsd"))
     assert score(labels((1, 3)), labels(), policy)["ET"]["hd95"] == 1.0
-    assert "left-out" in policy.describe()
-    assert "1 mm" in policy.sentence()
+
+
+def test_a_policy_is_printed_with_every_number_it_sets():
+    left_out = Policy(hd95_penalty=1.0, score_both_empty=False)
+
+    assert Policy().describe() == "both-empty:dice=1,hd95=0,nsd=1;one-empty:dice=0,hd95=373.13,nsd=0"
+    assert left_out.describe() == "both-empty:left-out;one-empty:dice=0,hd95=1,nsd=0"
+    assert Policy().sentence() == (
+        "Where prediction and reference are both empty, Dice and NSD are 1 and HD95 is 0 mm; "
+        "where only one of them is empty, Dice and NSD are 0 and HD95 is 373.13 mm."
+    )
+    assert left_out.sentence() == (
+        "Cases where prediction and reference are both empty are left out of the means; "
+        "where only one of them is empty, Dice and NSD are 0 and HD95 is 1 mm."
+    )
 
 
 def test_shares_of_nothing_are_not_numbers():
     assert math.isnan(score(labels(), labels((1, 3)))["ET"]["sensitivity"])
     assert math.isnan(score(labels((1, 3)), labels())["ET"]["precision"])
+
+
+def test_lesions_are_counted_with_those_missed_and_those_invented():
+    row = score(labels((0, 2), (8, 2)), labels((8, 2)))["WT"]
+    assert (row["lesions"], row["lesions_missed"], row["lesions_false"]) == (2, 1, 0)
+
+    row = score(labels((8, 2)), labels((0, 2), (8, 2)))["WT"]
+    assert (row["lesions"], row["lesions_missed"], row["lesions_false"]) == (1, 0, 1)
 
 
 @pytest.mark.parametrize(("minimum", "cleaned"), [(100, 0.0), (101, 1.0)])
@@ -97,6 +121,21 @@ def test_clean_up_keeps_tumour_core_and_leaves_its_input_alone():
     assert region_mask(array, "ET").sum() == 100
 
 
+@pytest.mark.parametrize(("voxels", "minimum"), [(0, 5), (5, 5), (5, 0)])
+def test_what_needs_no_clean_up_is_returned_as_it_is(voxels, minimum):
+    array = labels((2, 1))
+    array[1, 0, :voxels] = 3
+
+    assert clean_enhancing(array, minimum) is array
+
+
+def test_a_single_voxel_is_cleaned_up():
+    array = labels()
+    array[1, 1, 1] = 3
+
+    assert clean_enhancing(array, 2)[1, 1, 1] == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(np.float32, (3, 3, 3, 3), elements=st.floats(0, 1, width=32)))
 def test_painted_regions_are_nested_and_keep_the_probable_ones(probabilities):
@@ -113,3 +152,9 @@ def test_paint_gives_each_region_its_class():
     probabilities = np.array([[0.9, 0.9, 0.9, 0.5], [0.1, 0.9, 0.9, 0.0], [0.0, 0.0, 0.9, 0.0]], np.float32)
 
     assert paint(probabilities.reshape(3, 1, 1, 4)).ravel().tolist() == [2, 1, 3, 0]
+
+
+@pytest.mark.parametrize("regions", [2, 4])
+def test_paint_refuses_any_other_number_of_regions(regions):
+    with pytest.raises(ValueError, match="zip"):
+        paint(np.zeros((regions, 2, 2, 2), np.float32))

@@ -64,6 +64,13 @@ def test_lesions_of_at_most_50_mm3_are_left_out_even_when_missed(side, counted):
     assert scores.dice == 1 / (1 + counted)
 
 
+def test_a_lesion_of_exactly_50_mm3_is_left_out():
+    reference = volume(BIG)
+    reference[25:27, 25:30, 40:45] = True
+
+    assert score(reference, volume(BIG)).lesions == 1
+
+
 def test_volume_counts_millimetres_not_voxels():
     reference = volume(((5, 5, 5), 3))
 
@@ -103,7 +110,7 @@ def test_nothing_to_find_and_nothing_found_is_perfect():
 def test_everything_invented_scores_zero():
     scores = score(volume(), volume(BIG))
 
-    assert (scores.dice, scores.hd95, scores.false) == (0, PENALTY_MM, 1)
+    assert (scores.dice, scores.hd95, scores.false) == (0, 374, 1)
 
 
 def by_the_letter(reference, predicted, spacing):

@@ -93,6 +93,10 @@ def test_surface_of_a_solid_cube_is_its_shell_and_the_edge_of_the_array_is_outsi
     assert [2, 2, 3] not in shell.tolist()
 
 
+def test_a_box_is_the_smallest_around_its_mask():
+    assert bounding_box(cube((9, 9, 9), (1, 0, 4), (3, 2, 5))) == (slice(1, 4), slice(0, 2), slice(4, 9))
+
+
 def test_empty_masks_have_no_box_no_surface_and_no_distance():
     empty = np.zeros((4, 4, 4), bool)
 
