@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from cluster import throwaway
@@ -23,6 +24,10 @@ if shutil.which("nvidia-smi") is None:
     # Without it DeepSpeed looks for CUDA and fails on import.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 # A shell starts background jobs with SIGINT ignored, which they pass on: tests of Ctrl-C would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)

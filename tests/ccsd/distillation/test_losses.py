@@ -79,8 +79,8 @@ def test_regions_are_nested() -> None:
 
 def test_alignment_counts_available_neighbours_only() -> None:
     shared = torch.tensor([[0.0, 1, 3, 7], [10, 12, 13, 19], [20, 20, 26, 20]]).view(3, 4, 1, 1, 1, 1)
-    available = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 1, 0]]).bool()
-    assert alignment_loss(shared, available).tolist() == [(1 + 2 + 4 + 7) / 4, (2 + 9) / 2, 0.0]
+    available = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 0]]).bool()
+    assert alignment_loss(shared, available).tolist() == [(1 + 2 + 4 + 7) / 4, 1.0, 0.0]
 
 
 def test_modality_loss_ignores_what_is_absent() -> None:

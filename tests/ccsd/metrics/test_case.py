@@ -28,7 +28,7 @@ def labels(*regions):
     return array
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LABEL_MAPS, LABEL_MAPS)
 def test_scores_are_bounded_and_perfect_exactly_for_equal_regions(reference, predicted):
     for region, row in score(reference, predicted).items():
@@ -136,7 +136,7 @@ def test_a_single_voxel_is_cleaned_up():
     assert clean_enhancing(array, 2)[1, 1, 1] == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(np.float32, (3, 3, 3, 3), elements=st.floats(0, 1, width=32)))
 def test_painted_regions_are_nested_and_keep_the_probable_ones(probabilities):
     painted = paint(probabilities)
