@@ -3,6 +3,8 @@
 # make lint    style, types, spelling
 # make check   everything a change must pass, which is what CI runs; about 20 minutes
 # make env     the environment .venv, which the others make by themselves
+# make lower-bounds    the quick tests with the lowest versions that pyproject.toml allows
+# make coverage    all tests but the exhaustive ones, and which lines and branches they reach; about an hour
 # make ablation    what each part of the method adds, on phantoms; about an hour
 #
 # make slurm-up, make slurm-down   a throw-away SLURM of four nodes on this machine, to try the cluster mode
@@ -20,10 +22,10 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 RUN := . $(VENV)/bin/activate &&
 
-.PHONY: help env demo test lint check format ablation slurm-up slurm-down
+.PHONY: help env demo test lower-bounds coverage lint check format ablation slurm-up slurm-down
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 env: $(STAMP)
 
@@ -38,6 +40,16 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(RUN) pytest -n 2
+
+lower-bounds:
+	@.ci/lower-bounds "$(PYTHON)"
+
+coverage: $(STAMP)
+	@$(RUN) rm -f .coverage*
+	export PYTEST_ADDOPTS="--cov --cov-append --cov-report="
+	pytest -n 2
+	pytest -n 2 --dist loadfile -m "(slow or slurm) and not gpu and not exhaustive"
+	coverage report --fail-under 90
 
 lint: $(STAMP)
 	@$(RUN) ruff check

@@ -28,7 +28,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        ROOT / "report.html",
+        rules.report.output,
 
 
 onsuccess:

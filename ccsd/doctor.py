@@ -220,7 +220,8 @@ def _judge_gpus(facts: Facts, found: Diagnosis) -> None:
             "or an empty CUDA_VISIBLE_DEVICES"
         )
     elif not facts.gpus:
-        found.warnings.append("no GPU: the demo runs in minutes, a study on BraTS needs GPUs")
+        elsewhere = "" if facts.slurm_answer is None else "; jobs on this cluster may have them"
+        found.warnings.append(f"no GPU here: the demo runs in minutes, a study on BraTS needs GPUs{elsewhere}")
 
 
 def _judge_slurm(facts: Facts, found: Diagnosis) -> None:

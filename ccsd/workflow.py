@@ -6,12 +6,16 @@ The rules call the `ccsd` command; this module tells them for which runs, parts 
 import hashlib
 import json
 import math
+import os
 import shlex
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import yaml
 from pydantic import BaseModel
@@ -20,8 +24,16 @@ from ccsd.config.load import set_key, validate
 from ccsd.config.schema import Config, Evaluation
 from ccsd.config.science import SECTIONS, science_digest
 from ccsd.errors import UsageError
+from ccsd.files import RECORD, WEIGHTS
+from preprocess.errors import InputError
 from preprocess.files import write_text
 from preprocess.modalities import SUBSET_ORDER
+
+OUTPUTS = ("*.*", "marks/*", "marks/convert/*", "data/*.*", "runs/*/*.*", "evaluation/*/*/*.*")
+"""Below a study, where files lie whose times Snakemake compares."""
+
+SKEW_S = 60.0
+"""How far ahead the clock of a file server may be."""
 
 
 class Study:
@@ -87,6 +99,46 @@ class Study:
         """Write down the whole configuration, defaults and overrides included."""
         write_text(self.config_file, yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
 
+    @property
+    def marks(self) -> Path:
+        """Folder of the marks that say what was drawn and converted: those results are no outputs of rules."""
+        return self.root / "marks"
+
+    def drop_outdated_marks(self) -> str:
+        """Forget that cases were drawn or converted that are gone, so that they are made again; say so."""
+        from preprocess.dataset import CASES_FILE
+
+        outdated = {}
+        if unsettled := self._unsettled_parts():
+            # The marks alone are not missed as long as the table made of them is there.
+            outdated[self.root / "data"] = [*unsettled, self.root / "data" / CASES_FILE]
+        if self.config.phantom is not None and not all((self.source / case).exists() for case in self.cases):
+            outdated[self.source] = [self.marks / "phantoms"]
+        found = [str(folder) for folder, paths in outdated.items() if sum(map(_drop, paths))]
+        return f"cases are gone from {', '.join(found)}; they are made again if anything needs them" if found else ""
+
+    def date_back(self) -> str:
+        """Give outputs that seem to be of the future the present time; say so.
+
+        Snakemake takes what is older than its input for a failure: after the clock was set back no job could end.
+        """
+        now = time.time()
+        ahead = [path for pattern in OUTPUTS for path in self.root.glob(pattern) if path.stat().st_mtime > now + SKEW_S]
+        dated = sum(_date(path, now) for path in ahead)
+        return f"{dated} files below {self.root} were dated in the future; they are of this moment now" if dated else ""
+
+    def _unsettled_parts(self) -> list[Path]:
+        """Return the marks of the parts that have a case with neither a store nor a refusal."""
+        from preprocess.convert import is_settled, select_part
+
+        found = []
+        for part in self.parts:
+            number, _, total = part.partition("-of-")
+            cases = select_part(self.cases, (int(number), int(total)))
+            if not all(is_settled(self.root / "data", case) for case in cases):
+                found.append(self.marks / "convert" / part)
+        return found
+
     def cases_digest(self) -> str:
         """Return a fingerprint of the cases to convert and how; a case more or less converts again."""
         return digest({"cases": self.cases, "source": str(self.source), "allow": self.config.convert.allow})
@@ -96,6 +148,33 @@ class Study:
         config = self.experiments[experiment]
         train = config.train.model_copy(update={"seed": int(seed)})
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
+
+    def note_attempts(self) -> None:
+        """Give the trainings whose model was made with other settings a new number, which makes Snakemake train again.
+
+        When a training fails, Snakemake puts the earlier model back, but remembers it as made with the new settings:
+        without this the next call would find nothing to do.
+        """
+        for run in filter(self._is_outdated, self.runs):
+            with suppress(InputError):  # where nothing can be written nothing can be trained either
+                write_text(self._attempt(run), uuid4().hex)
+
+    def training_reason(self, experiment: str, seed: str | int) -> str:
+        """Return what a run depends on beside its data: when it changes, Snakemake trains."""
+        attempt = self._attempt(f"{experiment}-s{seed}")
+        return self.training_digest(experiment, seed) + (attempt.read_text() if attempt.is_file() else "")
+
+    def _attempt(self, run: str) -> Path:
+        return self.marks / "train" / run
+
+    def _is_outdated(self, run: str) -> bool:
+        experiment, _, seed = run.rpartition("-s")
+        folder = self.root / "runs" / run
+        try:
+            made = Config.model_validate(json.loads((folder / RECORD).read_text(encoding="utf-8"))["config"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False  # not trained yet, or not by this version: `ccsd train` decides
+        return (folder / WEIGHTS).is_file() and science_digest(made, "") != self.training_digest(experiment, seed)
 
     def phantom_options(self) -> str:
         """Return the options of `ccsd phantom`."""
@@ -162,6 +241,24 @@ def grouped(subsets: Sequence[str], size: int) -> dict[str, list[str]]:
 def digest(content: Any) -> str:
     """Return a short fingerprint of JSON-like content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _drop(path: Path) -> bool:
+    """Remove a file; tell whether it was there and could be removed."""
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _date(path: Path, when: float) -> bool:
+    """Set a file's time; tell whether that could be done."""
+    try:
+        os.utime(path, (when, when))
+    except OSError:
+        return False
+    return True
 
 
 def _options(section: BaseModel) -> str:

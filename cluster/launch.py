@@ -89,6 +89,8 @@ def _live_job(
     if job is not None and attach.has_result(job, command, results):
         say(f"{job.title} had already ended well")
         return None, False
+    if job is not None and job.cluster == "local":
+        local.end_orphans(job)
     return _submit(command, folder, settings, name), False
 
 

@@ -13,6 +13,9 @@ from cluster.task import GRACE_S, MARK
 
 MARGIN_S = 5.0
 
+SUSPICION_S = 20.0
+"""How long fewer ranks than there should be may run, before one is lost: they start and start again one by one."""
+
 
 def is_alive(job: JobRecord) -> bool:
     """Tell whether the job's controller still runs; a later process with the same pid is not it."""
@@ -20,26 +23,30 @@ def is_alive(job: JobRecord) -> bool:
 
 
 def state(job: JobRecord) -> str:
-    """Return RUNNING or COMPLETED, in SLURM's words. A job of which a rank vanished is ended: its peers would hang."""
-    if is_alive(job) and lost_ranks(job):
+    """Return RUNNING or COMPLETED, in SLURM's words.
+
+    A job of which a rank vanished is ended, its peers would wait for ever; so is what a killed controller left.
+    """
+    controller = _controller(job)
+    if controller is None:
+        end_orphans(job)
+    elif _has_lost_a_rank(job, controller):
         end(job)
     return "RUNNING" if is_alive(job) else "COMPLETED"
 
 
-def lost_ranks(job: JobRecord) -> list[int]:
-    """Return the ranks whose process is gone without having said how it ended; the others would wait for ever."""
-    states = outcome.read_outcomes(Path(job.folder), job.tasks)
-    return [state.rank for state in states if state.exit_code is None and birth(state.pid) != state.created]
+def end_orphans(job: JobRecord) -> None:
+    """End ranks that outlived their killed controller: nobody would wait for them, and a new job would run beside."""
+    if not is_alive(job) and _members(job):
+        end(job)
 
 
 def end(job: JobRecord, grace_s: float = GRACE_S) -> None:
     """End all ranks: they get TERM and `grace_s` seconds to save, then whatever belongs to the job is killed."""
     outcome.mark_cancelled(Path(job.folder))
     deadline = time.monotonic() + grace_s + MARGIN_S
-    while is_alive(job) and time.monotonic() < deadline:
+    while _members(job) and time.monotonic() < deadline:
         time.sleep(0.1)
-    controller = _controller(job)
-    kill([controller] if controller is not None else [])
     kill(_members(job))
 
 
@@ -61,12 +68,38 @@ def _controller(job: JobRecord) -> psutil.Process | None:
     return process if alive else None
 
 
+def _has_lost_a_rank(job: JobRecord, controller: psutil.Process) -> bool:
+    """Tell whether the process of a rank is gone without having said how it ended."""
+    states = outcome.read_outcomes(Path(job.folder), job.tasks)
+    if any(state.exit_code is None and birth(state.pid) != state.created for state in states):
+        return True
+    # It may have ended before it could say anything.
+    deadline = time.monotonic() + SUSPICION_S
+    while _runs_fewer(job, controller):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _runs_fewer(job: JobRecord, controller: psutil.Process) -> bool:
+    """Tell whether a running controller has fewer ranks than the job, not counting those that said how they ended."""
+    folder = Path(job.folder)
+    attempt = outcome.count_requeues(folder)
+    ended = [s for s in outcome.read_outcomes(folder, job.tasks) if s.exit_code is not None and s.attempt == attempt]
+    try:
+        running = [child for child in controller.children() if child.status() != psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return False
+    return is_alive(job) and len(running) + len(ended) < job.tasks
+
+
 def _members(job: JobRecord) -> list[psutil.Process]:
-    """Return the processes that carry the job's mark: ranks and their helpers, whoever their parent is by now."""
+    """Return the processes that carry the job's mark, whoever their parent is by now: controller, ranks, helpers."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == job.folder:
+            if process.environ().get(MARK) == job.folder and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue

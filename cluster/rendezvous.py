@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+from cluster import outcome
 from cluster.errors import JobError
 from cluster.state import write_json
 
@@ -34,6 +35,8 @@ def meet(folder: Path, attempt: int, rank: int, host: str, patience_s: float = P
         try:
             place = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            if outcome.is_cancelled(folder):
+                raise JobError(f"rank {rank} was told to end before it met rank 0") from None
             time.sleep(0.1)
         else:
             return str(place["address"]), int(place["port"])

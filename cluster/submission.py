@@ -36,7 +36,9 @@ def submit(
     (submission / "request.json").write_text(text, encoding="utf-8")
     code, interrupted = _call(text, submission / "submit.log")
     if code != 0:
-        problem = (submission / "submit.log").read_text(encoding="utf-8", errors="replace").strip()
+        said = (submission / "submit.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        problem = "\n".join(list(dict.fromkeys(reversed(said)))[::-1])  # the message quotes sbatch's own lines
+        problem = problem or "Why could not be written down: is the disk full? Then make room and start again"
         raise JobError(f"the job could not be submitted.\n{problem}\nlogs: {submission}")
     job = JobRecord.load(folder)
     if job is None:

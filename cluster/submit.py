@@ -4,6 +4,7 @@ A process of its own, in a session of its own. A launcher that is killed or inte
 submission nor, on one machine, the ranks with it; the record is on disk whatever happens to the launcher.
 """
 
+import errno
 import json
 import os
 import socket
@@ -21,8 +22,9 @@ from cluster.errors import JobError
 from cluster.patience import back_off, is_transient
 from cluster.settings import JobSettings
 from cluster.state import JobRecord, digest, job_name
-from cluster.task import Task
+from cluster.task import MARK, Task
 
+PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 FOREVER_MIN = 60 * 24 * 365
 
 
@@ -71,6 +73,7 @@ def devices(settings: JobSettings, visible: str | None) -> str | None:
 
 
 def _submit_local(settings: JobSettings, submission: Path, task: Task) -> str:
+    os.environ[MARK] = str(submission)  # so that all of the job is found, should its controller be killed
     executor = submitit.LocalExecutor(folder=submission)
     executor.update_parameters(
         nodes=1,
@@ -108,8 +111,10 @@ def main() -> None:
     request = json.load(sys.stdin)
     try:
         submit(request)
-    except (JobError, OSError) as error:
+    except JobError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{error}; make room, or mend the folder's permissions" if error.errno in PLACE else str(error))
 
 
 if __name__ == "__main__":

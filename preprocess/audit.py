@@ -24,7 +24,8 @@ from preprocess.progress import track
 TABLE, PAGE = "audit.tsv", "audit.html"
 _COLUMNS = ("case", "verdict", "layout", "modalities", "label", "check", "finding")
 _SIDE = 110
-_TINT = {1: (60, 110, 255), 2: (60, 200, 90), 3: (255, 210, 40)}
+_TINT = {1: (213, 94, 0), 2: (86, 180, 233), 3: (240, 228, 66)}
+"""NCR, ED, ET: the colours and the view of the report's pictures, so that one eye can go from one to the other."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,9 @@ def _tinted(tile: NDArray[np.uint8], label: NDArray[np.generic], classes: Mappin
 
 
 def _resized(plane: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the plane on a square of a fixed size by its nearest voxels, front at the top."""
+    """Return the plane on a square of a fixed size by its nearest voxels, front at the top, right on the left."""
     rows, columns = (np.arange(_SIDE) * n // _SIDE for n in plane.shape)
-    return plane[::-1][np.ix_(rows, columns)]
+    return plane[::-1, ::-1][np.ix_(rows, columns)]
 
 
 def _page(audits: Sequence[CaseAudit]) -> str:
@@ -184,15 +185,15 @@ def summary(audits: Iterable[CaseAudit]) -> dict[str, int]:
 
 
 _TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Audit of {{ total }} cases</title>
+<html lang="en"><head><meta charset="utf-8"><title>Audit of {{ total }} case{{ '' if total == 1 else 's' }}</title>
 <style>
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em; color: #222 }
 table { border-collapse: collapse } td, th { border-bottom: 1px solid #ddd; padding: .4em .7em; text-align: left;
 vertical-align: top } .refused { color: #b00020 } .odd { color: #9a6700 } .fine { color: #1a7f37 } code { color: #666 }
 </style></head><body>
-<h1>Audit of {{ total }} cases</h1>
+<h1>Audit of {{ total }} case{{ '' if total == 1 else 's' }}</h1>
 <p>{{ counts.refused }} refused, {{ counts.odd }} odd, {{ counts.fine }} fine. From left to right: FLAIR, T1, T1ce, T2,
-and FLAIR with the segmentation (blue NCR, green ED, yellow ET); the subject's left is on the left.</p>
+and FLAIR with the segmentation (orange NCR, blue ED, yellow ET); the patient's right is on the left.</p>
 <table><tr><th>Case</th><th>Slice</th><th>Findings</th></tr>
 {% for row in rows %}
 <tr><td>{{ row.item.case }}<br><b class="{{ row.item.verdict }}">{{ row.item.verdict }}</b><br>

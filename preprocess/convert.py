@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from preprocess import store
 from preprocess.checks import check_names
@@ -21,6 +21,7 @@ from preprocess.progress import track
 __all__ = ["Outcome", "Prepared", "Summary", "convert", "prepare", "read_refusals"]
 
 REFUSED = "refused"
+_Case = TypeVar("_Case")
 _NO_NOTE = (KeyError, OSError, RecursionError, TypeError, ValueError)
 
 
@@ -80,7 +81,7 @@ def convert(
     return Summary(list(track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")))
 
 
-def select_part(cases: Sequence[CaseFiles], part: tuple[int, int]) -> list[CaseFiles]:
+def select_part(cases: Sequence[_Case], part: tuple[int, int]) -> list[_Case]:
     """Return the I-th of N parts of the cases, in even and consecutive shares; I counts from 1."""
     number, total = part
     if not 1 <= number <= total:
@@ -97,6 +98,11 @@ def read_refusals(dest: Path) -> dict[str, str]:
             note = json.loads(path.read_text(encoding="utf-8"))
             found[str(note["case"])] = str(note["reason"])
     return found
+
+
+def is_settled(dest: Path, case: str) -> bool:
+    """Tell whether a conversion has left a store or a refusal of the case."""
+    return store.store_path(dest, case).exists() or _note(dest, case).exists()
 
 
 def _found(src: Path) -> list[CaseFiles]:

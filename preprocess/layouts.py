@@ -26,6 +26,7 @@ _FILE = re.compile(rf"^(?:(?P<case>.+?)[-_. ])?(?P<ending>{_ENDINGS})$", re.IGNO
 _MSD_FOLDER = re.compile(r"^(images|labels)T[rs]$")
 _GLI = re.compile(r"^BraTS-GLI-\d{5}-(?P<scan>\d{3})$")
 _FIRST_2024_SCAN = 100
+_MOST_NAMED = 3
 _OLD_YEARS = re.compile(r"^(Brats18|BraTS19|BraTS20|BraTS2021)_", re.IGNORECASE)
 
 
@@ -63,7 +64,8 @@ class CaseFiles:
 def discover(src: Path) -> list[CaseFiles]:
     """Return the cases below a folder, sorted by name, in any mix of layouts.
 
-    Hidden files and files whose names say nothing are passed over. A case without images is left out.
+    Hidden files and files whose names say nothing are passed over (`passed_over` names them). A case without images is
+    left out.
 
     Raises
     ------
@@ -90,6 +92,25 @@ def group(paths: Iterable[Path]) -> list[CaseFiles]:
         if case.images:
             check_case_name(name, case.paths[0])
     return [_finished(cases[name]) for name in sorted(cases) if cases[name].images]
+
+
+def passed_over(sources: Iterable[Path]) -> str | None:
+    """Say which NIfTI files below folders have names that tell neither a sequence nor a segmentation, if any has.
+
+    A sequence with a name of its own (`T1post`) would otherwise be missed without a word.
+    """
+    names = [str(path) for src in sources if src.is_dir() for path in _nifti_files(src) if not _is_named(path)]
+    if not names:
+        return None
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return (
+        f"passed over, because the name does not end in one that docs/data.md lists: {', '.join(names[:_MOST_NAMED])}"
+        f"{more}; a file that belongs to a case can be linked under such a name (ln -s FILE CASE_t1ce.nii.gz)"
+    )
+
+
+def _is_named(path: Path) -> bool:
+    return bool(_FILE.match(_stem(path) or path.name) or _MSD_FOLDER.match(path.parent.name))
 
 
 def _nifti_files(src: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ so it is safe to fork.
 import json
 import mmap
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from math import prod
@@ -145,7 +146,7 @@ class ShardArray:
         return InputError(f"{self._where}, chunk {chunk}: damaged, {reason}. {_MEND}")
 
 
-_MEND = "Remove the case's store and run `ccsd convert` again"
+_MEND = "Remove the case's store and run `ccsd convert`, or the workflow, again"
 
 
 def read_json(path: Path, where: str) -> dict[str, Any]:
@@ -218,9 +219,9 @@ def _scratch(size: int) -> NDArray[np.uint8]:
 
 
 def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
-    if source.dtype == target.dtype:
+    # PyTorch converts float16 several times as fast, but importing it takes longer than reading the slices of a report.
+    torch = sys.modules.get("torch")
+    if source.dtype == target.dtype or torch is None:
         np.copyto(target, source)
-        return
-    import torch  # converts float16 several times as fast as NumPy
-
-    torch.from_numpy(target).copy_(torch.from_numpy(source))
+    else:
+        torch.from_numpy(target).copy_(torch.from_numpy(source))

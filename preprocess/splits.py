@@ -155,7 +155,9 @@ def draw(metas: Mapping[str, CaseMeta], *, seed: int, train: float, val: float) 
     parts = int((shares > 0).sum())
     if len(scans) < parts:
         raise InputError(
-            f"{len(scans)} patients with a segmentation; a split into {parts} parts needs at least {parts}"
+            f"a split into {parts} parts needs at least {parts} patients with a segmentation, and there are "
+            f"{len(scans)}; --val 0 does without validation, --list names the cases of each part, and `ccsd predict` "
+            "needs no split"
         )
     patients = _shuffled_by_volume(scans, metas, seed)
     chosen = _assign([len(scans[p]) for p in patients], shares)

@@ -12,11 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from cluster import throwaway
+
+# A limit of time per example measures the load of the machine, not the code.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,14 +94,15 @@ def held_cluster(*, with_accounting: bool = False) -> Iterator[Path]:
         holder.communicate(timeout=60)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 40.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+    return found
 
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
-    """Return a function that waits until a condition holds."""
+    """Return a function that waits until a condition holds and returns what it gave."""
     return wait_for

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -93,47 +94,70 @@ def test_the_checks_see_what_is_wrong(tmp_path: Path) -> None:
             check(wrong)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = list(commands(text[text.index("## Stage by stage") :].split("\n\n")[2]))
-    assert [words[0] for words in shown] == [
-        "phantom", "convert", "split", "train", "evaluate", "evaluate", "report", "predict", "doctor",
-    ]  # fmt: skip
-    shutil.copytree(ROOT / "config", tmp_path / "config")
-    for words in shown:
-        prepare(words, tmp_path)
-        done = subprocess.run(
-            [sys.executable, "-m", "ccsd", *words, *SHORTER.get(words[0], [])],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
-    assert (tmp_path / "results/demo/report.html").is_file()
-    assert list((tmp_path / "out").rglob("*.nii.gz"))
-
-
 SMALL = ("train.steps=2", "train.batch_size=1", "train.patch=[16,16,16]", "model.width=4", "model.levels=3")
 SHORTER = {
     "phantom": ["--cases", "6", "--size", "32"],
     "train": [word for setting in SMALL for word in ("--set", setting)],
 }
 """Added to a command: the last of two options counts."""
+OTHERS = {
+    "docs/training.md": {"results/demo/": "results/one/"},
+    "docs/data.md": {
+        "/data/BraTS": "phantoms",
+        "config/splits/brats2021.tsv": "list.tsv",
+        "BraTS2021_00000": "BraTS20_Training_001",
+    },
+    "docs/predict.md": {
+        "INPUT... OUT": "phantoms/BraTS20_Training_001 out2",
+        "results/NAME/": "results/one/",
+        "128": "16",
+    },
+    "docs/outputs.md": {"results/demo/": "results/one/"},
+}
+"""Pages whose blocks run after the README's, with what stands there for the reader's own."""
 
 
-def prepare(words: list[str], folder: Path) -> None:
-    """Put what a command takes for granted where it looks for it."""
-    if "--pred" in words:
-        references = folder / "references"
-        predictions = next((folder / "scores" / "predictions").iterdir())
-        shutil.copytree(predictions, folder / "predictions")
-        references.mkdir()
-        for path in (folder / "predictions").iterdir():
-            case = path.name.removesuffix(".nii.gz")
-            (found,) = (folder / "phantoms" / case).glob("*seg.nii.gz")
-            shutil.copy(found, references / path.name)
-    elif words[0] == "report":
-        shutil.copytree(folder / "scores", folder / "results" / "demo" / "evaluation" / "one" / "all")
-    elif words[0] == "predict":
-        case = min((folder / "phantoms").iterdir())
-        shutil.copytree(case, folder / "patient", ignore=shutil.ignore_patterns("*seg*", "*t1ce*"))
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_blocks_of_the_readme_and_the_docs_run_one_after_the_other(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text[text.index("## Stage by stage") :].split("\n\n")[2]
+    shown = list(commands(block))
+    assert [words[0] for words in shown] == [
+        "phantom", "convert", "split", "train", "evaluate", "report", "predict", "evaluate", "doctor",
+    ]  # fmt: skip
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    run(shell(block), tmp_path)
+    assert (tmp_path / "results/one/report.html").is_file()
+    assert list((tmp_path / "out").rglob("*.nii.gz"))
+
+    (tmp_path / "list.tsv").write_text((tmp_path / "results/one/data/split.tsv").read_text())
+    for name, replaced in OTHERS.items():
+        page = (ROOT / name).read_text(encoding="utf-8")
+        for theirs, ours in replaced.items():
+            assert theirs in page, theirs
+            page = page.replace(theirs, ours)
+        for found in blocks(page):
+            run(found, tmp_path)
+    assert (tmp_path / "out2/BraTS20_Training_001.nii.gz").is_file()
+    assert list((tmp_path / "back").iterdir())
+
+
+def shell(block: str) -> list[list[str]]:
+    """Return the commands of a block, in their shorter forms."""
+    return [[sys.executable, "-m", "ccsd", *words, *SHORTER.get(words[0], [])] for words in commands(block)]
+
+
+def blocks(page: str) -> Iterator[list[list[str]]]:
+    """Yield what the blocks of a page do: commands, or one program in Python."""
+    for block in re.findall(r"(?:^    .*\n)+", page, re.MULTILINE):
+        if block.startswith("    ccsd "):
+            yield shell(block)
+        elif re.match(r" +(from|import) ", block):
+            yield [[sys.executable, "-c", textwrap.dedent(block)]]
+
+
+def run(commands: list[list[str]], folder: Path) -> None:
+    for command in commands:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

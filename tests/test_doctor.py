@@ -57,6 +57,7 @@ def test_what_makes_running_impossible_is_blocking(change: dict[str, object], wo
         pytest.param({"gpus": [], "driver": False}, "no GPU", id="no-gpu"),
         pytest.param({"disk_gb": 1.0}, "only 1 GB of disk", id="disk"),
         pytest.param({"memory_gb": 2.0}, "only 2 GB of memory", id="memory"),
+        pytest.param({"gpus": [], "driver": False}, "jobs on this cluster may have them", id="no-gpu-on-a-login-node"),
         pytest.param({"slurm_answer": None}, "no SLURM here", id="no-slurm"),
         pytest.param({"slurm_answer": None, "slurm_error": "timed out"}, "does not answer: timed out", id="slurm-away"),
     ],

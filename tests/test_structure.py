@@ -1,15 +1,24 @@
 """What holds for the source as a whole."""
 
 import ast
+import re
+import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ccsd import reference
 
 FORBIDDEN = {"preprocess": {"ccsd", "cluster"}, "cluster": {"ccsd", "preprocess"}, "ccsd": set()}
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 80
+USED_BY_OTHERS = {"pyarrow": "pandas", "tensorboard": "torch"}
+"""Dependencies that no module imports, because the package named here does."""
+WORKFLOW = {"snakemake", "snakemake-executor-plugin-slurm"}
 
 
 def _sources(root: Path) -> list[Path]:
@@ -66,3 +75,40 @@ def test_the_profile_is_where_snakemake_looks_for_it(root: Path) -> None:
     assert link.is_symlink()
     assert link.readlink() == Path("cluster/slurm")
     assert (link / "profile.yaml").is_file()
+
+
+def _requirements(root: Path, extra: str = "") -> dict[str, Requirement]:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, listed)}
+
+
+def _pins(root: Path) -> dict[str, str]:
+    pins = re.findall(r"^(\S+)==(\S+)$", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+def test_what_is_imported_is_listed_and_the_other_way_round(root: Path) -> None:
+    ours = set(FORBIDDEN) | set(sys.stdlib_module_names)
+    names = set().union(*map(_imported, _sources(root))) - ours
+    packages = metadata.packages_distributions()
+    imported = {canonicalize_name(packages.get(name, [name])[0]) for name in names}
+    listed = set(_requirements(root)) - WORKFLOW - set(USED_BY_OTHERS)
+    optional = set(_requirements(root, "mlflow")) | set(_requirements(root, "wandb"))
+    assert imported - optional == listed
+    assert set(USED_BY_OTHERS.values()) <= imported
+
+
+def test_what_is_listed_has_an_exact_version_within_its_range(root: Path) -> None:
+    pins = _pins(root)
+    for name, requirement in (_requirements(root) | _requirements(root, "dev")).items():
+        assert requirement.specifier.contains(pins[name]), requirement
+
+
+def test_the_table_of_dependencies_is_that_of_the_project(root: Path) -> None:
+    text = (root / "docs" / "quality.md").read_text(encoding="utf-8")
+    section = text[text.index("## Dependencies") :].split("\n## ")[0]
+    rows = re.findall(r"^\| (\S+) \| ([\d.]+) \| ([\d.]+) \| .+ \|$", section, re.MULTILINE)
+    pins = _pins(root)
+    listed = _requirements(root)
+    assert rows == [(name, pins[name], str(listed[name].specifier).removeprefix(">=")) for name in listed]

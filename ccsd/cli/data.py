@@ -53,10 +53,12 @@ def convert(
     """
     from preprocess.convert import convert as run
     from preprocess.dataset import write_tables
+    from preprocess.layouts import passed_over
 
     summary = run(src, dest, workers=workers, part=_part(part), allow=allow or ())
     if not part:
         write_tables(dest)
+        _note(passed_over([src]))
     for outcome in summary.named("converted"):
         if outcome.message:
             typer.echo(f"warning: {outcome.case}: {outcome.message}", err=True)
@@ -90,7 +92,7 @@ def split(
 
     made, notes = make_split(dest, listed=list_file, seed=seed, train=train, val=val, max_refused=max_refused)
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        _note(note)
     counts = ", ".join(f"{len(cases)} {name}" for name, cases in made.by_name.items())
     typer.echo(f"split {made.hash}: {counts}; written to {dest / 'split.tsv'}")
 
@@ -106,9 +108,11 @@ def audit(
     """
     from preprocess.audit import audit as run
     from preprocess.audit import summary, write_audit
+    from preprocess.layouts import passed_over
 
     audits = run(src, workers=workers)
     write_audit(audits, out)
+    _note(passed_over([src]))
     for item in audits:
         for finding in item.findings:
             typer.echo(f"{item.verdict}: {item.case}: {finding}", err=True)
@@ -132,6 +136,11 @@ def restore(
 
     for path in write_restored(data, case, out, subset(modalities) if modalities else ()):
         typer.echo(path)
+
+
+def _note(text: str | None) -> None:
+    if text:
+        typer.echo(f"note: {text}", err=True)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -44,6 +44,9 @@ def evaluate(
     ignore_affine: Annotated[
         bool, typer.Option("--ignore-affine", help="Compare voxel by voxel although headers place files differently.")
     ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave references without a prediction out, and say how many.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that score the files of --pred.")] = 1,
     overrides: Overrides = None,
 ) -> None:
@@ -55,7 +58,7 @@ def evaluate(
     if form == (True, True, False, False) and model and data:
         from ccsd.evaluation.model import evaluate_model
 
-        typer.echo(evaluate_model(model, data, out, subsets or (), overrides or ()))
+        _show(evaluate_model(model, data, out, subsets or (), overrides or ()))
     elif form == (False, False, True, True) and pred and ref:
         from ccsd.evaluation.folders import evaluate_folders
         from ccsd.evaluation.settings import evaluation_settings
@@ -71,11 +74,18 @@ def evaluate(
             pred_labels=pred_labels,
             ref_labels=ref_labels,
             ignore_affine=ignore_affine,
+            partial=partial,
             workers=workers,
         )
-        typer.echo(table)
+        _show(table)
     else:
         raise UsageError("give either --model and --data, to score a model, or --pred and --ref, to score files")
+
+
+def _show(scores: Path) -> None:
+    from ccsd.evaluation.tables import mean_dice, read_metrics
+
+    typer.echo(f"{mean_dice(read_metrics(scores))}\n{scores}")
 
 
 def report(
@@ -147,6 +157,6 @@ def _tell(outcome: "Outcome") -> bool:
         typer.echo(f"{outcome.case}: warning: {warning}", err=True)
     missing = f", missing {', '.join(outcome.missing)}" if outcome.missing else ""
     volumes = ", ".join(f"{n} {v:.1f} ml" for n, v in zip(("WT", "TC", "ET"), outcome.volumes_ml, strict=True))
-    typer.echo(f"{outcome.case}: used {', '.join(outcome.used)}{missing}; {volumes}")
+    typer.echo(f"{outcome.case}: used {', '.join(outcome.used)}{missing}; {volumes}; labels {outcome.labels}")
     typer.echo(outcome.path)
     return True

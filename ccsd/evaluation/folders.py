@@ -41,6 +41,7 @@ def evaluate_folders(
     pred_labels: str = "auto",
     ref_labels: str = "auto",
     ignore_affine: bool = False,
+    partial: bool = False,
     workers: int = 1,
 ) -> Path:
     """Score the segmentations in one folder against those in another and return the path of the table.
@@ -58,6 +59,8 @@ def evaluate_folders(
         Name of the label convention, or `auto`: 4 means ET until BraTS 2021, 3 from 2023 on.
     ignore_affine
         Compare voxel by voxel although the files lie in different places, for files that lost their header.
+    partial
+        Leave references without a prediction out instead of refusing.
     workers
         Processes that score cases.
 
@@ -70,11 +73,13 @@ def evaluate_folders(
     """
     settings = settings or Evaluation()
     references = find_segmentations(ref)
-    pairs = [(name, pair) for name, folder in find_subsets(pred).items() for pair in _match(folder, references)]
+    folders = find_subsets(pred)
+    pairs = [(name, pair) for name, folder in folders.items() for pair in _match(folder, references, partial)]
+    scored = sorted({pair.case for _, pair in pairs})
     job = _Job(
         pairs=pairs,
         pred_convention=convention_of("--pred-labels", pred_labels, (p.prediction for _, p in pairs)),
-        ref_convention=convention_of("--ref-labels", ref_labels, references.values()),
+        ref_convention=convention_of("--ref-labels", ref_labels, (p.reference for _, p in pairs)),
         settings=settings,
         policy=policy_of(settings),
         name=pred.resolve().name,
@@ -87,7 +92,7 @@ def evaluate_folders(
         "seed": None,
         "model_hash": None,
         "split_hash": None,
-        "cases": sorted(references),
+        "cases": scored,
         "subsets": sorted(set(table["subset"])),
         "predictions": str(pred),
         "references": str(ref),
@@ -96,7 +101,7 @@ def evaluate_folders(
         "ignore_affine": ignore_affine,
         "settings": settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"}),
     }
-    write_json(out / "evaluation.json", describe(identity, job.policy, {"cases": len(references)}))
+    write_json(out / "evaluation.json", describe(identity, job.policy, {"cases": len(scored)}))
     return out / "metrics.tsv"
 
 
@@ -120,8 +125,10 @@ def convention_of(option: str, name: str, paths: Iterable[Path]) -> LabelConvent
     )
 
 
-def _match(folder: Path, references: dict[str, Path]) -> list[Pair]:
-    pairs, extra = match(find_segmentations(folder), references)
+def _match(folder: Path, references: dict[str, Path], partial: bool) -> list[Pair]:
+    pairs, extra = match(find_segmentations(folder), references, partial=partial)
+    if len(pairs) < len(references):
+        print(f"{folder}: {len(references) - len(pairs)} references have no prediction, left out", file=sys.stderr)
     if extra:
         print(f"{folder}: {len(extra)} predictions have no reference and are left out", file=sys.stderr)
     return pairs

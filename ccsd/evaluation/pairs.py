@@ -71,29 +71,32 @@ def case_name(path: Path) -> str | None:
     return path.parent.name if _LABEL_ENDING.fullmatch(stem) else stem
 
 
-def match(predictions: Mapping[str, Path], references: Mapping[str, Path]) -> tuple[list[Pair], list[str]]:
+def match(
+    predictions: Mapping[str, Path], references: Mapping[str, Path], *, partial: bool = False
+) -> tuple[list[Pair], list[str]]:
     """Pair predictions with references, and name the predictions that have no reference.
 
     Names that are not equal still match when exactly one prediction's name begins with the reference's name, or the
-    other way round, up to `-`, `_` or `.`.
+    other way round, up to `-`, `_` or `.`. `partial` leaves references without a prediction out.
 
     Raises
     ------
     UsageError
-        If a reference has no prediction: leaving such cases out would make the means too good.
+        If a reference has no prediction: leaving such cases out unasked would make the means too good.
     """
     pairs, missing = [], []
     for case, reference in references.items():
         candidates = [case] if case in predictions else [name for name in predictions if _related(name, case)]
         if len(candidates) == 1:
             pairs.append(Pair(case, predictions[candidates[0]], reference))
-        else:
+        elif candidates or not partial:
             missing.append(case)
-    if missing:
+    if missing or not pairs:
         raise UsageError(
-            f"{len(missing)} of {len(references)} references have no prediction, or several that fit: "
-            f"{_some(missing)}; predictions found: {_some(list(predictions))}. Name the files after the cases, or "
-            "point --ref to the cases that were predicted"
+            f"{len(missing or references)} of {len(references)} references have no prediction, or several that fit: "
+            f"{_some(missing or list(references))}; predictions found: {_some(list(predictions))}. Name the files "
+            "after the cases, or leave such cases out with --partial, e.g. to score predictions of the test cases "
+            "against the whole data set"
         )
     used = {pair.prediction for pair in pairs}
     return pairs, [name for name, path in predictions.items() if path not in used]

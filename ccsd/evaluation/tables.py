@@ -74,6 +74,14 @@ def read_metrics(path: Path) -> pd.DataFrame:
     return table
 
 
+def mean_dice(table: pd.DataFrame) -> str:
+    """Return the mean Dice over cases as text: a row per combination, a column per region."""
+    means = table.pivot_table(index="subset", columns="region", values="dice", aggfunc="mean", sort=False)
+    text: str = means.rename_axis(index=None, columns=None).to_string(float_format="%.3f", na_rep="-")
+    cases = table["case"].nunique()
+    return f"mean Dice over {cases} case{'s' * (cases != 1)}\n{text}"
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file for people and programs, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,12 +1,13 @@
 """Which cases a folder holds, and which of a case's sequences are used."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ccsd.errors import UsageError
-from preprocess.layouts import CaseFiles, discover, group
+from preprocess.layouts import CaseFiles, discover, group, passed_over
 from preprocess.modalities import ALIASES, MODALITIES, Subset, subset
 
 NIFTI = (".nii", ".nii.gz")
@@ -30,8 +31,12 @@ def find_cases(sources: Sequence[Path]) -> list[CaseFiles]:
     for path in files:
         _check_file(path)
     found = [case for folder in sources if folder.is_dir() for case in discover(folder)] + group(files)
+    note = passed_over(sources)
     if not found:
-        raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {_NAMING}")
+        about = f". {note[0].upper()}{note[1:]}" if note else ""
+        raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {_NAMING}{about}")
+    if note:
+        print(f"note: {note}", file=sys.stderr)
     twice = [name for name, count in Counter(case.case for case in found).items() if count > 1]
     if twice:
         raise UsageError(f"{', '.join(twice)}: found in several of the inputs; segment them one after another")

@@ -1,5 +1,6 @@
 """`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one case or many from whatever sequences they have."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from ccsd.inference import is_resampled, segment_case, training_spacing
 from ccsd.metrics import clean_enhancing, paint
 from ccsd.metrics.surface import Spacing
 from ccsd.prediction.inputs import choose, find_cases, output_path
-from ccsd.prediction.looks import oddities
+from ccsd.prediction.looks import astray, oddities
 from preprocess import nifti
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
@@ -61,6 +62,8 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     volumes_ml: tuple[float, ...] = ()
     """Of WT, TC and ET."""
+    labels: str = ""
+    """What each value in the file means."""
     error: str | None = None
     skipped: bool = False
 
@@ -101,6 +104,7 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     run = load_run(model, device)
     settings = _settings(run, options)
     training_spacing(run)  # refuses a model that does not say, before any work
+    print(f"segmenting (cases: {len(cases)}, device: {device.type})", file=sys.stderr, flush=True)
     for case, path in zip(cases, targets, strict=True):
         if options.skip_existing and path.is_file():
             yield Outcome(case.case, path, skipped=True)
@@ -130,13 +134,13 @@ def _predict_case(
         _write_probabilities(path, probabilities, geometry)
     write_labels(path, labels, geometry, convention)
     notes = [str(finding) for finding in prepared.warnings if finding.check != "spacing"]  # which is mended here
-    notes += oddities(prepared)
+    notes += [*oddities(prepared), *astray(prepared, used, labels)]
     if is_resampled(run, geometry.spacing):
         own, training = _mm(geometry.spacing), _mm(training_spacing(run))
         notes.append(f"voxels of {own} were resampled to the training's {training} and back")
     voxel_ml = float(np.prod(geometry.spacing)) / 1000
     volumes = tuple(float(np.isin(labels, classes).sum() * voxel_ml) for classes in REGIONS.values())
-    return Outcome(case.case, path, used, missing, tuple(notes), volumes)
+    return Outcome(case.case, path, used, missing, tuple(notes), volumes, str(convention))
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geometry) -> None:

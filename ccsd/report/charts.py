@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
 
 from ccsd.report.statistics import case_matrix
 from ccsd.report.study import Training
@@ -79,7 +80,7 @@ def distributions(metrics: pd.DataFrame, experiment: str) -> Markup:
             _spread(axis, wide, REGION_COLOURS[region])
             axis.set(xlabel=f"{region} Dice", xlim=(-0.03, 1.03))
         axes[0].set_yticks(range(len(names)), names)
-        axes[0].invert_yaxis()
+        axes[0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top, and room for its dots
         return inline(
             drawing,
             f"spread-{experiment}",
@@ -115,7 +116,8 @@ def removals(run: Training) -> Markup | None:
                 ms=3,
                 label=SHOWN[name],
             )
-        axis.set(xlabel="training step", ylabel="share removed first", ylim=(-0.02, 1.02))
+        axis.set(ylabel="share removed first", ylim=(-0.02, 1.02))
+        _against_steps(axis)
         axis.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
         last = ", ".join(f"{SHOWN[name]} {values[-1]:.0%}" for name, values in shares.items())
         return inline(
@@ -162,6 +164,11 @@ def _spread(axis: Any, wide: pd.DataFrame, colour: str) -> None:
             axis.plot([middle], [row], "|", color=TEXT, ms=11, mew=2.2)
 
 
+def _against_steps(axis: Any) -> None:
+    axis.set_xlabel("training step")
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no step 10.25
+
+
 def _losses(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
     x = np.array([event["step"] for event in steps])
     series = {"total": ("loss", ACCENT, "-"), **{name: (name, *style) for name, style in LOSSES.items()}}
@@ -169,7 +176,8 @@ def _losses(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
         y = np.array([float(event.get(key) or 0) for event in steps])
         if y.any():
             axis.plot(*_smooth(x, y), color=colour, ls=line, lw=2.4 if key == "loss" else 1.4, label=label)
-    axis.set(xlabel="training step", ylabel="loss", ylim=(0, None))
+    axis.set(ylabel="loss", ylim=(0, None))
+    _against_steps(axis)
     axis.legend(fontsize=8, ncols=2)
 
 
@@ -182,7 +190,8 @@ def _smooth(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> tuple[Any, Any]
 
 
 def _validation(axis: Any, checks: Sequence[dict[str, Any]]) -> None:
-    axis.set(xlabel="training step", ylabel="validation Dice (mean of regions)", ylim=(0, 1))
+    axis.set(ylabel="validation Dice (mean of regions)", ylim=(0, 1))
+    _against_steps(axis)
     names = list(dict.fromkeys(name for event in checks for name in event["dice"]))
     colours = (WT, TC, ET, FOURTH, ACCENT, TEXT)
     for i, name in enumerate(names):

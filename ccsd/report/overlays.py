@@ -1,7 +1,6 @@
 """Pictures of predictions on slices of the cases they were made for."""
 
 import base64
-import glob
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,7 @@ def _gallery(study: Study, part: pd.DataFrame, title: str, case: str, names: lis
     outline = reference[index]
     panels.append(_panel("Reference", "", picture, outline, outline, f"{case}: reference segmentation"))
     for name in names:
-        path = _prediction(study.root, part, case, name)
+        path = _prediction(study, part, case, name)
         if path is None:
             continue
         labels = read_labels(path, store.meta.geometry, store.meta.label_convention)
@@ -106,12 +105,15 @@ def _gallery(study: Study, part: pd.DataFrame, title: str, case: str, names: lis
     return Gallery(title, case, panels) if any(p.note for p in panels) else None
 
 
-def _prediction(root: Path, part: pd.DataFrame, case: str, name: str) -> Path | None:
-    """Return a prediction of the experiment, of its first seed."""
-    experiment, seed = str(part["experiment"].iloc[0]), part["seed"].min()
-    run = glob.escape(f"{experiment}-s{seed}")
-    paths = sorted(root.glob(f"evaluation/{run}/*/predictions/{name}/{glob.escape(case)}.nii.gz"))
-    return paths[0] if paths else None
+def _prediction(study: Study, part: pd.DataFrame, case: str, name: str) -> Path | None:
+    """Return a prediction of the experiment, of its first seed, whatever the folder of its evaluation is called."""
+    wanted = (str(part["experiment"].iloc[0]), part["seed"].min())
+    for group, content in sorted(study.evaluations.items()):
+        identity = content.get("identity") or {}
+        path = study.root / "evaluation" / group / "predictions" / name / f"{case}.nii.gz"
+        if (identity.get("experiment"), identity.get("seed")) == wanted and path.is_file():
+            return path
+    return None
 
 
 def _scores(part: pd.DataFrame, case: str, name: str) -> str:

@@ -92,6 +92,7 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["counted"] = words.counted
     template = environment.get_template("report.html.j2")
     return template.render(
         study=study,

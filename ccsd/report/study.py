@@ -54,8 +54,11 @@ def read_study(root: Path) -> Study:
     """
     paths = sorted(root.glob("evaluation/*/*/metrics.tsv"))
     if not paths:
+        elsewhere = next((path.parent for path in sorted(root.glob("**/metrics.tsv")) if path.parent != root), None)
+        hint = f"; {elsewhere} has scores, but lies elsewhere" if elsewhere else ""
         raise UsageError(
-            f"{root}: no scores found; expected {root}/evaluation/RUN/GROUP/metrics.tsv, which `ccsd evaluate` writes"
+            f"{root}: no scores found; expected {root}/evaluation/RUN/GROUP/metrics.tsv, which `ccsd evaluate` writes "
+            f"with --out {root}/evaluation/RUN/GROUP{hint}"
         )
     evaluations = {f"{p.parent.parent.name}/{p.parent.name}": read_json(p.with_name("evaluation.json")) for p in paths}
     metrics = pd.concat([read_metrics(path) for path in paths], ignore_index=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from ccsd.report.overview import FEWEST_CASES, Row, differences, is_clear, overview
+from ccsd.report.words import counted
 from preprocess.modalities import REGIONS
 
 
@@ -18,7 +19,7 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
         for line in lines
     ]
     cases = max((int(row["cases"]) for line in lines for row in line.regions.values()), default=0)
-    blocks = [f"Mean Dice over {cases} cases (95 % interval)", *_table(header, rows)]
+    blocks = [f"Mean Dice over {counted(cases, 'case')} (95 % interval)", *_table(header, rows)]
     found = differences(comparison, "overall")
     if found:
         title = "Differences of mean Dice over all combinations, paired by case"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from ccsd.report.statistics import FULL
 from ccsd.report.study import Study
 from preprocess.convert import read_refusals
 from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
+from preprocess.phantom import MARK
 
 FEW_CASES = 20
 SHOWN = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
@@ -32,8 +34,7 @@ def summary_sentences(study: Study, summary: pd.DataFrame, verdicts: Iterable[st
     rows = by_key(summary)
     names = [str(name) for name in summary["experiment"].unique()]
     best = best_experiment(summary)
-    averaged = len(study.metrics["subset"].unique()) > 1
-    about_best = _experiment(rows, best, several=len(names) > 1, averaged=averaged)
+    about_best = _experiment(rows, best, several=len(names) > 1, subsets=study.metrics["subset"].nunique())
     return [*_scope(study, names), *verdicts, *about_best]
 
 
@@ -44,7 +45,11 @@ def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
     if is_phantom(study):
         found.append("The cases are computer-made phantoms: the numbers show that the software works, nothing else.")
     if cases < FEW_CASES:
-        found.append(f"{cases} test cases are few: read the intervals, not the means alone.")
+        found.append(
+            f"{cases} test cases are few: read the intervals, not the means alone."
+            if cases > 1
+            else "One test case says nothing about others, and there are no intervals."
+        )
     refused = read_refusals(study.root / "data")
     if refused:
         listed = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
@@ -65,8 +70,9 @@ def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
 
 
 def is_phantom(study: Study) -> bool:
-    """Whether the study was made on generated cases."""
-    return bool(study.config.get("phantom"))
+    """Whether the study was made on generated cases: by its configuration, or by the mark that their folder bears."""
+    configs = [study.config, *(run.info.get("config") or {} for run in study.trainings)]
+    return any(config.get("phantom") or (Path(config.get("source") or "") / MARK).is_file() for config in configs)
 
 
 def by_key(summary: pd.DataFrame) -> Rows:
@@ -83,6 +89,11 @@ def best_experiment(summary: pd.DataFrame) -> str:
     part = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice")]
     means = part.groupby("experiment", sort=False)["mean"].mean().fillna(0)
     return str(means.idxmax())
+
+
+def counted(number: int, word: str) -> str:
+    """Return `1 case`, `2 cases`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def with_interval(row: dict[str, Any], digits: int = 2) -> str:
@@ -107,19 +118,23 @@ def _scope(study: Study, experiments: list[str]) -> Iterator[str]:
     cases, subsets = study.metrics["case"].nunique(), study.metrics["subset"].nunique()
     trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
     every = "every one of the 15" if subsets == len(SUBSET_ORDER) else f"{subsets}"
-    yield f"{cases} held-out cases were segmented from {every} combinations of sequences, by {trained}."
+    was = "was" if cases == 1 else "were"
+    combinations = "combination" if subsets == 1 else "combinations"
+    yield f"{counted(cases, 'held-out case')} {was} segmented from {every} {combinations} of sequences, by {trained}."
 
 
-def _experiment(rows: Rows, experiment: str, *, several: bool, averaged: bool) -> Iterator[str]:
+def _experiment(rows: Rows, experiment: str, *, several: bool, subsets: int) -> Iterator[str]:
     start = f"{experiment}: with" if several else "With"
     full = [rows.get((experiment, "subset", FULL, region, "dice")) for region in REGIONS]
     if all(full):
         parts = [f"{with_interval(row)} for {NAMES[r]}" for r, row in zip(REGIONS, full, strict=True) if row]
         yield f"{start} all four sequences the mean Dice is {listed(parts)}."
     overall = [rows.get((experiment, "overall", "all", region, "dice")) for region in REGIONS]
-    if averaged and all(overall):
+    if subsets > 1 and all(overall):
         parts = [f"{with_interval(row)} ({r})" for r, row in zip(REGIONS, overall, strict=True) if row]
-        yield f"Averaged over all combinations it is {listed(parts)}."
+        subject = "it" if all(full) else "the mean Dice"
+        every = "all combinations" if subsets == len(SUBSET_ORDER) else f"these {subsets} combinations"
+        yield f"Averaged over {every} {subject} is {listed(parts)}."
     yield from _removal(rows, experiment)
 
 

@@ -110,6 +110,12 @@ class _Training:
     def go(self) -> int:
         """Train to the end or to a stop, then leave the result or a checkpoint."""
         settings = self.config.train
+        patch = " x ".join(str(side) for side in settings.patch)
+        self.process.say(
+            f"training {self.run.name} (cases: {len(self.split.train)}, steps: {settings.steps}, "
+            f"batch: {settings.batch_size}, patch: {patch}, processes: {self.process.world}, "
+            f"device: {self.process.device.type})"
+        )
         record = Record(self.run, self.step, settings.steps, settings.sinks) if self.process.is_first else None
         try:
             stopped = self._steps(record)

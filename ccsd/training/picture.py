@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.image import imsave
 
 from preprocess.files import complete_or_absent
 from preprocess.modalities import REGIONS
@@ -48,6 +47,8 @@ def overlay(store: CaseStore, reference: Masks, predicted: Masks) -> Picture:
 
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a PNG; equal pictures give equal bytes."""
+    from matplotlib.image import imsave
+
     with complete_or_absent(path) as temporary:
         imsave(temporary, picture, format="png", metadata={"Software": "ccsd"})
 

@@ -86,9 +86,10 @@ def test_a_broken_invariant_is_noticed(name: str, tmp_path: Path) -> None:
     text = (tmp_path / file).read_text(encoding="utf-8")
     assert text.count(before) >= 1, f"{file} has changed; {before!r} is no longer in it"
     (tmp_path / file).write_text(text.replace(before, after, 1), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests.split()],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     noticed = {line.split("[")[0].split(" - ")[0] for line in re.findall(r"^FAILED (.*)$", done.stdout, re.MULTILINE)}

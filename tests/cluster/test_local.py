@@ -1,11 +1,13 @@
 """Jobs on one machine: ranks, failures, interrupts, and no orphans."""
 
+import contextlib
 import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 SHOW = """
@@ -109,7 +111,7 @@ def test_asking_again_for_ever_is_given_up(tmp_path: Path, launcher: Any) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_all_ranks_and_their_helpers(
-    number: signal.Signals, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
+    number: signal.Signals, tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
 ) -> None:
     process = launcher.start(_code(SLEEP, tmp_path), tmp_path / "run", "tasks_per_node=2")
     eventually(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
@@ -118,7 +120,7 @@ def test_an_interrupt_ends_all_ranks_and_their_helpers(
     assert launcher.wait_until_gone(5) == []
 
 
-def test_ranks_that_ignore_term_are_killed(tmp_path: Path, launcher: Any, eventually: Callable[..., None]) -> None:
+def test_ranks_that_ignore_term_are_killed(tmp_path: Path, launcher: Any, eventually: Callable[..., Any]) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEP
     process = launcher.start(_code(stubborn, tmp_path), tmp_path / "run", "tasks_per_node=2")
     eventually(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
@@ -129,7 +131,7 @@ def test_ranks_that_ignore_term_are_killed(tmp_path: Path, launcher: Any, eventu
 
 @pytest.mark.parametrize("clock", [0, 3600], ids=["", "the-clock-was-set-back"])
 def test_a_killed_launcher_leaves_the_job_and_the_next_one_attaches(
-    clock: int, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
+    clock: int, tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
 ) -> None:
     code = _code(SLEEP, tmp_path)
     first = launcher.start(code, tmp_path / "run", "tasks_per_node=2")
@@ -146,7 +148,7 @@ def test_a_killed_launcher_leaves_the_job_and_the_next_one_attaches(
 
 
 def test_other_work_in_the_same_folder_is_refused_while_a_job_is_alive(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., None]
+    tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
 ) -> None:
     first = launcher.start(_code(SLEEP, tmp_path), tmp_path / "run")
     eventually((tmp_path / "up-0").exists)
@@ -158,7 +160,7 @@ def test_other_work_in_the_same_folder_is_refused_while_a_job_is_alive(
 
 
 def test_a_vanished_rank_does_not_leave_the_others_waiting(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., None]
+    tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
 ) -> None:
     process = launcher.start(_code(SLEEP, tmp_path), tmp_path / "run", "tasks_per_node=2")
     eventually(lambda: (tmp_path / "run/001/rank-1.json").exists() and (tmp_path / "up-1").exists())
@@ -166,6 +168,52 @@ def test_a_vanished_rank_does_not_leave_the_others_waiting(
     next(item for item in launcher.alive() if item.pid == wrapper).kill()
     assert process.wait(timeout=60) == 1
     assert launcher.wait_until_gone(5) == []
+
+
+def test_a_rank_that_vanishes_before_it_could_say_anything_is_missed(
+    tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
+) -> None:
+    launcher.environment["LAUNCH_TEST_SUSPICION"] = "1"
+    process = launcher.start(_code(SLEEP, tmp_path), tmp_path / "run", "tasks_per_node=2")
+    wrapper = eventually(lambda: _wrapper_of_rank(launcher, 1))
+    wrapper.kill()
+    assert not (tmp_path / "run/001/rank-1.json").exists(), "too late"
+    assert process.wait(timeout=60) == 1
+    assert launcher.wait_until_gone(5) == []
+
+
+def _wrapper_of_rank(launcher: Any, rank: int) -> Any:
+    """Return the process that submitit just started for a rank."""
+    for process in launcher.alive():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("SUBMITIT_LOCAL_GLOBALID") == str(rank):
+                return process
+    return None
+
+
+@pytest.mark.parametrize("launcher_too", [False, True], ids=["", "and-the-launcher"])
+def test_ranks_of_a_killed_controller_do_not_run_beside_the_next_job(
+    launcher_too: bool, tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
+) -> None:
+    code = _code(SLEEP, tmp_path)
+    first = launcher.start(code, tmp_path / "run", "tasks_per_node=2")
+    eventually(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
+    ranks = {process.pid for process in launcher.alive() if "RANK" in process.environ()}
+    if launcher_too:
+        first.kill()
+        first.wait()
+    controller = int(json.loads((tmp_path / "run/job.json").read_text())["job_id"])
+    next(process for process in launcher.alive() if process.pid == controller).kill()
+    if not launcher_too:
+        assert first.wait(timeout=60) == 1
+        assert launcher.wait_until_gone(5) == []
+    for rank in range(2):
+        (tmp_path / f"up-{rank}").unlink()
+    second = launcher.start(code, tmp_path / "run", "tasks_per_node=2")
+    eventually(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
+    assert not ranks & {process.pid for process in launcher.alive()}
+    (tmp_path / "go").touch()
+    assert second.wait(timeout=30) == 0
 
 
 def test_a_job_that_cannot_be_submitted_says_why(tmp_path: Path, launcher: Any) -> None:

@@ -103,7 +103,8 @@ def test_a_refused_job_says_what_sbatch_said_at_once(tmp_path: Path, launcher: A
     done = launcher.run("pass", tmp_path / "run", "cluster=slurm", "partition=nonexistent")
     assert done.returncode == 1
     assert "could not be submitted" in done.stderr
-    assert "nvalid partition" in done.stderr
+    assert "sbatch refused the job:\nsbatch: error: invalid partition" in done.stderr
+    assert done.stderr.count("invalid partition") == 1
 
 
 @pytest.mark.parametrize("lost_record", [False, True])

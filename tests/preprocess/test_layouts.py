@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.errors import InputError
-from preprocess.layouts import discover
+from preprocess.layouts import discover, passed_over
 from preprocess.modalities import MODALITIES
 
 OLD = ("flair", "t1", "t1ce", "t2", "seg")
@@ -91,6 +91,15 @@ def test_passes_over_hidden_foreign_and_label_only_files(tmp_path: Path) -> None
         tmp_path, ["imagesTr/._BRATS_001.nii.gz", "a/notes.txt", "a/other.nii.gz", "b/b_seg.nii.gz", "x.zarr/c_t1.nii"]
     )
     assert discover(tmp_path) == []
+
+
+def test_images_with_names_of_their_own_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, ["a/a_flair.nii", "a/a_T1post.nii", "a/a_seg.nii", "a/._b.nii", "imagesTr/c.nii", "labelsTr/c.nii"])
+    note = passed_over([tmp_path, tmp_path / "a" / "a_flair.nii"])
+    assert note is not None
+    assert "lists: " + str(tmp_path / "a" / "a_T1post.nii") + "; a file" in note
+    (tmp_path / "a" / "a_T1post.nii").unlink()
+    assert passed_over([tmp_path]) is None
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:

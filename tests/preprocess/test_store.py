@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,14 @@ def opened(prepared: Prepared, tmp_path: Path) -> store.CaseStore:
     return store.open_case(tmp_path, CASE)
 
 
-def test_reads_what_was_prepared(opened: store.CaseStore, prepared: Prepared) -> None:
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_reads_what_was_prepared(
+    opened: store.CaseStore, prepared: Prepared, with_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_torch:
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert opened.modalities == MODALITIES
     assert opened.shape == prepared.z.shape[1:]
     assert np.array_equal(opened.read(MODALITIES), prepared.image)

@@ -7,18 +7,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import yaml
+
+from preprocess.phantom import case_names
 
 LINKS = ("Snakefile", "workflow", "config", "cluster", "slurm")
 
 # A stand-in for `ccsd`: it leaves the files of each stage and notes the call. What is tested is the workflow around it.
 STAND_IN = """\
 #!{python}
-import os, sys
+import os, sys, time
 from pathlib import Path
 stage, *rest = sys.argv[1:]
 with open("calls.txt", "a") as calls:
@@ -26,20 +31,43 @@ with open("calls.txt", "a") as calls:
 TABLES = ("metrics.tsv", "metrics.parquet", "summary.tsv", "comparisons.tsv")
 def option(name):
     return Path(rest[rest.index(name) + 1])
+def cases(folder, ending=""):
+    for case in Path("cases.txt").read_text().split():
+        (folder / (case + ending)).mkdir(parents=True, exist_ok=True)
+    return []
 left = {{
-    "phantom": lambda: [],
-    "convert": lambda: [],
+    "phantom": lambda: cases(Path(rest[0])),
+    "convert": lambda: cases(Path(rest[1]), ".zarr"),
     "split": lambda: [Path(rest[0]) / name for name in ("cases.tsv", "dataset.json", "split.tsv")],
     "train": lambda: [option("--run") / name for name in ("model.safetensors", "run.json")],
     "evaluate": lambda: [option("--out") / name for name in ("metrics.tsv", "evaluation.json")],
     "report": lambda: [option("--out"), *(Path(rest[0]) / n for n in TABLES)],
 }}[stage]()
+while Path("hold-" + stage).exists():
+    time.sleep(0.05)
 if os.environ.get("STAND_IN_FAILS") == stage:
     sys.exit("error: told to fail")
 for path in left:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(stage)
 """
+
+
+TINY = {
+    "phantom": {"cases": 6, "size": 32},
+    "split": {"train": 0.5, "val": 0.25},
+    "model": {"width": 2, "levels": 2},
+    "distillation": {"every_n": 4},
+    "train": {
+        "steps": 16, "patch": [16, 16, 16], "checkpoint_every": 2, "validate_every": 16, "precision": "fp32",
+        "workers": 0,
+    },
+    "evaluation": {"subsets": ["t1ce"]},
+}  # fmt: skip
+"""A study of seconds, with the real stages."""
+HERE = ("--profile", "cluster/local", "--configfile", "study.yaml")
+KEPT = {".lock"}
+"""Hidden files that stay: removing a file that others lock is a race."""
 
 
 class Running:
@@ -80,6 +108,7 @@ class Project:
     def __init__(self, folder: Path, root: Path, *, stand_in: bool) -> None:
         self.folder = folder
         self.running: list[Running] = []
+        self.seconds = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         for name in LINKS:
             (folder / name).symlink_to(root / name)
@@ -112,10 +141,16 @@ class Project:
         self.running.append(Running(self, arguments))
         return self.running[-1]
 
-    def configure(self, **settings: object) -> str:
+    def configure(self, **settings: Any) -> str:
+        if "phantom" in settings:
+            (self.folder / "cases.txt").write_text("\n".join(case_names(settings["phantom"]["cases"])))
         path = self.folder / "study.yaml"
         path.write_text(yaml.safe_dump({"name": "study", **settings}))
         return path.name
+
+    def configure_as(self, other: "Project") -> None:
+        """Take over another clone's study."""
+        shutil.copy(other.folder / "study.yaml", self.folder)
 
     def calls(self, stage: str = "") -> list[str]:
         path = self.folder / "calls.txt"
@@ -136,6 +171,25 @@ class Project:
     def steps_saved(self) -> int:
         """Return the step of the last checkpoint."""
         return max((int(path.name[5:]) for path in self.training.glob("checkpoints/step-*")), default=0)
+
+    def alive(self) -> list[psutil.Process]:
+        """Return the processes that run for the clone, whoever their parent is by now."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.cwd() == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def leftovers(self) -> list[Path]:
+        """Return temporary files and locks that nobody will remove."""
+        hidden = [path for path in self.results.rglob(".*") if path.name not in KEPT]
+        return hidden + list((self.folder / ".snakemake/locks").glob("*"))
+
+    def scores(self) -> bytes:
+        return (self.results / "metrics.tsv").read_bytes()
 
     def forget_calls(self) -> None:
         (self.folder / "calls.txt").unlink(missing_ok=True)
@@ -161,3 +215,15 @@ def project(tmp_path: Path, project_at: Callable[..., Project]) -> Iterator[Call
     yield make
     for running in (running for project in made for running in project.running):
         running.kill()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(project_at: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return the tiny study run in one go, with how many seconds that took."""
+    clone = project_at(tmp_path_factory.mktemp("undisturbed") / "clone", stand_in=False)
+    clone.configure(**TINY)
+    began = time.monotonic()
+    done = clone.snakemake(*HERE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    clone.seconds = time.monotonic() - began
+    return clone

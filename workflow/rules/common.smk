@@ -9,15 +9,22 @@ from ccsd.errors import USER_ERRORS
 from ccsd.workflow import Study
 from cluster import fronts, leftovers, locks
 
-# Before Snakemake looks at its locks; the processes it starts for jobs have none of their own.
-if workflow.is_main_process and (told := locks.drop_stale(Path(".snakemake"))):
-    print(told, file=sys.stderr, flush=True)
-
 try:
     study = Study.from_mapping(config)
     PARTS = study.parts
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
+
+# Before Snakemake looks at its locks and at what is there. The processes that it starts for jobs leave that alone.
+if workflow.is_main_process:
+    for told in (
+        locks.drop_stale(Path(".snakemake")),
+        study.drop_outdated_marks(),
+        study.date_back(),
+    ):
+        if told:
+            print(told, file=sys.stderr, flush=True)
+    study.note_attempts()
 
 # Values given with --config arrive as text; from here on they have the types of the models.
 config = study.config.model_dump(mode="json")
@@ -31,7 +38,7 @@ RUN = ROOT / "runs" / "{experiment}-s{seed}"
 SCORES = ROOT / "evaluation" / "{run}" / "{group}"
 LOGS = ROOT / "logs"
 BENCHMARKS = ROOT / "benchmarks"
-MARKS = ROOT / "marks"
+MARKS = study.marks
 
 
 wildcard_constraints:

@@ -32,7 +32,7 @@ rule train:
         config=study.config_file,
         data=DATA,
         run=lambda wildcards, output: Path(output.model).parent,
-        science=lambda wildcards: study.training_digest(
+        science=lambda wildcards: study.training_reason(
             wildcards.experiment, wildcards.seed
         ),
     shell:

@@ -78,9 +78,10 @@ def test_regions_are_nested() -> None:
 
 
 def test_alignment_counts_available_neighbours_only() -> None:
-    shared = torch.tensor([[0.0, 1, 3, 7], [10, 12, 13, 19], [20, 20, 26, 20]]).view(3, 4, 1, 1, 1, 1)
-    available = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 1, 0]]).bool()
-    assert alignment_loss(shared, available).tolist() == [(1 + 2 + 4 + 7) / 4, 1.0, 0.0]
+    rows = [[0.0, 1, 3, 7], [10, 12, 13, 19], [20, 20, 26, 20], [2, 0, 0, 9], [5, 6, 8, 0]]
+    shared = torch.tensor(rows).view(5, 4, 1, 1, 1, 1)
+    available = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]]).bool()
+    assert alignment_loss(shared, available).tolist() == [(1 + 2 + 4 + 7) / 4, (2 + 9) / 2, 0.0, 7.0, 2.0]
 
 
 def test_modality_loss_ignores_what_is_absent() -> None:

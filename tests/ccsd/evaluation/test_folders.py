@@ -11,6 +11,7 @@ from ccsd.errors import UsageError
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation.folders import evaluate_folders
 from ccsd.evaluation.pairs import case_name
+from ccsd.evaluation.tables import mean_dice
 from preprocess.errors import InputError
 
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -144,6 +145,33 @@ def test_lost_headers_can_be_ignored(folders):
     table = read_metrics(evaluate_folders(pred, ref, out, ignore_affine=True))
 
     assert (table["dice"] == 1).all()
+
+
+def test_part_of_the_references_can_be_scored_when_asked_for(folders, capsys):
+    pred, ref, out = folders
+    for case in ("A", "B", "C"):
+        write(ref / f"{case}.nii.gz", tumour())
+    write(pred / "B.nii.gz", tumour())
+    table = read_metrics(evaluate_folders(pred, ref, out, partial=True))
+
+    assert set(table["case"]) == {"B"}
+    assert json.loads((out / "evaluation.json").read_text())["identity"]["cases"] == ["B"]
+    assert "2 references have no prediction, left out" in capsys.readouterr().err
+    (pred / "B.nii.gz").rename(pred / "D.nii.gz")
+    with pytest.raises(UsageError, match=r"3 of 3 references have no prediction.*A, B, C.*found: D"):
+        evaluate_folders(pred, ref, out, partial=True)
+
+
+def test_scores_are_shown_as_means(folders):
+    pred, ref, out = folders
+    for case, value in (("A", 4), ("B", 0)):
+        write(ref / f"{case}.nii.gz", tumour())
+        write(pred / "t2" / f"{case}.nii.gz", tumour() * (value // 4))
+    shown = mean_dice(read_metrics(evaluate_folders(pred, ref, out)))
+
+    assert [line.split() for line in shown.splitlines()] == [
+        ["mean", "Dice", "over", "2", "cases"], ["WT", "TC", "ET"], ["t2", "0.500", "0.500", "0.500"]
+    ]  # fmt: skip
 
 
 def test_missing_folder_and_empty_folder_are_named(folders):

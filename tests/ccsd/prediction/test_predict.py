@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from ccsd.errors import UsageError
 from ccsd.evaluation.predictions import read_labels
@@ -94,6 +96,19 @@ def test_what_is_missing_is_said_and_its_files_are_never_opened(case, run, tmp_p
     assert outcome.used == ("t1", "t2")
     assert outcome.missing == ("t1ce",)
     assert outcome.error is None
+
+
+def test_a_sequence_with_a_name_of_its_own_is_not_missed_without_a_word(case, run, tmp_path, capsys):
+    image(case, "t1ce").rename(case / "T1post.nii.gz")
+    outcome = one(case, tmp_path / "out", run)
+
+    assert outcome.missing == ("t1ce",)
+    assert "passed over" in (said := capsys.readouterr().err)
+    assert str(case / "T1post.nii.gz") in said
+    for path in case.glob("*_*.nii*"):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"no sequence recognised.*Passed over.*T1post\.nii\.gz"):
+        one(case, tmp_path / "out", run)
 
 
 def test_segmentation_in_the_folder_is_never_opened(case, run, tmp_path):
@@ -238,6 +253,17 @@ def test_inputs_that_look_wrong_are_told(case, run, tmp_path):
 
 def test_brains_are_not_taken_for_heads(case, run, tmp_path):
     assert not any("skull" in text for text in one(case, tmp_path / "out", run).warnings)
+
+
+def test_a_tumour_in_the_background_is_told(case, run, tmp_path, monkeypatch):
+    where = sys.modules[predict.__module__]
+    monkeypatch.setattr(where, "segment_case", lambda run, image, *a: iter([torch.ones(3, *image.shape[1:])]))
+    wrong = one(case, tmp_path / "everywhere", run, Options("flair"))
+    monkeypatch.setattr(where, "segment_case", lambda run, image, *a: iter([torch.tensor(image[[0] * 3] != 0) * 1.0]))
+    right = one(case, tmp_path / "inside", run, Options("flair"))
+
+    assert any("% of the segmented tumour lies in the background" in text for text in wrong.warnings)
+    assert not any("background" in text for text in right.warnings)
 
 
 def test_whole_heads_are_told(case, run, tmp_path):

@@ -130,7 +130,7 @@ def test_page_does_without_everything_but_scores(study):
     text = "".join(check(write_report(study).page).text)
 
     assert "No training run was found" in text
-    assert "nothing to show" in text
+    assert "Nothing to show for ccsd: it takes the kept predictions in" in text
     assert "phantoms" not in text
 
 
@@ -196,6 +196,40 @@ def test_scores_that_contradict_one_another_are_refused(study):
 def test_folder_without_scores_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"no scores found.*ccsd evaluate"):
         write_report(tmp_path)
+
+
+def test_scores_that_lie_elsewhere_are_named(study):
+    shutil.move(study / "evaluation" / "ccsd-s0" / "all", study / "evaluation" / "mine")
+    with pytest.raises(UsageError, match=r"no scores found.*mine has scores, but lies elsewhere"):
+        write_report(study)
+
+
+def test_pictures_need_no_certain_name_of_the_evaluation(study):
+    shutil.move(study / "evaluation" / "ccsd-s0", study / "evaluation" / "mine")
+    images = check(write_report(study).page).images
+
+    assert any("prediction from FLAIR" in image.get("alt", "") for image in images)
+
+
+def test_phantoms_are_told_by_the_mark_of_their_folder(study):
+    (study / "config.yaml").write_text(f"name: tiny\nsource: {study / 'phantoms'}\n")
+    for record in study.glob("runs/*/run.json"):
+        record.unlink()
+    assert "computer-made phantoms" in "".join(check(write_report(study).page).text)
+    (study / "phantoms" / "PHANTOMS.txt").unlink()
+    assert "computer-made phantoms" not in "".join(check(write_report(study).page).text)
+
+
+def test_one_case_and_one_combination_are_spoken_of_as_one(study):
+    (table,) = study.glob("evaluation/*/*/metrics.tsv")
+    scores = pd.read_csv(table, sep="\t", dtype=str)
+    scores[(scores["case"] == scores["case"][0]) & (scores["subset"] == "flair")].to_csv(table, sep="\t", index=False)
+    written = write_report(study)
+    text = "".join(check(written.page).text)
+
+    assert "1 held-out case was segmented from 1 combination of sequences" in text
+    assert "One test case says nothing about others" in text
+    assert written.text.startswith("Mean Dice over 1 case (")
 
 
 def test_damaged_table_is_named(study):
