@@ -174,11 +174,14 @@ def test_cases_that_lack_modalities_train() -> None:
 @pytest.mark.parametrize("criterion", ["loss", "kl", "static", "random", "least"])
 def test_criteria_walk_a_path(criterion: str) -> None:
     o = objective(criterion=criterion)
-    out = o(*batch(), AVAILABLE, draw(o))
+    drawn = draw(o)
+    out = o(*batch(), AVAILABLE, drawn)
     for sample in out["removed"].T.tolist():
         assert len(set(sample)) == 3
     if criterion == "static":
         assert out["removed"].T.tolist() == [[2, 0, 3]] * 2
+    if criterion == "random":
+        assert torch.equal(out["removed"], drawn.priority.argsort(0, descending=True)[:3])
 
 
 def test_the_criterion_removes_what_raises_the_loss_most() -> None:

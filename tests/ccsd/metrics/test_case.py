@@ -112,6 +112,14 @@ def test_clean_up_adds_columns_and_keeps_the_raw_ones(minimum, cleaned):
     assert rows["TC"]["dice_clean"] == rows["TC"]["dice"] == 1
 
 
+def test_cleaned_columns_are_the_scores_of_the_cleaned_prediction():
+    reference, predicted = labels((1, 1), (4, 3)), labels((1, 3), (5, 3))
+    alone = score(reference, clean_enhancing(predicted, 500))
+    for region, row in score(reference, predicted, min_enhancing=500).items():
+        for column in ("dice", "hd95", "hd95_pooled", "nsd", "lesion_dice", "lesion_hd95"):
+            assert row[f"{column}_clean"] == alone[region][column]
+
+
 def test_clean_up_keeps_tumour_core_and_leaves_its_input_alone():
     array = labels((1, 3), (2, 2))
     cleaned = clean_enhancing(array, 500)

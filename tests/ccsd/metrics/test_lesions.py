@@ -69,6 +69,8 @@ def test_a_lesion_of_exactly_50_mm3_is_left_out():
     reference[25:27, 25:30, 40:45] = True
 
     assert score(reference, volume(BIG)).lesions == 1
+    reference[27, 25, 40] = True
+    assert score(reference, volume(BIG)).lesions == 2
 
 
 def test_volume_counts_millimetres_not_voxels():
