@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from ccsd.config import Distillation, Model
 from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
@@ -223,6 +223,17 @@ def test_between_scorings_the_running_means_decide() -> None:
     o.criticality.mean[0b1111] = torch.tensor([0.0, 5, 0, 0])
     out = o(*batch(), AVAILABLE, draw(o, step=5))
     assert out["removed"][0].tolist() == [1, 1]
+
+
+def test_running_means_are_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other of two processes has seen as many removals, each three times as bad: the mean is twice as bad."""
+    alone, of_two = objective(), objective()
+    alone(*batch(), AVAILABLE, draw(alone))
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", lambda both: both.add_(torch.stack([3 * both[0], both[1]])))
+    of_two(*batch(), AVAILABLE, draw(of_two))
+    torch.testing.assert_close(of_two.criticality.mean, 2 * alone.criticality.mean)
 
 
 def test_bf16_losses_are_float32() -> None:
