@@ -18,7 +18,7 @@ from ccsd.workflow import Study
 from cluster.settings import JobSettings
 
 Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
-EASY = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None, "derandomize": True}
+EASY = {"suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
 
 scalars = st.one_of(
     st.none(),

@@ -20,7 +20,7 @@ CASE = "BraTS20_Training_001"
 CODES = ["RAS", "LPS", "LAS", "SPL", "ARI", "IPR"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
 @given(code=st.sampled_from(CODES), seed=st.integers(0, 99), shape=st.tuples(*[st.integers(8, 13)] * 3))
 def test_voxels_come_back_in_their_place(
     write_case: Callable[..., Path], tmp_path: Path, code: str, seed: int, shape: tuple[int, int, int]

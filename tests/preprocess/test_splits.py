@@ -39,7 +39,7 @@ def cohort_of(patients: int, rng: np.random.Generator) -> dict[str, CaseMeta]:
     return {name: meta(name, float(rng.uniform(1, 200))) for name in names}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     patients=st.integers(3, 60),
     seed=st.integers(0, 5),

@@ -64,7 +64,7 @@ def test_a_case_costs_five_files(opened: store.CaseStore, tmp_path: Path) -> Non
     assert len(entries) + 1 == 8
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(data=st.data())
 def test_boxes_of_some_modalities(opened: store.CaseStore, prepared: Prepared, data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(MODALITIES), min_size=1, max_size=4, unique=True))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from ccsd.config import Distillation, Model
 from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
@@ -174,11 +174,14 @@ def test_cases_that_lack_modalities_train() -> None:
 @pytest.mark.parametrize("criterion", ["loss", "kl", "static", "random", "least"])
 def test_criteria_walk_a_path(criterion: str) -> None:
     o = objective(criterion=criterion)
-    out = o(*batch(), AVAILABLE, draw(o))
+    drawn = draw(o)
+    out = o(*batch(), AVAILABLE, drawn)
     for sample in out["removed"].T.tolist():
         assert len(set(sample)) == 3
     if criterion == "static":
         assert out["removed"].T.tolist() == [[2, 0, 3]] * 2
+    if criterion == "random":
+        assert torch.equal(out["removed"], drawn.priority.argsort(0, descending=True)[:3])
 
 
 def test_the_criterion_removes_what_raises_the_loss_most() -> None:
@@ -220,6 +223,17 @@ def test_between_scorings_the_running_means_decide() -> None:
     o.criticality.mean[0b1111] = torch.tensor([0.0, 5, 0, 0])
     out = o(*batch(), AVAILABLE, draw(o, step=5))
     assert out["removed"][0].tolist() == [1, 1]
+
+
+def test_running_means_are_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other of two processes has seen as many removals, each three times as bad: the mean is twice as bad."""
+    alone, of_two = objective(), objective()
+    alone(*batch(), AVAILABLE, draw(alone))
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", lambda both: both.add_(torch.stack([3 * both[0], both[1]])))
+    of_two(*batch(), AVAILABLE, draw(of_two))
+    torch.testing.assert_close(of_two.criticality.mean, 2 * alone.criticality.mean)
 
 
 def test_bf16_losses_are_float32() -> None:

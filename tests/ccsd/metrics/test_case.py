@@ -28,7 +28,7 @@ def labels(*regions):
     return array
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LABEL_MAPS, LABEL_MAPS)
 def test_scores_are_bounded_and_perfect_exactly_for_equal_regions(reference, predicted):
     for region, row in score(reference, predicted).items():
@@ -112,6 +112,14 @@ def test_clean_up_adds_columns_and_keeps_the_raw_ones(minimum, cleaned):
     assert rows["TC"]["dice_clean"] == rows["TC"]["dice"] == 1
 
 
+def test_cleaned_columns_are_the_scores_of_the_cleaned_prediction():
+    reference, predicted = labels((1, 1), (4, 3)), labels((1, 3), (5, 3))
+    alone = score(reference, clean_enhancing(predicted, 500))
+    for region, row in score(reference, predicted, min_enhancing=500).items():
+        for column in ("dice", "hd95", "hd95_pooled", "nsd", "lesion_dice", "lesion_hd95"):
+            assert row[f"{column}_clean"] == alone[region][column]
+
+
 def test_clean_up_keeps_tumour_core_and_leaves_its_input_alone():
     array = labels((1, 3), (2, 2))
     cleaned = clean_enhancing(array, 500)
@@ -136,7 +144,7 @@ def test_a_single_voxel_is_cleaned_up():
     assert clean_enhancing(array, 2)[1, 1, 1] == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(np.float32, (3, 3, 3, 3), elements=st.floats(0, 1, width=32)))
 def test_painted_regions_are_nested_and_keep_the_probable_ones(probabilities):
     painted = paint(probabilities)

@@ -51,7 +51,7 @@ def test_a_few_far_voxels_are_beyond_the_95th_percentile_of_one_direction_only_w
     assert surface_scores(Surface.of(first, (1, 1, 1)), Surface.of(outlier, (1, 1, 1))).nsd < 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.floats(0.3, 4.0)] * 3))
 def test_distances_equal_those_of_a_distance_transform_of_the_whole_volume(seed, spacing):
     first, second = random_masks(seed)
