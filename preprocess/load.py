@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess import nifti
 from preprocess.errors import InputError
-from preprocess.geometry import to_canonical
-from preprocess.labels import CONVENTIONS, LabelConvention, count_values, guess_convention
-from preprocess.layouts import MSD_ORDER, CaseFiles
-from preprocess.nifti import Volume
+from preprocess.source import nifti
+from preprocess.source.geometry import to_canonical
+from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values, guess_convention
+from preprocess.source.layouts import MSD_ORDER, CaseFiles
+from preprocess.source.nifti import Volume
 
 _AXES = 3
 _STEP = 3

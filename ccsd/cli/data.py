@@ -26,7 +26,7 @@ def phantom(
     difficulty: Annotated[float, typer.Option(help="0: clean images, strong contrast; 1: noisy, weak contrast.")] = 0.5,
 ) -> None:
     """Write a cohort of phantom heads with tumours in the file layouts of BraTS 2020 and 2023."""
-    from preprocess.phantom import write_cohort
+    from preprocess.phantom.cohort import write_cohort
     from preprocess.progress import track
 
     written = write_cohort(dest, cases=cases, size=_shape(size), seed=seed, difficulty=difficulty)
@@ -53,7 +53,7 @@ def convert(
     """
     from preprocess.convert import convert as run
     from preprocess.dataset import write_tables
-    from preprocess.layouts import passed_over
+    from preprocess.source.layouts import passed_over
 
     summary = run(src, dest, workers=workers, part=_part(part), allow=allow or ())
     if not part:
@@ -108,7 +108,7 @@ def audit(
     """
     from preprocess.audit import audit as run
     from preprocess.audit import summary, write_audit
-    from preprocess.layouts import passed_over
+    from preprocess.source.layouts import passed_over
 
     audits = run(src, workers=workers)
     write_audit(audits, out)

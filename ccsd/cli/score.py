@@ -8,7 +8,7 @@ import typer
 from ccsd.errors import UsageError
 
 if TYPE_CHECKING:
-    from ccsd.prediction import Outcome
+    from ccsd.inference.predict import Outcome
 
 Subsets = Annotated[
     list[str] | None,
@@ -56,7 +56,7 @@ def evaluate(
     """
     form = (model is not None, data is not None, pred is not None, ref is not None)
     if form == (True, True, False, False) and model and data:
-        from ccsd.evaluation.model import evaluate_model
+        from ccsd.evaluation.run import evaluate_model
 
         _show(evaluate_model(model, data, out, subsets or (), overrides or ()))
     elif form == (False, False, True, True) and pred and ref:
@@ -124,7 +124,7 @@ def predict(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
 ) -> None:
     """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
-    from ccsd.prediction import Options, predict
+    from ccsd.inference.predict import Options, predict
 
     options = Options(subset, labels, probabilities, flips, overlap, min_enhancing, skip_existing)
     failed = [outcome for outcome in predict(sources, out, model, options) if not _tell(outcome)]
@@ -139,7 +139,7 @@ def export(
     subset: Annotated[str, typer.Option("--modalities", "-m", help="The combination, e.g. flair+t1ce.")],
 ) -> None:
     """Write one combination of a model as a program for PyTorch (torch.export) that needs nothing of this package."""
-    from ccsd.prediction.export import export
+    from ccsd.inference.export import export
 
     written = export(model, out, subset)
     typer.echo(f"largest difference from the model on a random window: {written.difference:g}", err=True)

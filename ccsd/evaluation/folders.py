@@ -10,15 +10,15 @@ from pathlib import Path
 
 from ccsd.config import Evaluation
 from ccsd.errors import UsageError
+from ccsd.evaluation.finished_cases import Row
 from ccsd.evaluation.pairs import GIVEN, Pair, find_segmentations, find_subsets, match
-from ccsd.evaluation.parts import Row
 from ccsd.evaluation.provenance import describe
 from ccsd.evaluation.segmentation import check_same_grid, label_values, load
 from ccsd.evaluation.settings import policy_of
 from ccsd.evaluation.tables import write_json, write_metrics
 from ccsd.metrics import Policy, Reference
-from preprocess.labels import CONVENTIONS, LabelConvention
 from preprocess.progress import track
+from preprocess.source.labels import CONVENTIONS, LabelConvention
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ccsd.errors import UsageError
 from preprocess.modalities import ALIASES, SUBSET_ORDER
 from preprocess.names import check_case_name
-from preprocess.nifti import SUFFIXES
+from preprocess.source.nifti import SUFFIXES
 
 _LABEL_WORDS = (
     r"(?:seg|segm|segmentation|label|labels|gt|truth|ref|reference|pred|prediction|mask|ensemble|glistrboost)"

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ccsd.errors import UsageError
 from ccsd.metrics.regions import Labels
-from preprocess import nifti
 from preprocess.errors import InputError
-from preprocess.geometry import to_canonical
-from preprocess.labels import LabelConvention, count_values, to_internal
+from preprocess.source import nifti
+from preprocess.source.geometry import to_canonical
+from preprocess.source.labels import LabelConvention, count_values, to_internal
 
 PLACE_TOLERANCE_MM = 0.1
 _AXES = 3

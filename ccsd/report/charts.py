@@ -8,10 +8,10 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
+from ccsd.report.sentences import NAMES, SHOWN
 from ccsd.report.statistics import case_matrix
 from ccsd.report.study import Training
 from ccsd.report.svg import ACCENT, ET, FOURTH, MARKERS, REGION_COLOURS, TC, TEXT, WT, figure, inline
-from ccsd.report.words import NAMES, SHOWN
 from preprocess.modalities import MODALITIES, REGIONS
 
 MODALITY_COLOURS = dict(zip(MODALITIES, (WT, TC, ET, FOURTH), strict=True))

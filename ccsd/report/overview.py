@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ccsd.report.words import display
+from ccsd.report.sentences import display
 from preprocess.modalities import REGIONS
 
 Row = dict[str, Any]

@@ -12,9 +12,10 @@ import yaml
 from markupsafe import Markup
 
 from ccsd import __version__
-from ccsd.report import charts, tables, words
+from ccsd.report import charts, tables
+from ccsd.report import sentences as words
 from ccsd.report.comparison import compare
-from ccsd.report.overlays import CLASS_COLOURS, Gallery, galleries
+from ccsd.report.galleries import CLASS_COLOURS, Gallery, galleries
 from ccsd.report.overview import seed_means
 from ccsd.report.published import Protocol, protocol_of
 from ccsd.report.statistics import summarise

@@ -9,9 +9,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from ccsd.report.overview import Difference, Line, differences, is_clear, overview
+from ccsd.report.sentences import SHOWN, Rows, by_key, display, leave_one_out
 from ccsd.report.statistics import subset_order
 from ccsd.report.study import Study
-from ccsd.report.words import SHOWN, Rows, by_key, display, leave_one_out
 from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
 
 Shown = tuple[tuple[str, int, str], ...]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from ccsd.report.overview import FEWEST_CASES, Row, differences, is_clear, overview
-from ccsd.report.words import counted
+from ccsd.report.sentences import counted
 from preprocess.modalities import REGIONS
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from ccsd.report.overview import Difference, SeedMeans, differences, is_clear
-from ccsd.report.words import NAMES, by_key, listed
+from ccsd.report.sentences import NAMES, by_key, listed
 from preprocess.modalities import REGIONS
 
 

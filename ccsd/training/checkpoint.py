@@ -19,8 +19,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
 from safetensors import SafetensorError
 
 from ccsd.errors import TrainingError, UsageError
+from ccsd.training.distributed import Process
 from ccsd.training.parts import write_part
-from ccsd.training.process import Process
 from preprocess.files import remove, sync_entry
 
 FOLDER = "checkpoints"

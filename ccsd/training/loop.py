@@ -17,11 +17,11 @@ from ccsd.distillation.schedule import draw_step
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training import checkpoint
 from ccsd.training.disk import told_of_full_disk
+from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, samples_per_process, set_learning_rate
+from ccsd.training.log import Record
 from ccsd.training.memory import peak_memory_mb
 from ccsd.training.prepare import prepared_net
-from ccsd.training.process import Process, joined
-from ccsd.training.record import Record
 from ccsd.training.result import BEST, describe, finished, keep_if_best, write_result
 from ccsd.training.resume import resumed_engine
 from ccsd.training.sinks import check_installed

@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ccsd.errors import UsageError
-from ccsd.model.files import save_tensors
-from ccsd.training.process import Process
-from ccsd.training.shards import MOMENTS, owned, state_of
+from ccsd.model.weights import save_tensors
+from ccsd.training.distributed import Process
+from ccsd.training.zero_shards import MOMENTS, owned, state_of
 
 WEIGHT = "weight"
 BUFFER = "buffer"

@@ -7,9 +7,9 @@ from torch import nn
 
 from ccsd.config.schema import Train
 from ccsd.training.checkpoint import FOLDER, Mark
+from ccsd.training.distributed import Process
 from ccsd.training.engine import build_engine
 from ccsd.training.parts import Parts
-from ccsd.training.process import Process
 
 
 def resumed_engine(module: nn.Module, settings: Train, run: Path, mark: Mark | None, process: Process) -> Any:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ccsd.training.process import Process
+from ccsd.training.distributed import Process
 from preprocess.modalities import MODALITIES
 
 TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")

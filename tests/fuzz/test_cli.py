@@ -127,7 +127,7 @@ def test_a_file_never_takes_the_place_of_a_folder(place: Path, tmp_path: Path, m
 
 
 def test_folders_that_hold_themselves_are_read_once(cohort: Path, tmp_path: Path) -> None:
-    from preprocess.layouts import discover
+    from preprocess.source.layouts import discover
 
     shutil.copytree(cohort, tmp_path / "src")
     for name in "abcd":

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ccsd.training.process import Process
+from ccsd.training.distributed import Process
 from ccsd.training.tally import TERMS, Tally
 
 ALONE = Process(0, 1, torch.device("cpu"))
