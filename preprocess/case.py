@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from preprocess.checks import Finding, examine
 from preprocess.errors import InputError
-from preprocess.load import Loaded, load
 from preprocess.modalities import MODALITIES
 from preprocess.normalise import Scale, z_scores
 from preprocess.source import labels
 from preprocess.source.geometry import Geometry, bounding_box, enclosing_box, make_geometry, to_canonical
 from preprocess.source.labels import LabelConvention
 from preprocess.source.layouts import CaseFiles
+from preprocess.source.load import Loaded, load
 
 
 @dataclass(frozen=True)

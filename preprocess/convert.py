@@ -12,8 +12,7 @@ from preprocess.case import Prepared, prepare
 from preprocess.checks import check_names
 from preprocess.errors import InputError
 from preprocess.files import make_folder, remove, sweep, write_text
-from preprocess.parallel import run_parallel
-from preprocess.progress import track
+from preprocess.parallel import run_parallel, track
 from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store.meta import describe
 from preprocess.store.reader import open_case, store_path

@@ -1,11 +1,15 @@
-"""Work on many cases in parallel, so that one that kills its process costs none of the others."""
+"""Work on many cases in parallel: one that kills its process costs none of the others. And progress for people."""
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from tqdm import tqdm
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -51,3 +55,22 @@ def _run_pool(work: Callable[[Job], Result], jobs: dict[int, Job], workers: int)
 
 def _leave_interrupts_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+T = TypeVar("T")
+LOG_INTERVAL_S = 10.0
+
+
+def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Yield the items while showing on standard error how many of `total` are done."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, desc=label, unit="", dynamic_ncols=True)
+        return
+    last = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last > LOG_INTERVAL_S:
+            last = time.monotonic()
+            print(f"{label}: {done}/{total}", file=sys.stderr, flush=True)
+    print(f"{label}: {done}/{total} done", file=sys.stderr, flush=True)

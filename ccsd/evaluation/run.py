@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccsd.config import Evaluation
+from ccsd.config.load import evaluation_settings
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import Parts, Row
-from ccsd.evaluation.provenance import describe
-from ccsd.evaluation.settings import evaluation_settings, policy_of
-from ccsd.evaluation.tables import DIGITS, read_json, write_json, write_metrics
+from ccsd.evaluation.tables import DIGITS, describe, read_json, write_json, write_metrics
 from ccsd.inference import segment_case, training_spacing
 from ccsd.inference.labelmaps import write_labels
 from ccsd.metrics import Policy, Reference, paint
+from ccsd.metrics.policy import policy_of
 from preprocess.modalities import MODALITIES, Subset, all_subsets, subset, subset_name
-from preprocess.progress import track
+from preprocess.parallel import track
 from preprocess.splits import read_split
 from preprocess.store.reader import CaseStore, open_case
 

@@ -1,8 +1,9 @@
 """`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one case or many from whatever sequences they have."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from ccsd.errors import UsageError
 from ccsd.inference import is_resampled, segment_case, training_spacing
-from ccsd.inference.inputs import choose, find_cases, output_path
 from ccsd.inference.labelmaps import write_labels
 from ccsd.inference.sanity import astray, oddities
 from ccsd.metrics import clean_enhancing, paint
@@ -18,11 +18,92 @@ from ccsd.metrics.surface import Spacing
 from preprocess.case import prepare
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
-from preprocess.modalities import REGIONS, Subset
+from preprocess.modalities import ALIASES, MODALITIES, REGIONS, Subset, subset
 from preprocess.source import nifti
 from preprocess.source.geometry import Geometry, to_source
 from preprocess.source.labels import CONVENTIONS
-from preprocess.source.layouts import CaseFiles
+from preprocess.source.layouts import CaseFiles, discover, group, passed_over
+
+NIFTI = (".nii", ".nii.gz")
+_NAMING = f"file names must end in one of {', '.join(ALIASES)} before .nii or .nii.gz, for example PATIENT_flair.nii.gz"
+
+
+def find_cases(sources: Sequence[Path]) -> list[CaseFiles]:
+    """Return the cases that folders and files hold, without their segmentations: prediction must not see those.
+
+    Parameters
+    ----------
+    sources
+        Folders of cases or with such folders below them, and files; files are put together to cases by their names.
+
+    Raises
+    ------
+    UsageError
+        If a file's name does not say which sequence it is, two cases have the same name, or there is none.
+    """
+    files = [path for path in sources if not path.is_dir()]
+    for path in files:
+        _check_file(path)
+    found = [case for folder in sources if folder.is_dir() for case in discover(folder)] + group(files)
+    note = passed_over(sources)
+    if not found:
+        about = f". {note[0].upper()}{note[1:]}" if note else ""
+        raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {_NAMING}{about}")
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    twice = [name for name, count in Counter(case.case for case in found).items() if count > 1]
+    if twice:
+        raise UsageError(f"{', '.join(twice)}: found in several of the inputs; segment them one after another")
+    return [replace(case, label=None) for case in found]
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file or folder")
+    if not path.name.endswith(NIFTI) or not group([path]):
+        raise UsageError(f"{path}: the name does not say which sequence it is; {_NAMING}")
+
+
+def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
+    """Return the sequences to use and those that are not there.
+
+    Parameters
+    ----------
+    case
+        The files of one case.
+    wanted
+        Combination asked for; without one everything that is there is used.
+
+    Raises
+    ------
+    UsageError
+        If a sequence that was asked for is not there.
+    """
+    there = subset(case.images)
+    missing = tuple(name for name in MODALITIES if name not in there)
+    if wanted is None:
+        return there, missing
+    used = subset(wanted)
+    absent = [name for name in used if name in missing]
+    if absent:
+        raise UsageError(f"{case.case}: has no {' and no '.join(absent)}, which -m asks for; it has {', '.join(there)}")
+    return used, missing
+
+
+def output_path(out: Path, case: str, cases: Sequence[CaseFiles]) -> Path:
+    """Return where a case's segmentation goes: `out` itself when it names a NIfTI file, else a file below it.
+
+    Raises
+    ------
+    UsageError
+        If `out` is one file but there are several cases.
+    """
+    if not out.name.endswith(NIFTI):
+        return out / f"{case}.nii.gz"
+    if len(cases) > 1:
+        raise UsageError(f"{out}: one file for {len(cases)} cases; give a folder")
+    return out
+
 
 if TYPE_CHECKING:
     import torch

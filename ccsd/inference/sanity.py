@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ccsd.report.sentences import SHOWN
 from preprocess.case import Prepared
-from preprocess.modalities import MODALITIES, Subset
+from preprocess.modalities import MODALITIES, MODALITY_NAMES, Subset
 
 LARGEST_BRAIN_ML = 2300.0
 """Larger than any brain; a whole head has about twice as much."""
@@ -22,8 +21,8 @@ def oddities(case: Prepared) -> Iterator[str]:
         volume = np.count_nonzero(case.z[MODALITIES.index(name)]) * voxel_ml
         if volume > LARGEST_BRAIN_ML:
             yield (
-                f"{SHOWN[name]} has {volume:.0f} ml that are not background, more than any brain; the model was "
-                "trained on skull-stripped images"
+                f"{MODALITY_NAMES[name]} has {volume:.0f} ml that are not background, more than any brain; the model "
+                "was trained on skull-stripped images"
             )
 
 

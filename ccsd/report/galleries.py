@@ -13,11 +13,10 @@ from matplotlib.image import imsave
 from scipy import ndimage
 
 from ccsd.inference.labelmaps import read_labels
-from ccsd.report.sentences import SHOWN, display
 from ccsd.report.statistics import FULL, case_matrix, subset_order
 from ccsd.report.study import Study
 from preprocess.errors import InputError
-from preprocess.modalities import LABELS, REGIONS, SUBSET_ORDER
+from preprocess.modalities import LABELS, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
 from preprocess.store.reader import CaseStore, open_case
 
 Picture = npt.NDArray[np.uint8]
@@ -100,8 +99,8 @@ def _gallery(study: Study, part: pd.DataFrame, title: str, case: str, names: lis
             continue
         labels = read_labels(path, store.meta.geometry, store.meta.label_convention)
         note = _scores(part, case, name)
-        alt = f"{case}, prediction from {display(name)}; Dice of WT, TC and ET {note}"
-        panels.append(_panel(f"from {display(name)}", note, picture, labels[index], outline, alt))
+        alt = f"{case}, prediction from {display_name(name)}; Dice of WT, TC and ET {note}"
+        panels.append(_panel(f"from {display_name(name)}", note, picture, labels[index], outline, alt))
     return Gallery(title, case, panels) if any(p.note for p in panels) else None
 
 
@@ -145,7 +144,7 @@ def _grey(store: CaseStore, modality: str, index: int) -> Picture:
 def _image_panel(store: CaseStore, modality: str, index: int) -> Panel:
     picture = _grey(store, modality, index)
     nothing = np.zeros(picture.shape[:2], np.uint8)
-    shown = SHOWN[modality]
+    shown = MODALITY_NAMES[modality]
     return _panel(f"{shown} image", "", picture, nothing, nothing, f"{store.case}: {shown} image, axial slice {index}")
 
 

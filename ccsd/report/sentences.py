@@ -1,32 +1,22 @@
-"""The summary of a study in sentences, made from its numbers."""
+"""The report in sentences: the summary of a study, which experiment is better, and the text for a terminal."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ccsd.report.statistics import FULL
+from ccsd.report.statistics import FULL, Rows, by_key, leave_one_out
 from ccsd.report.study import Study
+from ccsd.report.tables import FEWEST_CASES, Difference, ScoreRow, SeedMeans, differences, is_clear, overview
 from preprocess.convert import read_refusals
-from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
+from preprocess.modalities import MODALITY_NAMES, REGION_NAMES, REGIONS, SUBSET_ORDER
 from preprocess.phantom.cohort import MARK
 
 FEW_CASES = 20
-SHOWN = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
-NAMES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 NOTEWORTHY = 0.01
 """A smaller change of the mean Dice is not worth a sentence."""
-
-
-Rows = dict[tuple[str, ...], dict[str, Any]]
-"""Rows of the summary by experiment, scope, name, region and metric."""
-
-
-def display(name: str) -> str:
-    """Return a combination as people write it: `FLAIR + T1ce`."""
-    return " + ".join(SHOWN.get(part, part) for part in name.split("+"))
 
 
 def summary_sentences(study: Study, summary: pd.DataFrame, verdicts: Iterable[str] = ()) -> list[str]:
@@ -75,15 +65,6 @@ def is_phantom(study: Study) -> bool:
     return any(config.get("phantom") or (Path(config.get("source") or "") / MARK).is_file() for config in configs)
 
 
-def by_key(summary: pd.DataFrame) -> Rows:
-    """Return the rows of the summary by experiment, scope, name, region and metric."""
-    keys = summary[["experiment", "scope", "name", "region", "metric"]].itertuples(index=False, name=None)
-    rows: list[dict[str, Any]] = [
-        dict(zip(summary.columns, row, strict=True)) for row in summary.itertuples(index=False)
-    ]
-    return dict(zip(keys, rows, strict=True))
-
-
 def best_experiment(summary: pd.DataFrame) -> str:
     """Return the experiment with the highest mean Dice over all combinations and regions."""
     part = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice")]
@@ -127,7 +108,7 @@ def _experiment(rows: Rows, experiment: str, *, several: bool, subsets: int) -> 
     start = f"{experiment}: with" if several else "With"
     full = [rows.get((experiment, "subset", FULL, region, "dice")) for region in REGIONS]
     if all(full):
-        parts = [f"{with_interval(row)} for {NAMES[r]}" for r, row in zip(REGIONS, full, strict=True) if row]
+        parts = [f"{with_interval(row)} for {REGION_NAMES[r]}" for r, row in zip(REGIONS, full, strict=True) if row]
         yield f"{start} all four sequences the mean Dice is {listed(parts)}."
     overall = [rows.get((experiment, "overall", "all", region, "dice")) for region in REGIONS]
     if subsets > 1 and all(overall):
@@ -146,16 +127,99 @@ def _removal(rows: Rows, experiment: str) -> Iterator[str]:
         worst = min(drops, key=lambda name: drops[name])
         if drops[worst] < -NOTEWORTHY:
             yield (
-                f"Without {SHOWN[worst]} the {NAMES[region]} loses most: its mean Dice falls by {-drops[worst]:.2f}."
+                f"Without {MODALITY_NAMES[worst]} the {REGION_NAMES[region]} loses most: its mean Dice falls by "
+                f"{-drops[worst]:.2f}."
             )
 
 
-def leave_one_out(rows: Rows, experiment: str, region: str, metric: str = "dice") -> dict[str, float]:
-    """Return how the mean changes when one sequence is taken from the full set, by sequence."""
-    found: dict[str, float] = {}
-    for name in MODALITIES:
-        rest = "+".join(m for m in MODALITIES if m != name)
-        row = rows.get((experiment, "subset", rest, region, metric))
-        if row and not math.isnan(float(row["drop"])):
-            found[name] = float(row["drop"])
-    return found
+def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans) -> Iterator[str]:
+    """Yield a sentence for each region: which experiment is best, by how much, and than which it is clearly better.
+
+    Parameters
+    ----------
+    summary, comparison
+        As `summarise` and `compare` return them.
+    seeds
+        As `seed_means` returns them; where a seed of the worse experiment is as good, the sentence says so.
+    """
+    rows, found = by_key(summary), differences(comparison, "overall")
+    for region in REGIONS:
+        keys = [(str(experiment), "overall", "all", region, "dice") for experiment in summary["experiment"].unique()]
+        means = {key[0]: float(rows[key]["mean"]) for key in keys if key in rows and not math.isnan(rows[key]["mean"])}
+        if len(means) < 2:  # noqa: PLR2004 - a single one has no rival
+            continue
+        best = max(means, key=lambda name: means[name])
+        rivals = list(_rivals(best, region, found, seeds))
+        if not rivals:  # no case in common
+            continue
+        sure, unsure = ([text for text, clear in rivals if clear is wanted] for wanted in (True, False))
+        parts = [f"better than {listed(sure)}"] if sure else []
+        parts += [f"not clearly better than {listed(unsure)}"] if unsure else []
+        yield (
+            f"Averaged over all combinations, {best} segments the {REGION_NAMES[region]} best, with a mean Dice of "
+            f"{means[best]:.3f}: {'; '.join(parts)}."
+        )
+
+
+def _rivals(best: str, region: str, found: list[Difference], seeds: SeedMeans) -> Iterator[tuple[str, bool]]:
+    """Yield for every other experiment by how much the best one is better, and whether the interval excludes 0."""
+    for pair in found:
+        if best not in (pair.experiment, pair.baseline) or region not in pair.regions:
+            continue
+        row = pair.regions[region]
+        if math.isnan(row["difference"]):
+            continue
+        sign, other = (1, pair.baseline) if best == pair.experiment else (-1, pair.experiment)
+        low, high = sorted((sign * row["low"], sign * row["high"]))
+        notes = [] if math.isnan(low) else [f"{low:.3f} to {high:.3f}"]
+        if _overlap(seeds.get(best, {}).get(region, []), seeds.get(other, {}).get(region, [])):
+            notes.append("though their seeds overlap")
+        yield f"{other} by {sign * row['difference']:.3f}" + (f" ({', '.join(notes)})" if notes else ""), is_clear(row)
+
+
+def _overlap(better: list[float], worse: list[float]) -> bool:
+    """Whether a seed of the worse experiment is as good as one of the better; false for one seed against one."""
+    return len(better) + len(worse) > 2 and min(better) <= max(worse)  # noqa: PLR2004 - one seed each
+
+
+def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
+    """Return mean Dice by experiment and number of sequences, and what the experiments differ by."""
+    lines = overview(summary)
+    header = ("sequences", "experiment", "seeds", *REGIONS)
+    rows = [
+        (line.sequences, line.experiment, str(line.seeds), *(_mean(line.regions.get(r)) for r in REGIONS))
+        for line in lines
+    ]
+    cases = max((int(row["cases"]) for line in lines for row in line.regions.values()), default=0)
+    blocks = [f"Mean Dice over {counted(cases, 'case')} (95 % interval)", *_table(header, rows)]
+    found = differences(comparison, "overall")
+    if found:
+        title = "Differences of mean Dice over all combinations, paired by case"
+        blocks += ["", f"{title} (* the interval excludes 0, on {FEWEST_CASES} cases or more)"]
+        pairs = [
+            (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference(d.regions.get(r)) for r in REGIONS))
+            for d in found
+        ]
+        blocks += _table(("difference", "cases", *REGIONS), pairs)
+    policies = " or ".join(str(policy) for policy in summary["policy"].unique())
+    return "\n".join([*blocks, "", f"Empty regions: {policies}"])
+
+
+def _mean(row: ScoreRow | None) -> str:
+    if row is None or math.isnan(row["mean"]):
+        return "-"
+    interval = "" if math.isnan(row["low"]) else f" ({row['low']:.3f} to {row['high']:.3f})"
+    return f"{row['mean']:.3f}{interval}"
+
+
+def _difference(row: ScoreRow | None) -> str:
+    if row is None or math.isnan(row["difference"]):
+        return "-"
+    interval = "" if math.isnan(row["low"]) else f" ({row['low']:+.3f} to {row['high']:+.3f})"
+    return f"{row['difference']:+.3f}{interval}{' *' if is_clear(row) else ''}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    for row in (header, *rows):
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

@@ -1,17 +1,22 @@
-"""What a training says of itself: metrics.jsonl is the truth, sinks and the terminal show it."""
+"""What a training reports: means over steps, written to metrics.jsonl, and shown on the terminal and by sinks."""
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from ccsd.training.distributed import Process
 from ccsd.training.picture import Picture, write_picture
 from ccsd.training.sinks import Sinks
 from preprocess.files import write_text
+from preprocess.modalities import MODALITIES
 
 PICTURES = "overlays"
 FILE = "metrics.jsonl"
@@ -98,3 +103,93 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
+BASE = len(MODALITIES) + 1
+"""A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed."""
+
+
+class Tally:
+    """Adds up on the device, without waiting for it, until asked."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._terms = torch.zeros(len(TERMS) + 1, device=device)
+        self._paths = torch.zeros(BASE ** (len(MODALITIES) - 1), device=device)
+
+    def add(self, outputs: dict[str, Tensor]) -> None:
+        """Add one step's terms (scalars) and `removed` (steps x samples, -1 for none)."""
+        self._terms[:-1] += torch.stack([outputs[name].detach().float() for name in TERMS])
+        self._terms[-1] += 1
+        removed = outputs["removed"]
+        if len(removed):
+            digits = BASE ** torch.arange(len(removed), device=removed.device)
+            code = ((removed + 1) * digits[:, None]).sum(0)
+            self._paths.index_add_(0, code, torch.ones_like(code, dtype=torch.float32))
+
+    def take(self, process: Process) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Return mean terms and removal shares since the last time; every process must call this.
+
+        Removal is `{"first": {modality: share}, "paths": {"t1ce>flair>t2": share}}`, empty without DMCD.
+        """
+        *sums, count = process.sum(self._terms).tolist()
+        paths = process.sum(self._paths).tolist()
+        self._terms.zero_()
+        self._paths.zero_()
+        terms = {name: total / count for name, total in zip(TERMS, sums, strict=True)}
+        return terms, _removal({_names(code): number for code, number in enumerate(paths) if number and code})
+
+
+def _names(code: int) -> tuple[str, ...]:
+    names = []
+    while code:
+        code, digit = divmod(code, BASE)
+        names.append(MODALITIES[digit - 1])
+    return tuple(names)
+
+
+def _removal(paths: dict[tuple[str, ...], float]) -> dict[str, dict[str, float]]:
+    total = sum(paths.values())
+    if not total:
+        return {}
+    first = {m: sum(n for path, n in paths.items() if path[0] == m) / total for m in MODALITIES}
+    return {
+        "first": first,
+        "paths": {">".join(path): n / total for path, n in sorted(paths.items(), key=lambda i: -i[1])},
+    }
+
+
+class StepTimes:
+    """Adds up the steps between two records."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._steps, self._data_s, self._step_s = 0, 0.0, 0.0
+
+    def add(self, data_s: float, step_s: float) -> None:
+        """Add one step: seconds spent waiting for the batch, and seconds altogether."""
+        self._steps += 1
+        self._data_s += data_s
+        self._step_s += step_s
+
+    def take(self) -> dict[str, float]:
+        """Return means per step, the share of waiting and samples per second, and begin anew."""
+        steps, data_s, step_s = self._steps, self._data_s, self._step_s
+        self._steps, self._data_s, self._step_s = 0, 0.0, 0.0
+        return {
+            "step_s": step_s / steps,
+            "data_s": data_s / steps,
+            "data_share": data_s / step_s,
+            "samples_per_s": self._batch_size * steps / step_s,
+        }
+
+
+MIB = 2**20
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory used so far in MiB: allocated on the GPU, or resident where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB

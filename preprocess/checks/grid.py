@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 
 from preprocess.errors import InputError
-from preprocess.load import Loaded
 from preprocess.source.geometry import to_canonical
+from preprocess.source.load import Loaded
 from preprocess.source.nifti import Volume
 
 _AFFINE_TOLERANCE_MM = 0.01

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocess.errors import InputError
+from preprocess.files import check_case_name
 from preprocess.modalities import ALIASES, MODALITIES
-from preprocess.names import check_case_name
 from preprocess.source.nifti import SUFFIXES
 
 LABEL_ALIASES = ("seg", "segm", "segmentation", "label", "labels", "mask")

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.errors import InputError
+from preprocess.files import check_case_name
 from preprocess.modalities import MODALITIES
-from preprocess.names import check_case_name
 from preprocess.source.geometry import Box
 from preprocess.store.meta import CaseMeta
 from preprocess.store.shard import ShardArray, read_json

@@ -9,9 +9,9 @@ import pytest
 
 from preprocess.checks import CHECKS, examine
 from preprocess.errors import InputError
-from preprocess.load import Loaded, load
 from preprocess.phantom.cohort import write_cohort
 from preprocess.source.layouts import discover
+from preprocess.source.load import Loaded, load
 from preprocess.source.nifti import Volume
 
 

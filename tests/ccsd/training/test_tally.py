@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ccsd.training.distributed import Process
-from ccsd.training.tally import TERMS, Tally
+from ccsd.training.log import TERMS, Tally
 
 ALONE = Process(0, 1, torch.device("cpu"))
 

@@ -9,11 +9,6 @@ import typer
 from ccsd.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands to the command line."""
-    app.command("train")(train)
-
-
 def train(
     config: Annotated[Path, typer.Option(help="YAML file of the study, e.g. config/demo.yaml.")],
     data: Annotated[Path, typer.Option(help="Folder that `ccsd convert` and `ccsd split` made.")],

@@ -3,7 +3,7 @@
 import pytest
 
 from ccsd.errors import UsageError
-from ccsd.training.place import PORTS, Place, from_srun, place
+from ccsd.training.distributed import PORTS, Place, from_srun, place
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 MEETING = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
