@@ -24,7 +24,7 @@ from ccsd.config.load import set_key, validate
 from ccsd.config.schema import Config, Evaluation
 from ccsd.config.science import SECTIONS, science_digest
 from ccsd.errors import UsageError
-from ccsd.files import RECORD, WEIGHTS
+from ccsd.study import RECORD, WEIGHTS
 from preprocess.errors import InputError
 from preprocess.files import write_text
 from preprocess.modalities import SUBSET_ORDER

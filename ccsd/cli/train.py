@@ -67,7 +67,7 @@ def _submit(
     The digest makes the command another one when the content of the configuration or the split changes, so that an
     earlier job for the same folder is not taken for this one.
     """
-    from ccsd.files import RECORD, WEIGHTS
+    from ccsd.study import RECORD, WEIGHTS
     from cluster.launch import run as run_job
     from cluster.settings import JobSettings
 

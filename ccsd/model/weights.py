@@ -15,8 +15,8 @@ from torch import Tensor
 from ccsd.config.load import validate
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
-from ccsd.files import RECORD, WEIGHTS
 from ccsd.model.net import SharedSpecificNet
+from ccsd.study import RECORD, WEIGHTS
 from preprocess.files import complete_or_absent
 
 ABOUT = "ccsd"

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ccsd.report.results import Training
 from ccsd.report.statistics import case_matrix
-from ccsd.report.study import Training
 from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
 
 COLOURS = {

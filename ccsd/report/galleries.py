@@ -13,8 +13,8 @@ from matplotlib.image import imsave
 from scipy import ndimage
 
 from ccsd.inference.labelmaps import read_labels
+from ccsd.report.results import Study
 from ccsd.report.statistics import FULL, case_matrix, subset_order
-from ccsd.report.study import Study
 from preprocess.errors import InputError
 from preprocess.modalities import LABELS, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
 from preprocess.store.reader import CaseStore, open_case

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from ccsd.report.results import Study
 from ccsd.report.statistics import Rows, by_key, leave_one_out, subset_order
-from ccsd.report.study import Study
 from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
 
 ScoreRow = dict[str, Any]

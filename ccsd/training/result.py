@@ -8,8 +8,8 @@ from platform import python_version
 from typing import Any
 
 from ccsd.config.schema import Config
-from ccsd.files import RECORD, WEIGHTS
 from ccsd.model.weights import file_hash, load_weights, save_weights
+from ccsd.study import RECORD, WEIGHTS
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
 from preprocess.files import write_text

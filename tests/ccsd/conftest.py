@@ -15,9 +15,9 @@ PATCH = (24, 24, 24)
 def made_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return `results/NAME` with four converted phantoms, a split (two for testing) and a run; do not change it."""
     from ccsd.config import Config
-    from ccsd.files import RECORD, WEIGHTS
     from ccsd.model import SharedSpecificNet
     from ccsd.model.weights import file_hash, save_weights
+    from ccsd.study import RECORD, WEIGHTS
     from preprocess.convert import convert
     from preprocess.dataset import write_tables
     from preprocess.phantom.cohort import write_cohort

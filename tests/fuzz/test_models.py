@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from ccsd.config import Config
 from ccsd.evaluation.tables import read_metrics
-from ccsd.files import RECORD, WEIGHTS
 from ccsd.inference import training_spacing
 from ccsd.model import SharedSpecificNet, load_run
 from ccsd.model.weights import file_hash, load_weights, save_weights
+from ccsd.study import RECORD, WEIGHTS
 from ccsd.training import checkpoint
 from ccsd.training.zero_shards import ABOUT, Parts, part_name
 from preprocess.splits import read_list
