@@ -35,12 +35,12 @@ onsuccess:
     print(
         "\n".join(
             [
-                *study.left_out(),
-                f"The report lies at {ROOT.absolute() / 'report.html'}",
+                *rejected_cases(study),
+                f"The report lies at {study.folder.report.absolute()}",
             ]
         )
     )
 
 
 onerror:
-    print("\n".join(study.left_out()))
+    print("\n".join(rejected_cases(study)))

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from ccsd.errors import UsageError
-from ccsd.snakemake import Study
+from ccsd.snakemake import allow_options, split_options
+from ccsd.study import Study
 from cluster import sbatch
 from cluster.settings import JobSettings
 from preprocess.audit import audit, write_audit
@@ -182,8 +183,8 @@ def test_every_value_in_a_shell_command_is_quoted(root: Path) -> None:
 def test_options_of_the_rules_are_quoted_one_by_one(hostile: str) -> None:
     raw = {"name": "x", "source": hostile, "convert": {"allow": [hostile]}, "split": {"list": hostile}}
     study = Study.from_mapping(raw)
-    assert shlex.split(study.allow_options()) == ["--allow", hostile]
-    assert shlex.split(study.split_options())[:2] == ["--list", str(Path(hostile))]
+    assert shlex.split(allow_options(study)) == ["--allow", hostile]
+    assert shlex.split(split_options(study))[:2] == ["--list", str(Path(hostile))]
     assert str(study.source) == str(Path(hostile))
 
 

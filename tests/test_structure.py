@@ -19,7 +19,7 @@ LONGEST_FILE = 500
 LONGEST_FUNCTION = 80
 USED_BY_OTHERS = {"pyarrow": "pandas", "tensorboard": "torch"}
 """Dependencies that no module imports, because the package named here does."""
-WORKFLOW = {"snakemake", "snakemake-executor-plugin-slurm"}
+WORKFLOW = {"snakemake-executor-plugin-slurm"}
 
 
 def _sources(root: Path) -> list[Path]:

@@ -1,11 +1,10 @@
-"""What disks, clocks and people do to a study: one message that says what to do, and afterwards the same scores."""
+"""What disks and people do to a study: one message that says what to do, and afterwards the same scores."""
 
 import os
 import random
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HERE = ("--profile", "cluster/local", "--configfile", "study.yaml")
 MODEL = "results/study/runs/ccsd-s0/model.safetensors"
-AHEAD_S = 3600
 DELETE_ROUNDS = int(os.environ.get("DELETE_ROUNDS", "2"))
 """By hand more."""
 
@@ -117,24 +115,6 @@ def _intermediates(clone: Any) -> list[Path]:
     root = clone.results
     patterns = ("*", "phantoms/*", "data/*", "marks/*", "marks/*/*", "runs/*/*", "runs/*/checkpoints/*", "logs/*")
     return sorted({path for pattern in patterns for path in root.glob(pattern) if path.name != "PHANTOMS.txt"})
-
-
-def test_a_clock_that_jumps_back_spoils_nothing(undisturbed: Any, finished: Any) -> None:
-    """All that was made before the jump seems to be of the future, as in the middle of a study."""
-    _forget_the_scores(finished)
-    (finished.folder / MODEL).unlink()
-    _set_ahead(finished)
-    _ends_as(undisturbed, finished)
-    records = finished.training / "metrics.jsonl"
-    trained = records.read_bytes()
-    _ends_as(undisturbed, finished)
-    assert records.read_bytes() == trained, "trained again"
-
-
-def _set_ahead(clone: Any) -> None:
-    then = time.time() + AHEAD_S
-    for path in [*clone.results.rglob("*"), *(clone.folder / ".snakemake").rglob("*")]:
-        os.utime(path, (then, then))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What runs again, and what does not, when something changes. A stand-in leaves each stage's files."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,48 @@ def test_job_settings_reach_the_command(project: Callable[..., Any]) -> None:
     call = next(line for line in clone.calls() if line.startswith("train"))
     for job in ("cluster=slurm", "nodes=2", "partition=big", "mem_gb="):
         assert f"--job {job}" in call
+
+
+def _delete_a_store(clone: Any) -> None:
+    shutil.rmtree(min((clone.results / "data").glob("*.zarr")))
+
+
+def _delete_a_phantom(clone: Any) -> None:
+    shutil.rmtree(min((clone.results / "phantoms").iterdir()))
+
+
+def _fail_to_train(clone: Any) -> None:
+    clone.configure(**STUDY, train={"steps": 7})
+    assert clone.snakemake(*LOCAL, STAND_IN_FAILS="train").returncode == 1
+
+
+def test_deleted_stores_are_made_again_only_if_something_needs_them(finished: Any) -> None:
+    _delete_a_store(finished)
+    finished.forget_calls()
+    done = finished.snakemake(*LOCAL)
+    assert done.returncode == 0, done.stderr
+    assert "cases are gone from results/study/data; they are made again if anything needs them" in done.stderr
+    assert finished.calls() == []
+
+    done = finished.snakemake(*LOCAL, "--config", "evaluation={overlap: 0.25}")
+    assert done.returncode == 0, done.stderr
+    assert _stages(finished) == sorted(["convert", "split", *["train"] * 2, *["evaluate"] * 4, "report"])
+    assert finished.snakemake(*LOCAL, "--config", "evaluation={overlap: 0.25}").stderr.count("cases are gone") == 0
+
+
+@pytest.mark.parametrize("damage", [_delete_a_store, _delete_a_phantom, _fail_to_train])
+def test_a_dry_run_changes_no_file(finished: Any, damage: Callable[[Any], None]) -> None:
+    damage(finished)
+    (finished.results / "report.html").unlink()
+    before = _files(finished)
+    done = finished.snakemake(*LOCAL, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "rule report" in done.stdout
+    assert _files(finished) == before
+
+
+def _files(clone: Any) -> dict[Path, tuple[int, bytes]]:
+    """Return time and content of each file of the study, and of what Snakemake remembers of it."""
+    folders = (clone.results, *((clone.folder / ".snakemake" / name) for name in ("metadata", "incomplete", "locks")))
+    paths = [path for folder in folders for path in folder.rglob("*")]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}

@@ -3,11 +3,21 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate as validate_schema
 
 from ccsd.errors import USER_ERRORS
-from ccsd.snakemake import Study
+from ccsd.snakemake import (
+    allow_options,
+    evaluation_options,
+    outdated_marks,
+    phantom_options,
+    plan_without,
+    rejected_cases,
+    split_options,
+)
+from ccsd.study import EVALUATION, RECORD, SCORES, WEIGHTS, Study, run_name
 from cluster import fronts, leftovers, locks
+from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE
+from preprocess.splits import FILE as SPLIT_FILE
 
 try:
     study = Study.from_mapping(config)
@@ -15,30 +25,29 @@ try:
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
 
-# Before Snakemake looks at its locks and at what is there. The processes that it starts for jobs leave that alone.
+# Before Snakemake looks at its locks. The processes that it starts for jobs leave that alone.
 if workflow.is_main_process:
-    for told in (
-        locks.drop_stale(Path(".snakemake")),
-        study.drop_outdated_marks(),
-        study.date_back(),
-    ):
-        if told:
-            print(told, file=sys.stderr, flush=True)
-    study.note_attempts()
+    if told := locks.drop_stale(Path(".snakemake")):
+        print(told, file=sys.stderr, flush=True)
+
+# Only read here: the workflow is parsed by dry runs, too.
+OUTDATED = outdated_marks(study) if workflow.is_main_process else {}
+if OUTDATED:
+    print(
+        f"cases are gone from {', '.join(map(str, OUTDATED))}; they are made again if anything needs them",
+        file=sys.stderr,
+        flush=True,
+    )
+    plan_without(workflow, sum(OUTDATED.values(), []))
 
 # Values given with --config arrive as text; from here on they have the types of the models.
 config = study.config.model_dump(mode="json")
-validate_schema(
-    config, workflow.source_path("../schemas/config.schema.json"), set_default=False
-)
 
-ROOT = study.root
-DATA = ROOT / "data"
-RUN = ROOT / "runs" / "{experiment}-s{seed}"
-SCORES = ROOT / "evaluation" / "{run}" / "{group}"
-LOGS = ROOT / "logs"
-BENCHMARKS = ROOT / "benchmarks"
-MARKS = study.marks
+DATA = study.folder.data
+RUN = study.folder.run(run_name("{experiment}", "{seed}"))
+GROUP = study.folder.evaluation("{run}", "{group}")
+LOGS = study.folder.logs
+BENCHMARKS = study.folder.benchmarks
 
 
 wildcard_constraints:
@@ -53,6 +62,8 @@ wildcard_constraints:
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
     study.write_config()
+    for mark in sum(OUTDATED.values(), []):
+        mark.unlink(missing_ok=True)
     fronts.install(Path(".snakemake/bin").absolute())
     cancelled = leftovers.cancel("ccsd", Path.cwd())
     if cancelled:

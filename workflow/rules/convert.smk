@@ -4,7 +4,7 @@
 rule phantom:
     """Draw a cohort of phantoms in the file layouts of BraTS."""
     output:
-        touch(MARKS / "phantoms"),
+        touch(study.folder.mark("phantoms")),
     log:
         LOGS / "phantom.log",
     benchmark:
@@ -15,7 +15,7 @@ rule phantom:
         runtime=60,
     params:
         dest=study.source,
-        options=study.phantom_options(),
+        options=phantom_options(study),
     shell:
         "ccsd phantom {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
 
@@ -25,7 +25,7 @@ rule convert:
     input:
         rules.phantom.output if study.config.phantom else [],
     output:
-        touch(MARKS / "convert" / "{part}"),
+        touch(study.folder.mark("convert", "{part}")),
     log:
         LOGS / "convert" / "{part}.log",
     benchmark:
@@ -38,7 +38,7 @@ rule convert:
         source=study.source,
         dest=DATA,
         part=lambda wildcards: wildcards.part.replace("-of-", "/"),
-        allow=study.allow_options(),
+        allow=allow_options(study),
         cases=study.cases_digest(),
     shell:
         "ccsd convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} --keep-going"
@@ -52,9 +52,9 @@ rule split:
         expand(rules.convert.output, part=PARTS),
         study.config.split.list or [],
     output:
-        DATA / "cases.tsv",
-        DATA / "dataset.json",
-        split=DATA / "split.tsv",
+        DATA / CASES_FILE,
+        DATA / FINGERPRINT_FILE,
+        split=DATA / SPLIT_FILE,
     log:
         LOGS / "split.log",
     benchmark:
@@ -65,6 +65,6 @@ rule split:
         runtime=60,
     params:
         dest=DATA,
-        options=study.split_options(),
+        options=split_options(study),
     shell:
         "ccsd split {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"

@@ -5,10 +5,11 @@ rule evaluate:
     """Segment the test cases from some combinations of modalities and score them."""
     input:
         rules.split.output,
-        model=ROOT / "runs" / "{run}" / "model.safetensors",
+        study.folder.mark("train", "{run}"),
+        model=study.folder.run("{run}") / WEIGHTS,
     output:
-        SCORES / "evaluation.json",
-        metrics=SCORES / "metrics.tsv",
+        GROUP / EVALUATION,
+        metrics=GROUP / SCORES,
     log:
         LOGS / "evaluate" / "{run}" / "{group}.log",
     benchmark:
@@ -21,7 +22,9 @@ rule evaluate:
         model=lambda wildcards, input: Path(input.model).parent,
         data=DATA,
         out=lambda wildcards, output: Path(output.metrics).parent,
-        options=lambda wildcards: study.evaluation_options(wildcards.group),
+        options=lambda wildcards: evaluation_options(study, wildcards.group),
+        # A training that failed with new settings leaves the earlier scores; these change, and ask for it again.
+        science=lambda wildcards: study.training_digest(wildcards.run),
     shell:
         "ccsd evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"
         " 2>&1 | tee -i {log:q}"

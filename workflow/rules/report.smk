@@ -4,18 +4,26 @@
 rule report:
     """Gather all scores into tables, figures and one self-contained page."""
     input:
-        expand(SCORES / "metrics.tsv", run=study.runs, group=study.groups),
+        expand(GROUP / SCORES, run=study.runs, group=study.groups),
     output:
-        report(ROOT / "metrics.tsv", caption="../report/metrics.rst", category="Tables"),
-        ROOT / "metrics.parquet",
-        report(ROOT / "summary.tsv", caption="../report/summary.rst", category="Tables"),
         report(
-            ROOT / "comparisons.tsv",
+            study.folder.scores,
+            caption="../report/metrics.rst",
+            category="Tables",
+        ),
+        study.folder.scores_parquet,
+        report(
+            study.folder.summary,
+            caption="../report/summary.rst",
+            category="Tables",
+        ),
+        report(
+            study.folder.comparisons,
             caption="../report/comparisons.rst",
             category="Tables",
         ),
         html=report(
-            ROOT / "report.html", caption="../report/report.rst", category="Report"
+            study.folder.report, caption="../report/report.rst", category="Report"
         ),
     log:
         LOGS / "report.log",
@@ -26,6 +34,6 @@ rule report:
         mem_mb=8000,
         runtime=60,
     params:
-        results=ROOT,
+        results=study.folder.root,
     shell:
         "ccsd report {params.results:q} --out {output.html:q} 2>&1 | tee -i {log:q}"

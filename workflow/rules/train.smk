@@ -6,9 +6,11 @@ rule train:
     input:
         rules.split.output,
     output:
-        # update(): never deleted before a job, so that an interrupted workflow does not lose a finished training.
-        model=update(RUN / "model.safetensors"),
-        run=update(RUN / "run.json"),
+        # update(): not deleted before a job, and put back when it fails, so that a finished training is never lost.
+        model=update(RUN / WEIGHTS),
+        run=update(RUN / RECORD),
+        # Snakemake remembers what it put back as made with the new settings. This is missing until they are trained.
+        done=touch(study.folder.mark("train", run_name("{experiment}", "{seed}"))),
     log:
         LOGS / "train" / "{experiment}-s{seed}.log",
     benchmark:
@@ -29,11 +31,11 @@ rule train:
         constraint="",
         sbatch="",
     params:
-        config=study.config_file,
+        config=study.folder.config,
         data=DATA,
         run=lambda wildcards, output: Path(output.model).parent,
-        science=lambda wildcards: study.training_reason(
-            wildcards.experiment, wildcards.seed
+        science=lambda wildcards: study.training_digest(
+            run_name(wildcards.experiment, wildcards.seed)
         ),
     shell:
         "ccsd train --config {params.config:q} --data {params.data:q} --run {params.run:q}"

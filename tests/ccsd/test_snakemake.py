@@ -1,0 +1,63 @@
+"""What the rules ask for: options that survive the shell, and which marks no longer hold."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ccsd.snakemake import allow_options, evaluation_options, outdated_marks, split_options
+from ccsd.study import Study
+
+BASE = {"name": "s", "phantom": {"cases": 5}}
+
+
+def test_options_survive_the_shell() -> None:
+    study = Study.from_mapping({**BASE, "split": {"list": "my lists/it's.tsv"}, "convert": {"allow": ["a b", "$(c)"]}})
+    assert shlex.split(split_options(study))[:2] == ["--list", "my lists/it's.tsv"]
+    assert shlex.split(allow_options(study)) == ["--allow", "a b", "--allow", "$(c)"]
+
+
+def test_every_setting_that_scores_is_an_option() -> None:
+    plain, coarse = (Study.from_mapping({**BASE, "evaluation": {"overlap": value}}) for value in (0.5, 0.1))
+    assert evaluation_options(plain, "part-1-of-1").replace("overlap=0.5", "overlap=0.1") == evaluation_options(
+        coarse, "part-1-of-1"
+    )
+
+
+@pytest.fixture
+def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Return a study whose five cases are drawn and converted, one of them rejected, as far as names go."""
+    monkeypatch.chdir(tmp_path)
+    study = Study.from_mapping({**BASE, "convert": {"cases_per_job": 2}})
+    folder = study.folder
+    rejected, *others = study.cases
+    marks = [folder.mark("phantoms"), *(folder.mark("convert", part) for part in study.parts)]
+    for path in (*marks, folder.data / "refused" / f"{rejected}.json", folder.data / "cases.tsv"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for case in study.cases:
+        (folder.phantoms / case).mkdir(parents=True)
+    for case in others:
+        (folder.data / f"{case}.zarr").mkdir()
+    return study
+
+
+def test_marks_hold_while_every_case_is_converted_or_rejected(converted: Study) -> None:
+    assert outdated_marks(converted) == {}
+
+
+def test_a_deleted_store_outdates_the_mark_of_its_part_and_the_table(converted: Study) -> None:
+    folder = converted.folder
+    (folder.data / f"{converted.cases[1]}.zarr").rmdir()
+    expected = [folder.mark("convert", "2-of-3"), folder.data / "cases.tsv"]
+    assert outdated_marks(converted) == {folder.data: expected}
+
+
+def test_a_deleted_phantom_outdates_their_mark(converted: Study) -> None:
+    (converted.source / converted.cases[2]).rmdir()
+    assert outdated_marks(converted) == {converted.source: [converted.folder.mark("phantoms")]}
+
+
+def test_before_the_first_run_nothing_is_outdated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert outdated_marks(Study.from_mapping(BASE)) == {}
