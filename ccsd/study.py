@@ -57,6 +57,15 @@ class StudyFolder:
         """Folder of the scores of a run for one group of combinations."""
         return self.root / "evaluation" / run / group
 
+    def run_folders(self) -> list[Path]:
+        """Folders of training runs that exist, sorted."""
+        return sorted(path for path in self.root.glob("runs/*") if path.is_dir())
+
+    def evaluations(self) -> dict[str, Path]:
+        """Folders that hold scores, sorted, by `RUN/GROUP`."""
+        found = sorted(path.parent for path in self.root.glob(f"evaluation/*/*/{SCORES}"))
+        return {f"{path.parent.name}/{path.name}": path for path in found}
+
     @property
     def scores(self) -> Path:
         """All scores, as text."""

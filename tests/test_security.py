@@ -224,9 +224,10 @@ def test_what_is_written_follows_the_umask(umask: int, cohort: Path, tmp_path: P
 def write_one_of_each(cohort: Path, out: Path) -> None:
     import torch
 
-    from ccsd.evaluation.tables import write_json, write_metrics
-    from ccsd.inference.labelmaps import write_labels
+    from ccsd.evaluation.tables import write_metrics
+    from ccsd.inference.labelmaps import write_labelmap
     from ccsd.model.weights import save_weights
+    from ccsd.records import EvaluationRecord, Identity
     from preprocess.dataset import write_tables
     from preprocess.files import write_text
     from preprocess.splits import Split
@@ -237,9 +238,9 @@ def write_one_of_each(cohort: Path, out: Path) -> None:
     write_audit(audit(cohort), out / "audit")
     write_restored(out / "data", case, out / "restored")
     store = open_case(out / "data", case)
-    write_labels(out / "p" / "a.nii.gz", store.read_label(), store.meta.geometry, store.meta.label_convention)
+    write_labelmap(out / "p" / "a.nii.gz", store.read_label(), store.meta.geometry, store.meta.label_convention)
     write_metrics(out / "metrics.tsv", [])
-    write_json(out / "evaluation.json", {})
+    EvaluationRecord(identity=Identity()).write(out)
     save_weights(out / "model.safetensors", {"a": torch.zeros(1)}, {})
 
 

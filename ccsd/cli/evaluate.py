@@ -43,37 +43,32 @@ def evaluate(
 ) -> None:
     """Score a model on the test cases (--model, --data), or segmentations against references (--pred, --ref).
 
-    An interrupted evaluation of a model carries on; a finished one is left as it is.
+    An interrupted evaluation of a model is resumed; a finished one is left as it is.
     """
-    form = (model is not None, data is not None, pred is not None, ref is not None)
-    if form == (True, True, False, False) and model and data:
+    if model and data and not pred and not ref:
         from ccsd.evaluation.run import evaluate_model
 
-        _show(evaluate_model(model, data, out, subsets or (), overrides or ()))
-    elif form == (False, False, True, True) and pred and ref:
+        scores = evaluate_model(model, data, out, subsets or (), overrides or ())
+    elif pred and ref and not model and not data:
+        from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
 
         if subsets:
             raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
-        settings = evaluation_settings(None, overrides or ())
-        table = evaluate_folders(
+        scores = evaluate_folders(
             pred,
             ref,
             out,
-            settings,
+            evaluation_settings(Evaluation(), overrides or ()),
             pred_labels=pred_labels,
             ref_labels=ref_labels,
             ignore_affine=ignore_affine,
             partial=partial,
             workers=workers,
         )
-        _show(table)
     else:
         raise UsageError("give either --model and --data, to score a model, or --pred and --ref, to score files")
-
-
-def _show(scores: Path) -> None:
     from ccsd.evaluation.tables import mean_dice, read_metrics
 
     typer.echo(f"{mean_dice(read_metrics(scores))}\n{scores}")

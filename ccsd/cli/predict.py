@@ -8,7 +8,7 @@ import typer
 from ccsd.errors import UsageError
 
 if TYPE_CHECKING:
-    from ccsd.inference.predict import Outcome
+    from ccsd.inference.predict import Prediction
 
 
 def predict(
@@ -54,7 +54,7 @@ def export(
     typer.echo(written.path)
 
 
-def _tell(outcome: "Outcome") -> bool:
+def _tell(outcome: "Prediction") -> bool:
     """Print what became of a case; False when it failed."""
     if outcome.error:
         return False

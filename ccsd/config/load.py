@@ -4,14 +4,14 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-from ccsd.config.schema import Config, Evaluation
+from ccsd.config.schema import Config, Evaluation, Section
 from ccsd.errors import UsageError
 
 YAML_ERRORS = (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError)
@@ -49,6 +49,7 @@ def read_yaml(text: str) -> Any:
 
 
 _SHOWN = 30
+_Model = TypeVar("_Model", bound=Section)
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
@@ -103,12 +104,18 @@ def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
     node[last] = value
 
 
-def validate(raw: Any, origin: Path | str) -> Config:
+def validate(raw: Any, origin: Path | str, *, unknown: Literal["forbid", "ignore"] = "forbid") -> Config:
     """Validate nested mappings; `origin` is named in the message when something is wrong."""
     if not isinstance(raw, Mapping):
         raise UsageError(f"{origin}: expected a mapping of settings; see config/config.yaml for an example")
+    return _validated(Config, dict(raw), origin, unknown)
+
+
+def _validated(
+    model: type[_Model], raw: dict[str, Any], origin: Path | str, unknown: Literal["forbid", "ignore"] = "forbid"
+) -> _Model:
     try:
-        return Config.model_validate(dict(raw))
+        return model.model_validate(raw, extra=unknown)
     except ValidationError as error:
         found = [_problem(item) for item in error.errors(include_url=False)]
         more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -152,14 +159,17 @@ def _siblings(location: tuple[str | int, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def evaluation_settings(config: Config | None, overrides: Sequence[str]) -> Evaluation:
-    """Return a run's evaluation settings, or the defaults without one, with `evaluation.KEY=VALUE` applied."""
-    base = config or Config.model_validate({"name": "defaults", "phantom": {}})
-    raw = base.model_dump(mode="json")
+def evaluation_settings(base: Evaluation, overrides: Sequence[str]) -> Evaluation:
+    """Return evaluation settings with `evaluation.KEY=VALUE` applied."""
+    raw = {"evaluation": base.model_dump(mode="json")}
     for text in overrides:
         key, value = parse_override(text)
         if not key.startswith("evaluation."):
             allowed = ", ".join(f"evaluation.{name}" for name in Evaluation.model_fields)
             raise UsageError(f"--set {text}: only settings of the evaluation can be set here; allowed: {allowed}")
         set_key(raw, key, value)
-    return validate(raw, "--set").evaluation
+    return _validated(_EvaluationOnly, raw, "--set").evaluation
+
+
+class _EvaluationOnly(Section):
+    evaluation: Evaluation

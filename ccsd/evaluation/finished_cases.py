@@ -1,32 +1,26 @@
-"""Finished cases of an evaluation that is under way, so that one that was killed carries on where it was."""
+"""Finished cases of an evaluation that is under way, so that one that was killed resumes where it was."""
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ccsd.records import Identity
+from ccsd.study import digest
 from preprocess.files import remove, write_text
 
-Row = dict[str, Any]
-FOLDER = ".parts"
+ScoreRow = dict[str, Any]
+"""One row of metrics.tsv: what was scored, then its scores."""
 
 
-def fingerprint(identity: Mapping[str, Any]) -> str:
-    """Return a short digest of everything that decides the scores."""
-    text = json.dumps(identity, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Parts:
+class FinishedCases:
     """The rows of finished cases below an output folder.
 
-    Parts of an evaluation with another identity (other weights, split, settings) are removed, never mixed in.
+    Those of an evaluation with another identity (other weights, split, settings) are removed, never mixed in.
     """
 
-    def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
-        self._root = out / FOLDER
-        self._folder = self._root / fingerprint(identity)
+    def __init__(self, out: Path, identity: Identity) -> None:
+        self._root = out / ".parts"
+        self._folder = self._root / digest(identity.model_dump(mode="json", exclude_unset=True))
         if self._root.is_dir():
             for other in self._root.iterdir():
                 if other != self._folder:
@@ -34,7 +28,7 @@ class Parts:
         for left_over in out.rglob(".*.tmp.*"):
             remove(left_over)
 
-    def read(self, case: str) -> list[Row] | None:
+    def read(self, case: str) -> list[ScoreRow] | None:
         """Return the rows of a finished case, or None."""
         try:
             rows = json.loads((self._folder / f"{case}.json").read_text(encoding="utf-8"))
@@ -42,10 +36,10 @@ class Parts:
             return None
         return rows if isinstance(rows, list) else None
 
-    def write(self, case: str, rows: list[Row]) -> None:
+    def write(self, case: str, rows: list[ScoreRow]) -> None:
         """Keep the rows of a case whose predictions are written."""
         write_text(self._folder / f"{case}.json", json.dumps(rows))
 
     def discard(self) -> None:
-        """Remove all parts: the evaluation is complete."""
+        """Remove all of them: the evaluation is complete."""
         remove(self._root)

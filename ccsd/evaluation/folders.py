@@ -11,15 +11,18 @@ from pathlib import Path
 
 from ccsd.config import Evaluation
 from ccsd.errors import UsageError
-from ccsd.evaluation.finished_cases import Row
-from ccsd.evaluation.tables import describe, write_json, write_metrics
-from ccsd.inference.labelmaps import check_same_grid, label_values, load
+from ccsd.evaluation.finished_cases import ScoreRow
+from ccsd.evaluation.tables import evaluation_record, write_metrics
+from ccsd.inference.labelmaps import check_same_grid, read_labelmap
 from ccsd.metrics import Policy, Reference
 from ccsd.metrics.policy import policy_of
+from ccsd.records import Identity
+from ccsd.study import SCORES
 from preprocess.files import check_case_name
 from preprocess.modalities import ALIASES, SUBSET_ORDER
 from preprocess.parallel import track
-from preprocess.source.labels import CONVENTIONS, LabelConvention
+from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values
+from preprocess.source.load import read_volume
 from preprocess.source.nifti import SUFFIXES
 
 _LABEL_WORDS = (
@@ -152,7 +155,7 @@ def evaluate_folders(
     Parameters
     ----------
     pred, ref
-        Folders with NIfTI files at any depth and of any naming (see `pairs`). Where `pred` has folders named after
+        Folders with NIfTI files at any depth and of any naming. Where `pred` has folders named after
         combinations of modalities, as `ccsd evaluate --model` writes them, each is scored as its own combination.
     out
         Folder for `metrics.tsv` and `evaluation.json`.
@@ -163,7 +166,7 @@ def evaluate_folders(
     ignore_affine
         Compare voxel by voxel although the files lie in different places, for files that lost their header.
     partial
-        Leave references without a prediction out instead of refusing.
+        Ignore references without a prediction instead of raising an error.
     workers
         Processes that score cases.
 
@@ -189,23 +192,23 @@ def evaluate_folders(
         ignore_affine=ignore_affine,
     )
     rows = [row for case in _score_all(job, workers) for row in case]
-    table = write_metrics(out / "metrics.tsv", rows)
-    identity = {
-        "experiment": job.name,
-        "seed": None,
-        "model_hash": None,
-        "split_hash": None,
-        "cases": scored,
-        "subsets": sorted(set(table["subset"])),
-        "predictions": str(pred),
-        "references": str(ref),
-        "prediction_labels": f"{job.pred_convention.name}: {job.pred_convention}",
-        "reference_labels": f"{job.ref_convention.name}: {job.ref_convention}",
-        "ignore_affine": ignore_affine,
-        "settings": settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"}),
-    }
-    write_json(out / "evaluation.json", describe(identity, job.policy, {"cases": len(scored)}))
-    return out / "metrics.tsv"
+    write_metrics(out / SCORES, rows)
+    identity = Identity(
+        experiment=job.name,
+        seed=None,
+        model_hash=None,
+        split_hash=None,
+        cases=tuple(scored),
+        subsets=tuple(sorted({name for name, _ in pairs})),
+        predictions=str(pred),
+        references=str(ref),
+        prediction_labels=f"{job.pred_convention.name}: {job.pred_convention}",
+        reference_labels=f"{job.ref_convention.name}: {job.ref_convention}",
+        ignore_affine=ignore_affine,
+        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"}),
+    )
+    evaluation_record(identity, job.policy, cases=len(scored)).write(out)
+    return out / SCORES
 
 
 def convention_of(option: str, name: str, paths: Iterable[Path]) -> LabelConvention:
@@ -216,7 +219,7 @@ def convention_of(option: str, name: str, paths: Iterable[Path]) -> LabelConvent
         return CONVENTIONS[name]
     found: set[int | float] = set()
     for path in paths:
-        found |= label_values(path)
+        found |= set(count_values(read_volume(path).array))
     # Without 3 and 4 the two mean the same; the older one comes first.
     for convention in (CONVENTIONS["brats2020"], CONVENTIONS["brats2023"]):
         if found <= {0, *convention.values}:
@@ -237,7 +240,7 @@ def _match(folder: Path, references: dict[str, Path], partial: bool) -> list[Pai
     return pairs
 
 
-def _score_all(job: _Job, workers: int) -> Iterable[list[Row]]:
+def _score_all(job: _Job, workers: int) -> Iterable[list[ScoreRow]]:
     score = partial(_score_pair, job)
     total = len(job.pairs)
     if workers <= 1:
@@ -247,17 +250,17 @@ def _score_all(job: _Job, workers: int) -> Iterable[list[Row]]:
         yield from track(pool.map(score, job.pairs), total, "scoring")
 
 
-def _score_pair(job: _Job, item: tuple[str, Pair]) -> list[Row]:
+def _score_pair(job: _Job, item: tuple[str, Pair]) -> list[ScoreRow]:
     name, pair = item
-    predicted = load(pair.prediction, job.pred_convention)
-    expected = load(pair.reference, job.ref_convention)
+    predicted = read_labelmap(pair.prediction, job.pred_convention)
+    expected = read_labelmap(pair.reference, job.ref_convention)
     check_same_grid(predicted, expected, ignore_place=job.ignore_affine)
     shared = {
         "experiment": job.name,
         "case": pair.case,
         "subset": name,
         "modalities": None if name == GIVEN else name.count("+") + 1,
-        "policy": job.policy.describe(),
+        "policy": job.policy.label(),
         "min_enhancing": job.settings.min_enhancing,
     }
     rows = Reference(expected.labels, expected.spacing, job.policy).score(predicted.labels, job.settings.min_enhancing)

@@ -1,5 +1,6 @@
 """`ccsd evaluate --model RUN --data DEST --out DIR`: score a model on the test cases, for each combination."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 from ccsd.config import Evaluation
 from ccsd.config.load import evaluation_settings
 from ccsd.errors import UsageError
-from ccsd.evaluation.finished_cases import Parts, Row
-from ccsd.evaluation.tables import DIGITS, describe, read_json, write_json, write_metrics
-from ccsd.inference import segment_case, training_spacing
-from ccsd.inference.labelmaps import write_labels
+from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
+from ccsd.evaluation.tables import DIGITS, evaluation_record, write_metrics
+from ccsd.inference.case import segment_case, training_spacing
+from ccsd.inference.labelmaps import write_labelmap
 from ccsd.metrics import Policy, Reference, paint
 from ccsd.metrics.policy import policy_of
+from ccsd.records import EvaluationRecord, Identity
+from ccsd.study import PREDICTIONS, SCORES
 from preprocess.modalities import MODALITIES, Subset, all_subsets, subset, subset_name
 from preprocess.parallel import track
 from preprocess.splits import read_split
@@ -24,12 +27,12 @@ from preprocess.store.reader import CaseStore, open_case
 if TYPE_CHECKING:
     import torch
 
-    from ccsd.model import Run
+    from ccsd.model import TrainedModel
 
 
 @dataclass(frozen=True)
 class _Job:
-    run: "Run"
+    model: "TrainedModel"
     experiment: str
     device: "torch.device"
     settings: Evaluation
@@ -43,7 +46,7 @@ def evaluate_model(
 ) -> Path:
     """Score the test cases of `data` and return the path of the table.
 
-    A case is done when its predictions and scores are written, so an evaluation that was interrupted carries on; one
+    A case is done when its predictions and scores are written, so an evaluation that was interrupted resumes; one
     that is complete is left as it is.
 
     Parameters
@@ -66,30 +69,30 @@ def evaluate_model(
     """
     import torch
 
-    from ccsd.model import load_run
+    from ccsd.model import load_model
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = load_run(model, device)
-    settings = evaluation_settings(run.config, overrides)
+    trained = load_model(model, device)
+    settings = evaluation_settings(trained.config.evaluation, overrides)
     split = read_split(data)
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
-    experiment = str(run.info.get("experiment") or model.resolve().name)
-    job = _Job(run, experiment, device, settings, _wanted(subsets, settings), out, policy_of(settings))
+    experiment = trained.record.experiment or model.resolve().name
+    job = _Job(trained, experiment, device, settings, _wanted(subsets, settings), out, policy_of(settings))
     identity = _identity(job, split.hash, split.test)
     if _is_complete(out, identity):
-        return out / "metrics.tsv"
-    parts = Parts(out, identity)
-    rows: list[Row] = []
+        return out / SCORES
+    finished = FinishedCases(out, identity)
+    rows: list[ScoreRow] = []
     for case in track(split.test, len(split.test), "evaluating"):
-        done = parts.read(case)
+        done = finished.read(case)
         if done is None:
             done = _evaluate_case(job, open_case(data, case))
-            parts.write(case, done)
+            finished.write(case, done)
         rows += [{**row, "split_hash": split.hash[:DIGITS]} for row in done]
     _write(job, rows, identity)
-    parts.discard()
-    return out / "metrics.tsv"
+    finished.discard()
+    return out / SCORES
 
 
 def _wanted(names: Sequence[str], settings: Evaluation) -> tuple[Subset, ...]:
@@ -97,28 +100,29 @@ def _wanted(names: Sequence[str], settings: Evaluation) -> tuple[Subset, ...]:
     return tuple(s for s in all_subsets() if not chosen or subset_name(s) in chosen)
 
 
-def _identity(job: _Job, split_hash: str, cases: Sequence[str]) -> dict[str, Any]:
+def _identity(job: _Job, split_hash: str, cases: Sequence[str]) -> Identity:
     """Return everything that decides the numbers."""
-    return {
-        "experiment": job.experiment,
-        "seed": job.run.config.train.seed,
-        "model_hash": job.run.model_hash,
-        "split_hash": split_hash,
-        "cases": list(cases),
-        "subsets": [subset_name(s) for s in job.subsets],
-        "window": list(job.run.config.train.patch),
-        "spacing_mm": list(training_spacing(job.run)),
-        "settings": job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
-    }
+    return Identity(
+        experiment=job.experiment,
+        seed=job.model.config.train.seed,
+        model_hash=job.model.record.model_hash,
+        split_hash=split_hash,
+        cases=tuple(cases),
+        subsets=tuple(subset_name(s) for s in job.subsets),
+        window=list(job.model.config.train.patch),
+        spacing_mm=list(training_spacing(job.model)),
+        settings=job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
+    )
 
 
-def _is_complete(out: Path, identity: dict[str, Any]) -> bool:
-    if not (out / "metrics.tsv").is_file() or not (out / "evaluation.json").is_file():
+def _is_complete(out: Path, identity: Identity) -> bool:
+    try:
+        return (out / SCORES).is_file() and EvaluationRecord.read(out).identity == identity
+    except UsageError:
         return False
-    return bool(read_json(out / "evaluation.json").get("identity") == identity)
 
 
-def _evaluate_case(job: _Job, case: CaseStore) -> list[Row]:
+def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
     if not case.has_label:
         raise UsageError(f"case {case.case}: has no segmentation to score against; take it out of the test split")
     possible = tuple(s for s in job.subsets if set(s) <= set(case.modalities))
@@ -126,13 +130,13 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[Row]:
         return []
     spacing = case.meta.geometry.spacing
     reference = Reference(case.read_label(), spacing, job.policy)
-    found = segment_case(job.run, _read(case, possible), spacing, possible, job.settings, job.device)
-    rows: list[Row] = []
+    found = segment_case(job.model, _read(case, possible), spacing, possible, job.settings, job.device)
+    rows: list[ScoreRow] = []
     for combination, regions in zip(possible, found, strict=True):
         labels = paint(regions.cpu().numpy())
         if job.settings.keep_predictions:
-            path = job.out / "predictions" / subset_name(combination) / f"{case.case}.nii.gz"
-            write_labels(path, labels, case.meta.geometry, case.meta.label_convention)
+            path = job.out / PREDICTIONS / subset_name(combination) / f"{case.case}.nii.gz"
+            write_labelmap(path, labels, case.meta.geometry, case.meta.label_convention)
         shared = _row_keys(job, case.case, combination)
         rows += [{**shared, **row} for row in reference.score(labels, job.settings.min_enhancing)]
     return rows
@@ -146,27 +150,29 @@ def _read(case: CaseStore, subsets: Sequence[Subset]) -> np.ndarray[Any, np.dtyp
     return image
 
 
-def _row_keys(job: _Job, case: str, combination: Subset) -> Row:
+def _row_keys(job: _Job, case: str, combination: Subset) -> ScoreRow:
     return {
         "experiment": job.experiment,
-        "seed": job.run.config.train.seed,
+        "seed": job.model.config.train.seed,
         "case": case,
         "subset": subset_name(combination),
         "modalities": len(combination),
-        "policy": job.policy.describe(),
+        "policy": job.policy.label(),
         "min_enhancing": job.settings.min_enhancing,
-        "model_hash": job.run.model_hash[:DIGITS],
+        "model_hash": job.model.record.model_hash[:DIGITS],
     }
 
 
-def _write(job: _Job, rows: list[Row], identity: dict[str, Any]) -> None:
+def _write(job: _Job, rows: list[ScoreRow], identity: Identity) -> None:
     if not rows:
         names = ", ".join(subset_name(s) for s in job.subsets)
         raise UsageError(f"no test case has all modalities of any of: {names}; choose others with -m")
-    table = write_metrics(job.out / "metrics.tsv", rows)
-    counts = {
-        "cases": int(table["case"].nunique()),
-        "cases_by_subset": {str(k): int(v) for k, v in table.groupby("subset")["case"].nunique().items()},
-        "device": str(job.device),
-    }
-    write_json(job.out / "evaluation.json", describe(identity, job.policy, counts))
+    write_metrics(job.out / SCORES, rows)
+    scored = {(str(row["subset"]), row["case"]) for row in rows}
+    evaluation_record(
+        identity,
+        job.policy,
+        cases=len({case for _, case in scored}),
+        cases_by_subset=dict(sorted(Counter(name for name, _ in scored).items())),
+        device=str(job.device),
+    ).write(job.out)

@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ccsd.config import Evaluation
-    from ccsd.model import Run
+    from ccsd.model import TrainedModel
 
-SPACING = "spacing_mm"
-_AXES = 3
 _MOST_VOXELS = 512**3
 
 
-def training_spacing(run: "Run") -> Spacing:
+def training_spacing(model: "TrainedModel") -> Spacing:
     """Return the millimetres between voxels along D, H, W that a model was trained at.
 
     Raises
@@ -32,23 +30,21 @@ def training_spacing(run: "Run") -> Spacing:
     UsageError
         If its run.json does not say.
     """
-    found = run.info.get(SPACING)
-    if not isinstance(found, list) or len(found) != _AXES or not all(side > 0 for side in found):
+    if model.record.spacing_mm is None:
         raise UsageError(
-            f"run.json of the model: {SPACING} is {found}; it must be the voxel spacing of the training, in mm from "
-            f'down to up, back to front, left to right, such as "{SPACING}": [1.0, 1.0, 1.0]; add it, or train again'
+            "run.json of the model: spacing_mm is missing; it must be the voxel spacing of the training, in mm from "
+            'down to up, back to front, left to right, such as "spacing_mm": [1.0, 1.0, 1.0]; add it, or train again'
         )
-    depth, height, width = (float(side) for side in found)
-    return depth, height, width
+    return model.record.spacing_mm
 
 
-def is_resampled(run: "Run", spacing: Spacing) -> bool:
+def is_resampled(model: "TrainedModel", spacing: Spacing) -> bool:
     """Whether a case of this spacing is resampled for the network."""
-    return needs_resampling(spacing, training_spacing(run))
+    return needs_resampling(spacing, training_spacing(model))
 
 
 def segment_case(
-    run: "Run",
+    model: "TrainedModel",
     image: npt.NDArray[Any],
     spacing: Spacing,
     subsets: Sequence[Subset],
@@ -59,8 +55,8 @@ def segment_case(
 
     Parameters
     ----------
-    run
-        The model.
+    model
+        The network with its configuration.
     image
         4 x D x H x W, z-scored, 0 where a modality is absent.
     spacing
@@ -79,21 +75,21 @@ def segment_case(
     """
     import torch
 
-    target = training_spacing(run)
+    target = training_spacing(model)
     tensor = torch.from_numpy(image).to(device)
     shape = tuple(tensor.shape[1:])
     resample = needs_resampling(spacing, target)
     if resample:
         tensor = resample_image(tensor, _bounded(target_shape(shape, spacing, target)))
     found = predict_probabilities(
-        run.net,
+        model.net,
         tensor,
         subsets,
-        patch=run.config.train.patch,
+        patch=model.config.train.patch,
         overlap=settings.overlap,
-        decode_batch=run.config.train.decode_batch,
+        decode_batch=model.config.train.decode_batch,
         flips=settings.flips,
-        autocast=run.config.train.precision == "bf16",
+        autocast=model.config.train.precision == "bf16",
     )
     for regions in found:
         yield resample_probabilities(regions, shape) if resample else regions

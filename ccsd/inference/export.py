@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ccsd import __version__
 from ccsd.errors import UsageError
-from ccsd.inference import training_spacing
-from ccsd.model import SharedSpecificNet, load_run
+from ccsd.inference.case import training_spacing
+from ccsd.model import SharedSpecificNet, load_model
 from preprocess.files import complete_or_absent
 from preprocess.modalities import MODALITIES, REGIONS, Subset, subset, subset_name
 
@@ -68,18 +68,18 @@ def export(model: Path, out: Path, names: str) -> Exported:
     """
     if out.suffix != SUFFIX:
         raise UsageError(f"{out}: an exported program's name ends in {SUFFIX}")
-    run = load_run(model)
+    trained = load_model(model)
     used = subset(names)
-    window = run.config.train.patch
-    wrapped = OneSubset(run.net, used).eval()
+    window = trained.config.train.patch
+    wrapped = OneSubset(trained.net, used).eval()
     example = torch.randn(1, len(used), *window, generator=torch.Generator().manual_seed(0))
     expected = wrapped(example)  # makes the part of the encoder that is used
     program = torch.export.export(wrapped.requires_grad_(requires_grad=False), (example,))
     sides = " x ".join(str(side) for side in window)
-    spacing = " x ".join(f"{side:g}" for side in training_spacing(run))
+    spacing = " x ".join(f"{side:g}" for side in training_spacing(trained))
     about = {
         "made_by": f"ccsd {__version__}",
-        "model_hash": run.model_hash,
+        "model_hash": trained.record.model_hash,
         "input": f"float32, 1 x {len(used)} x {sides}: {subset_name(used)}, each z-scored on its own brain and 0 "
         f"outside it; axes down to up, back to front, left to right; {spacing} mm",
         "output": f"float32, 1 x 3 x {sides}: probabilities of {', '.join(REGIONS)}",

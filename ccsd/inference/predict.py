@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ccsd.errors import UsageError
-from ccsd.inference import is_resampled, segment_case, training_spacing
-from ccsd.inference.labelmaps import write_labels
+from ccsd.inference.case import is_resampled, segment_case, training_spacing
+from ccsd.inference.labelmaps import write_labelmap
 from ccsd.inference.sanity import astray, oddities
 from ccsd.metrics import clean_enhancing, paint
 from ccsd.metrics.surface import Spacing
@@ -109,7 +109,7 @@ if TYPE_CHECKING:
     import torch
 
     from ccsd.config import Evaluation
-    from ccsd.model import Run
+    from ccsd.model import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Prediction:
     """What became of one case."""
 
     case: str
@@ -149,10 +149,10 @@ class Outcome:
     skipped: bool = False
 
 
-def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | None = None) -> Iterator[Outcome]:
+def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | None = None) -> Iterator[Prediction]:
     """Segment cases and yield what became of each.
 
-    A case that cannot be read does not stop the others; its outcome has an error and nothing is written for it.
+    A case that cannot be read does not stop the others; its prediction has an error and nothing is written for it.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     """
     import torch
 
-    from ccsd.model import load_run
+    from ccsd.model import load_model
 
     options = options or Options()
     if options.overlap is not None and not 0 <= options.overlap < 1:
@@ -182,46 +182,46 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     cases = find_cases(sources)
     targets = [output_path(out, case.case, cases) for case in cases]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = load_run(model, device)
-    settings = _settings(run, options)
-    training_spacing(run)  # refuses a model that does not say, before any work
+    trained = load_model(model, device)
+    settings = _settings(trained, options)
+    training_spacing(trained)  # refuses a model that does not say, before any work
     print(f"segmenting (cases: {len(cases)}, device: {device.type})", file=sys.stderr, flush=True)
     for case, path in zip(cases, targets, strict=True):
         if options.skip_existing and path.is_file():
-            yield Outcome(case.case, path, skipped=True)
+            yield Prediction(case.case, path, skipped=True)
             continue
         try:
-            yield _predict_case(case, path, run, device, options, settings)
+            yield _predict_case(case, path, trained, device, options, settings)
         except (InputError, UsageError) as error:
-            yield Outcome(case.case, path, error=str(error))
+            yield Prediction(case.case, path, error=str(error))
 
 
-def _settings(run: "Run", options: Options) -> "Evaluation":
-    settings = run.config.evaluation.model_copy(update={"flips": options.flips})
+def _settings(model: "TrainedModel", options: Options) -> "Evaluation":
+    settings = model.config.evaluation.model_copy(update={"flips": options.flips})
     return settings if options.overlap is None else settings.model_copy(update={"overlap": options.overlap})
 
 
 def _predict_case(
-    case: CaseFiles, path: Path, run: "Run", device: "torch.device", options: Options, settings: "Evaluation"
-) -> Outcome:
+    case: CaseFiles, path: Path, model: "TrainedModel", device: "torch.device", options: Options, settings: "Evaluation"
+) -> Prediction:
     used, missing = choose(case, options.subset)
     prepared = prepare(case, used)
     geometry = prepared.geometry
-    (regions,) = segment_case(run, prepared.image, geometry.spacing, [used], settings, device)
+    (regions,) = segment_case(model, prepared.image, geometry.spacing, [used], settings, device)
     probabilities = regions.cpu().numpy()
     labels = clean_enhancing(paint(probabilities), options.min_enhancing)
     convention = prepared.label_convention if options.labels == "auto" else CONVENTIONS[options.labels]
     if options.probabilities:
         _write_probabilities(path, probabilities, geometry)
-    write_labels(path, labels, geometry, convention)
+    write_labelmap(path, labels, geometry, convention)
     notes = [str(finding) for finding in prepared.warnings if finding.check != "spacing"]  # which is mended here
     notes += [*oddities(prepared), *astray(prepared, used, labels)]
-    if is_resampled(run, geometry.spacing):
-        own, training = _mm(geometry.spacing), _mm(training_spacing(run))
+    if is_resampled(model, geometry.spacing):
+        own, training = _mm(geometry.spacing), _mm(training_spacing(model))
         notes.append(f"voxels of {own} were resampled to the training's {training} and back")
     voxel_ml = float(np.prod(geometry.spacing)) / 1000
     volumes = tuple(float(np.isin(labels, classes).sum() * voxel_ml) for classes in REGIONS.values())
-    return Outcome(case.case, path, used, missing, tuple(notes), volumes, str(convention))
+    return Prediction(case.case, path, used, missing, tuple(notes), volumes, str(convention))
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geometry) -> None:

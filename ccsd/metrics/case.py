@@ -12,6 +12,27 @@ from preprocess.modalities import REGIONS
 
 Score = float | int | str
 NAN = float("nan")
+SCORES = {
+    "empty": "which region is empty: `no`, `prediction` (missed), `reference` (a false positive), `both`",
+    "dice": "2 x overlap / sum of the volumes, 0 to 1",
+    "hd95": "mm. The 95th percentile of the distance from each surface voxel to the other surface, the larger of both "
+    "directions, as BraTS and MONAI define it",
+    "hd95_pooled": "mm. The 95th percentile of both directions' distances together, as medpy and most published tables "
+    "have it",
+    "nsd": "normalised surface Dice: the share of both surfaces within 1 mm of the other",
+    "sensitivity": "the share of the reference that was found; empty where there is no reference",
+    "precision": "the share of the prediction that is right; empty where there is no prediction",
+    "volume_mm3": "volume of the prediction",
+    "reference_mm3": "volume of the reference",
+    "lesion_dice": "mean Dice over lesions by the rule of BraTS 2023",
+    "lesion_hd95": "mm. Mean HD95 over lesions by the rule of BraTS 2023",
+    "lesions": "lesions of the reference above 50 mm3",
+    "lesions_missed": "of them, those that no predicted component meets",
+    "lesions_false": "predicted components that meet no lesion",
+}
+"""The columns of scores, with their meaning."""
+CLEANED = ("dice", "hd95", "hd95_pooled", "nsd", "lesion_dice", "lesion_hd95")
+"""The columns that exist a second time, as `*_clean`, for the cleaned prediction."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +112,6 @@ class Reference:
         if empty != BOTH:
             return SurfaceScores(self._policy.hd95_penalty, self._policy.hd95_penalty, 0.0)
         return SurfaceScores(0.0, 0.0, 1.0) if self._policy.score_both_empty else SurfaceScores(NAN, NAN, NAN)
-
-
-CLEANED = ("dice", "hd95", "hd95_pooled", "nsd", "lesion_dice", "lesion_hd95")
-"""The columns that exist a second time for the cleaned prediction."""
 
 
 def _lesion_columns(scores: LesionScores) -> dict[str, Score]:

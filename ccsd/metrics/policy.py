@@ -17,7 +17,7 @@ class Policy:
     score_both_empty: bool = True
     """Whether a region that is rightly absent scores (Dice 1, HD95 0) or is left out of the means."""
 
-    def describe(self) -> str:
+    def label(self) -> str:
         """Return the policy as it is printed in tables, without spaces so that it stays one field everywhere."""
         both = "dice=1,hd95=0,nsd=1" if self.score_both_empty else "left-out"
         return f"both-empty:{both};one-empty:dice=0,hd95={self.hd95_penalty:g},nsd=0"

@@ -5,17 +5,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ccsd.config.load import validate
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
+from ccsd.records import RunRecord
 from ccsd.study import RECORD, WEIGHTS
 from preprocess.files import complete_or_absent
 
@@ -23,18 +22,15 @@ ABOUT = "ccsd"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished training."""
+class TrainedModel:
+    """A finished training, read back."""
 
     net: SharedSpecificNet
     config: Config
-    info: dict[str, Any]
-    """The content of run.json: configuration, versions, hashes, cost."""
-    model_hash: str
-    """SHA-256 of the weights' file."""
+    record: RunRecord
 
 
-def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
+def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel:
     """Read a finished training, ready for inference.
 
     Raises
@@ -42,31 +38,18 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     UsageError
         If the folder is not a finished run, or its files do not belong together.
     """
-    path = folder / RECORD
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        raw = info["config"]
-    except FileNotFoundError:
-        raise UsageError(
-            f"{folder}: not a finished run ({RECORD} is missing); `ccsd train --run {folder}` writes it at the end"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(
-            f"{path}: cannot be read as the record of a run ({error}); copy it again or train again"
-        ) from None
-    config = validate(raw, path)
+    record = RunRecord.read(folder)
+    config = record.settings(folder)
     weights, _ = load_weights(folder / WEIGHTS)
-    model_hash = file_hash(folder / WEIGHTS)
-    if info.get("model_hash") != model_hash:
+    if record.model_hash != file_hash(folder / WEIGHTS):
         raise UsageError(f"{folder}: {WEIGHTS} is not the file that {RECORD} describes; copy both again or train again")
     try:
-        with torch.device("meta"):  # first without memory: the configuration may ask for a network of any size
-            SharedSpecificNet(config.model).load_state_dict(weights, assign=True)
-        net = SharedSpecificNet(config.model)
-        net.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
+        with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
+            net = SharedSpecificNet(config.model)
+        net.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
         raise UsageError(f"{folder / WEIGHTS}: not the weights of the configured network: {str(error)[:500]}") from None
-    return Run(net.to(device).eval(), config, info, model_hash)
+    return TrainedModel(net.to(device).eval(), config, record)
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], about: Mapping[str, str]) -> None:
@@ -99,7 +82,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return weights, dict(json.loads((file.metadata() or {}).get(ABOUT, "{}")))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; a finished `ccsd train --run {path.parent}` writes it") from None
-    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"{path}: not a whole safetensors file ({error}); copy it again or train again; other formats are not read"
         ) from None

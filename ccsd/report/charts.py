@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ccsd.report.results import Training
+from ccsd.report.results import TrainingResults
 from ccsd.report.statistics import case_matrix
 from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
 
@@ -158,7 +158,7 @@ def distributions(metrics: pd.DataFrame, experiment: str) -> Markup:
         )
 
 
-def training(run: Training) -> Markup | None:
+def training(run: TrainingResults) -> Markup | None:
     """Draw the losses and the validation Dice against the step."""
     steps, checks = run.of_kind("train"), run.of_kind("validation")
     if not steps:
@@ -169,7 +169,7 @@ def training(run: Training) -> Markup | None:
         return inline(drawing, f"training-{run.name}", _training_words(run.name, steps, checks))
 
 
-def removals(run: Training) -> Markup | None:
+def removals(run: TrainingResults) -> Markup | None:
     """Draw which sequence DMCD removed first against the step."""
     events = [event for event in run.of_kind("removal") if isinstance(event.get("first"), dict)]
     if not events:

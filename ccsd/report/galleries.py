@@ -12,9 +12,10 @@ import pandas as pd
 from matplotlib.image import imsave
 from scipy import ndimage
 
-from ccsd.inference.labelmaps import read_labels
-from ccsd.report.results import Study
+from ccsd.inference.labelmaps import read_labelmap
+from ccsd.report.results import StudyResults
 from ccsd.report.statistics import FULL, case_matrix, subset_order
+from ccsd.study import PREDICTIONS
 from preprocess.errors import InputError
 from preprocess.modalities import LABELS, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
 from preprocess.store.reader import CaseStore, open_case
@@ -48,7 +49,7 @@ class Gallery:
     panels: list[Panel]
 
 
-def galleries(study: Study, experiment: str) -> list[Gallery]:
+def galleries(study: StudyResults, experiment: str) -> list[Gallery]:
     """Return the best, median and worst case under a few combinations, and the median under all of them.
 
     Cases are ranked by their mean Dice over the regions with the largest combination that was evaluated. Without
@@ -81,9 +82,9 @@ def _ranked(part: pd.DataFrame, name: str) -> list[str]:
     return [str(case) for case in mean.sort_values(ascending=False, kind="stable").index]
 
 
-def _gallery(study: Study, part: pd.DataFrame, title: str, case: str, names: list[str]) -> Gallery | None:
+def _gallery(study: StudyResults, part: pd.DataFrame, title: str, case: str, names: list[str]) -> Gallery | None:
     try:
-        store = open_case(study.root / "data", case)
+        store = open_case(study.folder.data, case)
         reference = store.read_label()
     except InputError:
         return None
@@ -97,20 +98,20 @@ def _gallery(study: Study, part: pd.DataFrame, title: str, case: str, names: lis
         path = _prediction(study, part, case, name)
         if path is None:
             continue
-        labels = read_labels(path, store.meta.geometry, store.meta.label_convention)
+        labels = read_labelmap(path, store.meta.label_convention).labels[store.meta.geometry.slices]
         note = _scores(part, case, name)
         alt = f"{case}, prediction from {display_name(name)}; Dice of WT, TC and ET {note}"
         panels.append(_panel(f"from {display_name(name)}", note, picture, labels[index], outline, alt))
     return Gallery(title, case, panels) if any(p.note for p in panels) else None
 
 
-def _prediction(study: Study, part: pd.DataFrame, case: str, name: str) -> Path | None:
+def _prediction(study: StudyResults, part: pd.DataFrame, case: str, name: str) -> Path | None:
     """Return a prediction of the experiment, of its first seed, whatever the folder of its evaluation is called."""
     wanted = (str(part["experiment"].iloc[0]), part["seed"].min())
-    for group, content in sorted(study.evaluations.items()):
-        identity = content.get("identity") or {}
-        path = study.root / "evaluation" / group / "predictions" / name / f"{case}.nii.gz"
-        if (identity.get("experiment"), identity.get("seed")) == wanted and path.is_file():
+    for group, folder in study.folder.evaluations().items():
+        identity = study.evaluations[group].identity
+        path = folder / PREDICTIONS / name / f"{case}.nii.gz"
+        if (identity.experiment, identity.seed) == wanted and path.is_file():
             return path
     return None
 

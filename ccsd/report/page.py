@@ -12,25 +12,26 @@ import yaml
 from markupsafe import Markup
 
 from ccsd import __version__
+from ccsd.records import RunRecord
 from ccsd.report import charts, tables
 from ccsd.report import sentences as words
 from ccsd.report.galleries import CLASS_COLOURS, Gallery, galleries
 from ccsd.report.published import Protocol, protocol_of
-from ccsd.report.results import Study, Training, read_study
+from ccsd.report.results import StudyResults, TrainingResults, read_results
 from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
-from ccsd.report.tables import seed_means
+from ccsd.report.tables import SeedMeans, seed_means
 from preprocess.files import complete_or_absent, write_text
 from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
 
 
 @dataclass(frozen=True)
-class Experiment:
+class ExperimentSection:
     """What the page shows of one experiment."""
 
     name: str
-    scores: list[tables.Row]
-    more_scores: list[tables.Row]
+    scores: list[tables.ScoreTableRow]
+    more_scores: list[tables.ScoreTableRow]
     by_size: Markup | None
     distributions: Markup
     drops: list[tuple[str, list[tables.Cell]]]
@@ -39,11 +40,11 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingSection:
     """What the page shows of one training run."""
 
     name: str
-    info: dict[str, Any]
+    record: RunRecord | None
     training: Markup | None
     removals: Markup | None
     paths: list[tuple[str, float]]
@@ -73,16 +74,16 @@ def write_report(results: Path, out: Path | None = None) -> Report:
     UsageError
         If there are no scores, or scores that contradict one another.
     """
-    study = read_study(results)
+    study = read_results(results)
     summary = summarise(study.metrics)
     comparison = compare(study.metrics)
     _write_tables(study, summary, comparison)
-    page = out or results / "report.html"
+    page = out or study.folder.report
     write_text(page, render(study, summary, comparison))
     return Report(page, overview_text(summary, comparison))
 
 
-def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
+def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
     """Return the page as HTML; every text that comes from files is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ccsd.report", "templates"),
@@ -93,18 +94,19 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
     )
     environment.filters["counted"] = words.counted
     template = environment.get_template("report.html.j2")
+    leader, seeds = words.best_experiment(summary), seed_means(study.metrics)
     return template.render(
         study=study,
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=_asset("style.css"),
         script=_asset("sort.js"),
-        sentences=words.summary_sentences(study, summary, verdicts(summary, comparison, seed_means(study.metrics))),
+        sentences=words.summary_sentences(study, summary, leader, verdicts(summary, comparison, seeds)),
         warnings=words.warnings(study, summary),
-        experiments=[_experiment(study, summary, str(name)) for name in summary["experiment"].unique()],
-        runs=[_run(training) for training in study.trainings],
-        leader=words.best_experiment(summary),
-        comparison=_comparison(study, summary, comparison),
+        experiments=[_experiment_section(study, summary, str(name)) for name in summary["experiment"].unique()],
+        runs=[_training_section(training) for training in study.trainings],
+        leader=leader,
+        comparison=_comparison(summary, comparison, seeds),
         columns=tables.columns(tables.MAIN),
         more_columns=tables.columns(tables.MORE),
         modalities=[MODALITY_NAMES[m] for m in MODALITIES],
@@ -118,14 +120,14 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
     )
 
 
-def _comparison(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any] | None:
+def _comparison(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans) -> dict[str, Any] | None:
     """Return what the page shows of several experiments side by side; None with a single one."""
     if comparison.empty:
         return None
     return {
         "chart": charts.by_experiment(summary),
         "overview": tables.overview_rows(summary),
-        "seeds": seed_means(study.metrics),
+        "seeds": seeds,
         "overall": tables.difference_rows(comparison, "overall"),
         "others": tables.difference_rows(comparison, "size", "subset"),
     }
@@ -135,16 +137,16 @@ def _asset(name: str) -> Markup:
     return Markup(resources.files("ccsd.report").joinpath("templates", name).read_text(encoding="utf-8"))  # noqa: S704 - our own file
 
 
-def _write_tables(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> None:
-    write_text(study.root / "metrics.tsv", study.metrics.to_csv(sep="\t", index=False, float_format="%.9g"))
-    write_text(study.root / "summary.tsv", summary.to_csv(sep="\t", index=False, float_format="%.6g"))
-    write_text(study.root / "comparisons.tsv", comparison.to_csv(sep="\t", index=False, float_format="%.6g"))
-    with complete_or_absent(study.root / "metrics.parquet") as temporary:
+def _write_tables(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame) -> None:
+    write_text(study.folder.scores, study.metrics.to_csv(sep="\t", index=False, float_format="%.9g"))
+    write_text(study.folder.summary, summary.to_csv(sep="\t", index=False, float_format="%.6g"))
+    write_text(study.folder.comparisons, comparison.to_csv(sep="\t", index=False, float_format="%.6g"))
+    with complete_or_absent(study.folder.scores_parquet) as temporary:
         study.metrics.to_parquet(temporary, index=False)
 
 
-def _experiment(study: Study, summary: pd.DataFrame, name: str) -> Experiment:
-    return Experiment(
+def _experiment_section(study: StudyResults, summary: pd.DataFrame, name: str) -> ExperimentSection:
+    return ExperimentSection(
         name=name,
         scores=tables.score_table(summary, name, tables.MAIN),
         more_scores=tables.score_table(summary, name, tables.MORE),
@@ -156,17 +158,17 @@ def _experiment(study: Study, summary: pd.DataFrame, name: str) -> Experiment:
     )
 
 
-def _run(training: Training) -> Run:
-    return Run(
+def _training_section(training: TrainingResults) -> TrainingSection:
+    return TrainingSection(
         name=training.name,
-        info=training.info,
+        record=training.record,
         training=charts.training(training),
         removals=charts.removals(training),
         paths=tables.removal_paths(training.of_kind("removal")),
     )
 
 
-def _published(study: Study) -> Protocol | None:
+def _published(study: StudyResults) -> Protocol | None:
     hashes = {str(value) for value in study.metrics["split_hash"].dropna().unique()}
     return protocol_of(hashes, int(study.metrics["subset"].nunique()))
 
@@ -178,5 +180,5 @@ def _averages(summary: pd.DataFrame) -> dict[str, list[float]]:
     return {str(name): [100 * float(row[region]) for region in REGIONS] for name, row in wide.iterrows()}
 
 
-def _policies(study: Study) -> list[str]:
-    return sorted({str(content.get("policy_text", "")) for content in study.evaluations.values()} - {""})
+def _policies(study: StudyResults) -> list[str]:
+    return sorted({record.policy_text for record in study.evaluations.values()} - {""})

@@ -1,6 +1,5 @@
 """What a study left on the disk: scores, provenance, training logs."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,18 @@ import pandas as pd
 
 from ccsd.config.load import YAML_ERRORS, read_yaml
 from ccsd.errors import UsageError
-from ccsd.evaluation.tables import read_json, read_metrics
+from ccsd.evaluation.tables import read_metrics
+from ccsd.records import EvaluationRecord, RunRecord, read_events
+from ccsd.study import RECORD, SCORES, StudyFolder
 
 
 @dataclass(frozen=True)
-class Training:
-    """One training run."""
+class TrainingResults:
+    """What one training run left."""
 
     name: str
-    info: dict[str, Any]
-    """run.json; empty when it is not there."""
+    record: RunRecord | None
+    """None while it is not finished."""
     events: list[dict[str, Any]]
     """Lines of metrics.jsonl."""
 
@@ -28,23 +29,23 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyResults:
     """Everything the report is made from."""
 
-    root: Path
+    folder: StudyFolder
     metrics: pd.DataFrame
-    evaluations: dict[str, dict[str, Any]]
-    """evaluation.json by `RUN/GROUP`."""
-    trainings: list[Training]
+    evaluations: dict[str, EvaluationRecord]
+    """By `RUN/GROUP`."""
+    trainings: list[TrainingResults]
     config: dict[str, Any]
 
     @property
     def name(self) -> str:
         """The study's name."""
-        return str(self.config.get("name", self.root.resolve().name))
+        return str(self.config.get("name", self.folder.root.resolve().name))
 
 
-def read_study(root: Path) -> Study:
+def read_results(root: Path) -> StudyResults:
     """Read `results/NAME`.
 
     Raises
@@ -52,27 +53,28 @@ def read_study(root: Path) -> Study:
     UsageError
         If no finished evaluation is there, or two evaluations score the same case and combination differently.
     """
-    paths = sorted(root.glob("evaluation/*/*/metrics.tsv"))
-    if not paths:
-        elsewhere = next((path.parent for path in sorted(root.glob("**/metrics.tsv")) if path.parent != root), None)
+    folder = StudyFolder(root)
+    scored = folder.evaluations()
+    if not scored:
+        elsewhere = next((path.parent for path in sorted(root.glob(f"**/{SCORES}")) if path.parent != root), None)
         hint = f"; {elsewhere} has scores, but lies elsewhere" if elsewhere else ""
+        expected = folder.evaluation("RUN", "GROUP")
         raise UsageError(
-            f"{root}: no scores found; expected {root}/evaluation/RUN/GROUP/metrics.tsv, which `ccsd evaluate` writes "
-            f"with --out {root}/evaluation/RUN/GROUP{hint}"
+            f"{root}: no scores found; expected {expected / SCORES}, which `ccsd evaluate` writes with "
+            f"--out {expected}{hint}"
         )
-    evaluations = {f"{p.parent.parent.name}/{p.parent.name}": read_json(p.with_name("evaluation.json")) for p in paths}
-    metrics = pd.concat([read_metrics(path) for path in paths], ignore_index=True)
-    keys = ["experiment", "seed", "case", "subset", "region"]
-    metrics = metrics.drop_duplicates()
-    twice = metrics[metrics.duplicated(keys, keep=False)]
+    metrics = pd.concat([read_metrics(path / SCORES) for path in scored.values()], ignore_index=True).drop_duplicates()
+    twice = metrics[metrics.duplicated(["experiment", "seed", "case", "subset", "region"], keep=False)]
     if len(twice):
         first = twice.iloc[0]
         raise UsageError(
             f"{root}/evaluation: {len(twice)} scores were computed twice with different results, for example case "
             f"{first['case']} with {first['subset']}; remove the outdated folder there"
         )
-    config = _read_config(root)
-    return Study(root, _in_order(metrics, config), evaluations, _read_trainings(root), config)
+    config = _read_config(folder.config)
+    records = {name: EvaluationRecord.read(path) for name, path in scored.items()}
+    trainings = [_read_training(path) for path in folder.run_folders()]
+    return StudyResults(folder, _in_order(metrics, config), records, trainings, config)
 
 
 def _in_order(metrics: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
@@ -82,30 +84,12 @@ def _in_order(metrics: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
     return metrics.loc[places.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def _read_trainings(root: Path) -> list[Training]:
-    trainings = []
-    for folder in sorted(p for p in root.glob("runs/*") if p.is_dir()):
-        info = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-        trainings.append(Training(folder.name, info, _read_events(folder / "metrics.jsonl")))
-    return trainings
+def _read_training(run: Path) -> TrainingResults:
+    record = RunRecord.read(run) if (run / RECORD).is_file() else None
+    return TrainingResults(run.name, record, read_events(run))
 
 
-def _read_events(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # the last line of a run that was killed while writing
-        if isinstance(event, dict) and isinstance(event.get("step"), int):
-            events.append(event)
-    return events
-
-
-def _read_config(root: Path) -> dict[str, Any]:
-    path = root / "config.yaml"
+def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ccsd.report.results import Study
-from ccsd.report.statistics import FULL, Rows, by_key, leave_one_out
-from ccsd.report.tables import FEWEST_CASES, Difference, ScoreRow, SeedMeans, differences, is_clear, overview
+from ccsd.report.results import StudyResults
+from ccsd.report.statistics import FULL, SummaryRows, by_key, leave_one_out
+from ccsd.report.tables import FEWEST_CASES, Difference, SeedMeans, SummaryRow, differences, is_clear, overview
 from preprocess.convert import read_refusals
 from preprocess.modalities import MODALITY_NAMES, REGION_NAMES, REGIONS, SUBSET_ORDER
 from preprocess.phantom.cohort import MARK
@@ -19,16 +19,15 @@ NOTEWORTHY = 0.01
 """A smaller change of the mean Dice is not worth a sentence."""
 
 
-def summary_sentences(study: Study, summary: pd.DataFrame, verdicts: Iterable[str] = ()) -> list[str]:
+def summary_sentences(study: StudyResults, summary: pd.DataFrame, best: str, verdicts: Iterable[str] = ()) -> list[str]:
     """Return what a reader should know first: the verdicts on several experiments, the numbers of the best one."""
     rows = by_key(summary)
     names = [str(name) for name in summary["experiment"].unique()]
-    best = best_experiment(summary)
-    about_best = _experiment(rows, best, several=len(names) > 1, subsets=study.metrics["subset"].nunique())
+    about_best = _scores_of(rows, best, several=len(names) > 1, subsets=study.metrics["subset"].nunique())
     return [*_scope(study, names), *verdicts, *about_best]
 
 
-def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
+def warnings(study: StudyResults, summary: pd.DataFrame) -> list[str]:
     """Return why the numbers may mislead."""
     found = []
     cases = int(study.metrics["case"].nunique())
@@ -40,7 +39,7 @@ def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
             if cases > 1
             else "One test case says nothing about others, and there are no intervals."
         )
-    refused = read_refusals(study.root / "data")
+    refused = read_refusals(study.folder.data)
     if refused:
         listed = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
         found.append(f"Left out, because the conversion refused them: {listed}.")
@@ -59,9 +58,9 @@ def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
     return found
 
 
-def is_phantom(study: Study) -> bool:
+def is_phantom(study: StudyResults) -> bool:
     """Whether the study was made on generated cases: by its configuration, or by the mark that their folder bears."""
-    configs = [study.config, *(run.info.get("config") or {} for run in study.trainings)]
+    configs = [study.config, *(run.record.config for run in study.trainings if run.record)]
     return any(config.get("phantom") or (Path(config.get("source") or "") / MARK).is_file() for config in configs)
 
 
@@ -90,12 +89,12 @@ def listed(parts: list[str]) -> str:
     return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
 
 
-def _several_models(study: Study, experiment: str) -> bool:
+def _several_models(study: StudyResults, experiment: str) -> bool:
     part = study.metrics[study.metrics["experiment"] == experiment]
     return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby("seed"))
 
 
-def _scope(study: Study, experiments: list[str]) -> Iterator[str]:
+def _scope(study: StudyResults, experiments: list[str]) -> Iterator[str]:
     cases, subsets = study.metrics["case"].nunique(), study.metrics["subset"].nunique()
     trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
     every = "every one of the 15" if subsets == len(SUBSET_ORDER) else f"{subsets}"
@@ -104,7 +103,7 @@ def _scope(study: Study, experiments: list[str]) -> Iterator[str]:
     yield f"{counted(cases, 'held-out case')} {was} segmented from {every} {combinations} of sequences, by {trained}."
 
 
-def _experiment(rows: Rows, experiment: str, *, several: bool, subsets: int) -> Iterator[str]:
+def _scores_of(rows: SummaryRows, experiment: str, *, several: bool, subsets: int) -> Iterator[str]:
     start = f"{experiment}: with" if several else "With"
     full = [rows.get((experiment, "subset", FULL, region, "dice")) for region in REGIONS]
     if all(full):
@@ -119,7 +118,7 @@ def _experiment(rows: Rows, experiment: str, *, several: bool, subsets: int) -> 
     yield from _removal(rows, experiment)
 
 
-def _removal(rows: Rows, experiment: str) -> Iterator[str]:
+def _removal(rows: SummaryRows, experiment: str) -> Iterator[str]:
     for region in REGIONS:
         drops = leave_one_out(rows, experiment, region)
         if not drops:
@@ -187,7 +186,7 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
     lines = overview(summary)
     header = ("sequences", "experiment", "seeds", *REGIONS)
     rows = [
-        (line.sequences, line.experiment, str(line.seeds), *(_mean(line.regions.get(r)) for r in REGIONS))
+        (line.sequences, line.experiment, str(line.seeds), *(_mean_text(line.regions.get(r)) for r in REGIONS))
         for line in lines
     ]
     cases = max((int(row["cases"]) for line in lines for row in line.regions.values()), default=0)
@@ -197,7 +196,7 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
         title = "Differences of mean Dice over all combinations, paired by case"
         blocks += ["", f"{title} (* the interval excludes 0, on {FEWEST_CASES} cases or more)"]
         pairs = [
-            (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference(d.regions.get(r)) for r in REGIONS))
+            (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference_text(d.regions.get(r)) for r in REGIONS))
             for d in found
         ]
         blocks += _table(("difference", "cases", *REGIONS), pairs)
@@ -205,14 +204,14 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
     return "\n".join([*blocks, "", f"Empty regions: {policies}"])
 
 
-def _mean(row: ScoreRow | None) -> str:
+def _mean_text(row: SummaryRow | None) -> str:
     if row is None or math.isnan(row["mean"]):
         return "-"
     interval = "" if math.isnan(row["low"]) else f" ({row['low']:.3f} to {row['high']:.3f})"
     return f"{row['mean']:.3f}{interval}"
 
 
-def _difference(row: ScoreRow | None) -> str:
+def _difference_text(row: SummaryRow | None) -> str:
     if row is None or math.isnan(row["difference"]):
         return "-"
     interval = "" if math.isnan(row["low"]) else f" ({row['low']:+.3f} to {row['high']:+.3f})"

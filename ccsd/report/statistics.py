@@ -15,16 +15,16 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from ccsd.metrics.case import CLEANED, SCORES
 from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
 
 Matrix = npt.NDArray[np.float64]
 FULL = "+".join(MODALITIES)
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-METRICS = (
-    "dice", "hd95", "hd95_pooled", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95",
-    "dice_clean", "hd95_clean", "hd95_pooled_clean", "nsd_clean", "lesion_dice_clean", "lesion_hd95_clean",
-)  # fmt: skip
+_COUNTED = {"empty", "volume_mm3", "reference_mm3", "lesions", "lesions_missed", "lesions_false"}
+METRICS = (*(name for name in SCORES if name not in _COUNTED), *(f"{name}_clean" for name in CLEANED))
+"""Columns of scores whose means say something."""
 SUMMARY_COLUMNS = (
     "experiment", "scope", "name", "region", "metric", "cases", "seeds", "mean", "low", "high", "median", "drop",
     "drop_low", "drop_high", "both_empty", "missed", "invented", "policy", "min_enhancing", "model_hash", "split_hash",
@@ -58,7 +58,7 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
         wides = {metric: case_matrix(part, metric) for metric in METRICS}
         for scope, name, columns in scopes(subset_order(part["subset"].unique())):
             shared = {**about, "scope": scope, "name": name, **_empties(part[part["subset"].isin(columns)])}
-            rows += [{**shared, "metric": metric, **_describe(wide, columns)} for metric, wide in wides.items()]
+            rows += [{**shared, "metric": metric, **_mean_in(wide, columns)} for metric, wide in wides.items()]
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
@@ -130,7 +130,7 @@ def _resampling(cases: int, resamples: int, seed: int) -> Matrix:
     return np.stack([np.bincount(row, minlength=cases) for row in picks]).astype(np.float64)
 
 
-def _describe(wide: pd.DataFrame, columns: list[str]) -> dict[str, float | int]:
+def _mean_in(wide: pd.DataFrame, columns: list[str]) -> dict[str, float | int]:
     values = wide[columns].to_numpy()
     values = values[~np.isnan(values).all(axis=1)]
     low, high = bootstrap(values)
@@ -236,11 +236,11 @@ def _wilcoxon(change: Matrix) -> float:
     return float(stats.wilcoxon(change).pvalue) if np.any(change != 0) else 1.0
 
 
-Rows = dict[tuple[str, ...], dict[str, Any]]
+SummaryRows = dict[tuple[str, ...], dict[str, Any]]
 """Rows of the summary by experiment, scope, name, region and metric."""
 
 
-def by_key(summary: pd.DataFrame) -> Rows:
+def by_key(summary: pd.DataFrame) -> SummaryRows:
     """Return the rows of the summary by experiment, scope, name, region and metric."""
     keys = summary[["experiment", "scope", "name", "region", "metric"]].itertuples(index=False, name=None)
     rows: list[dict[str, Any]] = [
@@ -249,7 +249,7 @@ def by_key(summary: pd.DataFrame) -> Rows:
     return dict(zip(keys, rows, strict=True))
 
 
-def leave_one_out(rows: Rows, experiment: str, region: str, metric: str = "dice") -> dict[str, float]:
+def leave_one_out(rows: SummaryRows, experiment: str, region: str, metric: str = "dice") -> dict[str, float]:
     """Return how the mean changes when one sequence is taken from the full set, by sequence."""
     found: dict[str, float] = {}
     for name in MODALITIES:

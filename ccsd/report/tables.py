@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from ccsd.report.results import Study
-from ccsd.report.statistics import Rows, by_key, leave_one_out, subset_order
+from ccsd.report.results import StudyResults
+from ccsd.report.statistics import SummaryRows, by_key, leave_one_out, subset_order
 from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
 
-ScoreRow = dict[str, Any]
+SummaryRow = dict[str, Any]
+"""A row of the summary or of the comparison."""
 OVERALL = ("overall", "all")
 FEWEST_CASES = 6
 """With fewer pairs no signed-rank test can reach p < 0.05, and a bootstrap interval means little."""
@@ -22,13 +23,13 @@ SeedMeans = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
-class Line:
+class OverviewRow:
     """One experiment's mean Dice with one number of sequences."""
 
     sequences: str
     experiment: str
     seeds: int
-    regions: dict[str, ScoreRow]
+    regions: dict[str, SummaryRow]
     """Row of the summary by region."""
     first: bool
     """Whether it begins a new number of sequences."""
@@ -44,11 +45,11 @@ class Difference:
     baseline: str
     sequences: str
     cases: int
-    regions: dict[str, ScoreRow]
+    regions: dict[str, SummaryRow]
     """Row of the comparison by region."""
 
 
-def overview(summary: pd.DataFrame) -> list[Line]:
+def overview(summary: pd.DataFrame) -> list[OverviewRow]:
     """Return every experiment's mean Dice by number of sequences, then over all combinations."""
     part = summary[summary["metric"] == "dice"]
     return [line for scope, name in _scopes(part) for line in _lines(part, scope, name)]
@@ -68,7 +69,7 @@ def sequences(scope: str, name: str) -> str:
     return "all combinations" if (scope, name) == OVERALL else display_name(name)
 
 
-def is_clear(row: ScoreRow) -> bool:
+def is_clear(row: SummaryRow) -> bool:
     """Whether the 95 % interval of a difference excludes 0, on enough cases to say so."""
     return bool(row["cases"] >= FEWEST_CASES and (row["low"] > 0 or row["high"] < 0))
 
@@ -82,7 +83,7 @@ def seed_means(metrics: pd.DataFrame) -> SeedMeans:
     return found
 
 
-def _lines(part: pd.DataFrame, scope: str, name: str) -> Iterator[Line]:
+def _lines(part: pd.DataFrame, scope: str, name: str) -> Iterator[OverviewRow]:
     rows = part[(part["scope"] == scope) & (part["name"] == name)]
     top = rows.groupby("region")["mean"].max().to_dict()
     experiments = [str(experiment) for experiment in rows["experiment"].unique()]
@@ -90,10 +91,10 @@ def _lines(part: pd.DataFrame, scope: str, name: str) -> Iterator[Line]:
         regions = _by_region(rows[rows["experiment"] == experiment])
         best = frozenset(r for r, row in regions.items() if row["mean"] == top[r] and len(experiments) > 1)
         seeds = max(int(row["seeds"]) for row in regions.values())
-        yield Line(sequences(scope, name), experiment, seeds, regions, experiment == experiments[0], best)
+        yield OverviewRow(sequences(scope, name), experiment, seeds, regions, experiment == experiments[0], best)
 
 
-def _by_region(rows: pd.DataFrame) -> dict[str, ScoreRow]:
+def _by_region(rows: pd.DataFrame) -> dict[str, SummaryRow]:
     return {str(row["region"]): {str(k): v for k, v in row.items()} for _, row in rows.iterrows()}
 
 
@@ -148,7 +149,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreTableRow:
     """One row of scores."""
 
     name: str
@@ -159,7 +160,7 @@ class Row:
     total: bool = False
 
 
-def score_table(summary: pd.DataFrame, experiment: str, shown: Shown) -> list[Row]:
+def score_table(summary: pd.DataFrame, experiment: str, shown: Shown) -> list[ScoreTableRow]:
     """Return the scores of the three regions for each combination, then the averages."""
     part = summary[summary["experiment"] == experiment]
     rows = by_key(part)
@@ -181,7 +182,7 @@ def drop_table(summary: pd.DataFrame, experiment: str) -> list[tuple[str, list[C
     return [(MODALITY_NAMES[m], [_drop_cell(drops[region].get(m)) for region in REGIONS]) for m in names]
 
 
-def worst_cases(study: Study, experiment: str) -> list[dict[str, Any]]:
+def worst_cases(study: StudyResults, experiment: str) -> list[dict[str, Any]]:
     """Return the cases with the lowest mean Dice under the largest combination that was evaluated."""
     part = study.metrics[study.metrics["experiment"] == experiment]
     name = subset_order(part["subset"].unique())[-1]
@@ -208,7 +209,7 @@ def removal_paths(events: list[dict[str, Any]]) -> list[tuple[str, float]]:
     return [(" then ".join(MODALITY_NAMES.get(m, m) for m in path.split(">")), float(share)) for path, share in ranked]
 
 
-def overview_rows(summary: pd.DataFrame) -> list[tuple[Line, list[Cell]]]:
+def overview_rows(summary: pd.DataFrame) -> list[tuple[OverviewRow, list[Cell]]]:
     """Return the experiments' mean Dice by number of sequences, one cell per region."""
     return [(line, [_score_cell(line.regions.get(r), DICE_DIGITS) for r in REGIONS]) for line in overview(summary)]
 
@@ -219,13 +220,13 @@ def difference_rows(comparison: pd.DataFrame, *scopes: str) -> list[tuple[Differ
     return [(difference, [_gap(difference.regions.get(r)) for r in REGIONS]) for difference in found]
 
 
-def _row(rows: Rows, shown: Shown, key: tuple[str, str, str]) -> Row:
+def _row(rows: SummaryRows, shown: Shown, key: tuple[str, str, str]) -> ScoreTableRow:
     _, scope, name = key
     cells = [_score_cell(rows.get((*key, region, metric)), digits) for metric, digits, _ in shown for region in REGIONS]
     missed = sum(int(rows[(*key, region, "dice")]["missed"]) for region in REGIONS if (*key, region, "dice") in rows)
     parts = name.split("+") if name in SUBSET_ORDER else []
     label = "Average" if scope == "overall" else display_name(name)
-    return Row(label, [m in parts for m in MODALITIES], cells, missed, scope == "overall")
+    return ScoreTableRow(label, [m in parts for m in MODALITIES], cells, missed, scope == "overall")
 
 
 def _score_cell(row: dict[str, Any] | None, digits: int) -> Cell:

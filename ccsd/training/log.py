@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ccsd.records import read_events
+from ccsd.study import EVENTS
 from ccsd.training.distributed import Process
 from ccsd.training.picture import Picture, write_picture
 from ccsd.training.sinks import Sinks
@@ -19,7 +21,6 @@ from preprocess.files import write_text
 from preprocess.modalities import MODALITIES
 
 PICTURES = "overlays"
-FILE = "metrics.jsonl"
 HEARTBEAT_S = 15.0
 
 
@@ -28,8 +29,8 @@ class Record:
 
     def __init__(self, run: Path, start: int, total: int, sinks: Sequence[str] = ()) -> None:
         run.mkdir(parents=True, exist_ok=True)
-        _forget_after(run / FILE, start)
-        self._file = (run / FILE).open("a", encoding="utf-8", buffering=1)
+        _forget_after(run / EVENTS, start)
+        self._file = (run / EVENTS).open("a", encoding="utf-8", buffering=1)
         self._sinks = Sinks(sinks, run, start)
         self._pictures = run / PICTURES
         self._bar = tqdm(initial=start, total=total, desc="train", unit="step") if sys.stderr.isatty() else None
@@ -66,20 +67,6 @@ class Record:
         self._sinks.close()
         if self._bar is not None:
             self._bar.close()
-
-
-def read_events(run: Path) -> list[dict[str, Any]]:
-    """Return the events of a run in order; a last line cut short by a crash is left out."""
-    path = run / FILE
-    if not path.exists():
-        return []
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
 
 
 def _forget_after(path: Path, step: int) -> None:

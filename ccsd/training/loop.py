@@ -19,7 +19,7 @@ from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_net, resumed_engine, samples_per_process, set_learning_rate
 from ccsd.training.log import Record, StepTimes, Tally, peak_memory_mb
-from ccsd.training.result import BEST, describe, finished, keep_if_best, write_result
+from ccsd.training.result import BEST, finished, keep_if_best, run_record, write_result
 from ccsd.training.sinks import check_installed
 from ccsd.training.stop import StopRequest, told_of_full_disk
 from ccsd.training.validate import validate
@@ -256,9 +256,9 @@ class _Training:
     def _finish(self) -> None:
         self._save()
         origin = {"science": self.science, "split_hash": self.split.hash, **self.origin}
-        about = describe(self.config, self.experiment, origin, self.process, self._elapsed())
+        record = run_record(self.config, self.experiment, origin, self.process, self._elapsed())
         best = self.run / checkpoint.FOLDER / BEST if self.config.train.select == "best" else None
-        write_result(self.engine, self.run, best, about, self.process)
+        write_result(self.engine, self.run, best, record, self.process)
         self.process.wait_for_all()
         self.process.say(f"trained {self.step} steps in {self._elapsed():.0f} s; model in {self.run}")
 

@@ -1,6 +1,5 @@
 """What a finished training leaves: the model's weights, and a record of how they came about."""
 
-import json
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -8,11 +7,12 @@ from platform import python_version
 from typing import Any
 
 from ccsd.config.schema import Config
+from ccsd.errors import UsageError
 from ccsd.model.weights import file_hash, load_weights, save_weights
-from ccsd.study import RECORD, WEIGHTS
+from ccsd.records import RunRecord
+from ccsd.study import WEIGHTS
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
-from preprocess.files import write_text
 
 BEST = "best.safetensors"
 PACKAGES = ("ccsd", "torch", "deepspeed", "numpy", "zarr")
@@ -31,7 +31,7 @@ def keep_if_best(engine: Any, folder: Path, score: float, step: int, process: Pr
     return better
 
 
-def write_result(engine: Any, run: Path, best: Path | None, about: dict[str, Any], process: Process) -> None:
+def write_result(engine: Any, run: Path, best: Path | None, record: RunRecord, process: Process) -> None:
     """Write model.safetensors and then run.json, which makes the run a finished one; every process must call this.
 
     The weights are those of the file `best` where it is given and exists, the engine's otherwise.
@@ -39,40 +39,39 @@ def write_result(engine: Any, run: Path, best: Path | None, about: dict[str, Any
     weights = whole_weights(engine)
     if not process.is_first:
         return
-    step = about["steps"]
+    step = record.steps
     if best is not None and best.exists():
         weights, words = load_weights(best)
         step = int(words["step"])
     save_weights(run / WEIGHTS, weights, {"step": str(step)})
-    about |= {"selected_step": step, "model_hash": file_hash(run / WEIGHTS)}
-    write_text(run / RECORD, json.dumps(about, indent=2) + "\n")
+    record.model_copy(update={"selected_step": step, "model_hash": file_hash(run / WEIGHTS)}).write(run)
 
 
-def describe(
+def run_record(
     config: Config, experiment: str | None, origin: dict[str, Any], process: Process, wall_s: float
-) -> dict[str, Any]:
-    """Return what run.json says apart from the hash of the weights."""
+) -> RunRecord:
+    """Return the record of a training, still without the hash of the weights."""
     gpus = process.world if process.device.type == "cuda" else 0
-    return {
-        "config": config.model_dump(mode="json"),
-        "experiment": experiment,
-        "versions": {"python": python_version(), **{name: version(name) for name in PACKAGES}},
-        "git": git_revision(),
+    return RunRecord(
+        config=config.model_dump(mode="json"),
+        experiment=experiment,
+        versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
+        git=git_revision(),
         **origin,
-        "processes": process.world,
-        "device": str(process.device.type),
-        "steps": config.train.steps,
-        "wall_s": round(wall_s, 1),
-        "gpu_hours": round(wall_s / SECONDS_PER_HOUR * gpus, 3),
-    }
+        processes=process.world,
+        device=str(process.device.type),
+        steps=config.train.steps,
+        wall_s=round(wall_s, 1),
+        gpu_hours=round(wall_s / SECONDS_PER_HOUR * gpus, 3),
+    )
 
 
 def finished(run: Path, science: str) -> bool:
     """Tell whether the folder holds the result of this very configuration."""
     try:
-        about = json.loads((run / RECORD).read_text(encoding="utf-8"))
-        return bool(about["science"] == science and about["model_hash"] == file_hash(run / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = RunRecord.read(run)
+        return record.science == science and record.model_hash == file_hash(run / WEIGHTS)
+    except (UsageError, OSError):
         return False
 
 

@@ -100,8 +100,8 @@ def load(files: CaseFiles, modalities: Iterable[str] | None = None) -> Loaded:
     if files.layout == "msd":
         images = _split_channels(files.images[wanted[0]], wanted)
     else:
-        images = {m: _flat(nifti.read(files.images[m]), files.images[m]) for m in wanted}
-    label = _flat(nifti.read(files.label), files.label) if files.label else None
+        images = {m: read_volume(files.images[m]) for m in wanted}
+    label = read_volume(files.label) if files.label else None
     counts = count_values(label.array) if label else {}
     return Loaded(files, images, label, _convention(files, counts), counts)
 
@@ -113,8 +113,15 @@ def _split_channels(path: Path, wanted: Iterable[str]) -> dict[str, Volume]:
     return {m: replace(volume, array=volume.array[..., MSD_ORDER.index(m)]) for m in wanted}
 
 
-def _flat(volume: Volume, path: Path) -> Volume:
-    """Drop trailing axes of length 1."""
+def read_volume(path: Path) -> Volume:
+    """Read one image or label map with three axes; further axes of length 1 are dropped.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or has other axes; the message names it.
+    """
+    volume = nifti.read(path)
     array = volume.array
     while array.ndim > _AXES and array.shape[-1] == 1:
         array = array[..., 0]

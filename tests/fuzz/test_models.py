@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from ccsd.config import Config
 from ccsd.evaluation.tables import read_metrics
-from ccsd.inference import training_spacing
-from ccsd.model import SharedSpecificNet, load_run
+from ccsd.inference.case import training_spacing
+from ccsd.model import SharedSpecificNet, load_model
 from ccsd.model.weights import file_hash, load_weights, save_weights
 from ccsd.study import RECORD, WEIGHTS
 from ccsd.training import checkpoint
@@ -64,7 +64,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def use(folder: Path) -> tuple[float, ...]:
-    return training_spacing(load_run(folder))
+    return training_spacing(load_model(folder))
 
 
 def test_damaged_models(

@@ -12,7 +12,7 @@ from ccsd.errors import UsageError
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation import run as module
 from ccsd.evaluation.run import evaluate_model
-from ccsd.inference.labelmaps import read_labels
+from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.predict import predict
 from preprocess.modalities import SUBSET_ORDER
 from preprocess.store.reader import CaseStore, open_case
@@ -55,7 +55,7 @@ def test_predictions_lie_in_the_space_and_labels_of_the_source(evaluated_study):
         assert written.shape == original.shape
         np.testing.assert_allclose(written.affine, original.affine)
         assert set(np.unique(written.dataobj)) <= allowed
-        back = read_labels(path, store.meta.geometry, store.meta.label_convention)
+        back = read_labelmap(path, store.meta.label_convention).labels
         assert np.count_nonzero(back) == np.count_nonzero(written.dataobj)
 
 

@@ -10,7 +10,7 @@ import torch
 from ccsd.errors import UsageError
 from ccsd.inference.export import export
 from ccsd.inference.window import subset_masks
-from ccsd.model import load_run
+from ccsd.model import load_model
 from preprocess.modalities import subset
 
 ALONE = """
@@ -24,7 +24,7 @@ assert not any(name.split(".")[0] in ("ccsd", "monai", "deepspeed", "preprocess"
 def test_exported_program_says_the_same_without_this_package(made_study, tmp_path):
     folder = made_study / "runs" / "ccsd-s0"
     written = export(folder, tmp_path / "model.pt2", "t1ce+flair")
-    run = load_run(folder)
+    run = load_model(folder)
     image = torch.randn(1, 4, 24, 24, 24)
     torch.save(image[:, [0, 2]], tmp_path / "in.pt")
     files = [str(tmp_path / name) for name in ("model.pt2", "in.pt", "out.pt")]

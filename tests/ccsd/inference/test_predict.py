@@ -11,7 +11,7 @@ import torch
 
 from ccsd.errors import UsageError
 from ccsd.inference import case as module
-from ccsd.inference.labelmaps import read_labels
+from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.predict import Options, predict
 from preprocess.source.layouts import discover
 from preprocess.store.reader import open_case
@@ -68,8 +68,8 @@ def test_prediction_equals_that_of_the_evaluation(evaluated_study, run, tmp_path
         name = path.name.removesuffix(".nii.gz")
         one(evaluated_study / "phantoms" / name, tmp_path / "out", run, Options("t2,FLAIR"))
         meta = open_case(evaluated_study / "data", name).meta
-        ours = read_labels(tmp_path / "out" / path.name, meta.geometry, meta.label_convention)
-        theirs = read_labels(path, meta.geometry, meta.label_convention)
+        ours = read_labelmap(tmp_path / "out" / path.name, meta.label_convention).labels[meta.geometry.slices]
+        theirs = read_labelmap(path, meta.label_convention).labels[meta.geometry.slices]
 
         # The box differs when other sequences set it, so windows and borders may differ, but hardly any voxel.
         assert np.mean(ours != theirs) < 0.01
@@ -191,7 +191,7 @@ def test_volumes_do_not_depend_on_the_grid_that_the_network_sees(case, run, tmp_
 
 def test_model_that_does_not_say_its_spacing_is_refused(case, run, tmp_path):
     trained_at(run, None)
-    with pytest.raises(UsageError, match=r"spacing_mm is None.*add it"):
+    with pytest.raises(UsageError, match=r"spacing_mm is missing.*add it"):
         one(case, tmp_path / "out.nii.gz", run)
     assert not (tmp_path / "out.nii.gz").exists()
 

@@ -78,8 +78,8 @@ def test_policy_may_leave_out_what_is_rightly_absent_and_set_the_penalty():
 def test_a_policy_is_printed_with_every_number_it_sets():
     left_out = Policy(hd95_penalty=1.0, score_both_empty=False)
 
-    assert Policy().describe() == "both-empty:dice=1,hd95=0,nsd=1;one-empty:dice=0,hd95=373.13,nsd=0"
-    assert left_out.describe() == "both-empty:left-out;one-empty:dice=0,hd95=1,nsd=0"
+    assert Policy().label() == "both-empty:dice=1,hd95=0,nsd=1;one-empty:dice=0,hd95=373.13,nsd=0"
+    assert left_out.label() == "both-empty:left-out;one-empty:dice=0,hd95=1,nsd=0"
     assert Policy().sentence() == (
         "Where prediction and reference are both empty, Dice and NSD are 1 and HD95 is 0 mm; "
         "where only one of them is empty, Dice and NSD are 0 and HD95 is 373.13 mm."

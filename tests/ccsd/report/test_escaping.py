@@ -27,7 +27,8 @@ class Page(HTMLParser):
 def poisoned(value):
     """Return nested JSON with every text replaced, and every key that is no word of ours."""
     if isinstance(value, dict):
-        return {key: poisoned(item) for key, item in value.items()} | {EVIL: EVIL}
+        numbers = value and all(isinstance(item, int) for item in value.values())
+        return {key: poisoned(item) for key, item in value.items()} | ({} if numbers else {EVIL: EVIL})
     if isinstance(value, list):
         return [poisoned(item) for item in value]
     return EVIL if isinstance(value, str) else value

@@ -8,8 +8,8 @@ from comparing import assert_same_run, science
 from launching import Ending, Launch, training
 
 from ccsd.errors import UsageError
-from ccsd.model import load_run
-from ccsd.training.log import read_events
+from ccsd.model import load_model
+from ccsd.records import read_events
 
 NAN = ("train.learning_rate=1e30", "train.clip=0", "train.warmup=0")
 
@@ -49,11 +49,11 @@ def test_a_resumed_training_is_the_undisturbed_one(endings: dict[str, Ending], r
 
 
 def test_what_a_training_leaves(endings: dict[str, Ending], runs: Path) -> None:
-    run = load_run(runs / "parts")
-    assert run.config.train.steps == run.info["steps"] == 6
-    assert run.info["processes"] == 1
-    assert {"split_hash", "data_hash", "versions", "git", "wall_s", "gpu_hours"} <= run.info.keys()
-    assert run.info["spacing_mm"] == [1.0, 1.0, 1.0]
+    run = load_model(runs / "parts")
+    assert run.config.train.steps == run.record.steps == 6
+    assert run.record.processes == 1
+    assert {"split_hash", "data_hash", "versions", "git", "wall_s", "gpu_hours"} <= run.record.model_fields_set
+    assert run.record.spacing_mm == (1.0, 1.0, 1.0)
     events = read_events(runs / "parts")
     assert [event["step"] for event in events if event["event"] == "train"] == [1, 2, 3, 4, 5, 6]
     assert [event["step"] for event in events if event["event"] == "validation"] == [3, 6]
@@ -103,17 +103,17 @@ def test_what_the_machine_lacks_is_refused_before_anything_is_written(endings: d
 
 def test_a_run_is_refused_when_its_files_do_not_belong_together(endings: dict[str, Ending], runs: Path) -> None:
     with pytest.raises(UsageError, match="not a finished run"):
-        load_run(runs / "nan")
+        load_model(runs / "nan")
     run = runs / "changed-files"
     run.mkdir()
     record = json.loads((runs / "whole/run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"model_hash": "0"}))
     (run / "model.safetensors").write_bytes((runs / "whole/model.safetensors").read_bytes())
     with pytest.raises(UsageError, match=r"is not the file that run\.json describes"):
-        load_run(run)
+        load_model(run)
     (run / "model.safetensors").write_bytes(b"PK\x03\x04 a pickle")
     with pytest.raises(UsageError, match="not a whole safetensors file"):
-        load_run(run)
+        load_model(run)
 
 
 def test_the_record_has_a_curve_for_each_term(endings: dict[str, Ending], runs: Path) -> None:

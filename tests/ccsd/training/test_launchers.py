@@ -10,7 +10,7 @@ from comparing import WEIGHT, assert_close, weights
 from plain import plain_training
 
 from ccsd.config import load_config
-from ccsd.model import load_run
+from ccsd.model import load_model
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
 SRUN = ["srun", "--nodes", "2", "--ntasks-per-node", "1", "--kill-on-bad-exit"]
@@ -28,7 +28,7 @@ def train_under(launcher: list[str], cohort: Path, run: Path) -> subprocess.Comp
 def assert_trained_together(cohort: Path, run: Path) -> None:
     _, final = plain_training(load_config(cohort / "tiny.yaml"), cohort / "data")
     assert_close(final, weights(run), WEIGHT)
-    assert load_run(run).info["processes"] == 2
+    assert load_model(run).record.processes == 2
 
 
 @pytest.mark.slow

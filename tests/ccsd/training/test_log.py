@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ccsd.errors import UsageError
+from ccsd.records import read_events
 from ccsd.training import sinks
-from ccsd.training.log import Record, read_events
+from ccsd.training.log import Record
 
 
 def test_events_survive_and_later_ones_are_forgotten(tmp_path: Path) -> None:

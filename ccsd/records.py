@@ -1,0 +1,148 @@
+"""The records beside results: run.json of a training, metrics.jsonl of its course, evaluation.json of its scores.
+
+Keys that this version does not know are ignored, and keys of a later version may be missing.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
+
+from ccsd.config.load import validate
+from ccsd.config.schema import Config
+from ccsd.errors import UsageError
+from ccsd.study import EVALUATION, EVENTS, RECORD
+from preprocess.files import write_text
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    FILE: ClassVar[str]
+    KIND: ClassVar[str]
+    COMMAND: ClassVar[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the record in a folder of results.
+
+        Raises
+        ------
+        UsageError
+            If it is missing, or is not such a record.
+        """
+        path = folder / cls.FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise UsageError(
+                f"{folder}: not a finished {cls.KIND} ({cls.FILE} is missing); `{cls.COMMAND}` writes it at the end"
+            ) from None
+        except (OSError, ValidationError) as error:
+            raise UsageError(
+                f"{path}: cannot be read as the record of the {cls.KIND}: {_reason(error)}; copy it again, or run "
+                f"`{cls.COMMAND}` again"
+            ) from None
+
+    def write(self, folder: Path) -> None:
+        """Write the record, whole or not at all."""
+        write_text(folder / self.FILE, self.model_dump_json(indent=2, exclude_unset=True) + "\n")
+
+
+class RunRecord(_Record):
+    """What a finished training was: `run.json`, written after the weights."""
+
+    FILE, KIND, COMMAND = RECORD, "run", "ccsd train"
+
+    config: dict[str, Any]
+    """The resolved configuration."""
+    experiment: str | None = None
+    versions: dict[str, str] = {}
+    git: str | None = None
+    """Revision of the source, with `+` when it was changed."""
+    science: str = ""
+    """Digest of what decides the weights: settings and split."""
+    split_hash: str = ""
+    data_hash: str = ""
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """Voxel spacing of the training along D, H, W."""
+    processes: int | None = None
+    device: str | None = None
+    steps: int | None = None
+    wall_s: float | None = None
+    gpu_hours: float | None = None
+    selected_step: int | None = None
+    """Step whose weights became the model."""
+    model_hash: str = ""
+    """SHA-256 of the weights' file."""
+
+    def settings(self, folder: Path) -> Config:
+        """Return the configuration of a run that lies in `folder`, without keys that this version does not know.
+
+        Raises
+        ------
+        UsageError
+            If a setting cannot be used; every problem is listed.
+        """
+        return validate(self.config, folder / self.FILE, unknown="ignore")
+
+
+class Identity(BaseModel):
+    """Everything that decides the scores of an evaluation; equal identities give equal scores.
+
+    Has more keys than these: of a model also its window and the spacing of its training, of files also the folders and
+    their labels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    experiment: str | None = None
+    seed: int | None = None
+    model_hash: str | None = None
+    split_hash: str | None = None
+    cases: tuple[str, ...] = ()
+    subsets: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}
+
+
+class EvaluationRecord(_Record):
+    """Where scores come from: `evaluation.json`, written after them."""
+
+    FILE, KIND, COMMAND = EVALUATION, "evaluation", "ccsd evaluate"
+
+    format: int = 1
+    identity: Identity
+    policy: str = ""
+    policy_text: str = ""
+    versions: dict[str, str] = {}
+    """Of what computed the numbers."""
+    finished: str = ""
+    """When, in UTC."""
+    cases: int | None = None
+    cases_by_subset: dict[str, int] = {}
+    device: str | None = None
+
+
+def _reason(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, [".".join(str(key) for key in first["loc"]), first["msg"]]))
+
+
+def read_events(run: Path) -> list[dict[str, Any]]:
+    """Return the events in a run's metrics.jsonl, in order; none if there is no such file.
+
+    A line that was cut short by a crash is ignored.
+    """
+    path = run / EVENTS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [event for line in lines if (event := _event(line)) is not None]
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("step"), int) else None
