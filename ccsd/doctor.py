@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "ccsd", "torch", "deepspeed", "monai", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm",
+    "ccsd", "torch", "deepspeed", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm",
     "submitit", "zarr",
 )  # fmt: skip
 ESSENTIAL = ("torch", "deepspeed", "numpy", "pydantic", "zarr")

@@ -36,7 +36,7 @@ COLUMNS = (*KEYS, *SCORES, *(f"{name}_clean" for name in CLEANED), *PROVENANCE)
 DIGITS = 12
 """Digits of a hash that tables show."""
 
-_COMPUTING = ("torch", "monai", "numpy", "scipy", "nibabel")
+_COMPUTING = ("torch", "numpy", "scipy", "nibabel")
 _TEXT = ("experiment", "case", "subset", "region", "empty", "policy", "model_hash", "split_hash")
 _WHOLE = ("seed", "modalities", "lesions", "lesions_missed", "lesions_false", "min_enhancing")
 DTYPES = {name: "string" if name in _TEXT else "Int64" if name in _WHOLE else "float64" for name in COLUMNS}

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from preprocess.modalities import MODALITIES, REGIONS, Subset
 
@@ -73,8 +74,6 @@ def predict_probabilities(
     Tensor
         K x 3 x D x H x W, float32, in [0, 1], in the order WT, TC, ET; on the image's device when it fits there.
     """
-    from monai.inferers.utils import sliding_window_inference
-
     device = image.device
     masks = subset_masks(subsets, device)
     channels = len(subsets) * len(REGIONS)
@@ -89,18 +88,70 @@ def predict_probabilities(
         found = torch.sigmoid(logits.float()).transpose(0, 1) * seen[..., None, None, None, None]
         return found.flatten(1, 2)  # B x K x 3 x ... -> B x 3K x ...
 
-    stitched = sliding_window_inference(
-        image[None],
-        roi_size=tuple(patch),
-        sw_batch_size=max(1, BATCH_VOXELS // math.prod(patch)),
-        predictor=_mirrored(probabilities) if flips else probabilities,
-        overlap=overlap,
-        mode="gaussian",
-        sw_device=device,
-        device=_stitch_device(device, channels * image[0].numel() * image.element_size()),
-    )
-    assert isinstance(stitched, Tensor)
-    return stitched[0].reshape(len(subsets), len(REGIONS), *image.shape[1:])
+    predictor = _mirrored(probabilities) if flips else probabilities
+    stitched = blend(predictor, image, channels, patch, overlap, _stitch_device(image, channels))
+    return stitched.reshape(len(subsets), len(REGIONS), *image.shape[1:])
+
+
+def blend(
+    predictor: Predictor, image: Tensor, channels: int, patch: Sequence[int], overlap: float, device: torch.device
+) -> Tensor:
+    """Return the mean of overlapping windows, weighted by a Gaussian around each window's centre.
+
+    Parameters
+    ----------
+    predictor
+        Maps B x M x patch to B x C x patch, which is overwritten.
+    image
+        M x D x H x W; padded with zeros where it is smaller than the window.
+    channels
+        C.
+    patch, overlap
+        Sides of the window, and the share of it that overlaps its neighbour.
+    device
+        Where the result is added up.
+
+    Returns
+    -------
+    Tensor
+        C x D x H x W.
+    """
+    margins = [max(side - size, 0) for side, size in zip(patch, image.shape[1:], strict=True)]
+    before = [margin // 2 for margin in margins]
+    inner = [slice(start, start + size) for start, size in zip(before, image.shape[1:], strict=True)]
+    image = pad(image, [n for b, m in zip(before[::-1], margins[::-1], strict=True) for n in (b, m - b)])
+    weights = _gaussian(patch, image.device)
+    total = image.new_zeros(channels, *image.shape[1:], device=device)
+    count = total.new_zeros(total.shape[1:])
+    windows = _windows(image.shape[1:], patch, overlap)
+    together = max(1, BATCH_VOXELS // math.prod(patch))
+    for first in range(0, len(windows), together):
+        some = windows[first : first + together]
+        found = predictor(torch.stack([image[(slice(None), *window)] for window in some])).mul_(weights)
+        for window, values in zip(some, found.to(device), strict=True):
+            total[(slice(None), *window)] += values
+            count[window] += weights.to(device)
+    total /= count
+    return total[(slice(None), *inner)]
+
+
+def _windows(shape: Sequence[int], patch: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
+    """Return the windows that cover a volume, in order; the last one along each axis ends with the volume."""
+    starts = []
+    for size, side in zip(shape, patch, strict=True):
+        step = max(1, int(side * (1 - overlap)))
+        starts.append([min(number * step, size - side) for number in range(math.ceil((size - side) / step) + 1)])
+    corners = itertools.product(*starts)
+    return [tuple(slice(at, at + side) for at, side in zip(corner, patch, strict=True)) for corner in corners]
+
+
+def _gaussian(patch: Sequence[int], device: torch.device) -> Tensor:
+    """Return the weights of a window: a Gaussian of an eighth of each side, nowhere less than a thousandth."""
+    weights = torch.ones((), device=device)
+    for side in patch:
+        x = torch.arange(-(side - 1) / 2, (side - 1) / 2 + 1, device=device)
+        weights = weights[..., None] * torch.exp(x**2 / (-2 * (side / 8) ** 2))
+    return weights.clamp(min=max(float(weights.min()), 1e-3))
 
 
 def _mirrored(predictor: Predictor) -> Predictor:
@@ -116,8 +167,9 @@ def _mirrored(predictor: Predictor) -> Predictor:
     return mean
 
 
-def _stitch_device(device: torch.device, needed: int) -> torch.device:
-    if device.type != "cuda":
-        return device
-    free, _ = torch.cuda.mem_get_info(device)
-    return device if needed < STITCH_SHARE * free else torch.device("cpu")
+def _stitch_device(image: Tensor, channels: int) -> torch.device:
+    if image.device.type != "cuda":
+        return image.device
+    free, _ = torch.cuda.mem_get_info(image.device)
+    needed = channels * image[0].numel() * image.element_size()
+    return image.device if needed < STITCH_SHARE * free else torch.device("cpu")

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,20 @@ def evaluated_study(made_study: Path, tmp_path_factory: pytest.TempPathFactory) 
 def study(evaluated_study: Path, tmp_path: Path) -> Path:
     """Return an evaluated study of the test's own."""
     return Path(shutil.copytree(evaluated_study, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def imported_by() -> Callable[..., set[str]]:
+    """Return a function that runs a command in a fresh interpreter and returns the packages it imported."""
+
+    def run(*words: object) -> set[str]:
+        code = "import sys\ntry:\n    from ccsd.cli import main; main()\nfinally:\n    print(*sys.modules)"
+        command = [sys.executable, "-c", code, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+    return run
 
 
 def _events() -> list[dict[str, object]]:

@@ -137,6 +137,24 @@ def test_what_does_not_fit_is_refused_with_its_name_and_nothing_is_written(folde
     assert not out.exists()
 
 
+def test_files_with_further_axes_of_length_one_are_scored(folders):
+    pred, ref, out = folders
+    write(ref / "A.nii.gz", tumour())
+    write(pred / "A.nii.gz", tumour()[..., None])
+
+    assert set(dice(evaluate_folders(pred, ref, out)).values()) == {1.0}
+
+
+def test_scoring_files_needs_no_pytorch(folders, imported_by):
+    pred, ref, out = folders
+    write(ref / "A.nii.gz", tumour())
+    write(pred / "A.nii.gz", tumour())
+    found = imported_by("evaluate", "--pred", pred, "--ref", ref, "--out", out)
+
+    assert "pandas" in found
+    assert not found & {"torch", "monai", "matplotlib", "deepspeed"}
+
+
 def test_lost_headers_can_be_ignored(folders):
     pred, ref, out = folders
     write(ref / "A.nii.gz", tumour())

@@ -63,6 +63,13 @@ def test_segmentation_has_the_space_and_labels_of_the_input(case, run, tmp_path)
     assert set(np.unique(written.dataobj)) <= {0, 1, 2, 4}
 
 
+def test_prediction_imports_nothing_of_the_report(case, run, tmp_path, imported_by):
+    found = imported_by("predict", case, tmp_path / "out.nii.gz", "--model", run)
+
+    assert "torch" in found
+    assert not found & {"matplotlib", "jinja2", "pandas", "pyarrow", "monai", "deepspeed"}
+
+
 def test_prediction_equals_that_of_the_evaluation(evaluated_study, run, tmp_path):
     for path in (evaluated_study / "evaluation" / "ccsd-s0" / "all" / "predictions" / "flair+t2").glob("*.nii.gz"):
         name = path.name.removesuffix(".nii.gz")

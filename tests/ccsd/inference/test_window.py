@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ccsd.inference.window import predict_probabilities, subset_masks
+from ccsd.inference.window import blend, predict_probabilities, subset_masks
 from preprocess.modalities import SUBSET_ORDER, all_subsets, subset
 
 
@@ -35,6 +35,21 @@ def test_a_pointwise_network_gives_the_same_voxels_whatever_the_windows(shape, o
     assert found.shape == (2, 3, *shape)
     for result, names in zip(found, subsets, strict=True):
         torch.testing.assert_close(result, expected(image, names), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "overlap"), [((16, 16, 16), 0.5), ((9, 20, 33), 0.25), ((40, 17, 3), 0.7)])
+def test_windows_are_blended_as_by_monai(shape, overlap):
+    from monai.inferers.utils import sliding_window_inference
+
+    def predictor(window):
+        ramp = torch.linspace(0, 1, window.shape[-1])
+        return window.cumsum(2)[:, :2] * ramp
+
+    image = torch.randn(4, *shape, generator=torch.Generator().manual_seed(3))
+    found = blend(predictor, image, 2, (16, 12, 8), overlap, image.device)
+    expected = sliding_window_inference(image[None], (16, 12, 8), 1, predictor, overlap=overlap, mode="gaussian")
+
+    assert torch.equal(found, expected[0])
 
 
 def test_each_window_is_encoded_once_for_all_subsets():

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import deepspeed  # noqa: F401 - here and below: so that they are imported only once
-import monai.inferers.utils  # noqa: F401
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
