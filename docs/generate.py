@@ -6,22 +6,30 @@ A test fails when one of them is out of date.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ccsd.config.schema import Config
+from ccsd.evaluation.tables import KEYS, PROVENANCE
+from ccsd.metrics.case import CLEANED, SCORES
 from cluster.settings import JobSettings
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
 CONFIG = Path("docs/reference/config.md")
 CLI = Path("docs/reference/cli.md")
+TABLE = Path("docs/reference/metrics.md")
 HEADER = "<!-- made by `python docs/generate.py`; edit the descriptions in the code instead -->\n\n"
 
 STUDY_TEXT = """\
 Settings of a study live in a YAML file (`config/config.yaml`). A command overrides them with dotted keys,
 `--set train.steps=100`, Snakemake with mappings, `--config "train={steps: 100}"`. Unknown keys are refused.
+"""
+METRICS_TEXT = """\
+One row per case, combination and region; `metrics.parquet` has the same columns. An empty field is a number that does
+not exist. [outputs.md](../outputs.md) explains how empty regions are scored, lesions are counted and ET is cleaned up.
 """
 JOB_TEXT = """\
 Where a training runs and on how much: `ccsd train --job KEY=VALUE`, in the workflow `set-resources: train:` of a
@@ -31,11 +39,11 @@ profile. Nothing here changes the result.
 
 def files() -> dict[Path, str]:
     """Return the text of every generated file by its path in the repository."""
-    return {SCHEMA: schema(), CONFIG: config_reference(), CLI: cli_reference()}
+    return {SCHEMA: schema(), CONFIG: config_reference(), CLI: cli_reference(), TABLE: metrics_reference()}
 
 
 def schema() -> str:
-    """Return the JSON schema of the configuration, which Snakemake validates against."""
+    """Return the JSON schema of the configuration, by which editors complete and check it."""
     content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
     return json.dumps(content, indent=2) + "\n"
 
@@ -66,6 +74,20 @@ def cli_reference() -> str:
         if not command.hidden:
             text += [f"## ccsd {name}\n", f"{(command.help or '').strip()}\n", *_parameters(command), ""]
     return "\n".join(text)
+
+
+def metrics_reference() -> str:
+    """Return the columns of the table of scores."""
+    clean = f"the same after the ET clean-up: {', '.join(f'`{name}`' for name in CLEANED)}"
+    columns = {**KEYS, **SCORES, "*_clean": clean, **PROVENANCE}
+    text = [
+        HEADER + "# Columns of metrics.tsv\n",
+        METRICS_TEXT,
+        "| column | meaning |",
+        "|---|---|",
+        *(f"| `{name}` | {meaning} |" for name, meaning in columns.items()),
+    ]
+    return "\n".join(text) + "\n"
 
 
 def write(root: Path) -> None:
@@ -107,38 +129,50 @@ def _default(field: FieldInfo) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
-    annotation: Any = field.annotation
-    choices = getattr(annotation, "__args__", ())
-    if "Literal" in str(annotation) and all(isinstance(choice, str | int) for choice in choices):
-        return ", ".join(f"`{choice}`" for choice in choices)
     bounds = [
-        f"{name} {getattr(item, name)}"
+        f"{sign} {getattr(item, name)}"
         for item in field.metadata
-        for name in ("gt", "ge", "lt", "le")
+        for name, sign in (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
         if hasattr(item, name)
     ]
-    kind = getattr(annotation, "__name__", str(annotation)) if not choices else str(annotation)
-    return ", ".join([_readable(kind), *bounds])
+    return ", ".join([_kind(field.annotation), *bounds])
 
 
-def _readable(kind: str) -> str:
-    plain = kind.replace("typing.", "").replace("pathlib.", "").replace("Annotated", "")
-    plain = " | ".join(part.rsplit(".", maxsplit=1)[-1] if "[" not in part else part for part in plain.split(" | "))
-    return f"`{plain.split('[')[0] if '(' in plain else plain}`".replace("|", "\\|")
+KINDS = {
+    int: "whole number", float: "number", str: "text", bool: "`true` or `false`", Path: "path", dict: "mapping",
+    type(None): "`null`",
+}  # fmt: skip
+
+
+def _kind(annotation: Any, plural: str = "") -> str:
+    """Return in words what a setting holds."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0], plural)
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in arguments)
+    if origin is tuple:
+        return f"{'list of' if arguments[-1] is Ellipsis else len(arguments)} {_kind(arguments[0], 's')}"
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(argument) for argument in arguments)
+    return KINDS.get(origin or annotation, "section") + plural
 
 
 def _parameters(command: Any) -> list[str]:
     rows = ["| parameter | default | meaning |", "|---|---|---|"]
     for parameter in command.params:
-        names = ", ".join(f"`{name}`" for name in parameter.opts) if parameter.param_type_name == "option" else None
-        shown = names or f"`{(parameter.metavar or parameter.name or '').upper()}`"
+        if getattr(parameter, "hidden", False):
+            continue
+        option = parameter.param_type_name == "option"
+        names = parameter.opts if option else [parameter.metavar or (parameter.name or "").upper()]
         default = "required" if parameter.required else _shown_default(parameter.default)
-        rows.append(f"| {shown} | {default} | {(getattr(parameter, 'help', None) or '').replace('|', chr(92) + '|')} |")
+        meaning = (getattr(parameter, "help", None) or "").replace("|", "\\|")
+        rows.append(f"| {', '.join(f'`{name}`' for name in names)} | {default} | {meaning} |")
     return rows
 
 
 def _shown_default(value: Any) -> str:
-    return "" if value in (None, (), []) or callable(value) else f"`{value}`"
+    return "" if value is False or value in (None, (), [], "") or callable(value) else f"`{value}`"
 
 
 if __name__ == "__main__":
