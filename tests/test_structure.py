@@ -71,6 +71,11 @@ def test_generated_files_are_up_to_date(path: Path, root: Path) -> None:
     assert (root / path).read_text(encoding="utf-8") == GENERATED[path], "run `python docs/generate.py`"
 
 
+def test_references_show_neither_hidden_options_nor_types_of_python() -> None:
+    text = "".join(content for path, content in GENERATED.items() if path.suffix == ".md")
+    assert not re.findall(r"--science|Optional|tuple\b|\bint\b|\bstr\b|``", text)
+
+
 def test_the_profile_is_where_snakemake_looks_for_it(root: Path) -> None:
     link = root / "slurm"
     assert link.is_symlink()

@@ -17,7 +17,7 @@ from ccsd.config import Config
 from ccsd.evaluation.tables import read_metrics
 from ccsd.inference.case import training_spacing
 from ccsd.model import SharedSpecificNet, load_model
-from ccsd.model.weights import file_hash, load_weights, save_weights
+from ccsd.model.weights import file_hash, save_weights
 from ccsd.study import RECORD, WEIGHTS
 from ccsd.training import checkpoint
 from ccsd.training.zero_shards import ABOUT, Parts, part_name
@@ -87,34 +87,6 @@ def test_damaged_models(
     assert not (tmp_path / "trapped").exists()
 
 
-def test_weights_with_foreign_words_and_shapes(model: Path, tmp_path: Path, attempt: Attempt) -> None:
-    weights, _ = load_weights(model / WEIGHTS)
-    name = next(iter(weights))
-    others = [
-        ({**weights, name: weights[name][..., None]}, None),
-        ({**weights, name: weights[name].to(torch.int8)}, {"ccsd": "[]"}),
-        ({**weights, "more": torch.zeros(1)}, {"ccsd": "{"}),
-        ({}, {"ccsd": "[" * 5000}),
-    ]
-    folder = shutil.copytree(model, tmp_path / "model")
-    for number, (tensors, words) in enumerate(others):
-        save_file(tensors, folder / WEIGHTS, metadata=words)
-        record = json.loads((folder / RECORD).read_text()) | {"model_hash": file_hash(folder / WEIGHTS)}
-        (folder / RECORD).write_text(json.dumps(record))
-        _, message = attempt(partial(use, folder), f"number {number}")
-        assert message or number == 1
-
-
-def test_a_network_of_any_size_costs_no_memory(model: Path, tmp_path: Path, attempt: Attempt) -> None:
-    folder = shutil.copytree(model, tmp_path / "model")
-    record = json.loads((folder / RECORD).read_text())
-    for width in (10**4, 10**9, 2**62):
-        record["config"]["model"]["width"] = width
-        (folder / RECORD).write_text(json.dumps(record))
-        _, message = attempt(partial(use, folder), f"width {width}")
-        assert "not the weights of the configured network" in message
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run with one checkpoint of a small module, in two parts."""
@@ -163,25 +135,6 @@ def test_damaged_checkpoints(
         path.write_bytes(whole[path])
     assert refused > tries
     assert not (tmp_path / "trapped").exists()
-
-
-def test_words_of_a_part_that_do_not_fit(saved: Path, tmp_path: Path, attempt: Attempt) -> None:
-    run = shutil.copytree(saved, tmp_path / "run")
-    path = run / checkpoint.FOLDER / "step-00000007" / part_name(0, 2)
-    words = (
-        None,
-        "[]",
-        "{",
-        '{"weight": 3}',
-        '{"weight": ["0", 7]}',
-        '{"weight": [-3, 7]}',
-        '{"other": [0, 7]}',
-        "[" * 9999,
-    )
-    for text in words:
-        save_file({"weight/weight": torch.ones(6)}, path, metadata=text and {ABOUT: text})
-        _, message = attempt(partial(resume, run), str(text)[:50])
-        assert "remove this folder" in message
 
 
 def test_damaged_tables(tmp_path: Path, tries: int, attempt: Attempt) -> None:

@@ -16,12 +16,15 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.attributes = [], []
+        self.tags, self.attributes, self.text = [], [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.text += data
 
 
 def poisoned(value):
@@ -56,9 +59,14 @@ def test_no_text_of_a_study_becomes_markup(study):
     run.rename(run.with_name("'><b onclick=x>"))
     (study / "config.yaml").write_text(yaml.safe_dump({"name": EVIL, EVIL: EVIL, "phantom": {}}))
 
+    refused = study / "data" / "refused" / "x.json"
+    refused.parent.mkdir(exist_ok=True)
+    refused.write_text(json.dumps({"case": EVIL, "reason": "t1 is empty"}))
+
     page = Page(write_report(study).page.read_text())
 
     assert page.tags.count("script") == 1
     assert "onerror" not in page.attributes
     assert "onclick" not in page.attributes
     assert page.tags.count("html") == 1
+    assert f"the conversion refused them: {EVIL}: t1 is empty." in page.text
