@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from ccsd.config.load import set_key, validate
 from ccsd.config.schema import Config, Evaluation
-from ccsd.config.science import SECTIONS, science_digest
+from ccsd.config.science import EXPERIMENT_SECTIONS, science_digest
 from ccsd.errors import UsageError
 from ccsd.files import RECORD, WEIGHTS
 from preprocess.errors import InputError
@@ -220,10 +220,10 @@ def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Conf
     nested = deepcopy(dict(raw))
     for key, value in config.experiments[name].items():
         section = key.partition(".")[0]
-        if section not in SECTIONS or key == "train.seed":
+        if section not in EXPERIMENT_SECTIONS or key == "train.seed":
             raise UsageError(
                 f"configuration: experiments.{name}: {key} cannot differ between experiments; allowed are keys of "
-                f"{', '.join(SECTIONS)} except train.seed (set `seeds` instead)"
+                f"{', '.join(EXPERIMENT_SECTIONS)} except train.seed (set `seeds` instead)"
             )
         set_key(nested, key, value)
     return validate(nested, f"configuration with experiment {name}")

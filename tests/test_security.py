@@ -298,7 +298,7 @@ def test_a_training_tells_no_secret(tmp_path: Path) -> None:
     """Through a local job, with TensorBoard: weights, record, checkpoints, curves, logs."""
     text = (
         "name: x\nphantom: {cases: 6, size: 32}\nmodel: {width: 2, levels: 2}\n"
-        "train: {steps: 2, patch: [16, 16, 16], workers: 0, precision: fp32, validate_every: 2}\n"
+        "train: {steps: 2, patch: [16, 16, 16], precision: fp32, validate_every: 2}\nruntime: {workers: 0}\n"
     )
     (tmp_path / "config.yaml").write_text(text)
     commands = (

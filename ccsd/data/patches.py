@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ccsd.data.batch import Corner, Patch, Slots
 from ccsd.data.sampling import case_number, corner, samples_of
+from ccsd.errors import UsageError
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
 from preprocess.source.geometry import Box
@@ -29,6 +30,19 @@ class PatchReader:
         Folder with the stores.
     cases
         Names of the cases; their order does not matter.
+    patch
+        D, H, W of a patch; a case that is smaller is padded with 0.
+    global_batch, rank, world
+        Samples per step over all processes, and which process of how many this is.
+    foreground
+        Share of patches centred on a tumour voxel.
+
+    Raises
+    ------
+    InputError
+        If a case is missing or damaged, or has no segmentation.
+    UsageError
+        If there are fewer samples than processes.
     """
 
     def __init__(
@@ -43,6 +57,11 @@ class PatchReader:
         seed: int,
         foreground: float,
     ) -> None:
+        _check_cases(data, cases)
+        if global_batch < world:
+            raise UsageError(
+                f"batch_size {global_batch} leaves some of {world} processes without a sample; give at least {world}"
+            )
         self.data, self.cases, self.patch = data, sorted(cases), patch
         self.global_batch, self.seed, self.foreground = global_batch, seed, foreground
         self.samples = samples_of(rank, world, global_batch)
@@ -100,14 +119,8 @@ def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float32], labe
     store.read_label(box, label[tuple(target)])
 
 
-def check_cases(data: Path, cases: Sequence[str]) -> None:
-    """Refuse training cases that are not converted or have no segmentation.
-
-    Raises
-    ------
-    InputError
-        If there are such cases, or no case at all.
-    """
+def _check_cases(data: Path, cases: Sequence[str]) -> None:
+    """Reject training cases that are not converted or have no segmentation."""
     if not cases:
         raise InputError(f"{data}: no case to train on; see split.tsv there")
     bare = [case for case in cases if not open_case(data, case).has_label]

@@ -91,7 +91,7 @@ def segment_case(
         subsets,
         patch=run.config.train.patch,
         overlap=settings.overlap,
-        decode_batch=run.config.train.decode_batch,
+        decode_batch=run.config.runtime.decode_batch,
         flips=settings.flips,
         autocast=run.config.train.precision == "bf16",
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
-from ccsd.data import Batch, PatchStream, augment
+from ccsd.data import Batch, PatchReader, PatchStream, augment
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.errors import TrainingError, UsageError
@@ -21,17 +21,21 @@ from ccsd.training.engine import learning_rate, prepared_net, resumed_engine, sa
 from ccsd.training.log import Record, StepTimes, Tally, peak_memory_mb
 from ccsd.training.result import BEST, describe, finished, keep_if_best, write_result
 from ccsd.training.sinks import check_installed
-from ccsd.training.stop import StopRequest, told_of_full_disk
+from ccsd.training.stop import StopRequest, report_full_disk
 from ccsd.training.validate import validate
 from preprocess.dataset import FINGERPRINT_FILE
 from preprocess.splits import Split, read_split
 
-LOG_EVERY = 10
-"""Steps between two records of the loss."""
 
-
-def train(config: Config, data: Path, run: Path, experiment: str | None = None, stop_after: float | None = None) -> int:
-    """Train one model, or carry on where an earlier call stopped.
+def train(
+    config: Config,
+    data: Path,
+    run: Path,
+    experiment: str | None = None,
+    stop_after: float | None = None,
+    log_every: int = 10,
+) -> int:
+    """Train one model, or resume where an earlier call stopped.
 
     Parameters
     ----------
@@ -45,6 +49,8 @@ def train(config: Config, data: Path, run: Path, experiment: str | None = None, 
         Name to record.
     stop_after
         Minutes after the start of the process by which to have saved and stopped; None has no limit.
+    log_every
+        Steps between two log entries.
 
     Returns
     -------
@@ -58,15 +64,15 @@ def train(config: Config, data: Path, run: Path, experiment: str | None = None, 
     TrainingError
         If the loss is no longer finite, a checkpoint cannot be saved, or another process was lost.
     """
-    check_installed(config.train.sinks)
+    check_installed(config.runtime.sinks)
     split = read_split(data)
     science = science_digest(config, split.hash)
     if finished(run, science):
         print(f"{run}: already trained with this configuration")
         return 0
     stop = StopRequest(stop_after)
-    with joined() as process, told_of_full_disk(run):
-        return _Training(config, data, run, experiment, split, science, process, stop).go()
+    with joined() as process, report_full_disk(run):
+        return _Training(config, data, run, experiment, split, science, process, stop, log_every).go()
 
 
 class _Training:
@@ -82,20 +88,21 @@ class _Training:
         science: str,
         process: Process,
         stop: StopRequest,
+        log_every: int,
     ) -> None:
         self.config, self.data, self.run, self.experiment = config, data, run, experiment
         self.split, self.science, self.process, self.stop = split, science, process, stop
+        self.log_every = log_every
         self.origin = _of_data(data)  # at once: what is missing must not be found out after the last step
-        per_process = samples_per_process(config.train, process.world)
-        self.samples = range(process.rank * per_process, (process.rank + 1) * per_process)
+        samples_per_process(config.train.batch_size, process.world)  # rejects what cannot be shared, before any work
         objective = Objective(
             prepared_net(config, process.device),
             config.distillation,
-            decode_batch=config.train.decode_batch,
+            decode_batch=config.runtime.decode_batch,
             bf16=config.train.precision == "bf16",
         )
         self.mark = self._mark()
-        self.engine = resumed_engine(objective, config.train, run, self.mark, process)
+        self.engine = resumed_engine(objective, config, run, self.mark, process)
         self.tally, self.times = Tally(process.device), StepTimes(config.train.batch_size)
         self.saved_at = -1 if self.mark is None else self.mark.step
         self.step, self.wall_s = (0, 0.0) if self.mark is None else (self.mark.step, self.mark.wall_s)
@@ -110,7 +117,9 @@ class _Training:
             f"batch: {settings.batch_size}, patch: {patch}, processes: {self.process.world}, "
             f"device: {self.process.device.type})"
         )
-        record = Record(self.run, self.step, settings.steps, settings.sinks) if self.process.is_first else None
+        record = (
+            Record(self.run, self.step, settings.steps, self.config.runtime.sinks) if self.process.is_first else None
+        )
         try:
             stopped = self._steps(record)
         finally:
@@ -118,7 +127,7 @@ class _Training:
                 record.close()
         if stopped:
             self._save()
-            self.process.say(f"stopped at step {self.step}; the same command carries on from there")
+            self.process.say(f"stopped at step {self.step}; run the same command again to resume")
             return self.stop.exit_code
         self._finish()
         return 0
@@ -131,7 +140,7 @@ class _Training:
         self.process.wait_for_all()
         if self.process.is_first:
             aside = checkpoint.set_aside(self.run, mark)
-            print(f"the checkpoints here belong to other settings or data; moved to {aside}, training anew")
+            print(f"the checkpoints here belong to other settings or data; moved to {aside}; starting a new training")
         self.process.wait_for_all()
         return None
 
@@ -147,7 +156,7 @@ class _Training:
                     self._validate(record)
                 if self.process.any(self.stop.requested()):
                     return True
-                if self.step % settings.checkpoint_every == 0:
+                if self.step % self.config.runtime.checkpoint_every == 0:
                     self._save()
         finally:
             batches.close()
@@ -155,7 +164,7 @@ class _Training:
 
     def _batches(self) -> PatchStream:
         settings = self.config.train
-        return PatchStream(
+        reader = PatchReader(
             self.data,
             self.split.train,
             patch=settings.patch,
@@ -164,9 +173,8 @@ class _Training:
             world=self.process.world,
             seed=settings.seed,
             foreground=settings.foreground,
-            workers=settings.workers,
-            start=self.step,
         )
+        return PatchStream(reader, workers=self.config.runtime.workers, start=self.step)
 
     def _step(self, batches: Iterator[Batch]) -> None:
         """Run one optimizer step."""
@@ -177,18 +185,18 @@ class _Training:
         image, label = batch.image.to(self.process.device), batch.label.to(self.process.device)
         available = batch.available.to(self.process.device)
         if settings.augment:
-            keys = [(settings.seed, self.step, sample) for sample in self.samples]
+            keys = [(settings.seed, batch.step, sample) for sample in batch.samples]
             image, label = augment(image, label, available, keys)
         draw = draw_step(
             self.config.distillation,
             batch.available,
             seed=settings.seed,
-            step=self.step,
+            step=batch.step,
             total_steps=settings.steps,
-            samples=self.samples,
+            samples=batch.samples,
         ).to(self.process.device)
         outputs = self.engine(image, label, available, draw)
-        self._insist_on_finite(outputs["loss"], batch)
+        self._check_finite(outputs["loss"], batch)
         set_learning_rate(self.engine, learning_rate(self.step, settings))
         self.engine.backward(outputs["loss"])
         self.engine.step()
@@ -196,7 +204,7 @@ class _Training:
         self.step += 1
         self.times.add(waited - began, time.perf_counter() - began)
 
-    def _insist_on_finite(self, loss: Tensor, batch: Batch) -> None:
+    def _check_finite(self, loss: Tensor, batch: Batch) -> None:
         """Stop before the optimizer sees a loss that is not finite; every process must call this."""
         broken = not math.isfinite(loss.item())
         if broken:
@@ -211,7 +219,7 @@ class _Training:
 
     def _log(self, record: Record | None) -> None:
         settings = self.config.train
-        if self.step % LOG_EVERY and self.step != settings.steps:
+        if self.step % self.log_every and self.step != settings.steps:
             return
         terms, removal = self.tally.take(self.process)
         times = self.times.take()
@@ -248,9 +256,9 @@ class _Training:
         if self.saved_at == self.step:
             return
         mark = checkpoint.Mark(
-            self.step, self.process.world, self.config.train.zero_stage, self.science, self._elapsed()
+            self.step, self.process.world, self.config.runtime.zero_stage, self.science, self._elapsed()
         )
-        checkpoint.save(self.engine, self.run, mark, self.process, self.config.train.keep_last)
+        checkpoint.save(self.engine, self.run, mark, self.process, self.config.runtime.keep_last)
         self.saved_at = self.step
 
     def _finish(self) -> None:

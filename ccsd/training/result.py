@@ -7,9 +7,11 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from safetensors import safe_open
+
 from ccsd.config.schema import Config
 from ccsd.files import RECORD, WEIGHTS
-from ccsd.model.weights import file_hash, load_weights, save_weights
+from ccsd.model.weights import ABOUT, file_hash, load_weights, save_weights
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
 from preprocess.files import write_text
@@ -36,11 +38,12 @@ def write_result(engine: Any, run: Path, best: Path | None, about: dict[str, Any
 
     The weights are those of the file `best` where it is given and exists, the engine's otherwise.
     """
-    weights = whole_weights(engine)
+    from_best = process.any(process.is_first and best is not None and best.exists())
+    weights = {} if from_best else whole_weights(engine)
     if not process.is_first:
         return
     step = about["steps"]
-    if best is not None and best.exists():
+    if from_best and best is not None:
         weights, words = load_weights(best)
         step = int(words["step"])
     save_weights(run / WEIGHTS, weights, {"step": str(step)})
@@ -90,5 +93,5 @@ def git_revision() -> str | None:
 
 
 def _score_of(path: Path) -> float:
-    _, words = load_weights(path)
-    return float(words["score"])
+    with safe_open(path, framework="pt") as file:  # the metadata alone: the weights may be 750 MB
+        return float(json.loads(file.metadata()[ABOUT])["score"])

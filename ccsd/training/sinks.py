@@ -115,8 +115,8 @@ def check_installed(names: Sequence[str]) -> None:
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"train.sinks: {', '.join(missing)} is not installed; "
-            f"install it with `pip install {' '.join(missing)}`, or leave it out of train.sinks"
+            f"runtime.sinks: {', '.join(missing)} is not installed; "
+            f"install it with `pip install {' '.join(missing)}`, or leave it out of runtime.sinks"
         )
 
 

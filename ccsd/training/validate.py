@@ -81,7 +81,7 @@ def _predict(
         subsets,
         patch=config.train.patch,
         overlap=config.evaluation.overlap,
-        decode_batch=config.train.decode_batch,
+        decode_batch=config.runtime.decode_batch,
         autocast=config.train.precision == "bf16",
     )
     return probabilities > THRESHOLD

@@ -28,9 +28,10 @@ STUDY = {
     "model": {"width": 2, "levels": 2},
     "distillation": {"every_n": 4},
     "train": {
-        "steps": STEPS, "patch": [16, 16, 16], "batch_size": 4, "checkpoint_every": 2, "validate_every": STEPS,
-        "precision": "fp32", "workers": 0,
+        "steps": STEPS, "patch": [16, 16, 16], "batch_size": 4, "validate_every": STEPS,
+        "precision": "fp32",
     },
+    "runtime": {"checkpoint_every": 2, "workers": 0},
 }  # fmt: skip
 ALL = {"subsets_per_job": 1}
 TWO = {"subsets_per_job": 1, "subsets": ["t1ce", "flair+t1+t1ce+t2"]}

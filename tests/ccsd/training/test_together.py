@@ -11,7 +11,7 @@ from plain import plain_training
 
 from ccsd.config import load_config
 
-STAGE_2, STAGE_3 = "train.zero_stage=2", "train.zero_stage=3"
+STAGE_2, STAGE_3 = "runtime.zero_stage=2", "runtime.zero_stage=3"
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "stopped": training(runs / "parts", STAGE_2, stop_at=2),
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
-        "full": training(runs / "full", STAGE_3, "train.checkpoint_every=2", full_at=3),
-        "space again": training(runs / "full", STAGE_3, "train.checkpoint_every=2"),
+        "full": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2", full_at=3),
+        "space again": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2"),
     }
     return dict(zip(items, launch(*items.values(), world=2)[0], strict=True))
 
@@ -46,7 +46,7 @@ def grown_and_killed(shrunk: Ending, launch: Launch, runs: Path) -> tuple[list[E
     """Two processes carry on what one left; then one of two is killed."""
     assert shrunk.code == 75
     first, last = launch(
-        training(runs / "elastic", "train.zero_stage=1"), training(runs / "killed", kill_at=2), world=2
+        training(runs / "elastic", "runtime.zero_stage=1"), training(runs / "killed", kill_at=2), world=2
     )
     return first, last
 

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 import deepspeed  # noqa: F401 - here and below: so that they are imported only once
@@ -31,7 +32,7 @@ MARK = "== exit code"
 MEASURED = "bytes:"
 PR_SET_PDEATHSIG = 1
 one_step = loop._Training._step
-loop.LOG_EVERY = 1
+loop.train = partial(loop.train, log_every=1)
 
 
 def run(entry: dict[str, Any]) -> None:
@@ -51,7 +52,7 @@ def run(entry: dict[str, Any]) -> None:
 
     loop._Training._step = step_then_accident  # type: ignore[method-assign]
     if entry.get("fake_gpu"):
-        engine.insist_on_device = lambda _settings: None
+        engine.require_device = lambda _settings: None
         engine.HOST["pin_memory"] = False
     os.environ["MASTER_PORT"] = str(entry["port"])
     sys.argv = ["ccsd", *entry["arguments"]]
