@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ccsd.config.schema import Config, Runtime, Train
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
-from ccsd.training.checkpoint import FOLDER, Mark
+from ccsd.training.checkpoint import FOLDER, CheckpointMeta
 from ccsd.training.distributed import Process
-from ccsd.training.zero_shards import Parts
+from ccsd.training.zero_shards import CheckpointFiles
 
 BUCKET = 10_000_000
 """Elements per communication bucket. DeepSpeed's defaults swallow a network of this size whole."""
@@ -167,17 +167,19 @@ def _compile(net: SharedSpecificNet, device: torch.device) -> None:
         part.compile()
 
 
-def resumed_engine(module: nn.Module, config: Config, run: Path, mark: Mark | None, process: Process) -> Any:
+def resumed_engine(
+    module: nn.Module, config: Config, run: Path, checkpoint: CheckpointMeta | None, process: Process
+) -> Any:
     """Return an engine around the module with the state of a checkpoint, or a fresh one without; collective.
 
     The weights go into the module before DeepSpeed cuts it up, which makes its shards and copies right under every
     stage; the optimizer's state follows afterwards, each process reading only what it owns.
     """
-    if mark is None:
+    if checkpoint is None:
         return build_engine(module, config.train, config.runtime, process.world)
-    with Parts(run / FOLDER / mark.tag, mark.world) as parts:
-        parts.load_weights(module)
+    with CheckpointFiles(run / FOLDER / checkpoint.tag, checkpoint.world) as files:
+        files.load_weights(module)
         engine = build_engine(module, config.train, config.runtime, process.world)
-        parts.load_optimizer(engine)
-    process.say(mark.words(process, config.runtime.zero_stage))
+        files.load_optimizer(engine)
+    process.say(checkpoint.describe_resume(process, config.runtime.zero_stage))
     return engine

@@ -23,7 +23,7 @@ FILE = "metrics.jsonl"
 HEARTBEAT_S = 15.0
 
 
-class Record:
+class TrainingLog:
     """Appends events to metrics.jsonl and shows them. Used by the first process only."""
 
     def __init__(self, run: Path, start: int, total: int, sinks: Sequence[str] = ()) -> None:
@@ -110,7 +110,7 @@ BASE = len(MODALITIES) + 1
 """A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed."""
 
 
-class Tally:
+class StepMeans:
     """Adds up on the device, without waiting for it, until asked."""
 
     def __init__(self, device: torch.device) -> None:

@@ -18,7 +18,7 @@ from ccsd.errors import TrainingError, UsageError
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_net, resumed_engine, samples_per_process, set_learning_rate
-from ccsd.training.log import Record, StepTimes, Tally, peak_memory_mb
+from ccsd.training.log import StepMeans, StepTimes, TrainingLog, peak_memory_mb
 from ccsd.training.result import BEST, describe, finished, keep_if_best, write_result
 from ccsd.training.sinks import check_installed
 from ccsd.training.stop import StopRequest, report_full_disk
@@ -101,11 +101,11 @@ class _Training:
             decode_batch=config.runtime.decode_batch,
             bf16=config.train.precision == "bf16",
         )
-        self.mark = self._mark()
-        self.engine = resumed_engine(objective, config, run, self.mark, process)
-        self.tally, self.times = Tally(process.device), StepTimes(config.train.batch_size)
-        self.saved_at = -1 if self.mark is None else self.mark.step
-        self.step, self.wall_s = (0, 0.0) if self.mark is None else (self.mark.step, self.mark.wall_s)
+        found = self._checkpoint()
+        self.engine = resumed_engine(objective, config, run, found, process)
+        self.means, self.times = StepMeans(process.device), StepTimes(config.train.batch_size)
+        self.saved_at = -1 if found is None else found.step
+        self.step, self.wall_s = (0, 0.0) if found is None else (found.step, found.wall_s)
         self.started = time.monotonic()
 
     def go(self) -> int:
@@ -117,14 +117,14 @@ class _Training:
             f"batch: {settings.batch_size}, patch: {patch}, processes: {self.process.world}, "
             f"device: {self.process.device.type})"
         )
-        record = (
-            Record(self.run, self.step, settings.steps, self.config.runtime.sinks) if self.process.is_first else None
-        )
+        log = None
+        if self.process.is_first:
+            log = TrainingLog(self.run, self.step, settings.steps, self.config.runtime.sinks)
         try:
-            stopped = self._steps(record)
+            stopped = self._steps(log)
         finally:
-            if record is not None:
-                record.close()
+            if log is not None:
+                log.close()
         if stopped:
             self._save()
             self.process.say(f"stopped at step {self.step}; run the same command again to resume")
@@ -132,28 +132,28 @@ class _Training:
         self._finish()
         return 0
 
-    def _mark(self) -> checkpoint.Mark | None:
+    def _checkpoint(self) -> checkpoint.CheckpointMeta | None:
         """Return the checkpoint to resume from; those of other settings are moved out of the way."""
-        mark = checkpoint.latest(self.run)
-        if mark is None or mark.science == self.science:
-            return mark
+        found = checkpoint.latest(self.run)
+        if found is None or found.science == self.science:
+            return found
         self.process.wait_for_all()
         if self.process.is_first:
-            aside = checkpoint.set_aside(self.run, mark)
+            aside = checkpoint.set_aside(self.run, found)
             print(f"the checkpoints here belong to other settings or data; moved to {aside}; starting a new training")
         self.process.wait_for_all()
         return None
 
-    def _steps(self, record: Record | None) -> bool:
+    def _steps(self, log: TrainingLog | None) -> bool:
         """Run the remaining steps; True when a stop was asked for."""
         settings = self.config.train
         batches = self._batches()
         try:
             while self.step < settings.steps:
                 self._step(batches)
-                self._log(record)
+                self._log(log)
                 if self.step % settings.validate_every == 0 or self.step == settings.steps:
-                    self._validate(record)
+                    self._validate(log)
                 if self.process.any(self.stop.requested()):
                     return True
                 if self.step % self.config.runtime.checkpoint_every == 0:
@@ -200,7 +200,7 @@ class _Training:
         set_learning_rate(self.engine, learning_rate(self.step, settings))
         self.engine.backward(outputs["loss"])
         self.engine.step()
-        self.tally.add(outputs)
+        self.means.add(outputs)
         self.step += 1
         self.times.add(waited - began, time.perf_counter() - began)
 
@@ -217,15 +217,15 @@ class _Training:
                 "Try a lower train.learning_rate or train.precision=fp32"
             )
 
-    def _log(self, record: Record | None) -> None:
+    def _log(self, log: TrainingLog | None) -> None:
         settings = self.config.train
         if self.step % self.log_every and self.step != settings.steps:
             return
-        terms, removal = self.tally.take(self.process)
+        terms, removal = self.means.take(self.process)
         times = self.times.take()
-        if record is None:
+        if log is None:
             return
-        record.add(
+        log.add(
             "train",
             self.step,
             **terms,
@@ -234,19 +234,19 @@ class _Training:
             memory_mb=peak_memory_mb(self.process.device),
         )
         if removal:
-            record.add("removal", self.step, **removal)
-        record.progress(self.step, terms["loss"], times["step_s"])
+            log.add("removal", self.step, **removal)
+        log.progress(self.step, terms["loss"], times["step_s"])
 
-    def _validate(self, record: Record | None) -> None:
+    def _validate(self, log: TrainingLog | None) -> None:
         if not self.split.val:
             return
         found = validate(self.engine, self.config, self.data, self.split.val, self.process)
         folder = self.run / checkpoint.FOLDER
         best = keep_if_best(self.engine, folder, found.mean, self.step, self.process)
-        if record is not None:
-            record.add("validation", self.step, dice=found.dice, mean=found.mean)
+        if log is not None:
+            log.add("validation", self.step, dice=found.dice, mean=found.mean)
             if found.picture is not None:
-                record.picture(self.step, found.picture)
+                log.picture(self.step, found.picture)
             print(
                 f"validation at step {self.step}: mean Dice {found.mean:.3f}{' (best so far)' if best else ''}",
                 flush=True,
@@ -255,10 +255,10 @@ class _Training:
     def _save(self) -> None:
         if self.saved_at == self.step:
             return
-        mark = checkpoint.Mark(
+        meta = checkpoint.CheckpointMeta(
             self.step, self.process.world, self.config.runtime.zero_stage, self.science, self._elapsed()
         )
-        checkpoint.save(self.engine, self.run, mark, self.process, self.config.runtime.keep_last)
+        checkpoint.save(self.engine, self.run, meta, self.process, self.config.runtime.keep_last)
         self.saved_at = self.step
 
     def _finish(self) -> None:

@@ -126,7 +126,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tensors = {f"{kind}/{name}": value.clone() for name, value in names.items() for kind in ("weight", "exp_avg")}
         save_file(tensors, folder / part_name(rank, 2), metadata={ABOUT: json.dumps(runs)})
     mark = {"step": 7, "world": 2, "zero_stage": 1, "science": "s", "wall_s": 1.5}
-    (folder / checkpoint.MARK).write_text(json.dumps(mark))
+    (folder / checkpoint.META).write_text(json.dumps(mark))
     return run
 
 

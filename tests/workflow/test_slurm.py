@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.task import MARK
+from cluster.task import META
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -135,7 +135,7 @@ def _ranks(clone: Any, attempt: int) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             variables = process.environ()
-            ours = variables.get(MARK) == str(clone.training / "job/001") and "-m" in process.cmdline()
+            ours = variables.get(META) == str(clone.training / "job/001") and "-m" in process.cmdline()
             if ours and int(variables.get("SLURM_RESTART_COUNT", 0)) == attempt:
                 found.append(process)
         except psutil.Error:

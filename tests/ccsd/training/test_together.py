@@ -67,9 +67,9 @@ def test_a_training_resumes_on_another_number_of_processes_and_says_so(
 ) -> None:
     grown = grown_and_killed[0][0]
     assert grown.code == 0, grown.text
-    said = "resuming from step 2; saved by 2 processes with ZeRO stage 2, shared out anew over 1 process with stage 3"
+    said = "resuming from step 2; saved by 2 processes with ZeRO stage 2, now sharded over 1 process with stage 3"
     assert said in shrunk.text
-    said = "resuming from step 4; saved by 1 process with ZeRO stage 3, shared out anew over 2 processes with stage 1"
+    said = "resuming from step 4; saved by 1 process with ZeRO stage 3, now sharded over 2 processes with stage 1"
     assert said in grown.text
     assert losses(runs / "elastic") == pytest.approx(losses(runs / "whole"), abs=LOSS)
     assert_close(weights(runs / "whole"), weights(runs / "elastic"), WEIGHT)
@@ -81,7 +81,7 @@ def test_a_full_disk_stops_the_save_and_keeps_what_was_saved(endings: dict[str, 
     assert "Traceback" not in full.text
     assert "the checkpoint of step 4 could not be saved (process 1: " in full.text
     assert "File too large" in full.text
-    assert "make room, and the same command carries on from the last one" in full.text
+    assert "make room, then run the same command again to resume" in full.text
     assert endings["space again"].code == 0
     assert "resuming from step 2\n" in endings["space again"].text
     assert_close(weights(runs / "whole"), weights(runs / "full"), WEIGHT)

@@ -28,7 +28,7 @@ from ccsd.training import engine, loop
 from ccsd.training.zero_shards import optimizer_bytes, parameter_bytes
 
 SIGNALS = {"stop_at": signal.SIGTERM, "kill_at": signal.SIGKILL, "freeze_at": signal.SIGSTOP}
-MARK = "== exit code"
+META = "== exit code"
 MEASURED = "bytes:"
 PR_SET_PDEATHSIG = 1
 one_step = loop._Training._step
@@ -80,4 +80,4 @@ def forked(entry: dict[str, Any]) -> int:
 
 if __name__ == "__main__":
     for item in json.loads(sys.argv[1]):
-        print(f"{MARK} {forked(item)}", flush=True)
+        print(f"{META} {forked(item)}", flush=True)
