@@ -15,13 +15,13 @@ from ccsd.training.zero_shards import CheckpointFiles, checkpoint_file_name
 ALONE = Process(0, 1, torch.device("cpu"))
 
 
-def mark(step: int = 5) -> CheckpointMeta:
+def meta(step: int = 5) -> CheckpointMeta:
     return CheckpointMeta(step=step, world=1, zero_stage=1, science="abc", wall_s=1.0)
 
 
 def put(run: Path, text: str, step: int = 5) -> None:
-    (run / FOLDER / mark(step).tag).mkdir(parents=True)
-    (run / FOLDER / mark(step).tag / META).write_text(text)
+    (run / FOLDER / meta(step).tag).mkdir(parents=True)
+    (run / FOLDER / meta(step).tag / META).write_text(text)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
@@ -32,12 +32,12 @@ def test_no_checkpoint(tmp_path: Path) -> None:
 
 def test_the_highest_step_is_resumed_from(tmp_path: Path) -> None:
     for step in (900, 5, 1000):
-        put(tmp_path, json.dumps(vars(mark(step))), step)
-    assert latest(tmp_path) == mark(1000)
+        put(tmp_path, json.dumps(vars(meta(step))), step)
+    assert latest(tmp_path) == meta(1000)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', "no json"])
-def test_a_damaged_mark_is_refused(tmp_path: Path, text: str) -> None:
+def test_damaged_metadata_is_refused(tmp_path: Path, text: str) -> None:
     put(tmp_path, text)
     with pytest.raises(UsageError, match=r"step-00000005: not a checkpoint of this program .* remove this folder"):
         latest(tmp_path)
@@ -54,9 +54,9 @@ def test_a_damaged_part_is_refused(tmp_path: Path, content: bytes | None) -> Non
 
 
 def test_old_checkpoints_are_moved_not_lost(tmp_path: Path) -> None:
-    put(tmp_path, json.dumps(vars(mark())))
-    aside = set_aside(tmp_path, mark())
-    assert (aside / mark().tag).is_dir()
+    put(tmp_path, json.dumps(vars(meta())))
+    aside = set_aside(tmp_path, meta())
+    assert (aside / meta().tag).is_dir()
     assert latest(tmp_path) is None
 
 
@@ -65,17 +65,17 @@ def test_a_save_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pyt
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    put(tmp_path, json.dumps(vars(mark())))
+    put(tmp_path, json.dumps(vars(meta())))
     monkeypatch.setattr(checkpoint, "write_checkpoint_file", lambda *_: None)
     monkeypatch.setattr(checkpoint, failing, fail)
     with pytest.raises(TrainingError, match=r"step 6 could not be saved \(process 0: .*No space left"):
-        checkpoint.save(None, tmp_path, mark(6), ALONE, keep_last=1)
+        checkpoint.save(None, tmp_path, meta(6), ALONE, keep_last=1)
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["step-00000005"]
-    assert latest(tmp_path) == mark()
+    assert latest(tmp_path) == meta()
 
 
 def test_resuming_says_when_the_work_is_shared_out_anew() -> None:
-    assert mark().describe_resume(ALONE, zero_stage=1) == "resuming from step 5"
-    assert mark().describe_resume(Process(0, 2, ALONE.device), zero_stage=3) == (
+    assert meta().describe_resume(ALONE, zero_stage=1) == "resuming from step 5"
+    assert meta().describe_resume(Process(0, 2, ALONE.device), zero_stage=3) == (
         "resuming from step 5; saved by 1 process with ZeRO stage 1, now sharded over 2 processes with stage 3"
     )

@@ -112,5 +112,5 @@ def test_only_hidden_folders_are_ever_incomplete(endings: dict[str, Ending], run
     folders = list(runs.glob("*/checkpoints/step-*"))
     assert len(folders) >= 5
     for folder in folders:
-        world = json.loads((folder / "mark.json").read_text())["world"]
+        world = json.loads((folder / "checkpoint.json").read_text())["world"]
         assert len(list(folder.glob("part-*"))) == world
