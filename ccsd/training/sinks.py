@@ -152,4 +152,4 @@ class Sinks:
             work()
         except Exception as error:  # noqa: BLE001 - whatever a service's client raises, the training goes on
             self._sinks.pop(name, None)
-            print(f"{name} failed ({error}); it gets nothing more, metrics.jsonl has everything", flush=True)
+            print(f"{name} failed ({error}); logging to it is disabled; metrics.jsonl is complete", flush=True)
