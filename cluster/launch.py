@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from cluster import attach, local, messages, outcome, slurm
+from cluster import attach, local_ranks, messages, rank_status, slurm_queries
 from cluster.errors import JobError, SettingsError
+from cluster.job_record import JobRecord
 from cluster.logs import Follower, log_file, say
 from cluster.settings import JobSettings
-from cluster.state import JobRecord
 from cluster.submission import submit
 from cluster.task import REQUEUE_CODE
 
@@ -90,7 +90,7 @@ def _live_job(
         say(f"{job.title} had already ended well")
         return None, False
     if job is not None and job.cluster == "local":
-        local.end_orphans(job)
+        local_ranks.end_orphans(job)
     return _submit(command, folder, settings, name), False
 
 
@@ -111,12 +111,12 @@ def _see_through(
     except KeyboardInterrupt:
         _give_up(job)
         raise
-    outcomes = outcome.read_outcomes(Path(job.folder), job.tasks)
-    if outcome.succeeded(outcomes, job.tasks):
+    outcomes = rank_status.read_outcomes(Path(job.folder), job.tasks)
+    if rank_status.succeeded(outcomes, job.tasks):
         replace(job, ended="ok").save(folder)
         return None
     replace(job, ended=state or "failed").save(folder)
-    failed = outcome.first_failure(Path(job.folder), outcomes)
+    failed = rank_status.first_failure(Path(job.folder), outcomes)
     if _deserves_another(job, state, failed, settings):
         say(
             f"{job.title} ended{f' as {state}' if state else ''}; submitting it again, it carries on from its own state"
@@ -126,12 +126,12 @@ def _see_through(
 
 
 def _deserves_another(
-    job: JobRecord, state: str | None, failed: outcome.RankOutcome | None, settings: JobSettings
+    job: JobRecord, state: str | None, failed: rank_status.RankOutcome | None, settings: JobSettings
 ) -> bool:
     """Tell whether a job ended through no fault of its command, or asked to be started again and was not."""
-    spent = job.submissions - 1 + outcome.count_requeues(Path(job.folder))
+    spent = job.submissions - 1 + rank_status.count_requeues(Path(job.folder))
     asked = failed is not None and failed.exit_code == REQUEUE_CODE and state != "CANCELLED"
-    return (asked or state in slurm.BLAMELESS) and spent < settings.max_requeues
+    return (asked or state in slurm_queries.BLAMELESS) and spent < settings.max_requeues
 
 
 def _wait(job: JobRecord, *, attached: bool) -> str | None:
@@ -146,12 +146,12 @@ def _wait(job: JobRecord, *, attached: bool) -> str | None:
     ending: str | None = None
     while ending is None:
         busy = follower.forward()
-        if outcome.succeeded(outcome.read_outcomes(folder, job.tasks), job.tasks):
+        if rank_status.succeeded(rank_status.read_outcomes(folder, job.tasks), job.tasks):
             break
-        state = local.state(job) if job.cluster == "local" else slurm.state(job.job_id)
+        state = local_ranks.state(job) if job.cluster == "local" else slurm_queries.state(job.job_id)
         if state is None:
             ending = _given_up(time.monotonic() - known_at)
-        elif state in slurm.ENDED:
+        elif state in slurm_queries.ENDED:
             ending = state
             _settle(job)
         else:
@@ -164,7 +164,7 @@ def _wait(job: JobRecord, *, attached: bool) -> str | None:
 
 def _given_up(unknown_s: float) -> str | None:
     """Return UNKNOWN when SLURM has said nothing of the job for too long: soon if it answers, late if it is away."""
-    return "UNKNOWN" if unknown_s > (SETTLE_S if slurm.answers() else SILENCE_S) else None
+    return "UNKNOWN" if unknown_s > (SETTLE_S if slurm_queries.answers() else SILENCE_S) else None
 
 
 def _tell(job: JobRecord, state: str, shown: str) -> str:
@@ -179,10 +179,10 @@ def _settle(job: JobRecord) -> None:
         return
     folder, deadline = Path(job.folder), time.monotonic() + SETTLE_S
     while time.monotonic() < deadline:
-        outcomes = outcome.read_outcomes(folder, job.tasks)
+        outcomes = rank_status.read_outcomes(folder, job.tasks)
         if not outcomes:
             deadline = min(deadline, time.monotonic() + 5.0)
-        elif outcome.succeeded(outcomes, job.tasks) or outcome.first_failure(folder, outcomes):
+        elif rank_status.succeeded(outcomes, job.tasks) or rank_status.first_failure(folder, outcomes):
             return
         time.sleep(0.5)
 
@@ -193,7 +193,7 @@ def _give_up(job: JobRecord) -> None:
         say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
         return
     say("interrupted: ending the ranks")
-    local.end(job)
+    local_ranks.end(job)
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 import signal
 from pathlib import Path
 
+from cluster.job_record import JobRecord
 from cluster.logs import last_lines, log_file
-from cluster.outcome import RankOutcome
-from cluster.state import JobRecord
+from cluster.rank_status import RankOutcome
 
 HINTS = {
     "CANCELLED": "It was cancelled; run the same command again to carry on.",

@@ -6,9 +6,9 @@ import socket
 import time
 from pathlib import Path
 
-from cluster import outcome
+from cluster import rank_status
 from cluster.errors import JobError
-from cluster.state import write_json
+from cluster.job_record import write_json
 
 PORTS = range(20000, 32000)
 """Below the kernel's default range for outgoing connections, so that none of those takes the port meanwhile."""
@@ -35,7 +35,7 @@ def meet(folder: Path, attempt: int, rank: int, host: str, patience_s: float = P
         try:
             place = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            if outcome.is_cancelled(folder):
+            if rank_status.is_cancelled(folder):
                 raise JobError(f"rank {rank} was told to end before it met rank 0") from None
             time.sleep(0.1)
         else:

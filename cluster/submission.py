@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.errors import JobError
+from cluster.job_record import JobRecord
 from cluster.logs import say
 from cluster.sbatch import scrubbed
 from cluster.settings import JobSettings
-from cluster.state import JobRecord
 
 TIMEOUT_S = 1200.0
 

@@ -16,12 +16,12 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from cluster import sbatch, slurm
+from cluster import sbatch, slurm_queries
 from cluster.birth import birth
 from cluster.errors import JobError
-from cluster.patience import back_off, is_transient
+from cluster.job_record import JobRecord, digest, job_name
 from cluster.settings import JobSettings
-from cluster.state import JobRecord, digest, job_name
+from cluster.snakemake.sbatch_retry import back_off, is_transient
 from cluster.task import MARK, Task
 
 PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
@@ -103,7 +103,7 @@ def _submit_slurm(settings: JobSettings, submission: Path, name: str, task: Task
             time.sleep(wait)
             # The controller may have accepted the job although its answer never came. Such a job has no pickled
             # call to run, so it is withdrawn rather than adopted.
-            slurm.cancel_named(name)
+            slurm_queries.cancel_named(name)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cluster import outcome, rendezvous
+from cluster import rank_status, rendezvous
 from cluster.birth import birth
 
 REQUEUE_CODE = 75
@@ -63,13 +63,13 @@ class Task:
 
         job = submitit.JobEnvironment()
         folder = Path(self.folder)
-        attempt = int(os.environ.get("SLURM_RESTART_COUNT") or outcome.count_requeues(folder))
+        attempt = int(os.environ.get("SLURM_RESTART_COUNT") or rank_status.count_requeues(folder))
         runner = _Runner(self, folder, job, attempt)
         code = runner.run()
-        if code == REQUEUE_CODE and not outcome.is_cancelled(folder):
+        if code == REQUEUE_CODE and not rank_status.is_cancelled(folder):
             _requeue(job, folder, attempt, self.max_requeues)
         if code != 0:
-            outcome.mark_failed(folder, attempt, job.global_rank)
+            rank_status.mark_failed(folder, attempt, job.global_rank)
             sys.exit(code if code > 0 else 128 - code)
 
 
@@ -96,7 +96,7 @@ class _Runner:
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads here; a killed wrapper must not leave a rank behind
         )
         here, me = socket.gethostname(), os.getpid()
-        state = outcome.RankOutcome(self.job.global_rank, here, me, birth(me), self.attempt)
+        state = rank_status.RankOutcome(self.job.global_rank, here, me, birth(me), self.attempt)
         state.save(self.folder)
         for number in self.pending:
             self._send(number)
@@ -134,7 +134,7 @@ class _Runner:
                 self._end_group()
 
     def _must_end(self) -> bool:
-        return outcome.is_cancelled(self.folder) or outcome.failed_rank(self.folder, self.attempt) is not None
+        return rank_status.is_cancelled(self.folder) or rank_status.failed_rank(self.folder, self.attempt) is not None
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         if self.child is None:
@@ -168,7 +168,7 @@ def _requeue(job: Any, folder: Path, attempt: int, limit: int) -> None:
     if job.global_rank == 0:
         if not _all_agree(job, folder, attempt):
             return
-        outcome.note_requeue(folder, attempt)
+        rank_status.note_requeue(folder, attempt)
         job._requeue(limit - attempt)  # noqa: SLF001 - submitit's hook for exactly this; on `local` it exits
     if job.cluster == "local":
         sys.exit(_local_code())
@@ -183,10 +183,10 @@ def _all_agree(job: Any, folder: Path, attempt: int) -> bool:
     Without waiting, a slow rank could be cut off while it saves, or start late and take itself for the next attempt.
     """
     deadline = time.monotonic() + AGREE_WAIT_S
-    while time.monotonic() < deadline and outcome.failed_rank(folder, attempt) is None:
+    while time.monotonic() < deadline and rank_status.failed_rank(folder, attempt) is None:
         ended = [
             state.exit_code
-            for state in outcome.read_outcomes(folder, job.num_tasks)
+            for state in rank_status.read_outcomes(folder, job.num_tasks)
             if state.attempt == attempt and state.exit_code is not None
         ]
         if len(ended) == job.num_tasks:

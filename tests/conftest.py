@@ -17,7 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from cluster import throwaway
+from cluster import sandbox
 
 # A limit of time per example measures the load of the machine, not the code.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -58,7 +58,7 @@ def slurm() -> Iterator[Path]:
     """
     with held_cluster() as base:
         path = os.environ["PATH"]
-        os.environ.update(throwaway.environment(base))
+        os.environ.update(sandbox.environment(base))
         yield base
         os.environ["PATH"] = path
 
@@ -73,12 +73,12 @@ def slurm_with_accounting() -> Iterator[Path]:
 @contextmanager
 def held_cluster(*, with_accounting: bool = False) -> Iterator[Path]:
     """Hold a throw-away cluster; skip the test, or fail in CI, where its programs are missing."""
-    if absent := throwaway.missing(with_accounting=with_accounting):
-        message = f"no SLURM: {', '.join(absent)} missing; {throwaway.install(with_accounting=with_accounting)}"
+    if absent := sandbox.missing(with_accounting=with_accounting):
+        message = f"no SLURM: {', '.join(absent)} missing; {sandbox.install(with_accounting=with_accounting)}"
         if os.environ.get("REQUIRE_SLURM"):
             pytest.fail(message)
         pytest.skip(message)
-    command = [sys.executable, "-m", "cluster.throwaway", "hold", *(["--accounting"] if with_accounting else [])]
+    command = [sys.executable, "-m", "cluster.sandbox", "hold", *(["--accounting"] if with_accounting else [])]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     base = Path(holder.stdout.readline().strip())

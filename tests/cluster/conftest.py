@@ -16,7 +16,7 @@ import pytest
 LAUNCHER = """\
 import json, os, sys
 from pathlib import Path
-from cluster import launch, local
+from cluster import launch, local_ranks
 from cluster.errors import JobError, SettingsError
 from cluster.launch import run
 from cluster.settings import JobSettings
@@ -27,7 +27,7 @@ if "LAUNCH_TEST_CLOCK" in os.environ:  # as if the clock had been set back: psut
     back, now, boot = float(os.environ["LAUNCH_TEST_CLOCK"]), time.time, psutil._pslinux.boot_time
     time.time = lambda: now() - back
     psutil._pslinux.boot_time = lambda: boot() - back
-local.SUSPICION_S = float(os.environ.get("LAUNCH_TEST_SUSPICION", local.SUSPICION_S))
+local_ranks.SUSPICION_S = float(os.environ.get("LAUNCH_TEST_SUSPICION", local_ranks.SUSPICION_S))
 command, folder, options = json.loads(sys.argv[1])
 try:
     run(command, Path(folder), JobSettings.from_options(options), "test")

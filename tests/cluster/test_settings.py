@@ -6,9 +6,9 @@ import pytest
 
 from cluster import sbatch
 from cluster.errors import SettingsError
-from cluster.patience import is_transient
+from cluster.job_record import digest, job_name
 from cluster.settings import JobSettings
-from cluster.state import digest, job_name
+from cluster.snakemake.sbatch_retry import is_transient
 
 GOLDEN = """\
 #!/bin/bash

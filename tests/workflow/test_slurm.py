@@ -232,7 +232,7 @@ def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
 def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     slurm: Path, clone: Any, undisturbed: Any, eventually: Callable[..., None]
 ) -> None:
-    from cluster.throwaway.daemons import daemons, start_node
+    from cluster.sandbox.daemons import daemons, start_node
 
     def kill_daemon() -> None:
         next(item for item in daemons(slurm) if item.cmdline()[-2:] == ["-N", DEAD]).kill()
@@ -295,7 +295,7 @@ def test_a_failed_jobs_last_lines_are_shown(clone: Any) -> None:
 
 
 def test_left_over_jobs_of_another_folder_are_not_touched(clone: Any, eventually: Callable[..., None]) -> None:
-    from cluster import leftovers
+    from cluster.snakemake import stale_jobs
 
     other = clone.folder / "other"
     other.mkdir()
@@ -305,6 +305,6 @@ def test_left_over_jobs_of_another_folder_are_not_touched(clone: Any, eventually
         command = ["sbatch", "-J", name, "--mem=10", "-o", "/dev/null", "--wrap", "sleep 300"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     eventually(lambda: len(_squeue()) == 3)
-    assert leftovers.cancel("ccsd", clone.folder) == 1
+    assert stale_jobs.cancel("ccsd", clone.folder) == 1
     assert sorted(_squeue("-o", "%j")) == [plugin, training]
-    assert leftovers.cancel("ccsd", clone.folder) == 0
+    assert stale_jobs.cancel("ccsd", clone.folder) == 0

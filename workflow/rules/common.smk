@@ -7,7 +7,7 @@ from snakemake.utils import validate as validate_schema
 
 from ccsd.errors import USER_ERRORS
 from ccsd.workflow import Study
-from cluster import fronts, leftovers, locks
+from cluster.snakemake import lock, stale_jobs, wrappers
 
 try:
     study = Study.from_mapping(config)
@@ -18,7 +18,7 @@ except USER_ERRORS as error:
 # Before Snakemake looks at its locks and at what is there. The processes that it starts for jobs leave that alone.
 if workflow.is_main_process:
     for told in (
-        locks.drop_stale(Path(".snakemake")),
+        lock.drop_stale(Path(".snakemake")),
         study.drop_outdated_marks(),
         study.date_back(),
     ):
@@ -53,8 +53,8 @@ wildcard_constraints:
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
     study.write_config()
-    fronts.install(Path(".snakemake/bin").absolute())
-    cancelled = leftovers.cancel("ccsd", Path.cwd())
+    wrappers.install(Path(".snakemake/bin").absolute())
+    cancelled = stale_jobs.cancel("ccsd", Path.cwd())
     if cancelled:
         print(
             f"cancelled {cancelled} jobs that an earlier Snakemake left in the queue",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from cluster.throwaway import accounting
-from cluster.throwaway.config import Layout
+from cluster.sandbox import accounting
+from cluster.sandbox.config import Layout
 
 MARK = "THROWAWAY_SLURM"
 """Environment variable of every daemon; its value is the cluster's folder."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cluster.birth import birth
 from cluster.errors import JobError
-from cluster.throwaway import accounting
-from cluster.throwaway.config import Layout, environment, write_files
-from cluster.throwaway.daemons import answers_idle, daemons, find_program, start, stop
+from cluster.sandbox import accounting
+from cluster.sandbox.config import Layout, environment, write_files
+from cluster.sandbox.daemons import answers_idle, daemons, find_program, start, stop
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 PACKAGES = "slurmctld slurmd slurm-client munge"
@@ -54,7 +54,7 @@ def up(base: Path, layout: Layout | None = None) -> dict[str, str]:
     if len(os.fsencode(base)) > LONGEST_BASE or any(not (char.isalnum() or char in "/-_.") for char in str(base)):
         raise JobError(f"{base}: take a folder with a short, plain name, e.g. {tempfile.gettempdir()}/slurm")
     if daemons(base):
-        raise JobError(f"{base}: a cluster is running there; end it with `python -m cluster.throwaway down {base}`")
+        raise JobError(f"{base}: a cluster is running there; end it with `python -m cluster.sandbox down {base}`")
     try:
         start(base, layout, write_files(base, layout))
         _wait_until_idle(base, layout)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psutil
 
-from cluster import outcome
+from cluster import rank_status
 from cluster.birth import birth
-from cluster.state import JobRecord
+from cluster.job_record import JobRecord
 from cluster.task import GRACE_S, MARK
 
 MARGIN_S = 5.0
@@ -43,7 +43,7 @@ def end_orphans(job: JobRecord) -> None:
 
 def end(job: JobRecord, grace_s: float = GRACE_S) -> None:
     """End all ranks: they get TERM and `grace_s` seconds to save, then whatever belongs to the job is killed."""
-    outcome.mark_cancelled(Path(job.folder))
+    rank_status.mark_cancelled(Path(job.folder))
     deadline = time.monotonic() + grace_s + MARGIN_S
     while _members(job) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -70,7 +70,7 @@ def _controller(job: JobRecord) -> psutil.Process | None:
 
 def _has_lost_a_rank(job: JobRecord, controller: psutil.Process) -> bool:
     """Tell whether the process of a rank is gone without having said how it ended."""
-    states = outcome.read_outcomes(Path(job.folder), job.tasks)
+    states = rank_status.read_outcomes(Path(job.folder), job.tasks)
     if any(state.exit_code is None and birth(state.pid) != state.created for state in states):
         return True
     # It may have ended before it could say anything.
@@ -85,8 +85,10 @@ def _has_lost_a_rank(job: JobRecord, controller: psutil.Process) -> bool:
 def _runs_fewer(job: JobRecord, controller: psutil.Process) -> bool:
     """Tell whether a running controller has fewer ranks than the job, not counting those that said how they ended."""
     folder = Path(job.folder)
-    attempt = outcome.count_requeues(folder)
-    ended = [s for s in outcome.read_outcomes(folder, job.tasks) if s.exit_code is not None and s.attempt == attempt]
+    attempt = rank_status.count_requeues(folder)
+    ended = [
+        s for s in rank_status.read_outcomes(folder, job.tasks) if s.exit_code is not None and s.attempt == attempt
+    ]
     try:
         running = [child for child in controller.children() if child.status() != psutil.STATUS_ZOMBIE]
     except psutil.NoSuchProcess:

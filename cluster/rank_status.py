@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cluster.state import write_json
+from cluster.job_record import write_json
 
 REQUEUES = "requeues.tsv"
 CANCELLED = "cancelled"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster import locks
+from cluster.snakemake import lock
 
 HOLDER = """\
 import sys, time
 from pathlib import Path
-from cluster import locks
-print(locks.drop_stale(Path(sys.argv[1])), flush=True)
+from cluster.snakemake import lock
+print(lock.drop_stale(Path(sys.argv[1])), flush=True)
 time.sleep(60)
 """
 
@@ -30,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _let_go() -> Iterator[None]:
     yield
-    while locks._held:
-        locks._held.pop().close()
+    while lock._held:
+        lock._held.pop().close()
 
 
 @pytest.fixture
@@ -61,45 +61,45 @@ def lock_again(folder: Path) -> Path:
 def test_the_lock_of_a_killed_one_is_dropped(folder: Path, hold: Callable[..., "subprocess.Popen[str]"]) -> None:
     first = hold()
     assert first.told == "dropped the lock of an earlier Snakemake that was killed"
-    lock = lock_again(folder)
+    made = lock_again(folder)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert "dropped" in locks.drop_stale(folder)
-    assert not lock.exists()
+    assert "dropped" in lock.drop_stale(folder)
+    assert not made.exists()
 
 
 def test_the_lock_of_a_living_one_stays(folder: Path, hold: Callable[..., "subprocess.Popen[str]"]) -> None:
     hold()
-    lock = lock_again(folder)
-    assert locks.drop_stale(folder) == ""
-    assert lock.exists()
+    made = lock_again(folder)
+    assert lock.drop_stale(folder) == ""
+    assert made.exists()
 
 
 def test_as_long_as_any_of_several_lives_the_lock_stays(
     folder: Path, hold: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
     first, _second = hold(), hold()
-    lock = lock_again(folder)
+    made = lock_again(folder)
     first.kill()
     first.wait()
-    assert locks.drop_stale(folder) == ""
-    assert lock.exists()
+    assert lock.drop_stale(folder) == ""
+    assert made.exists()
 
 
 def test_the_lock_of_another_machine_stays_however_often_one_looks(folder: Path) -> None:
-    (folder / locks.RUNNING).write_text("login2")
+    (folder / lock.RUNNING).write_text("login2")
     for _ in range(2):
-        assert locks.drop_stale(folder) == (
+        assert lock.drop_stale(folder) == (
             "locked by a Snakemake on login2; if none runs there any more, add --unlock once"
         )
-        locks._held.pop().close()
+        lock._held.pop().close()
         assert list((folder / "locks").iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_left_to_snakemake(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert locks.drop_stale(tmp_path / "file") == ""
+    assert lock.drop_stale(tmp_path / "file") == ""
 
 
 def test_without_a_lock_there_is_nothing_to_say(tmp_path: Path) -> None:
-    assert locks.drop_stale(tmp_path / "new") == ""
+    assert lock.drop_stale(tmp_path / "new") == ""

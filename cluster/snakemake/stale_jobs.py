@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from cluster import slurm
+from cluster import slurm_queries
 from cluster.errors import JobError
 
 GONE_S = 120.0
@@ -49,4 +49,8 @@ def _find(prefix: str, folder: Path) -> list[str]:
     The whole pattern counts: a training job may be called `ccsd_long-s0-...` after its experiment.
     """
     name_of_plugin = re.compile(rf"{re.escape(prefix)}_{UUID}")
-    return [job for job, name, where in slurm.live_jobs() if name_of_plugin.fullmatch(name) and Path(where) == folder]
+    return [
+        job
+        for job, name, where in slurm_queries.live_jobs()
+        if name_of_plugin.fullmatch(name) and Path(where) == folder
+    ]

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.throwaway import accounting
+from cluster.sandbox import accounting
 
 WRAPPED = ("sacct", "sacctmgr", "salloc", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx")
@@ -56,7 +56,7 @@ def slurm_conf(base: Path, layout: Layout, ports: range, host: str, user: str, f
     none = "AccountingStorageType=accounting_storage/none"
     records = accounting.controller_lines(base, ports[-2:]) if layout.accounting else none
     return f"""\
-ClusterName=throwaway
+ClusterName=sandbox
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}

@@ -1,7 +1,7 @@
 """Asking sbatch again while the controller is busy or away.
 
 The launcher of a training does so by itself. Snakemake's executor does not: one refused call is a failed job. So the
-workflow puts a `sbatch` of its own in front of the real one (`cluster.fronts`), which runs this module.
+workflow puts a `sbatch` of its own in front of the real one (`cluster.snakemake.wrappers`), which runs this module.
 """
 
 import subprocess
@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from cluster import fronts, slurm
+from cluster import slurm_queries
+from cluster.snakemake import wrappers
 
 PATIENCE_S = 600.0
 """How long a controller that does not answer is asked again."""
@@ -59,12 +60,12 @@ def submit(arguments: Sequence[str], sleep: Callable[[float], None] = time.sleep
     name, comment = _option(arguments, "--job-name"), _option(arguments, "--comment")
     waits = back_off()
     while True:
-        done = subprocess.run([fronts.real("sbatch"), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run([wrappers.real("sbatch"), *arguments], capture_output=True, text=True, check=False)
         wait = next(waits, None) if done.returncode and is_transient(done.stderr) else None
         if wait is None or not (name and comment):
             return done.returncode, done.stdout, done.stderr
         sleep(wait)
-        job_id = slurm.find(name, comment)
+        job_id = slurm_queries.find(name, comment)
         if job_id is not None:
             return 0, f"{job_id}\n", ""
 
