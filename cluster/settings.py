@@ -106,6 +106,8 @@ class JobSettings(BaseModel):
             raise ValueError(
                 f"nodes={self.nodes} needs cluster=slurm; cluster=local is one machine: use tasks_per_node"
             )
+        if self.cluster == "local" and self.timeout_min is not None:
+            raise ValueError(f"timeout_min={self.timeout_min} needs cluster=slurm; cluster=local has no time limit")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ forgotten the job; where accounting is off it fails, and the answer is None: unk
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 ENDED = frozenset(
     {
@@ -27,6 +27,24 @@ BLAMELESS = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT"})
 """Ends that say nothing against the command: submitting it again is right, it resumes from its checkpoint."""
 
 QUERY_TIMEOUT_S = 60.0
+
+RETRY_S = 600.0
+"""How long a controller that does not answer is asked again."""
+
+TRANSIENT = (
+    "timed out",
+    "unable to contact slurm controller",
+    "connection refused",
+    "connection reset",
+    "resource temporarily unavailable",
+    "zero bytes were transmitted",
+    "transport endpoint is not connected",
+    "slurm temporarily unable",
+    "unexpected message received",
+    "job submit limit",
+    "submit job limit",
+)
+"""Parts of sbatch's messages after which trying again may help; any other refusal is final."""
 
 
 def state(job_id: str) -> str | None:
@@ -65,6 +83,20 @@ def cancel_named(name: str) -> None:
 def cancel(job_id: str) -> None:
     """Cancel one job."""
     _run(["scancel", job_id])
+
+
+def is_transient(message: str) -> bool:
+    """Tell whether an sbatch message speaks of a controller that is busy or away."""
+    return any(part in message.lower() for part in TRANSIENT)
+
+
+def back_off(total_s: float = RETRY_S) -> Iterator[float]:
+    """Yield seconds to wait: 1, 2, 4, ... up to a minute, `total_s` in all."""
+    wait, spent = 1.0, 0.0
+    while spent < total_s:
+        yield wait
+        spent += wait
+        wait = min(2 * wait, 60.0)
 
 
 def _first_word(command: Sequence[str], *, last: bool = False) -> str | None:

@@ -1,6 +1,7 @@
 """Settings for all tests: one thread, no GPU unless there is one, nothing written outside the temporary folder."""
 
 import os
+import shlex
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -18,6 +19,7 @@ import hypothesis
 import pytest
 
 from cluster import sandbox
+from cluster.settings import JobSettings
 
 # A limit of time per example measures the load of the machine, not the code.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -88,6 +90,20 @@ def held_cluster(*, with_accounting: bool = False) -> Iterator[Path]:
     finally:
         holder.terminate()
         holder.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def batch_script() -> Callable[..., str]:
+    """Return a function that gives the text of a job's batch script."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    from cluster.submit import parameters
+
+    def script(settings: JobSettings, name: str, folder: Path, python: str = sys.executable) -> str:
+        command = f"{shlex.quote(python)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+        return str(_make_sbatch_string(command=command, folder=folder, **parameters(settings, name)))
+
+    return script
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:

@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ccsd.errors import UsageError
-
-PORTS = range(20000, 32000)
-"""Below the kernel's default range for outgoing connections."""
+from cluster.rendezvous import PORTS
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ concerned: their names are their own, and their launcher attaches to them.
 
 import re
 import subprocess
-import time
 from pathlib import Path
 
 from cluster import slurm_queries
 from cluster.errors import JobError
+from cluster.waiting import wait_until
 
 GONE_S = 120.0
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -35,11 +35,9 @@ def cancel(prefix: str, folder: Path) -> int:
     if not jobs:
         return 0
     subprocess.run(["scancel", *jobs], capture_output=True, check=False)
-    deadline = time.monotonic() + GONE_S
-    while left := _find(prefix, folder):
-        if time.monotonic() > deadline:
-            raise JobError(f"jobs of an earlier Snakemake do not end: {', '.join(left)}; end them, then start again")
-        time.sleep(0.5)
+    if not wait_until(lambda: not _find(prefix, folder), GONE_S, 0.5):
+        left = ", ".join(_find(prefix, folder))
+        raise JobError(f"jobs of an earlier Snakemake do not end: {left}; end them, then start again")
     return len(jobs)
 
 

@@ -16,8 +16,6 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.task import MARK
-
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 STEPS = 16
@@ -34,13 +32,13 @@ STUDY = {
 }  # fmt: skip
 ALL = {"subsets_per_job": 1}
 TWO = {"subsets_per_job": 1, "subsets": ["t1ce", "flair+t1+t1ce+t2"]}
-TRAIN = ("train:cpus_per_task=1", "train:mem_gb=2", "train:timeout_min=10")
+TRAIN = ("train:cpus_per_task=1", "train:mem_gb=2")
 ON_SLURM = (
     "--profile", "slurm", "--configfile", "study.yaml", "--max-status-checks-per-second", "1",
     "--seconds-between-status-checks", "1", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
     "--set-threads", "convert=1", "evaluate=1", "--set-resources", "train:cluster=slurm", "train:partition=gpu",
-    "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=2", *TRAIN, "evaluate:slurm_partition=gpu",
-    "evaluate:gpu=1", "evaluate:mem_mb=1000", "convert:mem_mb=1000",
+    "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=2", "train:timeout_min=10", *TRAIN,
+    "evaluate:slurm_partition=gpu", "evaluate:gpu=1", "evaluate:mem_mb=1000", "convert:mem_mb=1000",
 )  # fmt: skip
 HERE = (
     "--profile", "cluster/local", "--configfile", "study.yaml", "--set-resources", "train:tasks_per_node=4", *TRAIN
@@ -129,17 +127,16 @@ def _again(clone: Any) -> Any:
 
 
 def _ranks(clone: Any, attempt: int) -> list[psutil.Process]:
-    """Return the training's processes in one attempt; they bear the mark of their job."""
-    found = []
-    for process in psutil.process_iter():
-        try:
+    """Return the training's processes in one attempt."""
+
+    def is_rank(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
             variables = process.environ()
-            ours = variables.get(MARK) == str(clone.training / "job/001") and "-m" in process.cmdline()
-            if ours and int(variables.get("SLURM_RESTART_COUNT", 0)) == attempt:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+            mine = "RANK" in variables and int(variables.get("SLURM_RESTART_COUNT", 0)) == attempt
+            return mine and "--science" in process.cmdline()
+        return False
+
+    return [process for process in clone.alive() if is_rank(process)]
 
 
 def _freeze(clone: Any, attempt: int, eventually: Callable[..., None]) -> list[psutil.Process]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import slurm_queries
 from cluster.snakemake import sbatch_retry, wrappers
 
 CALL = ["--parsable", "--job-name", "ccsd_1", "--comment", "rule_convert_wildcards_1-of-2", "--wrap", "true"]
@@ -46,7 +47,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 def _submit(arguments: list[str]) -> tuple[int, str, str, list[float]]:
     waits: list[float] = []
-    return *sbatch_retry.submit(arguments, waits.append), waits
+    return *sbatch_retry.call_sbatch(arguments, waits.append), waits
 
 
 def test_a_controller_that_is_away_is_asked_again_more_and_more_seldom(programs: Programs) -> None:
@@ -60,7 +61,7 @@ def test_patience_ends(programs: Programs) -> None:
     code, out, err, waits = _submit(CALL)
     assert (code, out) == (1, "")
     assert AWAY in err
-    assert sbatch_retry.PATIENCE_S <= sum(waits) <= sbatch_retry.PATIENCE_S + 60
+    assert slurm_queries.RETRY_S <= sum(waits) <= slurm_queries.RETRY_S + 60
 
 
 def test_a_refusal_is_final(programs: Programs) -> None:
