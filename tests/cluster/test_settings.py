@@ -1,16 +1,18 @@
 """Job settings: what is allowed, and how texts become settings."""
 
+import shlex
+
 import pytest
 
 from cluster.errors import SettingsError
-from cluster.settings import JobSettings
+from cluster.settings import JobSettings, job_options
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
         ("node=2", "node: unknown setting; allowed: cluster, nodes, tasks_per_node"),
-        ("nodes=0", "nodes: Input should be greater than 0 (got 0)"),
+        ("nodes=0", "nodes: Input should be greater than 0 (got '0')"),
         ("nodes", "expected KEY=VALUE"),
         ("cluster=pbs", "'local' or 'slurm'"),
         ("mem_gb=-1", "mem_gb"),
@@ -18,7 +20,8 @@ from cluster.settings import JobSettings
         ("extra.time=3", "extra.time: use the setting timeout_min instead"),
         ("extra.output=x", "extra.output: set by the launcher"),
         ("extra.--bad=x", "write a long sbatch option without dashes"),
-        ("nodes=[", "not valid YAML"),
+        ("extra=[", "not valid YAML"),
+        ("timeout_min=60", "timeout_min=60 needs cluster=slurm"),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(option: str, words: str) -> None:
@@ -42,3 +45,19 @@ def test_an_empty_value_leaves_the_default() -> None:
 def test_further_options_come_one_by_one_or_as_a_mapping() -> None:
     one_by_one = JobSettings.from_options(["extra.reservation=maint", "extra.nice=10"])
     assert one_by_one == JobSettings.from_options(["extra={reservation: maint, nice: 10}"])
+
+
+TEXTS = {"cluster": "slurm", "partition": "off", "account": "00123", "qos": "two words", "constraint": "[a100|v100]"}
+NUMBERS = {"nodes": 2, "mem_gb": 1.5, "signal_delay_s": 300, "max_requeues": 0}
+EXTRA = {"reservation": "it's", "nice": 10, "exclusive": True}
+
+
+def test_settings_survive_the_shell_as_options() -> None:
+    line = job_options({**TEXTS, **NUMBERS, "extra": str(EXTRA), "qos": "", "tmpdir": "/tmp", "mem_mb": 1000})
+    words = shlex.split(line)
+    assert words[::2] == ["--job"] * (len(words) // 2)
+    assert JobSettings.from_options(words[1::2]) == JobSettings(**{**TEXTS, **NUMBERS, "qos": None}, extra=EXTRA)
+
+
+def test_without_settings_there_are_no_options() -> None:
+    assert job_options({"mem_mb": 1000, "partition": ""}) == ""
