@@ -7,13 +7,10 @@ with code 75 is started again. On `local` the ranks end with the launcher, and t
 `slurm` the job goes on, and the same call attaches to it. There are never two jobs of one run.
 """
 
-import fcntl
-import os
 import signal
-import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -25,7 +22,7 @@ from cluster.logs import Follower, failure, log_file, say
 from cluster.settings import JobSettings
 from cluster.submit import submit, write_record
 from cluster.task import REQUEUE_CODE
-from cluster.waiting import wait_until
+from cluster.waiting import exclusive, wait_until
 
 POLL_S = (1.0, 15.0)
 """Seconds between two looks at a SLURM job: at first, and at most."""
@@ -235,20 +232,9 @@ def _settle(job: JobRecord) -> None:
         wait_until(is_explained, SETTLE_S)
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> AbstractContextManager[None]:
     """Let one launcher at a time decide whether to submit or, on this machine, run its ranks; the others wait."""
-    with (folder / ".lock").open("a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            say(f"waiting for another launcher of this run, {handle.read()}")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}; `kill {os.getpid()}` there ends it")
-        handle.flush()
-        yield
+    return exclusive(folder / ".lock", lambda holder: say(f"waiting for another launcher of this run, {holder}"))
 
 
 @contextmanager

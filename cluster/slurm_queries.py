@@ -68,13 +68,6 @@ def find(name: str, comment: str | None = None) -> str | None:
     return max(ids, key=int, default=None)
 
 
-def live_jobs() -> list[tuple[str, str, str]]:
-    """Return id, name and working folder of our jobs that have not ended; none where SLURM does not answer."""
-    listed = _run(["squeue", "-h", "--me", "-o", "%A|%j|%Z"]) or ""
-    rows = [line.split("|", 2) for line in listed.splitlines()]
-    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]  # noqa: PLR2004 - a folder may contain a newline
-
-
 def cancel_named(name: str) -> None:
     """Cancel the live jobs of ours with exactly this name."""
     _run(["scancel", "--me", "-n", name])

@@ -199,7 +199,7 @@ def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
     assert len(_squeue()) == 2, "the jobs of a killed Snakemake stay in the queue"
 
     second = _again(clone)
-    eventually(lambda: "cancelled 2 jobs that an earlier Snakemake left" in second.log.read_text(), 120)
+    eventually(lambda: "cancelled the jobs that an earlier Snakemake left" in second.log.read_text(), 120)
     held.unlink()
     ranks = _freeze(clone, 0, eventually)
     second.kill()
@@ -291,17 +291,14 @@ def test_a_failed_jobs_last_lines_are_shown(clone: Any) -> None:
     assert "error: the phantom cannot be drawn" in done.stdout + done.stderr
 
 
-def test_left_over_jobs_of_another_folder_are_not_touched(clone: Any, eventually: Callable[..., None]) -> None:
+def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Any, eventually: Callable[..., None]) -> None:
     from cluster.snakemake import stale_jobs
 
-    other = clone.folder / "other"
-    other.mkdir()
-    plugin = "ccsd_7b0c1e52-1111-4222-8333-0123456789ab"
-    training = "ccsd_long-s0-0123456789ab"
-    for folder, name in ((clone.folder, plugin), (other, plugin), (clone.folder, training)):
-        command = ["sbatch", "-J", name, "--mem=10", "-o", "/dev/null", "--wrap", "sleep 300"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    last, other = "ccsd_7b0c1e52-1111-4222-8333-0123456789ab", "ccsd_7b0c1e52-2222-4222-8333-0123456789ab"
+    assert not stale_jobs.cancel(clone.folder, last)
+    for name in (last, last, other):
+        _ask("sbatch", "-J", name, "--mem=10", "-o", "/dev/null", "--wrap", "sleep 300")
     eventually(lambda: len(_squeue()) == 3)
-    assert stale_jobs.cancel("ccsd", clone.folder) == 1
-    assert sorted(_squeue("-o", "%j")) == [plugin, training]
-    assert stale_jobs.cancel("ccsd", clone.folder) == 0
+    assert stale_jobs.cancel(clone.folder, "ccsd_next")
+    assert _squeue("-o", "%j") == [other]
+    assert not stale_jobs.cancel(clone.folder, "ccsd_after")
