@@ -72,10 +72,10 @@ ablation: $(STAMP)
 	echo "Look at the report in a browser: file://$$PWD/results/ablation/report.html"
 
 slurm-up: $(STAMP)
-	@$(RUN) python -m cluster.throwaway up $(SLURM)
+	@$(RUN) python -m cluster.sandbox up $(SLURM)
 
 slurm-down: $(STAMP)
-	@$(RUN) python -m cluster.throwaway down $(SLURM)
+	@$(RUN) python -m cluster.sandbox down $(SLURM)
 
 format: $(STAMP)
 	@$(RUN) ruff format && ruff check --fix && snakefmt Snakefile workflow && python docs/generate.py

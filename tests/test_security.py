@@ -9,7 +9,7 @@ import shlex
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +17,6 @@ import pytest
 
 from ccsd.errors import UsageError
 from ccsd.snakemake import Study
-from cluster import sbatch
 from cluster.settings import JobSettings
 from preprocess.audit import audit, write_audit
 from preprocess.convert import convert
@@ -195,9 +194,11 @@ def test_studies_and_experiments_have_plain_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("hostile", ["a\n#SBATCH --uid=0", "$(id)", "a b"])
-def test_settings_of_a_job_cannot_add_lines_to_its_script(hostile: str, tmp_path: Path) -> None:
-    text = sbatch.script(JobSettings(cluster="slurm", partition="p"), hostile, tmp_path / hostile.replace("/", ""))
-    plain = sbatch.script(JobSettings(cluster="slurm", partition="p"), "plain", tmp_path)
+def test_settings_of_a_job_cannot_add_lines_to_its_script(
+    hostile: str, tmp_path: Path, batch_script: Callable[..., str]
+) -> None:
+    text = batch_script(JobSettings(cluster="slurm", partition="p"), hostile, tmp_path / hostile.replace("/", ""))
+    plain = batch_script(JobSettings(cluster="slurm", partition="p"), "plain", tmp_path)
     assert text.count("#SBATCH") >= plain.count("#SBATCH")
 
 
@@ -270,7 +271,7 @@ def told(folder: Path) -> list[str]:
     return found
 
 
-def test_a_job_s_files_tell_no_secret(tmp_path: Path) -> None:
+def test_a_job_s_files_tell_no_secret(tmp_path: Path, batch_script: Callable[..., str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH],
         cwd=tmp_path, env={**os.environ, **SECRETS}, capture_output=True, text=True, timeout=120, check=False,
@@ -279,7 +280,7 @@ def test_a_job_s_files_tell_no_secret(tmp_path: Path) -> None:
     assert "secret-" not in done.stdout + done.stderr
     assert len(list(tmp_path.rglob("*"))) > 8
     assert told(tmp_path) == []
-    text = sbatch.script(JobSettings(cluster="slurm", nodes=2, gpus_per_node=1), "name", tmp_path)
+    text = batch_script(JobSettings(cluster="slurm", nodes=2, gpus_per_node=1), "name", tmp_path)
     assert "secret-" not in text
 
 

@@ -20,9 +20,7 @@ from torch import Tensor, distributed
 from torch._C._distributed_c10d import HashStore
 
 from ccsd.errors import TrainingError, UsageError
-
-PORTS = range(20000, 32000)
-"""Below the kernel's default range for outgoing connections."""
+from cluster.rendezvous import PORTS
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def test_the_time_limit_requeues_and_the_job_carries_on(
 def test_a_dead_node_daemon_does_not_lose_the_job(
     slurm: Path, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
 ) -> None:
-    from cluster.throwaway.daemons import daemons, start_node
+    from cluster.sandbox.daemons import daemons, start_node
 
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *FOUR)
     eventually(lambda: len(_starts(tmp_path)) == 4)
@@ -252,9 +252,9 @@ def test_a_queue_that_does_not_answer_for_a_while_is_waited_for(
 
 
 def test_a_killed_owner_takes_its_cluster_along(tmp_path: Path, eventually: Callable[..., None]) -> None:
-    from cluster.throwaway.daemons import daemons
+    from cluster.sandbox.daemons import daemons
 
-    hold = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'cluster.throwaway', 'hold'])"
+    hold = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'cluster.sandbox', 'hold'])"
     owner = subprocess.Popen(
         [sys.executable, "-c", hold],
         stdout=subprocess.PIPE,

@@ -7,7 +7,8 @@ from snakemake.utils import validate as validate_schema
 
 from ccsd.errors import USER_ERRORS
 from ccsd.snakemake import Study
-from cluster import fronts, leftovers, locks
+from cluster.errors import JobError
+from cluster.snakemake import lock, stale_jobs, wrappers
 
 try:
     study = Study.from_mapping(config)
@@ -15,10 +16,9 @@ try:
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
 
-# Before Snakemake looks at its locks and at what is there. The processes that it starts for jobs leave that alone.
+# Before Snakemake looks at what is there. The processes that it starts for jobs leave that alone.
 if workflow.is_main_process:
     for told in (
-        locks.drop_stale(Path(".snakemake")),
         study.drop_outdated_marks(),
         study.date_back(),
     ):
@@ -52,11 +52,16 @@ wildcard_constraints:
 # Written before the first job, not by a rule: as an input it would repeat everything when one setting changes, and as
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
-    study.write_config()
-    fronts.install(Path(".snakemake/bin").absolute())
-    cancelled = leftovers.cancel("ccsd", Path.cwd())
-    if cancelled:
-        print(
-            f"cancelled {cancelled} jobs that an earlier Snakemake left in the queue",
-            flush=True,
-        )
+    try:
+        lock.hold(ROOT)
+        study.write_config()
+        # Only SLURM's executor names its jobs.
+        run = getattr(workflow.scheduler._executor, "run_uuid", None)
+        if run is not None and stale_jobs.cancel(ROOT, run):
+            print(
+                "cancelled the jobs that an earlier Snakemake left in the queue",
+                flush=True,
+            )
+    except (*USER_ERRORS, JobError) as error:
+        raise WorkflowError(str(error)) from None
+    wrappers.install(Path(".snakemake/bin").absolute())

@@ -1,6 +1,6 @@
 """Programs of our own in front of SLURM's, for what Snakemake's executor makes of their answers.
 
-- `sbatch`: one call that fails is a failed job for the executor; ours asks again (`cluster.patience`).
+- `sbatch`: one call that fails is a failed job for the executor; ours asks again (`cluster.snakemake.sbatch_retry`).
 - `sacct`: it calls a job "CANCELLED by 1000", which the executor does not know and waits on for ever.
 """
 
@@ -15,7 +15,7 @@ FRONT = "CLUSTER_FRONTS"
 
 SBATCH = """\
 #!/bin/sh
-exec {python} -m cluster.patience "$@"
+exec {python} -m cluster.snakemake.sbatch_retry "$@"
 """
 SACCT = """\
 #!/bin/sh
