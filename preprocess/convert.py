@@ -15,7 +15,7 @@ from preprocess.files import make_folder, remove, sweep, write_text
 from preprocess.parallel import run_parallel, track
 from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store.meta import describe
-from preprocess.store.reader import open_case, store_path
+from preprocess.store.reader import CaseStore, store_path
 from preprocess.store.write import write_case
 
 __all__ = ["Outcome", "Prepared", "Summary", "convert", "prepare", "read_refusals"]
@@ -142,7 +142,7 @@ def _convert_case(job: _Job) -> Outcome:
 def _is_current(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> bool:
     """Return whether the case's store was made from these very files, with these checks off."""
     try:
-        meta = open_case(dest, files.case).meta
+        meta = CaseStore(dest, files.case).meta
     except InputError:
         return False
     paths = {**files.images, **({"seg": files.label} if files.label else {})}

@@ -14,7 +14,7 @@ from preprocess.convert import read_refusals
 from preprocess.files import write_text
 from preprocess.modalities import MODALITIES, REGIONS
 from preprocess.store.meta import LAYOUT_VERSION, CaseMeta
-from preprocess.store.reader import list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases
 
 CASES_FILE, FINGERPRINT_FILE = "cases.tsv", "dataset.json"
 _COLUMNS = (
@@ -39,7 +39,7 @@ def read_metas(dest: Path) -> dict[str, CaseMeta]:
     InputError
         If the folder is missing or a store is damaged.
     """
-    return {case: open_case(dest, case).meta for case in list_cases(dest)}
+    return {case: CaseStore(dest, case).meta for case in list_cases(dest)}
 
 
 def write_tables(dest: Path) -> dict[str, CaseMeta]:

@@ -12,7 +12,7 @@ from ccsd.data.sampling import case_number, corner, samples_of
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
 from preprocess.source.geometry import Box
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.store.reader import CaseStore
 
 _OPEN_CASES = 128  # each keeps two files mapped and open
 
@@ -110,7 +110,7 @@ def check_cases(data: Path, cases: Sequence[str]) -> None:
     """
     if not cases:
         raise InputError(f"{data}: no case to train on; see split.tsv there")
-    bare = [case for case in cases if not open_case(data, case).has_label]
+    bare = [case for case in cases if not CaseStore(data, case).has_label]
     if bare:
         raise InputError(
             f"{data}: training cases without a segmentation: {', '.join(sorted(bare)[:5])} ({len(bare)} in all); "
@@ -120,4 +120,4 @@ def check_cases(data: Path, cases: Sequence[str]) -> None:
 
 @lru_cache(maxsize=_OPEN_CASES)
 def _opened(data: Path, case: str) -> CaseStore:
-    return open_case(data, case)
+    return CaseStore(data, case)

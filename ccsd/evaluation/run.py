@@ -19,7 +19,7 @@ from ccsd.metrics.policy import policy_of
 from preprocess.modalities import MODALITIES, Subset, all_subsets, subset, subset_name
 from preprocess.parallel import track
 from preprocess.splits import read_split
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.store.reader import CaseStore
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def evaluate_model(
     for case in track(split.test, len(split.test), "evaluating"):
         done = parts.read(case)
         if done is None:
-            done = _evaluate_case(job, open_case(data, case))
+            done = _evaluate_case(job, CaseStore(data, case))
             parts.write(case, done)
         rows += [{**row, "split_hash": split.hash[:DIGITS]} for row in done]
     _write(job, rows, identity)

@@ -17,7 +17,7 @@ from ccsd.report.statistics import FULL, case_matrix, subset_order
 from ccsd.report.study import Study
 from preprocess.errors import InputError
 from preprocess.modalities import LABELS, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.store.reader import CaseStore
 
 Picture = npt.NDArray[np.uint8]
 CLASS_COLOURS = {"ED": (86, 180, 233), "NCR": (213, 94, 0), "ET": (240, 228, 66)}
@@ -83,7 +83,7 @@ def _ranked(part: pd.DataFrame, name: str) -> list[str]:
 
 def _gallery(study: Study, part: pd.DataFrame, title: str, case: str, names: list[str]) -> Gallery | None:
     try:
-        store = open_case(study.root / "data", case)
+        store = CaseStore(study.root / "data", case)
         reference = store.read_label()
     except InputError:
         return None

@@ -16,7 +16,7 @@ from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
 from ccsd.training.picture import Picture, overlay
 from preprocess.modalities import MODALITIES, REGIONS, Subset, subset
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.store.reader import CaseStore
 
 THRESHOLD = 0.5
 
@@ -40,7 +40,7 @@ def validate(engine: Any, config: Config, data: Path, cases: tuple[str, ...], pr
     totals = torch.zeros(len(names), len(REGIONS) + 1, device=process.device)
     picture = None
     for case in cases[process.rank :: process.world]:
-        store = open_case(data, case)
+        store = CaseStore(data, case)
         possible = [i for i, name in enumerate(names) if set(subset(name)) <= set(store.modalities)]
         if not possible:
             continue

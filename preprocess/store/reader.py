@@ -27,6 +27,11 @@ class CaseStore:
         Name of the case.
     meta
         Its attributes.
+
+    Raises
+    ------
+    InputError
+        If there is no store of the case below `root`, or its attributes cannot be read.
     """
 
     def __init__(self, root: Path, case: str) -> None:
@@ -137,17 +142,6 @@ class CaseStore:
                 f"{self._path}: its attributes are not those of this version ({error!r}); "
                 "remove the store and run `ccsd convert` again"
             ) from None
-
-
-def open_case(root: Path, case: str) -> CaseStore:
-    """Return the store of a case below `root`.
-
-    Raises
-    ------
-    InputError
-        If there is none, or its attributes cannot be read.
-    """
-    return CaseStore(root, case)
 
 
 def store_path(root: Path, case: str) -> Path:

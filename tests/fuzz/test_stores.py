@@ -15,7 +15,7 @@ from preprocess.dataset import read_metas
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
 from preprocess.restore import restore_image, restore_label
-from preprocess.store.reader import CaseStore, list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases
 
 Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
 Rng = np.random.Generator
@@ -75,7 +75,7 @@ def damage_bytes(data: bytes, rng: Rng) -> bytes:
 
 def read_all(root: Path, case: str) -> None:
     """Read a case in every way that a stage does."""
-    store = open_case(root, case)
+    store = CaseStore(root, case)
     assert store.read(store.modalities).shape == (len(store.modalities), *store.shape)
     if store.has_label:
         assert store.read_label().max() < 256
@@ -115,7 +115,7 @@ def test_damaged_shards(dest: Path, tmp_path: Path, tries: int, attempt: Attempt
     """What is read although bytes were changed is what was written: the bytes were of no account."""
     case = list_cases(dest)[0]
     shutil.copytree(dest / f"{case}.zarr", tmp_path / f"{case}.zarr")
-    store = open_case(dest, case)
+    store = CaseStore(dest, case)
     image, label = store.read(MODALITIES), store.read_label()
     for seed in range(5 * tries):
         rng = np.random.default_rng(seed)
@@ -123,7 +123,7 @@ def test_damaged_shards(dest: Path, tmp_path: Path, tries: int, attempt: Attempt
         whole = path.read_bytes()
         path.unlink()  # a new file: the old one may be mapped
         path.write_bytes(damage_bytes(whole, rng))
-        opened = open_case(tmp_path, case)
+        opened = CaseStore(tmp_path, case)
         found, message = attempt(partial(read_arrays, opened), f"{path.name}, seed {seed}")
         assert message or (np.array_equal(found[0], image) and np.array_equal(found[1], label))
         path.unlink()
@@ -135,4 +135,4 @@ def test_metadata_nested_without_end(dest: Path, tmp_path: Path) -> None:
     shutil.copytree(dest / f"{case}.zarr", tmp_path / f"{case}.zarr")
     (tmp_path / f"{case}.zarr" / "zarr.json").write_text("[" * 200_000)
     with pytest.raises(InputError, match=r"zarr\.json cannot be read"):
-        open_case(tmp_path, case)
+        CaseStore(tmp_path, case)

@@ -25,7 +25,7 @@ from preprocess.modalities import MODALITIES
 from preprocess.source import nifti
 from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store import write
-from preprocess.store.reader import list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases
 
 NAMES = [f"BraTS20_Training_{n:03d}" for n in (1, 2, 3)]
 
@@ -52,7 +52,7 @@ def test_does_only_what_is_missing_or_changed(three: Path, tmp_path: Path) -> No
     assert (dest / f"{NAMES[0]}.zarr").stat().st_ino == before
     path.unlink()
     assert statuses(three, dest)[NAMES[1]] == "converted"
-    assert open_case(dest, NAMES[1]).modalities == MODALITIES[:3]
+    assert CaseStore(dest, NAMES[1]).modalities == MODALITIES[:3]
 
 
 def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_impossible_part(part: tuple[int, int]) -> None:
 
 def test_case_without_label_converts(write_case: Callable[..., Path], tmp_path: Path) -> None:
     assert list(statuses(write_case(label=None), tmp_path / "dest").values()) == ["converted"]
-    assert not open_case(tmp_path / "dest", NAMES[0]).has_label
+    assert not CaseStore(tmp_path / "dest", NAMES[0]).has_label
 
 
 def test_normalisation_of_a_modality_does_not_know_the_others(write_case: Callable[..., Path]) -> None:
@@ -193,7 +193,7 @@ def test_resection_cavity(write_case: Callable[..., Path], tmp_path: Path) -> No
     assert "resection cavity" in outcome.message
     (outcome,) = convert(src, tmp_path / "dest", allow=["resection-cavity"]).outcomes
     assert outcome.status == "converted"
-    assert set(np.unique(open_case(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
+    assert set(np.unique(CaseStore(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
 
 
 def test_task01_in_one_file(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_task01_in_one_file(tmp_path: Path) -> None:
         (tmp_path / "src" / folder).mkdir(parents=True)
         nifti.write(tmp_path / "src" / folder / "BRATS_001.nii.gz", array, np.eye(4))
     convert(tmp_path / "src", tmp_path / "dest")
-    opened = open_case(tmp_path / "dest", "BRATS_001")
+    opened = CaseStore(tmp_path / "dest", "BRATS_001")
     assert [opened.meta.scales[m].mean for m in MODALITIES] == pytest.approx(image.mean(axis=(0, 1, 2)))
     assert np.array_equal(opened.read_label(), np.array([0, 2, 1, 3])[label].T)
 
@@ -245,7 +245,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_done(cohort: Path, tmp_pa
         process.kill()
         process.wait()
         for case in list_cases(dest) if dest.exists() else ():
-            opened = open_case(dest, case)
+            opened = CaseStore(dest, case)
             assert opened.read(MODALITIES).any()
             assert opened.read_label().any()
     assert {o.status for o in convert(cohort, dest).outcomes} <= {"converted", "unchanged"}

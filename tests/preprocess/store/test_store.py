@@ -21,7 +21,7 @@ from preprocess.modalities import MODALITIES
 from preprocess.source.layouts import discover
 from preprocess.store import shard, write
 from preprocess.store.meta import CaseMeta, describe
-from preprocess.store.reader import CaseStore, list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases
 from preprocess.store.write import write_case
 
 CASE = "BraTS20_Training_001"
@@ -36,7 +36,7 @@ def prepared(cohort: Path) -> Prepared:
 @pytest.fixture
 def opened(prepared: Prepared, tmp_path: Path) -> CaseStore:
     write_case(tmp_path, prepared, describe(prepared))
-    return open_case(tmp_path, CASE)
+    return CaseStore(tmp_path, CASE)
 
 
 @pytest.mark.parametrize("with_torch", [True, False])
@@ -81,7 +81,7 @@ def test_slabs_of_a_large_volume(prepared: Prepared, tmp_path: Path, monkeypatch
     _, _, height, width = prepared.z.shape
     monkeypatch.setattr(write, "_CHUNK_BYTES", 3 * height * width * 2)
     write_case(tmp_path, prepared, describe(prepared))
-    opened = open_case(tmp_path, CASE)
+    opened = CaseStore(tmp_path, CASE)
     box = (slice(2, 11), slice(1, height), slice(0, width - 1))
     assert np.array_equal(opened.read(("t1ce",), box)[0], prepared.image[2][box])
     assert np.array_equal(opened.read(MODALITIES), prepared.image)
@@ -102,7 +102,7 @@ def test_one_modality_does_not_touch_the_others(opened: CaseStore, tmp_path: Pat
     data = bytearray(path.read_bytes())
     data[:start] = b"\xff" * start
     _replace(path, bytes(data))
-    damaged = open_case(tmp_path, CASE)
+    damaged = CaseStore(tmp_path, CASE)
     assert np.array_equal(damaged.read(("t2",)), expected)
     with pytest.raises(InputError, match=r"chunk 0\.0\.0\.0"):
         damaged.read(("flair",))
@@ -134,7 +134,7 @@ def test_damage_is_an_error_that_names_the_place(opened: CaseStore, tmp_path: Pa
     damage, message = DAMAGES[kind]
     damage(tmp_path / f"{CASE}.zarr/image/c.0.0.0.0")
     with pytest.raises(InputError, match=message) as error:
-        open_case(tmp_path, CASE).read(MODALITIES)
+        CaseStore(tmp_path, CASE).read(MODALITIES)
     assert CASE in str(error.value)
     assert "ccsd convert" in str(error.value)
 
@@ -146,7 +146,7 @@ def test_a_chunk_marked_as_missing_is_an_error_not_zeros(opened: CaseStore, tmp_
     index = data[-68:-20] + b"\xff" * 16  # the entry of the last of four chunks
     _replace(path, data[:-68] + index + google_crc32c.value(index).to_bytes(4, "little"))
     assert not zarr.open_group(tmp_path / f"{CASE}.zarr", mode="r")["image"][3].any()
-    damaged = open_case(tmp_path, CASE)
+    damaged = CaseStore(tmp_path, CASE)
     assert damaged.read(("t1",)).any()
     with pytest.raises(InputError, match=r"chunk 3\.0\.0\.0: damaged, the chunk is missing"):
         damaged.read(("t2",))
@@ -162,7 +162,7 @@ def test_damaged_metadata_is_an_error(opened: CaseStore, tmp_path: Path, name: s
 
 
 def _read_all(root: Path) -> None:
-    opened = open_case(root, CASE)
+    opened = CaseStore(root, CASE)
     opened.read(MODALITIES)
     opened.read_label()
 
@@ -173,13 +173,13 @@ def test_foreign_zarr_is_refused(opened: CaseStore, tmp_path: Path) -> None:
     meta["codecs"][0]["configuration"]["codecs"].pop()
     path.write_text(json.dumps(meta))
     with pytest.raises(InputError, match="not an array that `ccsd convert` writes"):
-        open_case(tmp_path, CASE).read(("t1",))
+        CaseStore(tmp_path, CASE).read(("t1",))
 
 
 def test_asking_for_what_is_not_there(prepared: Prepared, tmp_path: Path) -> None:
     part = replace(prepared, available=("t1",), label=None)
     write_case(tmp_path, part, describe(part))
-    opened = open_case(tmp_path, CASE)
+    opened = CaseStore(tmp_path, CASE)
     assert not opened.has_label
     with pytest.raises(InputError, match="no t2; it has t1"):
         opened.read(("t1", "t2"))
@@ -188,7 +188,7 @@ def test_asking_for_what_is_not_there(prepared: Prepared, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="not within"):
         opened.read(("t1",), (slice(0, 99), slice(0, 1), slice(0, 1)))
     with pytest.raises(InputError, match="no store"):
-        open_case(tmp_path, "nobody")
+        CaseStore(tmp_path, "nobody")
 
 
 def test_attributes_there_and_back(prepared: Prepared) -> None:
