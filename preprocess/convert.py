@@ -1,28 +1,21 @@
 """Conversion of a data set: every case that is missing or changed, whatever becomes of the others."""
 
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from preprocess.case import Prepared, prepare
+from preprocess.case import prepare
 from preprocess.checks import check_names
+from preprocess.dataset import REFUSED, drop_outdated_refusals, drop_refusal, write_refusal
 from preprocess.errors import InputError
-from preprocess.files import make_folder, remove, sweep, write_text
-from preprocess.parallel import run_parallel, track
+from preprocess.files import make_folder, sweep
+from preprocess.parallel import run_parallel, select_part, track
 from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store.meta import describe
-from preprocess.store.reader import CaseStore, store_path
+from preprocess.store.reader import CaseStore
 from preprocess.store.write import write_case
-
-__all__ = ["Outcome", "Prepared", "Summary", "convert", "prepare", "read_refusals"]
-
-REFUSED = "refused"
-_Case = TypeVar("_Case")
-_NO_NOTE = (KeyError, OSError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -76,33 +69,9 @@ def convert(
     make_folder(dest)
     for folder in (dest, dest / REFUSED):
         sweep(folder)
-    _drop_outdated_notes(dest)
+    drop_outdated_refusals(dest)
     jobs = [(files, dest, tuple(sorted(allow))) for files in mine]
     return Summary(list(track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")))
-
-
-def select_part(cases: Sequence[_Case], part: tuple[int, int]) -> list[_Case]:
-    """Return the I-th of N parts of the cases, in even and consecutive shares; I counts from 1."""
-    number, total = part
-    if not 1 <= number <= total:
-        raise InputError(f"--part {number}/{total}: give I/N with I from 1 to N")
-    first, last = ((number + k) * len(cases) // total for k in (-1, 0))
-    return list(cases[first:last])
-
-
-def read_refusals(dest: Path) -> dict[str, str]:
-    """Return the reason by case of the cases that were refused."""
-    found = {}
-    for path in sorted((dest / REFUSED).glob("*.json")):
-        with suppress(*_NO_NOTE):
-            note = json.loads(path.read_text(encoding="utf-8"))
-            found[str(note["case"])] = str(note["reason"])
-    return found
-
-
-def is_settled(dest: Path, case: str) -> bool:
-    """Tell whether a conversion has left a store or a refusal of the case."""
-    return store_path(dest, case).exists() or _note(dest, case).exists()
 
 
 def _found(src: Path) -> list[CaseFiles]:
@@ -135,7 +104,7 @@ def _convert_case(job: _Job) -> Outcome:
         return _refuse(dest, files, f"unforeseen {type(error).__name__}: {error}; please report it")
     meta = describe(prepared, allow)
     write_case(dest, prepared, meta)
-    remove(_note(dest, files.case))
+    drop_refusal(dest, files.case)
     return Outcome(files.case, "converted", "; ".join(meta.warnings))
 
 
@@ -160,21 +129,5 @@ def _digest(path: Path) -> str:
 
 
 def _refuse(dest: Path, files: CaseFiles, reason: str) -> Outcome:
-    """Leave a note, and no store of an older source."""
-    remove(store_path(dest, files.case))
-    note = {"case": files.case, "reason": reason, "files": [str(path.absolute()) for path in files.paths]}
-    write_text(_note(dest, files.case), json.dumps(note, indent=1) + "\n")
+    write_refusal(dest, files.case, reason, files.paths)
     return Outcome(files.case, "refused", reason)
-
-
-def _drop_outdated_notes(dest: Path) -> None:
-    """Forget the refusals of cases whose files have been taken away."""
-    for path in (dest / REFUSED).glob("*.json"):
-        with suppress(*_NO_NOTE):
-            files = json.loads(path.read_text(encoding="utf-8"))["files"]
-            if files and not any(Path(file).exists() for file in files):
-                remove(path)
-
-
-def _note(dest: Path, case: str) -> Path:
-    return dest / REFUSED / f"{case}.json"

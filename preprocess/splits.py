@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.convert import read_refusals
-from preprocess.dataset import patient_of, write_tables
+from preprocess.dataset import patient_of, read_refusals, write_tables
 from preprocess.errors import InputError
 from preprocess.files import check_case_name, write_text
 from preprocess.store.meta import CaseMeta

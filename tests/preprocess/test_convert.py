@@ -17,11 +17,12 @@ import pytest
 from preprocess import convert as module
 from preprocess import parallel
 from preprocess.case import prepare
-from preprocess.convert import convert, read_refusals, select_part
-from preprocess.dataset import data_hash, read_metas, write_tables
+from preprocess.convert import convert
+from preprocess.dataset import data_hash, read_metas, read_refusals, write_tables
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent, sweep
 from preprocess.modalities import MODALITIES
+from preprocess.parallel import select_part
 from preprocess.source import nifti
 from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store import write
