@@ -62,7 +62,7 @@ class Study:
         if self.config.phantom is not None:
             from preprocess.phantom.cohort import case_names
 
-            return case_names(self.config.phantom.cases, self.config.phantom.seed)
+            return case_names(self.config.phantom.cases)
         from preprocess.source.layouts import discover
 
         assert self.config.source is not None

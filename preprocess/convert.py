@@ -1,7 +1,7 @@
 """Conversion of a data set: every case that is missing or changed, whatever becomes of the others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -19,10 +19,15 @@ from preprocess.store.write import write_case
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one case; `message` holds the reason of a refusal, or warnings.
+class CaseConversion:
+    """What became of one case.
 
-    `died` tells that the case was refused because it killed the process: more memory may be all it takes.
+    Attributes
+    ----------
+    message
+        Reason of a refusal, or warnings.
+    died
+        Whether the case was refused because it killed the process: more memory may be all it takes.
     """
 
     case: str
@@ -31,21 +36,10 @@ class Outcome:
     died: bool = False
 
 
-@dataclass
-class Summary:
-    """What became of all cases."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    def named(self, status: str) -> list[Outcome]:
-        """Return the outcomes of one kind, sorted by case."""
-        return sorted((o for o in self.outcomes if o.status == status), key=lambda o: o.case)
-
-
 def convert(
     src: Path, dest: Path, *, workers: int = 1, part: tuple[int, int] = (1, 1), allow: Sequence[str] = ()
-) -> Summary:
-    """Convert the cases below `src` into stores below `dest`, in parallel over cases.
+) -> list[CaseConversion]:
+    """Convert the cases below `src` into stores below `dest`, in parallel over cases; return what became of each.
 
     A store whose source files have not changed is left alone. A case that cannot be converted leaves a note below
     `dest/refused` instead of a store, and costs none of the others.
@@ -71,7 +65,8 @@ def convert(
         sweep(folder)
     drop_outdated_refusals(dest)
     jobs = [(files, dest, tuple(sorted(allow))) for files in mine]
-    return Summary(list(track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")))
+    found = track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")
+    return sorted(found, key=lambda item: item.case)
 
 
 def _found(src: Path) -> list[CaseFiles]:
@@ -87,16 +82,16 @@ def _found(src: Path) -> list[CaseFiles]:
 _Job = tuple[CaseFiles, Path, tuple[str, ...]]
 
 
-def _died(job: _Job) -> Outcome:
+def _died(job: _Job) -> CaseConversion:
     outcome = _refuse(job[1], job[0], "the process died while converting it; is there enough memory?")
     return replace(outcome, died=True)
 
 
-def _convert_case(job: _Job) -> Outcome:
+def _convert_case(job: _Job) -> CaseConversion:
     files, dest, allow = job
     try:
         if _is_current(files, dest, allow):
-            return Outcome(files.case, "unchanged")
+            return CaseConversion(files.case, "unchanged")
         prepared = prepare(files, allow=allow)
     except InputError as error:
         return _refuse(dest, files, str(error).removeprefix(f"{files.case}: "))
@@ -105,7 +100,7 @@ def _convert_case(job: _Job) -> Outcome:
     meta = describe(prepared, allow)
     write_case(dest, prepared, meta)
     drop_refusal(dest, files.case)
-    return Outcome(files.case, "converted", "; ".join(meta.warnings))
+    return CaseConversion(files.case, "converted", "; ".join(meta.warnings))
 
 
 def _is_current(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> bool:
@@ -128,6 +123,6 @@ def _digest(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _refuse(dest: Path, files: CaseFiles, reason: str) -> Outcome:
+def _refuse(dest: Path, files: CaseFiles, reason: str) -> CaseConversion:
     write_refusal(dest, files.case, reason, files.paths)
-    return Outcome(files.case, "refused", reason)
+    return CaseConversion(files.case, "refused", reason)

@@ -32,7 +32,7 @@ NAMES = [f"BraTS20_Training_{n:03d}" for n in (1, 2, 3)]
 
 
 def statuses(src: Path, dest: Path, **options: object) -> dict[str, str]:
-    return {o.case: o.status for o in convert(src, dest, **options).outcomes}
+    return {o.case: o.status for o in convert(src, dest, **options)}
 
 
 @pytest.fixture
@@ -62,8 +62,7 @@ def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path:
     path = three / NAMES[1] / f"{NAMES[1]}_t1.nii.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    summary = convert(three, dest, workers=2)
-    (refused,) = summary.named("refused")
+    (refused,) = [item for item in convert(three, dest, workers=2) if item.status == "refused"]
     assert refused.case == NAMES[1]
     assert "truncated" in refused.message
     assert str(path) in refused.message
@@ -168,11 +167,11 @@ def test_what_cannot_be_right_is_refused(write_case: Callable[..., Path], tmp_pa
     src = write_case()
     path = src / NAMES[0] / f"{NAMES[0]}_t1ce.nii.gz"
     nifti.write(path, *change(nifti.read(path)))
-    (outcome,) = convert(src, tmp_path / "dest").outcomes
+    (outcome,) = convert(src, tmp_path / "dest")
     assert outcome.status == "refused"
     assert message in outcome.message
     if allowable:
-        (outcome,) = convert(src, tmp_path / "dest", allow=[kind]).outcomes
+        (outcome,) = convert(src, tmp_path / "dest", allow=[kind])
         assert (outcome.status, message in outcome.message) == ("converted", True)
         assert statuses(src, tmp_path / "dest") == {NAMES[0]: "refused"}, "an older permission does not last"
     else:
@@ -183,16 +182,16 @@ def test_what_cannot_be_right_is_refused(write_case: Callable[..., Path], tmp_pa
 def test_wrong_label_values_are_refused_with_counts(write_case: Callable[..., Path], tmp_path: Path) -> None:
     label = np.zeros((12, 10, 8), np.uint8)
     label[5, 5, 3:5] = 3
-    (outcome,) = convert(write_case(label=label), tmp_path / "dest").outcomes
+    (outcome,) = convert(write_case(label=label), tmp_path / "dest")
     assert "3 (2 voxels)" in outcome.message
     assert "4 ET" in outcome.message
 
 
 def test_resection_cavity(write_case: Callable[..., Path], tmp_path: Path) -> None:
     src = write_case("BraTS-GLI-02405-100")
-    (outcome,) = convert(src, tmp_path / "dest").outcomes
+    (outcome,) = convert(src, tmp_path / "dest")
     assert "resection cavity" in outcome.message
-    (outcome,) = convert(src, tmp_path / "dest", allow=["resection-cavity"]).outcomes
+    (outcome,) = convert(src, tmp_path / "dest", allow=["resection-cavity"])
     assert outcome.status == "converted"
     assert set(np.unique(CaseStore(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
 
@@ -222,7 +221,7 @@ def test_no_case_and_no_folder(tmp_path: Path) -> None:
 def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_convert_case", _die_on_the_second)
     monkeypatch.setattr(parallel, "_START_METHOD", "fork")
-    found = convert(three, tmp_path / "dest", workers=2).outcomes
+    found = convert(three, tmp_path / "dest", workers=2)
     assert {o.case: o.status for o in found} == {NAMES[0]: "converted", NAMES[1]: "refused", NAMES[2]: "converted"}
     assert [o.case for o in found if o.died] == [NAMES[1]]
 
@@ -230,7 +229,7 @@ def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeyp
 _plain = module._convert_case
 
 
-def _die_on_the_second(job: tuple[CaseFiles, Path, tuple[str, ...]]) -> module.Outcome:
+def _die_on_the_second(job: tuple[CaseFiles, Path, tuple[str, ...]]) -> module.CaseConversion:
     if job[0].case == NAMES[1]:
         os.kill(os.getpid(), signal.SIGKILL)
     return _plain(job)
@@ -249,7 +248,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_done(cohort: Path, tmp_pa
             opened = CaseStore(dest, case)
             assert opened.read(MODALITIES).any()
             assert opened.read_label().any()
-    assert {o.status for o in convert(cohort, dest).outcomes} <= {"converted", "unchanged"}
+    assert {o.status for o in convert(cohort, dest)} <= {"converted", "unchanged"}
     assert len(list_cases(dest)) == 6
     assert not list(dest.glob(".*"))
 
