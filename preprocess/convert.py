@@ -13,7 +13,6 @@ from preprocess.errors import InputError
 from preprocess.files import make_folder, sweep
 from preprocess.parallel import run_parallel, select_part, track
 from preprocess.source.layouts import CaseFiles, discover
-from preprocess.store.meta import describe
 from preprocess.store.reader import CaseStore
 from preprocess.store.write import write_case
 
@@ -97,10 +96,9 @@ def _convert_case(job: _Job) -> CaseConversion:
         return _refuse(dest, files, str(error).removeprefix(f"{files.case}: "))
     except Exception as error:  # noqa: BLE001 - a case that no check foresaw must not cost the others
         return _refuse(dest, files, f"unforeseen {type(error).__name__}: {error}; please report it")
-    meta = describe(prepared, allow)
-    write_case(dest, prepared, meta)
+    write_case(dest, prepared)
     drop_refusal(dest, files.case)
-    return CaseConversion(files.case, "converted", "; ".join(meta.warnings))
+    return CaseConversion(files.case, "converted", "; ".join(prepared.meta.warnings))
 
 
 def _is_current(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> bool:

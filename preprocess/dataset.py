@@ -121,7 +121,7 @@ def data_hash(metas: Iterable[CaseMeta]) -> str:
 def fingerprint(metas: Mapping[str, CaseMeta], refused: int = 0) -> dict[str, Any]:
     """Return what is worth knowing about a data set before training on it: counts, shapes, intensities, volumes."""
     found = list(metas.values())
-    labelled = [meta for meta in found if meta.volumes]
+    labelled = [meta for meta in found if meta.volumes_ml]
     return {
         "cases": len(found),
         "refused": refused,
@@ -140,7 +140,7 @@ def fingerprint(metas: Mapping[str, CaseMeta], refused: int = 0) -> dict[str, An
             }
             for m in MODALITIES
         },
-        "volume_ml": {region: _spread([[meta.volumes[region]] for meta in labelled]) for region in REGIONS},
+        "volume_ml": {region: _spread([[meta.volumes_ml[region]] for meta in labelled]) for region in REGIONS},
     }
 
 
@@ -159,9 +159,9 @@ def _row(meta: CaseMeta) -> dict[str, str]:
         "status": "converted",
         "layout": meta.layout,
         "modalities": "+".join(meta.modalities),
-        "label": meta.label_convention.name if meta.volumes else "none",
+        "label": meta.label_convention.name if meta.volumes_ml else "none",
         "shape": "x".join(str(n) for n in meta.geometry.shape),
-        **{f"{region}_ml": f"{volume:.3f}" for region, volume in meta.volumes.items()},
+        **{f"{region}_ml": f"{volume:.3f}" for region, volume in meta.volumes_ml.items()},
         "note": _line("; ".join(meta.warnings)),
     }
 

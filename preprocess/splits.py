@@ -118,11 +118,11 @@ def make_split(
     _check_refusals(refusals, len(metas) + len(refusals), max_refused)
     if not metas:
         raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
-    bare = [case for case, meta in metas.items() if not meta.volumes]
+    bare = [case for case, meta in metas.items() if not meta.volumes_ml]
     notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
     notes += [f"left out, converted without a segmentation: {_some(bare)}"] if bare else []
     if listed is None:
-        split = draw({case: meta for case, meta in metas.items() if meta.volumes}, seed=seed, train=train, val=val)
+        split = draw({case: meta for case, meta in metas.items() if meta.volumes_ml}, seed=seed, train=train, val=val)
     else:
         assigned = read_list(listed)
         _check_list(assigned, metas, refusals, listed)
@@ -164,7 +164,7 @@ def draw(metas: Mapping[str, CaseMeta], *, seed: int, train: float, val: float) 
 
 def _shuffled_by_volume(scans: Mapping[str, list[str]], metas: Mapping[str, CaseMeta], seed: int) -> list[str]:
     """Return patients by mean tumour volume, shuffled within strata of ten or, in small cohorts, a third of all."""
-    volume = {p: float(np.mean([metas[case].volumes["WT"] for case in cases])) for p, cases in scans.items()}
+    volume = {p: float(np.mean([metas[case].volumes_ml["WT"] for case in cases])) for p, cases in scans.items()}
     ordered = sorted(scans, key=lambda p: (volume[p], p))
     size = min(10, -(-len(ordered) // 3))
     rng = np.random.default_rng(seed)
@@ -208,7 +208,7 @@ def _check_list(
             f"{path}: {len(missing)} of {len(assigned)} listed cases are not converted: {_some(reasons)}; "
             "convert them, or use a copy of the list without them"
         )
-    bare = sorted(case for case in assigned if not metas[case].volumes)
+    bare = sorted(case for case in assigned if not metas[case].volumes_ml)
     if bare:
         raise InputError(
             f"{path}: cases without a segmentation cannot be in train, val or test: {_some(bare)}; "

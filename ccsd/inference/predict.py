@@ -15,10 +15,10 @@ from ccsd.inference.labelmaps import write_labels
 from ccsd.inference.sanity import astray, oddities
 from ccsd.metrics import clean_enhancing, paint
 from ccsd.metrics.surface import Spacing
-from preprocess.case import prepare
+from preprocess.case import prepare, region_volumes
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
-from preprocess.modalities import ALIASES, MODALITIES, REGIONS, Subset, subset
+from preprocess.modalities import ALIASES, MODALITIES, Subset, subset
 from preprocess.source import nifti
 from preprocess.source.geometry import Geometry, to_source
 from preprocess.source.labels import CONVENTIONS
@@ -206,21 +206,20 @@ def _predict_case(
 ) -> Outcome:
     used, missing = choose(case, options.subset)
     prepared = prepare(case, used)
-    geometry = prepared.geometry
+    geometry = prepared.meta.geometry
     (regions,) = segment_case(run, prepared.image, geometry.spacing, [used], settings, device)
     probabilities = regions.cpu().numpy()
     labels = clean_enhancing(paint(probabilities), options.min_enhancing)
-    convention = prepared.label_convention if options.labels == "auto" else CONVENTIONS[options.labels]
+    convention = prepared.meta.label_convention if options.labels == "auto" else CONVENTIONS[options.labels]
     if options.probabilities:
         _write_probabilities(path, probabilities, geometry)
     write_labels(path, labels, geometry, convention)
-    notes = [str(finding) for finding in prepared.warnings if finding.check != "spacing"]  # which is mended here
+    notes = [str(finding) for finding in prepared.findings if finding.check != "spacing"]  # which is mended here
     notes += [*oddities(prepared), *astray(prepared, used, labels)]
     if is_resampled(run, geometry.spacing):
         own, training = _mm(geometry.spacing), _mm(training_spacing(run))
         notes.append(f"voxels of {own} were resampled to the training's {training} and back")
-    voxel_ml = float(np.prod(geometry.spacing)) / 1000
-    volumes = tuple(float(np.isin(labels, classes).sum() * voxel_ml) for classes in REGIONS.values())
+    volumes = tuple(region_volumes(labels, geometry).values())
     return Outcome(case.case, path, used, missing, tuple(notes), volumes, str(convention))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from preprocess.errors import InputError
 from preprocess.files import check_case_name
@@ -136,12 +137,19 @@ class CaseStore:
     def _read_meta(self) -> CaseMeta:
         values = read_json(self._path / "zarr.json", str(self._path))
         try:
-            return CaseMeta.from_dict(values["attributes"][ATTRIBUTE])
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            return CaseMeta.model_validate(values["attributes"][ATTRIBUTE])
+        except (KeyError, TypeError, ValidationError) as error:
             raise InputError(
-                f"{self._path}: its attributes are not those of this version ({error!r}); "
+                f"{self._path}: its attributes are not those of this version ({_reason(error)}); "
                 "remove the store and run `ccsd convert` again"
             ) from None
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return repr(error)
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def store_path(root: Path, case: str) -> Path:

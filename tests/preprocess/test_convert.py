@@ -119,7 +119,7 @@ def test_case_without_label_converts(write_case: Callable[..., Path], tmp_path: 
 def test_normalisation_of_a_modality_does_not_know_the_others(write_case: Callable[..., Path]) -> None:
     (files,) = discover(write_case())
     (alone, together) = prepare(files, ["t1"]), prepare(files)
-    assert alone.scales["t1"] == together.scales["t1"]
+    assert alone.meta.scales["t1"] == together.meta.scales["t1"]
     assert not alone.z[[0, 2, 3]].any()
     assert np.array_equal(np.sort(alone.z[1][alone.z[1] != 0]), np.sort(together.z[1][together.z[1] != 0]))
 
@@ -127,7 +127,7 @@ def test_normalisation_of_a_modality_does_not_know_the_others(write_case: Callab
 def test_prepare_opens_only_what_is_named(write_case: Callable[..., Path]) -> None:
     (files,) = discover(write_case())
     files.images["t2"].write_bytes(b"not read")
-    assert prepare(files, ["flair", "t1ce"]).available == ("flair", "t1ce")
+    assert prepare(files, ["flair", "t1ce"]).meta.modalities == ("flair", "t1ce")
     with pytest.raises(InputError, match=files.case):
         prepare(files)
 

@@ -70,7 +70,8 @@ def test_crop_and_back(orientation: str, shape: tuple[int, ...], data: st.DataOb
     expected[box] = full[box]
     assert back.shape == shape
     assert np.array_equal(to_canonical(back, affine), expected)
-    assert Geometry.from_dict(geometry.as_dict()) == geometry
+    assert Geometry.model_validate_json(geometry.model_dump_json()) == geometry
+    assert geometry.canonical_shape == full.shape
     assert geometry.orientation == orientation
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,7 @@ from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
 from preprocess.source.layouts import discover
 from preprocess.store import shard, write
-from preprocess.store.meta import CaseMeta, describe
+from preprocess.store.meta import CaseMeta
 from preprocess.store.reader import CaseStore, list_cases
 from preprocess.store.write import write_case
 
@@ -35,7 +36,7 @@ def prepared(cohort: Path) -> Prepared:
 
 @pytest.fixture
 def opened(prepared: Prepared, tmp_path: Path) -> CaseStore:
-    write_case(tmp_path, prepared, describe(prepared))
+    write_case(tmp_path, prepared)
     return CaseStore(tmp_path, CASE)
 
 
@@ -51,7 +52,7 @@ def test_reads_what_was_prepared(
     assert opened.shape == prepared.z.shape[1:]
     assert np.array_equal(opened.read(MODALITIES), prepared.image)
     assert np.array_equal(opened.read_label(), prepared.label)
-    assert opened.meta == describe(prepared)
+    assert opened.meta == prepared.meta
 
 
 def test_zarr_reads_the_same_numbers(opened: CaseStore, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_boxes_of_some_modalities(opened: CaseStore, prepared: Prepared, data: s
 def test_slabs_of_a_large_volume(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, height, width = prepared.z.shape
     monkeypatch.setattr(write, "_CHUNK_BYTES", 3 * height * width * 2)
-    write_case(tmp_path, prepared, describe(prepared))
+    write_case(tmp_path, prepared)
     opened = CaseStore(tmp_path, CASE)
     box = (slice(2, 11), slice(1, height), slice(0, width - 1))
     assert np.array_equal(opened.read(("t1ce",), box)[0], prepared.image[2][box])
@@ -177,8 +178,8 @@ def test_foreign_zarr_is_refused(opened: CaseStore, tmp_path: Path) -> None:
 
 
 def test_asking_for_what_is_not_there(prepared: Prepared, tmp_path: Path) -> None:
-    part = replace(prepared, available=("t1",), label=None)
-    write_case(tmp_path, part, describe(part))
+    part = replace(prepared, meta=prepared.meta.model_copy(update={"modalities": ("t1",)}), label=None)
+    write_case(tmp_path, part)
     opened = CaseStore(tmp_path, CASE)
     assert not opened.has_label
     with pytest.raises(InputError, match="no t2; it has t1"):
@@ -192,8 +193,14 @@ def test_asking_for_what_is_not_there(prepared: Prepared, tmp_path: Path) -> Non
 
 
 def test_attributes_there_and_back(prepared: Prepared) -> None:
-    meta = describe(prepared, ("affine",))
-    assert CaseMeta.from_dict(json.loads(json.dumps(meta.as_dict()))) == meta
+    assert CaseMeta.model_validate_json(prepared.meta.model_dump_json()) == prepared.meta
+
+
+def test_a_reader_loads_no_converter() -> None:
+    code = "import preprocess.store.reader, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "preprocess.store.meta" in loaded
+    assert not {"preprocess.case", "preprocess.checks", "preprocess.convert", "zarr"} & set(loaded)
 
 
 def test_foreground_voxels_have_their_class(opened: CaseStore) -> None:
