@@ -65,6 +65,6 @@ def write_restored(dest: Path, case: str, out: Path, modalities: Sequence[str] =
     for name, volume in volumes.items():
         path = out / f"{case}_{name}.nii.gz"
         with complete_or_absent(path) as temporary:
-            nifti.write(temporary, volume, store.meta.geometry.matrix, compressed=True)
+            nifti.write(temporary, volume, store.meta.geometry.matrix)
         paths.append(path)
     return paths

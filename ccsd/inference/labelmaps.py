@@ -20,7 +20,7 @@ def write_labels(path: Path, labels: Labels, geometry: Geometry, convention: Lab
     """Write classes 0..3 (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
     volume = to_source(to_convention(labels, convention), geometry)
     with complete_or_absent(path) as temporary:
-        nifti.write(temporary, volume, geometry.matrix, compressed=path.name.endswith(".gz"))
+        nifti.write(temporary, volume, geometry.matrix)
 
 
 def read_labels(path: Path, geometry: Geometry, convention: LabelConvention) -> Labels:

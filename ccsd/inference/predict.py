@@ -229,7 +229,7 @@ def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geomet
     target = path.with_name(f"{name}_probabilities.nii.gz")
     volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
     with complete_or_absent(target) as temporary:
-        nifti.write(temporary, volumes, geometry.matrix, compressed=True)
+        nifti.write(temporary, volumes, geometry.matrix)
 
 
 def _mm(spacing: Spacing) -> str:

@@ -80,20 +80,14 @@ def read(path: Path) -> Volume:
     return Volume(_voxels(data, header, path), header.affine, header.placed, sha256(raw).hexdigest())
 
 
-def write(
-    path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], *, compressed: bool | None = None
-) -> None:
-    """Write voxels as NIfTI-1, gzipped by default when the name ends in .gz; the same input gives the same bytes."""
+def write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
+    """Write voxels as NIfTI-1, gzipped when the name ends in .gz; the same input gives the same bytes."""
     image = nib.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm", "sec")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
     data = image.to_bytes()
-    path.write_bytes(
-        gzip.compress(data, _LEVEL, mtime=0)
-        if (path.name.endswith(".gz") if compressed is None else compressed)
-        else data
-    )
+    path.write_bytes(gzip.compress(data, _LEVEL, mtime=0) if path.suffix == ".gz" else data)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -233,7 +233,7 @@ def test_an_open_case_may_go_to_another_process(opened: CaseStore, method: str) 
 
 def test_list_cases_sees_complete_stores_only(converted: Path, tmp_path: Path) -> None:
     assert len(list_cases(converted)) == 6
-    (tmp_path / ".x.zarr.tmp.host-1").mkdir()
+    (tmp_path / ".tmp-1-x.zarr").mkdir()
     assert list_cases(tmp_path) == []
     with pytest.raises(InputError, match="no such folder"):
         list_cases(tmp_path / "nowhere")
