@@ -19,8 +19,8 @@ from ccsd.metrics.policy import policy_of
 from preprocess.files import check_case_name
 from preprocess.modalities import ALIASES, SUBSET_ORDER
 from preprocess.parallel import track
+from preprocess.source import nifti
 from preprocess.source.labels import CONVENTIONS, LabelConvention
-from preprocess.source.nifti import SUFFIXES
 
 _LABEL_WORDS = (
     r"(?:seg|segm|segmentation|label|labels|gt|truth|ref|reference|pred|prediction|mask|ensemble|glistrboost)"
@@ -60,7 +60,7 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give a folder with one .nii or .nii.gz file per case")
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.name.endswith(SUFFIXES) and not p.name.startswith(".")):
+    for path in sorted(p for p in folder.rglob("*") if nifti.stem(p) and not p.name.startswith(".")):
         case = case_name(path)
         if case is None:
             continue
@@ -75,7 +75,7 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
 
 def case_name(path: Path) -> str | None:
     """Return the case that a segmentation is of, or None for the image of a modality."""
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    stem = nifti.stem(path) or path.name
     if re.split(r"[-_.]", stem)[-1].lower() in ALIASES:
         return None
     while shorter := _LABEL_ENDING.sub("", stem) if _LABEL_ENDING.search(stem) else "":

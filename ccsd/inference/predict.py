@@ -24,7 +24,6 @@ from preprocess.source.geometry import Geometry, to_source
 from preprocess.source.labels import CONVENTIONS
 from preprocess.source.layouts import CaseFiles, discover, group, passed_over
 
-NIFTI = (".nii", ".nii.gz")
 _NAMING = f"file names must end in one of {', '.join(ALIASES)} before .nii or .nii.gz, for example PATIENT_flair.nii.gz"
 
 
@@ -60,7 +59,7 @@ def find_cases(sources: Sequence[Path]) -> list[CaseFiles]:
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"{path}: no such file or folder")
-    if not path.name.endswith(NIFTI) or not group([path]):
+    if not nifti.stem(path) or not group([path]):
         raise UsageError(f"{path}: the name does not say which sequence it is; {_NAMING}")
 
 
@@ -98,7 +97,7 @@ def output_path(out: Path, case: str, cases: Sequence[CaseFiles]) -> Path:
     UsageError
         If `out` is one file but there are several cases.
     """
-    if not out.name.endswith(NIFTI):
+    if not nifti.stem(out):
         return out / f"{case}.nii.gz"
     if len(cases) > 1:
         raise UsageError(f"{out}: one file for {len(cases)} cases; give a folder")
@@ -225,8 +224,7 @@ def _predict_case(
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geometry) -> None:
     """Write X x Y x Z x 3 (WT, TC, ET) beside the segmentation, whole or not at all."""
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
-    target = path.with_name(f"{name}_probabilities.nii.gz")
+    target = path.with_name(f"{nifti.stem(path)}_probabilities.nii.gz")
     volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
     with complete_or_absent(target) as temporary:
         nifti.write(temporary, volumes, geometry.matrix)
