@@ -111,6 +111,13 @@ class CaseStore:
         label.read(None, box, out)
         return out
 
+    def read_plane(self, modality: str, index: int) -> NDArray[np.float32]:
+        """Return the H x W z-scores of one axial slice of a modality."""
+        _, height, width = self.shape
+        box = slice(index, index + 1), slice(0, height), slice(0, width)
+        plane: NDArray[np.float32] = self.read((modality,), box)[0, 0]
+        return plane
+
     @cached_property
     def _image(self) -> ShardArray:
         return self._open(IMAGE, (len(MODALITIES), *self.shape), np.float16)
