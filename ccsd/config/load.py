@@ -13,6 +13,7 @@ from yaml.constructor import ConstructorError
 
 from ccsd.config.schema import Config, Evaluation
 from ccsd.errors import UsageError
+from preprocess.errors import first_few
 
 YAML_ERRORS = (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError)
 """What `read_yaml` raises for a text that it refuses; PyYAML has no word of its own for `2024-13-45` or `!!int ""`."""
@@ -48,7 +49,6 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, which makes plain values only
 
 
-_SHOWN = 30
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
@@ -111,9 +111,8 @@ def validate(raw: Any, origin: Path | str) -> Config:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
         found = [_problem(item) for item in error.errors(include_url=False)]
-        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        problems = "\n".join(found[:_SHOWN])
-        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}{more}") from None
+        problems = first_few(found, 30, "\n")
+        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ccsd.data.batch import Corner, Patch, Slots
 from ccsd.data.sampling import case_number, corner, samples_of
-from preprocess.errors import InputError
+from preprocess.errors import InputError, first_few
 from preprocess.modalities import MODALITIES
 from preprocess.source.geometry import Box
 from preprocess.store.reader import CaseStore
@@ -113,7 +113,7 @@ def check_cases(data: Path, cases: Sequence[str]) -> None:
     bare = [case for case in cases if not CaseStore(data, case).has_label]
     if bare:
         raise InputError(
-            f"{data}: training cases without a segmentation: {', '.join(sorted(bare)[:5])} ({len(bare)} in all); "
+            f"{data}: training cases without a segmentation: {first_few(sorted(bare))}; "
             "take them out of split.tsv, or add the segmentations and convert again"
         )
 

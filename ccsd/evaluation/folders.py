@@ -16,6 +16,7 @@ from ccsd.evaluation.tables import describe, write_json, write_metrics
 from ccsd.inference.labelmaps import check_same_grid, label_values, load
 from ccsd.metrics import Policy, Reference
 from ccsd.metrics.policy import policy_of
+from preprocess.errors import first_few
 from preprocess.files import check_case_name
 from preprocess.modalities import ALIASES, SUBSET_ORDER
 from preprocess.parallel import track
@@ -26,7 +27,6 @@ _LABEL_WORDS = (
     r"(?:seg|segm|segmentation|label|labels|gt|truth|ref|reference|pred|prediction|mask|ensemble|glistrboost)"
 )
 _LABEL_ENDING = re.compile(rf"(?:^|[-_.]){_LABEL_WORDS}$", re.IGNORECASE)
-_MOST_NAMED = 5
 GIVEN = "given"
 """Stands for the combination where none is known."""
 
@@ -106,7 +106,7 @@ def match(
     if missing or not pairs:
         raise UsageError(
             f"{len(missing or references)} of {len(references)} references have no prediction, or several that fit: "
-            f"{_some(missing or list(references))}; predictions found: {_some(list(predictions))}. Name the files "
+            f"{first_few(missing or list(references))}; predictions found: {first_few(list(predictions))}. Name the files "
             "after the cases, or leave such cases out with --partial, e.g. to score predictions of the test cases "
             "against the whole data set"
         )
@@ -117,11 +117,6 @@ def match(
 def _related(name: str, other: str) -> bool:
     short, long = sorted((name, other), key=len)
     return long.startswith(short) and long[len(short) : len(short) + 1] in ("-", "_", ".")
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return shown + (f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "")
 
 
 @dataclass(frozen=True)

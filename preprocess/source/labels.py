@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.errors import InputError
+from preprocess.errors import InputError, first_few
 from preprocess.modalities import LABELS
 
 _FEW = 16
-_SHOWN = 10
 CAVITY = "resection-cavity"
 """Name of the check that refuses BraTS 2024's label 4; allowed, the cavity counts as background."""
 
@@ -73,12 +72,10 @@ def guess_convention(found: Mapping[int | float, int]) -> LabelConvention:
 def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) -> str:
     """Return what to say of values that the convention does not know, nothing if there are none."""
     allowed = {0, *convention.values, convention.cavity}
-    wrong = sorted((value, number) for value, number in found.items() if value not in allowed)
+    wrong = [f"{value} ({number} voxels)" for value, number in sorted(found.items()) if value not in allowed]
     if not wrong:
         return ""
-    listed = ", ".join(f"{value} ({number} voxels)" for value, number in wrong[:_SHOWN])
-    more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""  # an image in its place has thousands
-    return f"wrong label values: {listed}{more}; allowed in {convention.name}: {convention}"
+    return f"wrong label values: {first_few(wrong, 10)}; allowed in {convention.name}: {convention}"
 
 
 def to_internal(

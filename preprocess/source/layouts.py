@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocess.errors import InputError
+from preprocess.errors import InputError, first_few
 from preprocess.files import check_case_name
 from preprocess.modalities import ALIASES, MODALITIES
 from preprocess.source.nifti import stem
@@ -26,7 +26,6 @@ _FILE = re.compile(rf"^(?:(?P<case>.+?)[-_. ])?(?P<ending>{_ENDINGS})$", re.IGNO
 _MSD_FOLDER = re.compile(r"^(images|labels)T[rs]$")
 _GLI = re.compile(r"^BraTS-GLI-\d{5}-(?P<scan>\d{3})$")
 _FIRST_2024_SCAN = 100
-_MOST_NAMED = 3
 _OLD_YEARS = re.compile(r"^(Brats18|BraTS19|BraTS20|BraTS2021)_", re.IGNORECASE)
 
 
@@ -102,10 +101,9 @@ def passed_over(sources: Iterable[Path]) -> str | None:
     names = [str(path) for src in sources if src.is_dir() for path in _nifti_files(src) if not _is_named(path)]
     if not names:
         return None
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return (
-        f"passed over, because the name does not end in one that docs/data.md lists: {', '.join(names[:_MOST_NAMED])}"
-        f"{more}; a file that belongs to a case can be linked under such a name (ln -s FILE CASE_t1ce.nii.gz)"
+        f"passed over, because the name does not end in one that docs/data.md lists: {first_few(names, 3)}"
+        "; a file that belongs to a case can be linked under such a name (ln -s FILE CASE_t1ce.nii.gz)"
     )
 
 

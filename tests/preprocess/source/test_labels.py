@@ -34,7 +34,7 @@ def test_wrong_values_are_named_with_counts() -> None:
         to_internal(np.array([[[0, 3, 3, 7, 4]]]), CONVENTIONS["brats2020"])
 
 
-@pytest.mark.parametrize(("wrong", "more"), [(10, ""), (12, " and 2 more")])
+@pytest.mark.parametrize(("wrong", "more"), [(10, ""), (12, ", and 2 more")])
 def test_at_most_ten_wrong_values_are_listed(wrong: int, more: str) -> None:
     with pytest.raises(InputError, match=rf"19 \(1 voxels\){more}; allowed"):
         to_internal(np.arange(10, 10 + wrong)[None, None], CONVENTIONS["brats2023"])
