@@ -79,7 +79,8 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
     affine = case.reference.affine
     images = {m: _clean(to_canonical(volume.array, affine)) for m, volume in case.images.items()}
     label = None if case.label is None else _classes(case)
-    box = enclosing_box([bounding_box(a) for a in (*images.values(), label) if a is not None and a.any()])
+    boxes = [bounding_box(array) for array in (*images.values(), label) if array is not None]
+    box = enclosing_box([box for box in boxes if box])
     z = np.zeros((len(MODALITIES), *(part.stop - part.start for part in box)), np.float16)
     scales = {}
     for name, array in images.items():

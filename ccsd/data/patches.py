@@ -92,11 +92,7 @@ def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float32], labe
     if any(part.stop - part.start < size for part, size in zip(target, patch, strict=True)):
         image.fill(0)
         label.fill(0)
-    for position, name in enumerate(MODALITIES):
-        if name in store.modalities:
-            store.read((name,), box, image[(slice(position, position + 1), *target)])
-        else:
-            image[position].fill(0)
+    store.read_channels(store.modalities, box, image[(slice(None), *target)])
     store.read_label(box, label[tuple(target)])
 
 

@@ -106,9 +106,9 @@ def match(
     if missing or not pairs:
         raise UsageError(
             f"{len(missing or references)} of {len(references)} references have no prediction, or several that fit: "
-            f"{first_few(missing or list(references))}; predictions found: {first_few(list(predictions))}. Name the files "
-            "after the cases, or leave such cases out with --partial, e.g. to score predictions of the test cases "
-            "against the whole data set"
+            f"{first_few(missing or list(references))}; predictions found: {first_few(list(predictions))}. "
+            "Name the files after the cases, or leave such cases out with --partial, e.g. to score predictions of the "
+            "test cases against the whole data set"
         )
     used = {pair.prediction for pair in pairs}
     return pairs, [name for name, path in predictions.items() if path not in used]

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,8 +140,8 @@ class Outcome:
     used: Subset = ()
     missing: Subset = ()
     warnings: tuple[str, ...] = ()
-    volumes_ml: tuple[float, ...] = ()
-    """Of WT, TC and ET."""
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    """By region."""
     labels: str = ""
     """What each value in the file means."""
     error: str | None = None
@@ -218,7 +218,7 @@ def _predict_case(
     if is_resampled(run, geometry.spacing):
         own, training = _mm(geometry.spacing), _mm(training_spacing(run))
         notes.append(f"voxels of {own} were resampled to the training's {training} and back")
-    volumes = tuple(region_volumes(labels, geometry).values())
+    volumes = region_volumes(labels, geometry)
     return Outcome(case.case, path, used, missing, tuple(notes), volumes, str(convention))
 
 

@@ -15,7 +15,7 @@ from ccsd.metrics import paint
 from ccsd.model.net import SharedSpecificNet
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
-from preprocess.modalities import MODALITIES, REGIONS, Subset, subset
+from preprocess.modalities import REGIONS, Subset, subset
 from preprocess.pictures import Labels, Picture, draw, side_by_side, slice_of_interest
 from preprocess.store.reader import CaseStore
 
@@ -75,8 +75,7 @@ def _predict(
     net: SharedSpecificNet, config: Config, store: CaseStore, subsets: list[Subset], device: torch.device
 ) -> Tensor:
     """Return K x R x D x H x W bool: the regions that the network sees from each of K combinations."""
-    image = torch.zeros(len(MODALITIES), *store.shape)
-    image[[MODALITIES.index(m) for m in store.modalities]] = torch.from_numpy(store.read(store.modalities))
+    image = torch.from_numpy(store.read_channels(store.modalities))
     probabilities = predict_probabilities(
         net,
         image.to(device),

@@ -121,14 +121,17 @@ def to_source(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     return np.asfortranarray(from_canonical(full, geometry.matrix))
 
 
-def bounding_box(array: NDArray[Any]) -> Box:
-    """Return the smallest box that holds every voxel that is not 0; there must be one."""
-    mask = array != 0
-    below = mask.any(axis=0)
-    lines = mask.any(axis=(1, 2)), below.any(axis=1), below.any(axis=0)
-    ends = [np.flatnonzero(line)[[0, -1]] for line in lines]
-    edges = [slice(int(first), int(last) + 1) for first, last in ends]
-    return edges[0], edges[1], edges[2]
+def bounding_box(array: NDArray[Any]) -> Box | None:
+    """Return the smallest box that holds every voxel of a volume that is not 0, None if all are 0."""
+    box: list[slice] = []
+    rest = array.astype(bool, copy=False)
+    for _ in range(rest.ndim):
+        hit = np.flatnonzero(rest.any(axis=tuple(range(1, rest.ndim))))
+        if hit.size == 0:
+            return None
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
+        rest = np.asarray(rest[box[-1]].any(axis=0))
+    return box[0], box[1], box[2]
 
 
 def enclosing_box(boxes: list[Box]) -> Box:

@@ -96,6 +96,7 @@ def test_bounding_box_is_the_smallest(shape: tuple[int, ...], data: st.DataObjec
     columns = np.array(points).T
     assert box == tuple(slice(int(c.min()), int(c.max()) + 1) for c in columns)
     assert enclosing_box([box, box]) == box
+    assert bounding_box(array * 0) is None
 
 
 def test_wrong_shape_is_refused() -> None:
