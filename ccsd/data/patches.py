@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ccsd.data.batch import Corner, Patch, Slots
@@ -116,4 +118,9 @@ def check_cases(data: Path, cases: Sequence[str]) -> None:
 
 @lru_cache(maxsize=_OPEN_CASES)
 def _opened(data: Path, case: str) -> CaseStore:
-    return CaseStore(data, case)
+    return CaseStore(data, case, copy_with_torch)
+
+
+def copy_with_torch(target: NDArray[Any], source: NDArray[Any]) -> None:
+    """Fill an array with another, several times as fast as NumPy where float16 becomes float32."""
+    torch.from_numpy(target).copy_(torch.from_numpy(source))

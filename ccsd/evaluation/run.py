@@ -64,6 +64,7 @@ def evaluate_model(
     """
     import torch
 
+    from ccsd.data.patches import copy_with_torch
     from ccsd.model import load_run
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -82,7 +83,7 @@ def evaluate_model(
     for case in track(split.test, len(split.test), "evaluating"):
         done = parts.read(case)
         if done is None:
-            done = _evaluate_case(job, CaseStore(data, case))
+            done = _evaluate_case(job, CaseStore(data, case, copy_with_torch))
             parts.write(case, done)
         rows += [{**row, "split_hash": split.hash[:DIGITS]} for row in done]
     _write(job, rows, identity)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ccsd.config.schema import Config
+from ccsd.data.patches import copy_with_torch
 from ccsd.distillation.losses import VOLUME, region_targets
 from ccsd.inference.window import predict_probabilities
 from ccsd.metrics import paint
@@ -41,7 +42,7 @@ def validate(engine: Any, config: Config, data: Path, cases: tuple[str, ...], pr
     totals = torch.zeros(len(names), len(REGIONS) + 1, device=process.device)
     picture = None
     for case in cases[process.rank :: process.world]:
-        store = CaseStore(data, case)
+        store = CaseStore(data, case, copy_with_torch)
         possible = [i for i, name in enumerate(names) if set(subset(name)) <= set(store.modalities)]
         if not possible:
             continue

@@ -13,7 +13,7 @@ from preprocess.files import check_case_name
 from preprocess.modalities import MODALITIES
 from preprocess.source.geometry import Box
 from preprocess.store.meta import CaseMeta
-from preprocess.store.shard import ShardArray, read_json
+from preprocess.store.shard import Copy, ShardArray, read_json
 
 ATTRIBUTE, IMAGE, LABEL = "ccsd", "image", "label"
 SUFFIX = ".zarr"
@@ -28,6 +28,8 @@ class CaseStore:
         Name of the case.
     meta
         Its attributes.
+    copy
+        Fills its first argument with its second, converted from float16; there are faster ways than NumPy's.
 
     Raises
     ------
@@ -35,15 +37,15 @@ class CaseStore:
         If there is no store of the case below `root`, or its attributes cannot be read.
     """
 
-    def __init__(self, root: Path, case: str) -> None:
-        self.root, self.case = root, case
+    def __init__(self, root: Path, case: str, copy: Copy = np.copyto) -> None:
+        self.root, self.case, self.copy = root, case, copy
         self._path = store_path(root, case)
         if not self._path.is_dir():
             raise InputError(f"{case}: no store {self._path}; `ccsd convert` makes it")
         self.meta = self._read_meta()
 
-    def __reduce__(self) -> tuple[type["CaseStore"], tuple[Path, str]]:
-        return CaseStore, (self.root, self.case)
+    def __reduce__(self) -> tuple[type["CaseStore"], tuple[Path, str, Copy]]:
+        return CaseStore, (self.root, self.case, self.copy)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -143,7 +145,7 @@ class CaseStore:
         return self._open(LABEL, self.shape, np.uint8)
 
     def _open(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> ShardArray:
-        array = ShardArray(self._path / name, f"{self._path}, array {name}", dtype)
+        array = ShardArray(self._path / name, f"{self._path}, array {name}", dtype, self.copy)
         if array.shape != shape:
             raise InputError(f"{self._path}, array {name}: shape {array.shape}, but its crop box says {shape}")
         return array

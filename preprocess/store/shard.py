@@ -9,8 +9,8 @@ so it is safe to fork.
 import json
 import mmap
 import os
-import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -33,6 +33,7 @@ _ENTRY_BYTES = 16
 _AXES = 3
 _LONGEST = 1 << 16
 
+Copy = Callable[[NDArray[Any], NDArray[Any]], object]
 _local = threading.local()
 _verified: set[tuple[int, int, int, int]] = set()
 
@@ -59,10 +60,12 @@ class ShardArray:
         How messages name the array.
     dtype
         Type that it must have.
+    copy
+        Fills its first argument with its second, converted to the type of the first.
     """
 
-    def __init__(self, folder: Path, where: str, dtype: type[np.generic]) -> None:
-        self._where = where
+    def __init__(self, folder: Path, where: str, dtype: type[np.generic], copy: Copy) -> None:
+        self._where, self._copy = where, copy
         self._layout = _read_layout(folder, where, np.dtype(dtype))
         self._path = folder / ".".join(["c", *("0" for _ in self._layout.shape)])
         self._map, self._identity = _open_map(self._path, where)
@@ -96,7 +99,7 @@ class ShardArray:
             first, last = max(rows.start, slab * depth), min(rows.stop, (slab + 1) * depth)
             number = slab if lead is None else lead * self._layout.grid[-3] + slab
             plane = self._decode(number, first - slab * depth, last - slab * depth).reshape(-1, height, width)
-            _copy(plane[:, columns, lines], out[first - rows.start : last - rows.start])
+            self._copy(out[first - rows.start : last - rows.start], plane[:, columns, lines])
 
     def _decode(self, number: int, first: int, last: int) -> NDArray[Any]:
         """Return planes `first` to `last` of a chunk in this thread's scratch buffer."""
@@ -216,12 +219,3 @@ def _scratch(size: int) -> NDArray[np.uint8]:
     if buffer is None or buffer.size < size:
         buffer = _local.buffer = np.empty(size, np.uint8)
     return buffer[:size]
-
-
-def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
-    # PyTorch converts float16 several times as fast, but importing it takes longer than reading the slices of a report.
-    torch = sys.modules.get("torch")
-    if source.dtype == target.dtype or torch is None:
-        np.copyto(target, source)
-    else:
-        torch.from_numpy(target).copy_(torch.from_numpy(source))

@@ -40,14 +40,7 @@ def opened(prepared: Prepared, tmp_path: Path) -> CaseStore:
     return CaseStore(tmp_path, CASE)
 
 
-@pytest.mark.parametrize("with_torch", [True, False])
-def test_reads_what_was_prepared(
-    opened: CaseStore, prepared: Prepared, with_torch: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if with_torch:
-        pytest.importorskip("torch")
-    else:
-        monkeypatch.delitem(sys.modules, "torch", raising=False)
+def test_reads_what_was_prepared(opened: CaseStore, prepared: Prepared) -> None:
     assert opened.modalities == MODALITIES
     assert opened.shape == prepared.z.shape[1:]
     assert np.array_equal(opened.read(MODALITIES), prepared.image)
