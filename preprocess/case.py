@@ -12,8 +12,8 @@ from preprocess.checks import Finding, examine
 from preprocess.errors import InputError
 from preprocess.modalities import LABELS, MODALITIES, REGIONS
 from preprocess.normalise import z_scores
-from preprocess.source import labels
 from preprocess.source.geometry import Geometry, bounding_box, enclosing_box, make_geometry, to_canonical
+from preprocess.source.labels import to_classes
 from preprocess.source.layouts import CaseFiles
 from preprocess.source.load import Loaded, load
 from preprocess.store.meta import CaseMeta, Source
@@ -78,7 +78,7 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
         raise InputError("; ".join(refused))
     affine = case.reference.affine
     images = {m: _clean(to_canonical(volume.array, affine)) for m, volume in case.images.items()}
-    label = None if case.label is None else _classes(case)
+    label = None if case.label is None else to_classes(to_canonical(case.label.array, affine), case.convention)
     boxes = [bounding_box(array) for array in (*images.values(), label) if array is not None]
     box = enclosing_box([box for box in boxes if box])
     z = np.zeros((len(MODALITIES), *(part.stop - part.start for part in box)), np.float16)
@@ -102,12 +102,6 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
         warnings=tuple(str(finding) for finding in findings),
     )
     return Prepared(meta, z, label, tuple(findings))
-
-
-def _classes(case: Loaded) -> NDArray[np.uint8]:
-    assert case.label is not None
-    array = to_canonical(case.label.array, case.reference.affine)
-    return labels.to_internal(array, case.convention, cavity_is_background=True)
 
 
 def _clean(array: NDArray[Any]) -> NDArray[Any]:

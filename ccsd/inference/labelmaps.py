@@ -25,9 +25,6 @@ def write_labels(path: Path, labels: Labels, geometry: Geometry, convention: Lab
 
 def read_labels(path: Path, geometry: Geometry, convention: LabelConvention) -> Labels:
     """Read what `write_labels` wrote: classes 0..3, cropped D x H x W."""
-    from preprocess.source.geometry import to_canonical
-    from preprocess.source.labels import to_internal
-
     volume = nifti.read(path)
     return to_internal(to_canonical(volume.array, volume.affine)[geometry.slices], convention)
 
@@ -61,7 +58,7 @@ def load(path: Path, convention: LabelConvention) -> Segmentation:
     """
     volume = _read(path)
     try:
-        labels = to_internal(volume.array, convention, cavity_is_background=True)
+        labels = to_internal(volume.array, convention)
         oriented = np.ascontiguousarray(to_canonical(labels, volume.affine))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

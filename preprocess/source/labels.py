@@ -78,25 +78,21 @@ def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) 
     return f"wrong label values: {first_few(wrong, 10)}; allowed in {convention.name}: {convention}"
 
 
-def to_internal(
-    array: NDArray[np.generic], convention: LabelConvention, *, cavity_is_background: bool = False
-) -> NDArray[np.uint8]:
-    """Return classes 0..3 for a label map in `convention`; the shape is kept.
+def to_internal(array: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
+    """Return classes 0..3 for a label map in `convention`; the resection cavity becomes background.
 
     Raises
     ------
     InputError
-        If there are other values than the convention knows; they are named with their counts. Also if there is a
-        resection cavity and `cavity_is_background` is off.
+        If there are other values than the convention knows; they are named with their counts.
     """
-    found = count_values(array)
-    if wrong := wrong_values(found, convention):
+    if wrong := wrong_values(count_values(array), convention):
         raise InputError(wrong)
-    if convention.cavity in found and not cavity_is_background:
-        raise InputError(
-            f"label {convention.cavity} is a resection cavity ({found[convention.cavity]} voxels), which has no class "
-            f"here; `--allow {CAVITY}` counts it as background"
-        )
+    return to_classes(array, convention)
+
+
+def to_classes(array: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
+    """Do the same for a label map whose values have been checked."""
     table = np.zeros(np.iinfo(np.uint8).max + 1, np.uint8)
     for value, number in convention.values.items():
         table[value] = number

@@ -50,11 +50,8 @@ def test_fractions_are_wrong_values() -> None:
         to_internal(np.array([[[0, 1.5]]]), CONVENTIONS["brats2023"])
 
 
-def test_cavity_is_refused_unless_it_may_be_background() -> None:
-    label = np.array([[[0, 1, 4]]])
-    with pytest.raises(InputError, match="resection cavity"):
-        to_internal(label, CONVENTIONS["brats2024"])
-    assert to_internal(label, CONVENTIONS["brats2024"], cavity_is_background=True).tolist() == [[[0, 1, 0]]]
+def test_the_cavity_is_background() -> None:
+    assert to_internal(np.array([[[0, 1, 4]]]), CONVENTIONS["brats2024"]).tolist() == [[[0, 1, 0]]]
 
 
 @pytest.mark.parametrize(("values", "name"), [([1, 2, 4], "brats2020"), ([1, 2, 3], "brats2023"), ([], "brats2023")])
