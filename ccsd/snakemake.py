@@ -62,7 +62,7 @@ class Study:
         if self.config.phantom is not None:
             from preprocess.phantom.cohort import case_names
 
-            return case_names(self.config.phantom.cases, self.config.phantom.seed)
+            return case_names(self.config.phantom.cases)
         from preprocess.source.layouts import discover
 
         assert self.config.source is not None
@@ -129,7 +129,8 @@ class Study:
 
     def _unsettled_parts(self) -> list[Path]:
         """Return the marks of the parts that have a case with neither a store nor a refusal."""
-        from preprocess.convert import is_settled, select_part
+        from preprocess.dataset import is_settled
+        from preprocess.parallel import select_part
 
         found = []
         for part in self.parts:
@@ -193,7 +194,7 @@ class Study:
 
     def left_out(self) -> list[str]:
         """Return a line for each case that conversion refused, and what to do about them; empty as a rule."""
-        from preprocess.convert import read_refusals
+        from preprocess.dataset import read_refusals
 
         refused = read_refusals(self.root / "data")
         lines = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refused.items()]

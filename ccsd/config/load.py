@@ -11,6 +11,7 @@ from yaml.composer import ComposerError
 
 from ccsd.config.schema import Config, Evaluation
 from ccsd.errors import UsageError
+from preprocess.errors import first_few
 
 YAML_ERRORS = (yaml.YAMLError, ValueError)
 """What `read_yaml` raises for text that is not valid; a date such as `2024-13-45` is a bare ValueError."""
@@ -36,9 +37,6 @@ def read_yaml(text: str) -> Any:
         If it is not valid or has a key twice.
     """
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, which makes plain values only
-
-
-_SHOWN = 30
 
 
 def load_config(path: Path, overrides: Iterable[str] = (), experiment: str | None = None) -> Config:
@@ -99,9 +97,8 @@ def validate(raw: Any, origin: Path | str) -> Config:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
         found = [_problem(item) for item in error.errors(include_url=False)]
-        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        problems = "\n".join(found[:_SHOWN])
-        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}{more}") from None
+        problems = first_few(found, 30, "\n")
+        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

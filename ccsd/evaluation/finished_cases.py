@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preprocess.files import remove, write_text
+from preprocess.files import TEMPORARY, remove, write_text
 
 Row = dict[str, Any]
 FOLDER = ".parts"
@@ -31,7 +31,7 @@ class Parts:
             for other in self._root.iterdir():
                 if other != self._folder:
                     remove(other)
-        for left_over in out.rglob(".*.tmp.*"):
+        for left_over in out.rglob(f"{TEMPORARY}*"):
             remove(left_over)
 
     def read(self, case: str) -> list[Row] | None:

@@ -20,14 +20,11 @@ def write_labels(path: Path, labels: Labels, geometry: Geometry, convention: Lab
     """Write classes 0..3 (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
     volume = to_source(to_convention(labels, convention), geometry)
     with complete_or_absent(path) as temporary:
-        nifti.write(temporary, volume, geometry.matrix, compressed=path.name.endswith(".gz"))
+        nifti.write(temporary, volume, geometry.matrix)
 
 
 def read_labels(path: Path, geometry: Geometry, convention: LabelConvention) -> Labels:
     """Read what `write_labels` wrote: classes 0..3, cropped D x H x W."""
-    from preprocess.source.geometry import to_canonical
-    from preprocess.source.labels import to_internal
-
     volume = nifti.read(path)
     return to_internal(to_canonical(volume.array, volume.affine)[geometry.slices], convention)
 
@@ -61,7 +58,7 @@ def load(path: Path, convention: LabelConvention) -> Segmentation:
     """
     volume = _read(path)
     try:
-        labels = to_internal(volume.array, convention, cavity_is_background=True)
+        labels = to_internal(volume.array, convention)
         oriented = np.ascontiguousarray(to_canonical(labels, volume.affine))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from ccsd import __version__
 from ccsd.report import charts, tables
 from ccsd.report import sentences as words
-from ccsd.report.galleries import CLASS_COLOURS, Gallery, galleries
+from ccsd.report.galleries import Gallery, galleries
 from ccsd.report.published import Protocol, protocol_of
 from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
@@ -22,6 +22,7 @@ from ccsd.report.study import Study, Training, read_study
 from ccsd.report.tables import seed_means
 from preprocess.files import complete_or_absent, write_text
 from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
+from preprocess.pictures import CLASS_COLOURS
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ccsd.training.distributed import Process
-from ccsd.training.picture import Picture, write_picture
 from ccsd.training.sinks import Sinks
-from preprocess.files import write_text
+from preprocess.files import complete_or_absent, write_text
 from preprocess.modalities import MODALITIES
+from preprocess.pictures import Picture, png
 
 PICTURES = "overlays"
 FILE = "metrics.jsonl"
@@ -43,7 +43,8 @@ class TrainingLog:
 
     def picture(self, step: int, picture: Picture) -> None:
         """Keep a picture as RUN/overlays/step-*.png and show it."""
-        write_picture(self._pictures / f"step-{step:08d}.png", picture)
+        with complete_or_absent(self._pictures / f"step-{step:08d}.png") as temporary:
+            temporary.write_bytes(png(picture))
         self._sinks.picture("validation/overlay", picture, step)
 
     def progress(self, step: int, loss: float, step_s: float) -> None:

@@ -28,7 +28,7 @@ def meta(case: str, volume: float) -> CaseMeta:
         label_convention=CONVENTIONS["brats2023"],
         scales={},
         dtypes={},
-        volumes={"WT": volume, "TC": 0.0, "ET": 0.0},
+        volumes_ml={"WT": volume, "TC": 0.0, "ET": 0.0},
         foreground={},
         sources={},
     )
@@ -61,7 +61,7 @@ def test_shares_are_kept_and_sizes_spread() -> None:
     split = draw(metas, seed=0, train=0.7, val=0.1)
     shares = [len(part) / len(metas) for part in (split.train, split.val, split.test)]
     assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.02)
-    means = [np.mean([metas[case].volumes["WT"] for case in part]) for part in (split.train, split.val, split.test)]
+    means = [np.mean([metas[case].volumes_ml["WT"] for case in part]) for part in (split.train, split.val, split.test)]
     assert means == pytest.approx([np.mean(means)] * 3, rel=0.08)
     assert split != draw(metas, seed=1, train=0.7, val=0.1)
 

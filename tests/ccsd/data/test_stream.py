@@ -18,7 +18,7 @@ from ccsd.data import stream as module
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
-from preprocess.store.reader import list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases
 
 PATCH = (16, 20, 12)
 Taken = list[tuple[Any, ...]]
@@ -74,7 +74,7 @@ def test_shapes_and_types(data: Path) -> None:
 def test_patches_are_what_the_store_holds(data: Path) -> None:
     batch = next(stream_of(data, patch=(40, 8, 8)))
     for k, (case, first) in enumerate(zip(batch.cases, batch.corners, strict=True)):
-        opened = open_case(data, case)
+        opened = CaseStore(data, case)
         padded = np.pad(opened.read(MODALITIES), [(0, 0), *[(40, 40)] * 3])
         label = np.pad(opened.read_label(), [(40, 40)] * 3)
         box = tuple(slice(40 + c, 40 + c + n) for c, n in zip(first, (40, 8, 8), strict=True))
