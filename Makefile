@@ -74,4 +74,4 @@ slurm-down: $(STAMP)
 	@$(RUN) python -m cluster.sandbox down $(SLURM)
 
 format: $(STAMP)
-	@$(RUN) ruff format && ruff check --fix && snakefmt Snakefile workflow && python -m ccsd.reference
+	@$(RUN) ruff format && ruff check --fix && snakefmt Snakefile workflow && python docs/generate.py

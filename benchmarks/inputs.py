@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.convert import convert
-from preprocess.layouts import CaseFiles, discover
 from preprocess.modalities import MODALITIES
-from preprocess.phantom import write_cohort
-from preprocess.store import list_cases, open_case
+from preprocess.phantom.cohort import write_cohort
+from preprocess.source.layouts import CaseFiles, discover
+from preprocess.store.reader import list_cases, open_case
 
 HERE = Path(__file__).parent
 SHAPE = (240, 240, 155)

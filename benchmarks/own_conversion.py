@@ -6,10 +6,11 @@ from pathlib import Path
 from measure import Answer, peak_mib, serve, timed
 from zlib_ng import gzip_ng
 
-from preprocess import store
-from preprocess.layouts import discover
-from preprocess.meta import describe
-from preprocess.prepare import prepare
+from preprocess.case import prepare
+from preprocess.source.layouts import discover
+from preprocess.store.meta import describe
+from preprocess.store.reader import store_path
+from preprocess.store.write import write_case
 
 SOURCE, DEST = Path(sys.argv[1]), Path(sys.argv[2])
 CASES = {files.case: files for files in discover(SOURCE)}
@@ -17,14 +18,14 @@ CASES = {files.case: files for files in discover(SOURCE)}
 
 def _convert(case: str) -> None:
     prepared = prepare(CASES[case])
-    store.write_case(DEST, prepared, describe(prepared))
+    write_case(DEST, prepared, describe(prepared))
 
 
 def convert(case: str) -> Answer:
     """Read, check, normalise and write one case."""
     DEST.mkdir(parents=True, exist_ok=True)
     times = timed(lambda: _convert(case))
-    path = store.store_path(DEST, case)
+    path = store_path(DEST, case)
     return {**times, "peak": peak_mib(), "bytes": sum(p.stat().st_size for p in path.rglob("*") if p.is_file())}
 
 

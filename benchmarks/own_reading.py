@@ -11,7 +11,7 @@ from measure import Answer, serve, timed
 from torch.utils.data import DataLoader, Dataset
 
 from ccsd.data import PatchStream
-from preprocess.store import list_cases
+from preprocess.store.reader import list_cases
 
 STORES, ARRAYS = Path(sys.argv[1]), Path(sys.argv[2])
 torch.set_num_threads(1)

@@ -24,7 +24,7 @@ import torch
 from measure import Answer, machine, table
 from zero_steps import DDP, barrier, launch, options, size_of, stepper
 
-from ccsd.training.process import Process
+from ccsd.training.distributed import Process
 
 STEPS = 3
 MIB = 2**20

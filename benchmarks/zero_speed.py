@@ -15,7 +15,7 @@ from typing import Any
 from measure import Answer, machine, ratio, spread, table, take_turns, timed
 from zero_steps import DDP, barrier, launch, options, size_of, stepper
 
-from ccsd.training.process import Process
+from ccsd.training.distributed import Process
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from ccsd.config.schema import Distillation, Model, Train
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
+from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import build_engine
-from ccsd.training.process import Process, joined
-from ccsd.training.shards import optimizer_bytes, parameter_bytes
+from ccsd.training.zero_shards import optimizer_bytes, parameter_bytes
 
 DDP = "DDP"
 VARIANTS = (DDP, "0", "1", "2", "3")

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from preprocess.checks import Finding, examine
 from preprocess.errors import InputError
 from preprocess.files import write_text
-from preprocess.geometry import to_canonical
-from preprocess.layouts import CaseFiles, discover
-from preprocess.load import Loaded, load
 from preprocess.modalities import MODALITIES
-from preprocess.pool import run_parallel
-from preprocess.progress import track
+from preprocess.parallel import run_parallel, track
+from preprocess.source.geometry import to_canonical
+from preprocess.source.layouts import CaseFiles, discover
+from preprocess.source.load import Loaded, load
 
 TABLE, PAGE = "audit.tsv", "audit.html"
 _COLUMNS = ("case", "verdict", "layout", "modalities", "label", "check", "finding")

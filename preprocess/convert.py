@@ -8,15 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from preprocess import store
+from preprocess.case import Prepared, prepare
 from preprocess.checks import check_names
 from preprocess.errors import InputError
 from preprocess.files import make_folder, remove, sweep, write_text
-from preprocess.layouts import CaseFiles, discover
-from preprocess.meta import describe
-from preprocess.pool import run_parallel
-from preprocess.prepare import Prepared, prepare
-from preprocess.progress import track
+from preprocess.parallel import run_parallel, track
+from preprocess.source.layouts import CaseFiles, discover
+from preprocess.store.meta import describe
+from preprocess.store.reader import open_case, store_path
+from preprocess.store.write import write_case
 
 __all__ = ["Outcome", "Prepared", "Summary", "convert", "prepare", "read_refusals"]
 
@@ -102,7 +102,7 @@ def read_refusals(dest: Path) -> dict[str, str]:
 
 def is_settled(dest: Path, case: str) -> bool:
     """Tell whether a conversion has left a store or a refusal of the case."""
-    return store.store_path(dest, case).exists() or _note(dest, case).exists()
+    return store_path(dest, case).exists() or _note(dest, case).exists()
 
 
 def _found(src: Path) -> list[CaseFiles]:
@@ -134,7 +134,7 @@ def _convert_case(job: _Job) -> Outcome:
     except Exception as error:  # noqa: BLE001 - a case that no check foresaw must not cost the others
         return _refuse(dest, files, f"unforeseen {type(error).__name__}: {error}; please report it")
     meta = describe(prepared, allow)
-    store.write_case(dest, prepared, meta)
+    write_case(dest, prepared, meta)
     remove(_note(dest, files.case))
     return Outcome(files.case, "converted", "; ".join(meta.warnings))
 
@@ -142,7 +142,7 @@ def _convert_case(job: _Job) -> Outcome:
 def _is_current(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> bool:
     """Return whether the case's store was made from these very files, with these checks off."""
     try:
-        meta = store.open_case(dest, files.case).meta
+        meta = open_case(dest, files.case).meta
     except InputError:
         return False
     paths = {**files.images, **({"seg": files.label} if files.label else {})}
@@ -161,7 +161,7 @@ def _digest(path: Path) -> str:
 
 def _refuse(dest: Path, files: CaseFiles, reason: str) -> Outcome:
     """Leave a note, and no store of an older source."""
-    remove(store.store_path(dest, files.case))
+    remove(store_path(dest, files.case))
     note = {"case": files.case, "reason": reason, "files": [str(path.absolute()) for path in files.paths]}
     write_text(_note(dest, files.case), json.dumps(note, indent=1) + "\n")
     return Outcome(files.case, "refused", reason)

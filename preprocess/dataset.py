@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from preprocess import store
 from preprocess.convert import read_refusals
 from preprocess.files import write_text
-from preprocess.meta import LAYOUT_VERSION, CaseMeta
 from preprocess.modalities import MODALITIES, REGIONS
+from preprocess.store.meta import LAYOUT_VERSION, CaseMeta
+from preprocess.store.reader import list_cases, open_case
 
 CASES_FILE, FINGERPRINT_FILE = "cases.tsv", "dataset.json"
 _COLUMNS = (
@@ -39,7 +39,7 @@ def read_metas(dest: Path) -> dict[str, CaseMeta]:
     InputError
         If the folder is missing or a store is damaged.
     """
-    return {case: store.open_case(dest, case).meta for case in store.list_cases(dest)}
+    return {case: open_case(dest, case).meta for case in list_cases(dest)}
 
 
 def write_tables(dest: Path) -> dict[str, CaseMeta]:

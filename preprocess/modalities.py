@@ -23,6 +23,10 @@ LABELS = {"NCR": 1, "ED": 2, "ET": 3}
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 """Evaluated regions as unions of label classes, nested: ET in TC in WT. The order of every region axis."""
 
+MODALITY_NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+REGION_NAMES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
+"""What people read in reports and messages."""
+
 Subset = tuple[str, ...]
 """A non-empty combination of modalities, in the order of `MODALITIES`."""
 
@@ -73,3 +77,8 @@ def subset_name(names: str | Iterable[str]) -> str:
 def all_subsets() -> tuple[Subset, ...]:
     """Return the 15 non-empty combinations in the order of the field."""
     return tuple(subset(name) for name in SUBSET_ORDER)
+
+
+def display_name(name: str) -> str:
+    """Return a combination as people write it: `FLAIR + T1ce`."""
+    return " + ".join(MODALITY_NAMES.get(part, part) for part in name.split("+"))

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess import nifti
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
-from preprocess.geometry import to_source
-from preprocess.labels import to_convention
 from preprocess.normalise import restore
-from preprocess.store import CaseStore, open_case
+from preprocess.source import nifti
+from preprocess.source.geometry import to_source
+from preprocess.source.labels import to_convention
+from preprocess.store.reader import CaseStore, open_case
 
 
 def restore_image(store: CaseStore, modality: str) -> NDArray[Any]:

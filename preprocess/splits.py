@@ -10,9 +10,8 @@ import numpy as np
 from preprocess.convert import read_refusals
 from preprocess.dataset import patient_of, write_tables
 from preprocess.errors import InputError
-from preprocess.files import write_text
-from preprocess.meta import CaseMeta
-from preprocess.names import check_case_name
+from preprocess.files import check_case_name, write_text
+from preprocess.store.meta import CaseMeta
 
 NAMES = ("train", "val", "test")
 FILE = "split.tsv"

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from ccsd.errors import UsageError
-from ccsd.workflow import Study
+from ccsd.snakemake import Study
 from cluster.settings import JobSettings
 from preprocess.audit import audit, write_audit
 from preprocess.convert import convert
 from preprocess.errors import InputError
-from preprocess.layouts import discover
 from preprocess.restore import write_restored
+from preprocess.source.layouts import discover
 from preprocess.splits import read_list
-from preprocess.store import open_case, store_path
+from preprocess.store.reader import open_case, store_path
 
 PACKAGES = ("ccsd", "cluster", "preprocess")
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
@@ -79,12 +79,12 @@ def test_the_scan_sees_what_is_forbidden(source: str) -> None:
 def test_the_yaml_loader_makes_plain_values_only() -> None:
     import yaml
 
-    from ccsd.config import text
+    from ccsd.config import load
 
-    assert issubclass(text._Loader, yaml.SafeLoader)
+    assert issubclass(load._Loader, yaml.SafeLoader)
     for tag in ("!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!!python/module:os"):
         with pytest.raises(yaml.YAMLError):
-            text.read_yaml(tag)
+            load.read_yaml(tag)
 
 
 ESCAPES = ("../x", "/tmp/x", "a/../../x", "..", ".", "", "a\0b", "a\nb", "a\tb", "x" * 300, "\udcff", "a\u2028b")
@@ -112,7 +112,7 @@ def test_a_case_cannot_leave_its_folder(name: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from preprocess.phantom import write_cohort
+    from preprocess.phantom.cohort import write_cohort
 
     folder = tmp_path_factory.mktemp("cohort")
     list(write_cohort(folder, cases=1, size=32, seed=1))
@@ -224,9 +224,9 @@ def test_what_is_written_follows_the_umask(umask: int, cohort: Path, tmp_path: P
 def write_one_of_each(cohort: Path, out: Path) -> None:
     import torch
 
-    from ccsd.evaluation.predictions import write_labels
     from ccsd.evaluation.tables import write_json, write_metrics
-    from ccsd.model.files import save_weights
+    from ccsd.inference.labelmaps import write_labels
+    from ccsd.model.weights import save_weights
     from preprocess.dataset import write_tables
     from preprocess.files import write_text
     from preprocess.splits import Split

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ccsd import __version__
-from ccsd.cli import data, doctor, score, training
+from ccsd.cli import audit, convert, doctor, evaluate, phantom, predict, report, split, train
 from ccsd.errors import RUN_ERRORS, USER_ERRORS
 
 app = typer.Typer(
@@ -22,8 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (data, training, score, doctor):
-    module.register(app)
+for command in (
+    phantom.phantom, audit.audit, convert.convert, convert.restore, split.split, train.train, evaluate.evaluate,
+    report.report, predict.predict, predict.export, doctor.doctor,
+):  # fmt: skip
+    app.command()(command)
 
 
 def _show_version(wanted: bool) -> None:

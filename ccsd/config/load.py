@@ -1,15 +1,52 @@
 """From YAML and `KEY=VALUE` options to a validated configuration."""
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
-from ccsd.config.schema import Config
-from ccsd.config.text import YAML_ERRORS, read_yaml
+from ccsd.config.schema import Config, Evaluation
 from ccsd.errors import UsageError
+
+YAML_ERRORS = (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError)
+"""What `read_yaml` raises for a text that it refuses; PyYAML has no word of its own for `2024-13-45` or `!!int ""`."""
+
+_MOST_KEYS = 10_000
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Refuse a key that is given twice, of which PyYAML takes the last without a word."""
+        node = super().compose_mapping_node(anchor)
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, number in counts.items() if number > 1]
+        if twice:
+            raise ComposerError("in a mapping", node.start_mark, f"{', '.join(twice[:5])}: given twice", node.end_mark)
+        return node
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Merge `<<` keys, a limited number: a few lines can ask for billions."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_KEYS:
+            raise ConstructorError("in a mapping", node.start_mark, f"more than {_MOST_KEYS} keys", node.end_mark)
+
+
+def read_yaml(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises
+    ------
+    YAML_ERRORS
+        If it is not valid, has a key twice, or is nested or merged without bounds.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, which makes plain values only
+
 
 _SHOWN = 30
 _SHORT = reprlib.Repr()
@@ -113,3 +150,16 @@ def _siblings(location: tuple[str | int, ...]) -> list[str]:
         candidates = (annotation, *getattr(annotation, "__args__", ()))
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(model.model_fields)
+
+
+def evaluation_settings(config: Config | None, overrides: Sequence[str]) -> Evaluation:
+    """Return a run's evaluation settings, or the defaults without one, with `evaluation.KEY=VALUE` applied."""
+    base = config or Config.model_validate({"name": "defaults", "phantom": {}})
+    raw = base.model_dump(mode="json")
+    for text in overrides:
+        key, value = parse_override(text)
+        if not key.startswith("evaluation."):
+            allowed = ", ".join(f"evaluation.{name}" for name in Evaluation.model_fields)
+            raise UsageError(f"--set {text}: only settings of the evaluation can be set here; allowed: {allowed}")
+        set_key(raw, key, value)
+    return validate(raw, "--set").evaluation

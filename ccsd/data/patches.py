@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ccsd.data.batch import Corner, Patch, Slots
 from ccsd.data.sampling import case_number, corner, samples_of
 from preprocess.errors import InputError
-from preprocess.geometry import Box
 from preprocess.modalities import MODALITIES
-from preprocess.reader import CaseStore, open_case
+from preprocess.source.geometry import Box
+from preprocess.store.reader import CaseStore, open_case
 
 _OPEN_CASES = 128  # each keeps two files mapped and open
 

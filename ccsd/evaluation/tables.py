@@ -1,13 +1,18 @@
 """The tables of scores: their columns, writing them, and reading them back."""
 
 import json
+import platform
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ccsd import __version__
 from ccsd.errors import UsageError
+from ccsd.metrics import Policy
 from preprocess.files import write_text
 
 KEYS = ("experiment", "seed", "case", "subset", "modalities", "region")
@@ -96,3 +101,26 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a JSON object")
     return content
+
+
+FORMAT = 1
+_LIBRARIES = ("torch", "monai", "numpy", "scipy", "nibabel")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes the numbers."""
+    found = {name: version(name) for name in _LIBRARIES}
+    return {"ccsd": __version__, "python": platform.python_version(), **found}
+
+
+def describe(identity: dict[str, Any], policy: Policy, counts: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of evaluation.json."""
+    return {
+        "format": FORMAT,
+        "identity": identity,
+        "policy": policy.describe(),
+        "policy_text": policy.sentence(),
+        "versions": versions(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **counts,
+    }

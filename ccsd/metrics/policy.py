@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ccsd.config.schema import Evaluation
+
 BOTH, REFERENCE, PREDICTION, NEITHER = "both", "reference", "prediction", "no"
 """Which region is empty."""
 
@@ -37,3 +39,8 @@ def which_is_empty(predicted: int, reference: int) -> str:
     if predicted:
         return REFERENCE
     return PREDICTION if reference else BOTH
+
+
+def policy_of(settings: Evaluation) -> Policy:
+    """Return the policy for empty regions that the settings ask for."""
+    return Policy(settings.hd95_penalty, score_both_empty=settings.both_empty == "score")

@@ -1,18 +1,88 @@
-"""The figures of the report: scores by number of modalities, their spread, training, and DMCD's removals."""
+"""The figures of the report, as inline SVG that follows the font and colours of the page."""
 
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ccsd.report.statistics import case_matrix
 from ccsd.report.study import Training
-from ccsd.report.svg import ACCENT, ET, FOURTH, MARKERS, REGION_COLOURS, TC, TEXT, WT, figure, inline
-from ccsd.report.words import NAMES, SHOWN
-from preprocess.modalities import MODALITIES, REGIONS
+from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
+
+COLOURS = {
+    "#010203": "currentColor",
+    "#040506": "var(--grid)",
+    "#070801": "var(--wt)",
+    "#070802": "var(--tc)",
+    "#070803": "var(--et)",
+    "#070804": "var(--fourth)",
+    "#070805": "var(--accent)",
+}
+"""Colours that figures are drawn in -> what the page's style sheet knows them as."""
+TEXT, GRID, WT, TC, ET, FOURTH, ACCENT = COLOURS
+REGION_COLOURS = {"WT": WT, "TC": TC, "ET": ET}
+MARKERS = {"WT": "o", "TC": "s", "ET": "^"}
+"""Beside the colour, so that regions can be told apart without seeing colours."""
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # names of experiments and cases are no formulas
+    "font.size": 10,
+    "text.color": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.edgecolor": TEXT,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.labelcolor": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+}
+
+
+@contextmanager
+def figure(width: float, height: float, **subplots: Any) -> Iterator[tuple[Figure, Any]]:
+    """Yield an empty figure (inches) and its axes, in the style of the page."""
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(width, height), layout="constrained")
+        yield drawing, drawing.subplots(**subplots)
+
+
+def inline(drawing: Figure, name: str, description: str) -> Markup:
+    """Return a figure as SVG markup; `description` is read out to those who cannot see it.
+
+    `name` makes the ids inside the figure unlike those of every other figure of the page.
+    """
+    out = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        drawing.savefig(out, format="svg", metadata={"Date": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    for drawn, wanted in COLOURS.items():
+        svg = svg.replace(drawn, wanted)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    used = set(re.findall(r"#([\w.-]+)", svg))  # names like axes_1 repeat in every figure and nobody asks for them
+    svg = re.sub(r' id="([\w.-]+)"', lambda found: found.group(0) if found.group(1) in used else "", svg)
+    width = re.search(r'width="([\d.]+)pt"', svg)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    limit = f"{float(width.group(1)) * 4 / 3:.0f}px" if width else "100%"
+    label = escape(description, quote=True)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}" style="max-width:{limit}"', 1))  # noqa: S704 - drawn here, texts escaped by matplotlib
+
 
 MODALITY_COLOURS = dict(zip(MODALITIES, (WT, TC, ET, FOURTH), strict=True))
 LOSSES = {
@@ -63,7 +133,7 @@ def by_experiment(summary: pd.DataFrame) -> Markup | None:
             for place, name in enumerate(names):
                 rows = part[(part["region"] == region) & (part["experiment"] == name)]
                 _interval_line(axis, rows, (place - (len(names) - 1) / 2) * _APART / len(names), _style(place), name)
-            axis.set(title=NAMES[region].capitalize(), xlabel="sequences available", xticks=[1, 2, 3, 4])
+            axis.set(title=REGION_NAMES[region].capitalize(), xlabel="sequences available", xticks=[1, 2, 3, 4])
         axes[0].set_ylabel("Dice")
         drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(names)))
         words = " ".join(f"{name}: {_size_words(part[part['experiment'] == name])}" for name in names)
@@ -114,12 +184,12 @@ def removals(run: Training) -> Markup | None:
                 color=MODALITY_COLOURS[name],
                 marker="o" if len(x) < _MANY_POINTS else None,
                 ms=3,
-                label=SHOWN[name],
+                label=MODALITY_NAMES[name],
             )
         axis.set(ylabel="share removed first", ylim=(-0.02, 1.02))
         _against_steps(axis)
         axis.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-        last = ", ".join(f"{SHOWN[name]} {values[-1]:.0%}" for name, values in shares.items())
+        last = ", ".join(f"{MODALITY_NAMES[name]} {values[-1]:.0%}" for name, values in shares.items())
         return inline(
             drawing, f"removal-{run.name}", f"{run.name}: sequence that DMCD removed first; at the end {last}."
         )

@@ -12,17 +12,16 @@ import yaml
 from markupsafe import Markup
 
 from ccsd import __version__
-from ccsd.report import charts, tables, words
-from ccsd.report.comparison import compare
-from ccsd.report.overlays import CLASS_COLOURS, Gallery, galleries
-from ccsd.report.overview import seed_means
+from ccsd.report import charts, tables
+from ccsd.report import sentences as words
+from ccsd.report.galleries import CLASS_COLOURS, Gallery, galleries
 from ccsd.report.published import Protocol, protocol_of
-from ccsd.report.statistics import summarise
+from ccsd.report.sentences import overview_text, verdicts
+from ccsd.report.statistics import compare, summarise
 from ccsd.report.study import Study, Training, read_study
-from ccsd.report.text import overview_text
-from ccsd.report.verdicts import verdicts
+from ccsd.report.tables import seed_means
 from preprocess.files import complete_or_absent, write_text
-from preprocess.modalities import MODALITIES, REGIONS
+from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,9 @@ def render(study: Study, summary: pd.DataFrame, comparison: pd.DataFrame) -> str
         comparison=_comparison(study, summary, comparison),
         columns=tables.columns(tables.MAIN),
         more_columns=tables.columns(tables.MORE),
-        modalities=[words.SHOWN[m] for m in MODALITIES],
+        modalities=[MODALITY_NAMES[m] for m in MODALITIES],
         regions=list(REGIONS),
-        region_names=words.NAMES,
+        region_names=REGION_NAMES,
         class_colours=CLASS_COLOURS,
         published=_published(study),
         averages=_averages(summary),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ccsd.config.text import YAML_ERRORS, read_yaml
+from ccsd.config.load import YAML_ERRORS, read_yaml
 from ccsd.errors import UsageError
 from ccsd.evaluation.tables import read_json, read_metrics
 

@@ -1,6 +1,7 @@
 """The tables of the report as plain values that the template prints."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +9,104 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from ccsd.report.overview import Difference, Line, differences, is_clear, overview
-from ccsd.report.statistics import subset_order
+from ccsd.report.statistics import Rows, by_key, leave_one_out, subset_order
 from ccsd.report.study import Study
-from ccsd.report.words import SHOWN, Rows, by_key, display, leave_one_out
-from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
+from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
+
+ScoreRow = dict[str, Any]
+OVERALL = ("overall", "all")
+FEWEST_CASES = 6
+"""With fewer pairs no signed-rank test can reach p < 0.05, and a bootstrap interval means little."""
+SeedMeans = dict[str, dict[str, list[float]]]
+"""Experiment -> region -> one mean for each seed."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One experiment's mean Dice with one number of sequences."""
+
+    sequences: str
+    experiment: str
+    seeds: int
+    regions: dict[str, ScoreRow]
+    """Row of the summary by region."""
+    first: bool
+    """Whether it begins a new number of sequences."""
+    best: frozenset[str]
+    """Regions in which no other experiment has a higher mean."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the mean Dice of one experiment differs from another's, by region."""
+
+    experiment: str
+    baseline: str
+    sequences: str
+    cases: int
+    regions: dict[str, ScoreRow]
+    """Row of the comparison by region."""
+
+
+def overview(summary: pd.DataFrame) -> list[Line]:
+    """Return every experiment's mean Dice by number of sequences, then over all combinations."""
+    part = summary[summary["metric"] == "dice"]
+    return [line for scope, name in _scopes(part) for line in _lines(part, scope, name)]
+
+
+def differences(comparison: pd.DataFrame, *scopes: str) -> list[Difference]:
+    """Return the paired differences of Dice in the given scopes (`overall`, `size`, `subset`)."""
+    part = comparison[(comparison["metric"] == "dice") & comparison["scope"].isin(scopes)]
+    groups = part.groupby(["experiment", "baseline", "scope", "name"], sort=False)
+    return [_difference(key, rows) for key, rows in groups]
+
+
+def sequences(scope: str, name: str) -> str:
+    """Say what was averaged: `FLAIR + T1ce`, `2 sequences`, `all combinations`."""
+    if scope == "size":
+        return f"{name} sequence{'s' * (name != '1')}"
+    return "all combinations" if (scope, name) == OVERALL else display_name(name)
+
+
+def is_clear(row: ScoreRow) -> bool:
+    """Whether the 95 % interval of a difference excludes 0, on enough cases to say so."""
+    return bool(row["cases"] >= FEWEST_CASES and (row["low"] > 0 or row["high"] < 0))
+
+
+def seed_means(metrics: pd.DataFrame) -> SeedMeans:
+    """Return each experiment's mean Dice over cases and combinations, by region, for every training seed."""
+    found: SeedMeans = {}
+    for experiment, part in metrics.dropna(subset="seed").groupby("experiment", sort=False):
+        means = part.groupby(["region", "seed", "subset"])["dice"].mean().groupby(level=["region", "seed"]).mean()
+        found[str(experiment)] = {region: [float(mean) for mean in means.get(region, [])] for region in REGIONS}
+    return found
+
+
+def _lines(part: pd.DataFrame, scope: str, name: str) -> Iterator[Line]:
+    rows = part[(part["scope"] == scope) & (part["name"] == name)]
+    top = rows.groupby("region")["mean"].max().to_dict()
+    experiments = [str(experiment) for experiment in rows["experiment"].unique()]
+    for experiment in experiments:
+        regions = _by_region(rows[rows["experiment"] == experiment])
+        best = frozenset(r for r, row in regions.items() if row["mean"] == top[r] and len(experiments) > 1)
+        seeds = max(int(row["seeds"]) for row in regions.values())
+        yield Line(sequences(scope, name), experiment, seeds, regions, experiment == experiments[0], best)
+
+
+def _by_region(rows: pd.DataFrame) -> dict[str, ScoreRow]:
+    return {str(row["region"]): {str(k): v for k, v in row.items()} for _, row in rows.iterrows()}
+
+
+def _scopes(summary: pd.DataFrame) -> list[tuple[str, str]]:
+    kinds = summary.loc[summary["scope"].isin(["size", "overall"]), ["scope", "name"]].drop_duplicates()
+    found = [(str(scope), str(name)) for scope, name in kinds.itertuples(index=False)]
+    return sorted(found, key=lambda kind: (kind[0] == "overall", kind[1]))
+
+
+def _difference(key: Any, rows: pd.DataFrame) -> Difference:
+    experiment, baseline, scope, name = (str(part) for part in key)
+    return Difference(experiment, baseline, sequences(scope, name), int(rows["cases"].max()), _by_region(rows))
+
 
 Shown = tuple[tuple[str, int, str], ...]
 """Metrics of a table: column of the summary, digits, heading."""
@@ -84,7 +178,7 @@ def drop_table(summary: pd.DataFrame, experiment: str) -> list[tuple[str, list[C
     rows = by_key(summary)
     drops = {region: leave_one_out(rows, experiment, region) for region in REGIONS}
     names = [m for m in MODALITIES if any(m in found for found in drops.values())]
-    return [(SHOWN[m], [_drop_cell(drops[region].get(m)) for region in REGIONS]) for m in names]
+    return [(MODALITY_NAMES[m], [_drop_cell(drops[region].get(m)) for region in REGIONS]) for m in names]
 
 
 def worst_cases(study: Study, experiment: str) -> list[dict[str, Any]]:
@@ -111,7 +205,7 @@ def removal_paths(events: list[dict[str, Any]]) -> list[tuple[str, float]]:
     """Return the orders of removal that were most frequent in the last event, with their shares."""
     paths = dict(events[-1].get("paths") or {}) if events else {}
     ranked = sorted(paths.items(), key=lambda item: -float(item[1]))[:5]
-    return [(" then ".join(SHOWN.get(m, m) for m in path.split(">")), float(share)) for path, share in ranked]
+    return [(" then ".join(MODALITY_NAMES.get(m, m) for m in path.split(">")), float(share)) for path, share in ranked]
 
 
 def overview_rows(summary: pd.DataFrame) -> list[tuple[Line, list[Cell]]]:
@@ -130,7 +224,7 @@ def _row(rows: Rows, shown: Shown, key: tuple[str, str, str]) -> Row:
     cells = [_score_cell(rows.get((*key, region, metric)), digits) for metric, digits, _ in shown for region in REGIONS]
     missed = sum(int(rows[(*key, region, "dice")]["missed"]) for region in REGIONS if (*key, region, "dice") in rows)
     parts = name.split("+") if name in SUBSET_ORDER else []
-    label = "Average" if scope == "overall" else display(name)
+    label = "Average" if scope == "overall" else display_name(name)
     return Row(label, [m in parts for m in MODALITIES], cells, missed, scope == "overall")
 
 

@@ -1,6 +1,6 @@
 """Checkpoints that are complete or absent, and the way back from them.
 
-    checkpoints/step-00000100/   weights and optimizer state, one part per process (ccsd.training.parts)
+    checkpoints/step-00000100/   weights and optimizer state, one part per process (ccsd.training.zero_shards)
         mark.json                what it was made with
     checkpoints/.step-00000100   the same while it is being written
 
@@ -19,8 +19,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
 from safetensors import SafetensorError
 
 from ccsd.errors import TrainingError, UsageError
-from ccsd.training.parts import write_part
-from ccsd.training.process import Process
+from ccsd.training.distributed import Process
+from ccsd.training.zero_shards import write_part
 from preprocess.files import remove, sync_entry
 
 FOLDER = "checkpoints"

@@ -1,12 +1,19 @@
 """DeepSpeed behind two functions: the JSON as a pure function of our settings, and the engine made from it."""
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ccsd.config.schema import Train
+from ccsd.config.schema import Config, Train
 from ccsd.errors import UsageError
+from ccsd.model.net import SharedSpecificNet
+from ccsd.training.checkpoint import FOLDER, Mark
+from ccsd.training.distributed import Process
+from ccsd.training.zero_shards import Parts
 
 BUCKET = 10_000_000
 """Elements per communication bucket. DeepSpeed's defaults swallow a network of this size whole."""
@@ -116,3 +123,61 @@ def whole_weights(engine: Any) -> dict[str, Tensor]:
     network = engine.module.net
     with GatheredParameters(list(network.parameters()), enabled=engine.zero_optimization_partition_weights()):
         return {name: value.detach().float().cpu().clone() for name, value in network.state_dict().items()}
+
+
+def prepared_net(config: Config, device: torch.device) -> SharedSpecificNet:
+    """Return a new network, seeded and as the training settings want it.
+
+    Raises
+    ------
+    UsageError
+        If the settings ask for what cannot be had here.
+    """
+    settings = config.train
+    if settings.deterministic:
+        _insist_on_determinism(config, device)
+    torch.manual_seed(settings.seed)
+    net = SharedSpecificNet(config.model)
+    if settings.activation_checkpointing:
+        net.recompute_encoders()
+    if settings.compile:
+        _compile(net, device)
+    return net
+
+
+def _insist_on_determinism(config: Config, device: torch.device) -> None:
+    if device.type == "cuda" and config.model.backbone == "shaspec":
+        raise UsageError(
+            "train.deterministic: torch has no deterministic max pooling and trilinear interpolation for GPUs, which "
+            "model.backbone=shaspec needs; use model.backbone=unet or train.deterministic=false"
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses to be deterministic on GPUs without it
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _compile(net: SharedSpecificNet, device: torch.device) -> None:
+    """Compile in place the parts that cost; the names of the weights stay as they are."""
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise UsageError(
+            "train.compile needs a C++ compiler for processes without a GPU, and none was found; install g++ or use "
+            "train.compile=false"
+        )
+    for part in (net.shared, net.specific, net.decoder):
+        part.compile()
+
+
+def resumed_engine(module: nn.Module, settings: Train, run: Path, mark: Mark | None, process: Process) -> Any:
+    """Return an engine around the module with the state of a checkpoint, or a fresh one without; collective.
+
+    The weights go into the module before DeepSpeed cuts it up, which makes its shards and copies right under every
+    stage; the optimizer's state follows afterwards, each process reading only what it owns.
+    """
+    if mark is None:
+        return build_engine(module, settings, process.world)
+    with Parts(run / FOLDER / mark.tag, mark.world) as parts:
+        parts.load_weights(module)
+        engine = build_engine(module, settings, process.world)
+        parts.load_optimizer(engine)
+    process.say(mark.words(process, settings.zero_stage))
+    return engine

@@ -16,18 +16,12 @@ from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training import checkpoint
-from ccsd.training.disk import told_of_full_disk
-from ccsd.training.engine import learning_rate, samples_per_process, set_learning_rate
-from ccsd.training.memory import peak_memory_mb
-from ccsd.training.prepare import prepared_net
-from ccsd.training.process import Process, joined
-from ccsd.training.record import Record
+from ccsd.training.distributed import Process, joined
+from ccsd.training.engine import learning_rate, prepared_net, resumed_engine, samples_per_process, set_learning_rate
+from ccsd.training.log import Record, StepTimes, Tally, peak_memory_mb
 from ccsd.training.result import BEST, describe, finished, keep_if_best, write_result
-from ccsd.training.resume import resumed_engine
 from ccsd.training.sinks import check_installed
-from ccsd.training.stop import StopRequest
-from ccsd.training.tally import Tally
-from ccsd.training.times import StepTimes
+from ccsd.training.stop import StopRequest, told_of_full_disk
 from ccsd.training.validate import validate
 from preprocess.dataset import FINGERPRINT_FILE
 from preprocess.splits import Split, read_split

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from preprocess.files import complete_or_absent
 from preprocess.modalities import REGIONS
-from preprocess.store import CaseStore
+from preprocess.store.reader import CaseStore
 
 Picture = npt.NDArray[np.uint8]
 Masks = npt.NDArray[np.bool_]

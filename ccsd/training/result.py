@@ -9,9 +9,9 @@ from typing import Any
 
 from ccsd.config.schema import Config
 from ccsd.files import RECORD, WEIGHTS
-from ccsd.model.files import file_hash, load_weights, save_weights
+from ccsd.model.weights import file_hash, load_weights, save_weights
+from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
-from ccsd.training.process import Process
 from preprocess.files import write_text
 
 BEST = "best.safetensors"

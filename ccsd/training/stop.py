@@ -1,10 +1,16 @@
-"""Stopping at the end of a step: signals and the time limit only raise a flag, the loop asks for it."""
+"""Stopping at the end of a step: signals and the time limit only raise a flag, the loop asks for it. A full disk."""
 
+import errno
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import psutil
+
+from ccsd.errors import TrainingError
 
 REQUEUE_CODE = 75
 """Exit code after a requested stop: the state is saved, start the same command again (EX_TEMPFAIL)."""
@@ -42,3 +48,20 @@ class StopRequest:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def told_of_full_disk(run: Path) -> Iterator[None]:
+    """Turn an error about space into one message; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise TrainingError(
+            f"{error.filename or run}: cannot be written ({error.strerror}); make room, and the same command carries "
+            "on from the last checkpoint"
+        ) from None

@@ -12,11 +12,11 @@ from ccsd.config.schema import Config
 from ccsd.distillation.losses import VOLUME, region_targets
 from ccsd.inference.window import predict_probabilities
 from ccsd.model.net import SharedSpecificNet
+from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
 from ccsd.training.picture import Picture, overlay
-from ccsd.training.process import Process
 from preprocess.modalities import MODALITIES, REGIONS, Subset, subset
-from preprocess.store import CaseStore, open_case
+from preprocess.store.reader import CaseStore, open_case
 
 THRESHOLD = 0.5
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from preprocess.checks import contrast, grid, voxels
 from preprocess.errors import InputError
-from preprocess.labels import CAVITY
-from preprocess.load import Loaded
+from preprocess.source.labels import CAVITY
+from preprocess.source.load import Loaded
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.load import Loaded, Sample
 from preprocess.modalities import LABELS
+from preprocess.source.load import Loaded, Sample
 
 _FEWEST = 200
 _SIGNS = {("flair", "t1"): 1, ("flair", "t1ce"): 1, ("t1", "t1ce"): 1, ("t1", "t2"): -1, ("t1ce", "t2"): -1}

@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 
 from preprocess.errors import InputError
-from preprocess.geometry import to_canonical
-from preprocess.load import Loaded
-from preprocess.nifti import Volume
+from preprocess.source.geometry import to_canonical
+from preprocess.source.load import Loaded
+from preprocess.source.nifti import Volume
 
 _AFFINE_TOLERANCE_MM = 0.01
 _USUAL_SPACING_MM = (0.9, 1.1)

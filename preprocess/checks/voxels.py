@@ -5,9 +5,9 @@ from itertools import combinations
 
 import numpy as np
 
-from preprocess.labels import wrong_values
-from preprocess.load import Loaded
 from preprocess.normalise import LARGEST
+from preprocess.source.labels import wrong_values
+from preprocess.source.load import Loaded
 
 _BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
 

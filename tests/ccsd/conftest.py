@@ -17,10 +17,10 @@ def made_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ccsd.config import Config
     from ccsd.files import RECORD, WEIGHTS
     from ccsd.model import SharedSpecificNet
-    from ccsd.model.files import file_hash, save_weights
+    from ccsd.model.weights import file_hash, save_weights
     from preprocess.convert import convert
     from preprocess.dataset import write_tables
-    from preprocess.phantom import write_cohort
+    from preprocess.phantom.cohort import write_cohort
 
     root = tmp_path_factory.mktemp("study") / "results" / "tiny"
     list(write_cohort(root / "phantoms", cases=4, size=(32, 32, 32), seed=3, difficulty=0.2))
@@ -53,7 +53,7 @@ def made_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def evaluated_study(made_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the study with its evaluation; do not change it."""
-    from ccsd.evaluation.model import evaluate_model
+    from ccsd.evaluation.run import evaluate_model
 
     root = tmp_path_factory.mktemp("evaluated") / "tiny"
     shutil.copytree(made_study, root, copy_function=os.link)

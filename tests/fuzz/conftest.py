@@ -22,7 +22,7 @@ def tries(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two phantoms of 32 voxels, one in each naming."""
-    from preprocess.phantom import write_cohort
+    from preprocess.phantom.cohort import write_cohort
 
     folder = tmp_path_factory.mktemp("cohort")
     list(write_cohort(folder, cases=2, size=32, seed=1))

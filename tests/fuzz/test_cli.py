@@ -86,7 +86,7 @@ def arguments(command: Callable[..., None], rng: Rng) -> Iterator[str]:
 def test_random_arguments(
     place: Path, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ccsd.cli.training._submit", lambda *_: None)
+    monkeypatch.setattr("ccsd.cli.train._submit", lambda *_: None)
     codes = {0: 0, 1: 0, 2: 0}
     for seed in range(5 * tries):
         rng = np.random.default_rng(seed)
@@ -127,7 +127,7 @@ def test_a_file_never_takes_the_place_of_a_folder(place: Path, tmp_path: Path, m
 
 
 def test_folders_that_hold_themselves_are_read_once(cohort: Path, tmp_path: Path) -> None:
-    from preprocess.layouts import discover
+    from preprocess.source.layouts import discover
 
     shutil.copytree(cohort, tmp_path / "src")
     for name in "abcd":

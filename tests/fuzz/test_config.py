@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from ccsd.config.load import load_config, validate
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
-from ccsd.workflow import Study
+from ccsd.snakemake import Study
 from cluster.settings import JobSettings
 
 Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]

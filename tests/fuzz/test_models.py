@@ -18,9 +18,9 @@ from ccsd.evaluation.tables import read_metrics
 from ccsd.files import RECORD, WEIGHTS
 from ccsd.inference import training_spacing
 from ccsd.model import SharedSpecificNet, load_run
-from ccsd.model.files import file_hash, load_weights, save_weights
+from ccsd.model.weights import file_hash, load_weights, save_weights
 from ccsd.training import checkpoint
-from ccsd.training.parts import ABOUT, Parts, part_name
+from ccsd.training.zero_shards import ABOUT, Parts, part_name
 from preprocess.splits import read_list
 
 Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]

@@ -13,12 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from preprocess import nifti
 from preprocess.audit import audit
+from preprocess.case import prepare
 from preprocess.convert import convert
 from preprocess.errors import InputError
-from preprocess.layouts import discover
-from preprocess.prepare import prepare
+from preprocess.source import nifti
+from preprocess.source.layouts import discover
 
 Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
 Rng = np.random.Generator
@@ -235,7 +235,7 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from preprocess import nifti
+from preprocess.source import nifti
 from preprocess.errors import InputError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))

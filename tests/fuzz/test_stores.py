@@ -15,7 +15,7 @@ from preprocess.dataset import read_metas
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
 from preprocess.restore import restore_image, restore_label
-from preprocess.store import CaseStore, list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases, open_case
 
 Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
 Rng = np.random.Generator

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preprocess import nifti
 from preprocess.convert import convert
 from preprocess.modalities import MODALITIES
-from preprocess.phantom import write_cohort
+from preprocess.phantom.cohort import write_cohort
+from preprocess.source import nifti
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 CaseWriter = Callable[..., Path]

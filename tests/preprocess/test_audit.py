@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from preprocess import nifti
 from preprocess.audit import CaseAudit, audit, summary, write_audit
 from preprocess.convert import convert
 from preprocess.errors import InputError
+from preprocess.source import nifti
 
 FIRST, SECOND, THIRD = (f"BraTS20_Training_{n:03d}" for n in (1, 2, 3))
 

@@ -9,10 +9,10 @@ import pytest
 
 from preprocess.checks import CHECKS, examine
 from preprocess.errors import InputError
-from preprocess.layouts import discover
-from preprocess.load import Loaded, load
-from preprocess.nifti import Volume
-from preprocess.phantom import write_cohort
+from preprocess.phantom.cohort import write_cohort
+from preprocess.source.layouts import discover
+from preprocess.source.load import Loaded, load
+from preprocess.source.nifti import Volume
 
 
 @pytest.fixture(scope="module")

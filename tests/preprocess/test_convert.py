@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 
 from preprocess import convert as module
-from preprocess import nifti, pool, store
+from preprocess import parallel
+from preprocess.case import prepare
 from preprocess.convert import convert, read_refusals, select_part
 from preprocess.dataset import data_hash, read_metas, write_tables
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent, sweep
-from preprocess.layouts import CaseFiles, discover
 from preprocess.modalities import MODALITIES
-from preprocess.prepare import prepare
+from preprocess.source import nifti
+from preprocess.source.layouts import CaseFiles, discover
+from preprocess.store import write
+from preprocess.store.reader import list_cases, open_case
 
 NAMES = [f"BraTS20_Training_{n:03d}" for n in (1, 2, 3)]
 
@@ -49,7 +52,7 @@ def test_does_only_what_is_missing_or_changed(three: Path, tmp_path: Path) -> No
     assert (dest / f"{NAMES[0]}.zarr").stat().st_ino == before
     path.unlink()
     assert statuses(three, dest)[NAMES[1]] == "converted"
-    assert store.open_case(dest, NAMES[1]).modalities == MODALITIES[:3]
+    assert open_case(dest, NAMES[1]).modalities == MODALITIES[:3]
 
 
 def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path: Path) -> None:
@@ -63,7 +66,7 @@ def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path:
     assert refused.case == NAMES[1]
     assert "truncated" in refused.message
     assert str(path) in refused.message
-    assert store.list_cases(dest) == [NAMES[0], NAMES[2]], "no store of the older source stays"
+    assert list_cases(dest) == [NAMES[0], NAMES[2]], "no store of the older source stays"
     assert "truncated" in read_refusals(dest)[NAMES[1]]
     path.write_bytes(whole)
     assert statuses(three, dest)[NAMES[1]] == "converted"
@@ -110,7 +113,7 @@ def test_impossible_part(part: tuple[int, int]) -> None:
 
 def test_case_without_label_converts(write_case: Callable[..., Path], tmp_path: Path) -> None:
     assert list(statuses(write_case(label=None), tmp_path / "dest").values()) == ["converted"]
-    assert not store.open_case(tmp_path / "dest", NAMES[0]).has_label
+    assert not open_case(tmp_path / "dest", NAMES[0]).has_label
 
 
 def test_normalisation_of_a_modality_does_not_know_the_others(write_case: Callable[..., Path]) -> None:
@@ -190,7 +193,7 @@ def test_resection_cavity(write_case: Callable[..., Path], tmp_path: Path) -> No
     assert "resection cavity" in outcome.message
     (outcome,) = convert(src, tmp_path / "dest", allow=["resection-cavity"]).outcomes
     assert outcome.status == "converted"
-    assert set(np.unique(store.open_case(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
+    assert set(np.unique(open_case(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
 
 
 def test_task01_in_one_file(tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_task01_in_one_file(tmp_path: Path) -> None:
         (tmp_path / "src" / folder).mkdir(parents=True)
         nifti.write(tmp_path / "src" / folder / "BRATS_001.nii.gz", array, np.eye(4))
     convert(tmp_path / "src", tmp_path / "dest")
-    opened = store.open_case(tmp_path / "dest", "BRATS_001")
+    opened = open_case(tmp_path / "dest", "BRATS_001")
     assert [opened.meta.scales[m].mean for m in MODALITIES] == pytest.approx(image.mean(axis=(0, 1, 2)))
     assert np.array_equal(opened.read_label(), np.array([0, 2, 1, 3])[label].T)
 
@@ -217,7 +220,7 @@ def test_no_case_and_no_folder(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_convert_case", _die_on_the_second)
-    monkeypatch.setattr(pool, "_START_METHOD", "fork")
+    monkeypatch.setattr(parallel, "_START_METHOD", "fork")
     found = convert(three, tmp_path / "dest", workers=2).outcomes
     assert {o.case: o.status for o in found} == {NAMES[0]: "converted", NAMES[1]: "refused", NAMES[2]: "converted"}
     assert [o.case for o in found if o.died] == [NAMES[1]]
@@ -241,12 +244,12 @@ def test_a_killed_conversion_leaves_nothing_that_looks_done(cohort: Path, tmp_pa
         time.sleep(wait)
         process.kill()
         process.wait()
-        for case in store.list_cases(dest) if dest.exists() else ():
-            opened = store.open_case(dest, case)
+        for case in list_cases(dest) if dest.exists() else ():
+            opened = open_case(dest, case)
             assert opened.read(MODALITIES).any()
             assert opened.read_label().any()
     assert {o.status for o in convert(cohort, dest).outcomes} <= {"converted", "unchanged"}
-    assert len(store.list_cases(dest)) == 6
+    assert len(list_cases(dest)) == 6
     assert not list(dest.glob(".*"))
 
 
@@ -254,7 +257,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(three: Path, tmp_path: Path, mon
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "_write_array", full)
+    monkeypatch.setattr(write, "_write_array", full)
     with pytest.raises(InputError, match="No space left on device"):
         convert(three, tmp_path / "dest")
     assert list((tmp_path / "dest").iterdir()) == []

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess import nifti
 from preprocess.errors import InputError
-from preprocess.layouts import discover
 from preprocess.modalities import MODALITIES
-from preprocess.phantom import Phantom, case_names, make_case, write_cohort
+from preprocess.phantom.cohort import Phantom, case_names, make_case, write_cohort
+from preprocess.source import nifti
+from preprocess.source.layouts import discover
 
 NCR, ED, ET = 1, 2, 3
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preprocess import nifti
 from preprocess.convert import convert
 from preprocess.errors import InputError
-from preprocess.layouts import discover
 from preprocess.restore import restore_image, restore_label, write_restored
-from preprocess.store import open_case
+from preprocess.source import nifti
+from preprocess.source.layouts import discover
+from preprocess.store.reader import open_case
 
 CASE = "BraTS20_Training_001"
 CODES = ["RAS", "LPS", "LAS", "SPL", "ARI", "IPR"]

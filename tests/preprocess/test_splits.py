@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from preprocess.convert import convert
 from preprocess.dataset import patient_of
 from preprocess.errors import InputError
-from preprocess.geometry import make_geometry
-from preprocess.labels import CONVENTIONS
-from preprocess.meta import CaseMeta
+from preprocess.source.geometry import make_geometry
+from preprocess.source.labels import CONVENTIONS
 from preprocess.splits import Split, draw, make_split, read_list, read_split
+from preprocess.store.meta import CaseMeta
 
 LISTS = ["brats2018-1", "brats2018-2", "brats2018-3", "brats2020", "brats2021", "brats2023"]
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from preprocess.phantom import case_names
+from preprocess.phantom.cohort import case_names
 
 LINKS = ("Snakefile", "workflow", "config", "cluster", "slurm")
 

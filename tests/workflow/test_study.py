@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from snakemake.utils import update_config
 
 from ccsd.errors import UsageError
-from ccsd.workflow import Study, grouped
+from ccsd.snakemake import Study, grouped
 from preprocess.modalities import SUBSET_ORDER
 
 BASE = {"name": "s", "phantom": {"cases": 5}}

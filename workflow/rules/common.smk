@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate as validate_schema
 
 from ccsd.errors import USER_ERRORS
-from ccsd.workflow import Study
+from ccsd.snakemake import Study
 from cluster.errors import JobError
 from cluster.snakemake import lock, stale_jobs, wrappers
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.convert import convert
-from preprocess.phantom import write_cohort
+from preprocess.phantom.cohort import write_cohort
 
 
 @pytest.fixture(scope="session")

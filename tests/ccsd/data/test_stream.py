@@ -18,7 +18,7 @@ from ccsd.data import stream as module
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
-from preprocess.store import list_cases, open_case
+from preprocess.store.reader import list_cases, open_case
 
 PATCH = (16, 20, 12)
 Taken = list[tuple[Any, ...]]
@@ -155,7 +155,7 @@ LEFT_OPEN = """
 import os, sys
 from pathlib import Path
 from ccsd.data import PatchStream
-from preprocess.store import list_cases
+from preprocess.store.reader import list_cases
 
 if __name__ == "__main__":
     data = Path(sys.argv[1])

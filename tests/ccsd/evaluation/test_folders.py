@@ -9,8 +9,7 @@ import pytest
 from ccsd.config import Evaluation
 from ccsd.errors import UsageError
 from ccsd.evaluation import read_metrics
-from ccsd.evaluation.folders import evaluate_folders
-from ccsd.evaluation.pairs import case_name
+from ccsd.evaluation.folders import case_name, evaluate_folders
 from ccsd.evaluation.tables import mean_dice
 from preprocess.errors import InputError
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ccsd.report.comparison import compare, holm
+from ccsd.report.statistics import compare, holm
 from preprocess.modalities import SUBSET_ORDER
 
 

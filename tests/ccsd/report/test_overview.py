@@ -4,11 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ccsd.report.comparison import compare
-from ccsd.report.overview import overview, seed_means
-from ccsd.report.statistics import summarise
-from ccsd.report.text import overview_text
-from ccsd.report.verdicts import verdicts
+from ccsd.report.sentences import overview_text, verdicts
+from ccsd.report.statistics import compare, summarise
+from ccsd.report.tables import overview, seed_means
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.convert import convert
-from preprocess.phantom import write_cohort
+from preprocess.phantom.cohort import write_cohort
 from preprocess.splits import make_split
 
 sys.path.append(str(Path(__file__).with_name("helpers")))

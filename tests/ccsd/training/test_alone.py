@@ -9,7 +9,7 @@ from launching import Ending, Launch, training
 
 from ccsd.errors import UsageError
 from ccsd.model import load_run
-from ccsd.training.record import read_events
+from ccsd.training.log import read_events
 
 NAN = ("train.learning_rate=1e30", "train.clip=0", "train.warmup=0")
 

@@ -9,8 +9,8 @@ import torch
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training import checkpoint
 from ccsd.training.checkpoint import FOLDER, MARK, Mark, latest, set_aside
-from ccsd.training.parts import Parts, part_name
-from ccsd.training.process import Process
+from ccsd.training.distributed import Process
+from ccsd.training.zero_shards import Parts, part_name
 
 ALONE = Process(0, 1, torch.device("cpu"))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ccsd.config import Config
 from ccsd.errors import UsageError
-from ccsd.training.prepare import prepared_net
+from ccsd.training.engine import prepared_net
 
 CPU = torch.device("cpu")
 SUBSETS = torch.tensor([[[True, True, True, True]], [[True, False, True, False]]])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ccsd.training.process import Process
-from ccsd.training.tally import TERMS, Tally
+from ccsd.training.distributed import Process
+from ccsd.training.log import TERMS, Tally
 
 ALONE = Process(0, 1, torch.device("cpu"))
 

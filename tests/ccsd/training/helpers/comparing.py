@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ccsd.training.record import read_events
+from ccsd.training.log import read_events
 
 LOSS, WEIGHT = 1e-5, 5e-5
 """How far float32 trainings may differ when sums are taken in another order. The learning rate is 1e-3, so a weight has

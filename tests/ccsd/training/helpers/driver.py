@@ -24,7 +24,7 @@ import torch.utils.tensorboard  # noqa: F401
 
 from ccsd.cli import main
 from ccsd.training import engine, loop
-from ccsd.training.shards import optimizer_bytes, parameter_bytes
+from ccsd.training.zero_shards import optimizer_bytes, parameter_bytes
 
 SIGNALS = {"stop_at": signal.SIGTERM, "kill_at": signal.SIGKILL, "freeze_at": signal.SIGSTOP}
 MARK = "== exit code"

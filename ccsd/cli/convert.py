@@ -1,0 +1,74 @@
+"""`ccsd convert`, from NIfTI to Zarr stores, and `ccsd restore`, back again."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preprocess.errors import InputError
+
+
+def convert(
+    src: Annotated[Path, typer.Argument(help="Folder with cases in any released BraTS layout, or a mix.")],
+    dest: Annotated[Path, typer.Argument(help="Folder for the stores, one CASE.zarr per case.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes that convert cases at the same time.")] = 1,
+    part: Annotated[str, typer.Option(help="I/N: convert the I-th of N parts, write no table of the data set.")] = "",
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Exit with 0 though cases were refused; `ccsd split` leaves them out.")
+    ] = False,
+) -> None:
+    """Convert NIfTI cases to Zarr stores: those that are missing or changed.
+
+    A case that cannot be right is refused, with the reason; the others are converted all the same. The exit code is 2
+    when cases were refused, 1 when a case killed the process that converted it.
+    """
+    from preprocess.convert import convert as run
+    from preprocess.dataset import write_tables
+    from preprocess.source.layouts import passed_over
+
+    summary = run(src, dest, workers=workers, part=_part(part), allow=allow or ())
+    if not part:
+        write_tables(dest)
+        if note := passed_over([src]):
+            typer.echo(f"note: {note}", err=True)
+    for outcome in summary.named("converted"):
+        if outcome.message:
+            typer.echo(f"warning: {outcome.case}: {outcome.message}", err=True)
+    refused = summary.named("refused")
+    counts = ", ".join(f"{len(summary.named(kind))} {kind}" for kind in ("converted", "unchanged", "refused"))
+    typer.echo(f"{counts}; stores in {dest}")
+    for outcome in refused:
+        typer.echo(f"refused: {outcome.case}: {outcome.message}", err=True)
+    if any(outcome.died for outcome in refused):
+        raise typer.Exit(1)
+    if refused and len(refused) == len(summary.outcomes) and not part:
+        raise InputError(f"{src}: none of {len(refused)} cases can be used; the reasons are above")
+    if refused and not keep_going:
+        raise typer.Exit(2)
+
+
+def restore(
+    data: Annotated[Path, typer.Argument(help="Folder with converted cases.")],
+    case: Annotated[str, typer.Argument(help="Name of the case.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the NIfTI files.")],
+    modalities: Annotated[
+        str, typer.Option("-m", "--modalities", help="Only these, joined by '+'; by default all and the segmentation.")
+    ] = "",
+) -> None:
+    """Write a converted case back as NIfTI: the source's voxels, to within the storage precision, in its space."""
+    from preprocess.modalities import subset
+    from preprocess.restore import write_restored
+
+    for path in write_restored(data, case, out, subset(modalities) if modalities else ()):
+        typer.echo(path)
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text or "1/1")
+    if not found:
+        raise InputError(f"--part {text!r}: give I/N, for example 3/40")
+    return int(found[1]), int(found[2])

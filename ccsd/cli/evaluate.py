@@ -1,0 +1,79 @@
+"""`ccsd evaluate`: score a model, or segmentations against references."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ccsd.errors import UsageError
+
+Subsets = Annotated[
+    list[str] | None,
+    typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; may be repeated. Default: all 15."),
+]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Evaluation setting to change, e.g. evaluation.overlap=0.25."),
+]
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for metrics.tsv, evaluation.json and predictions.")],
+    model: Annotated[Path | None, typer.Option(help="Folder of a finished training run.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Converted data set; its test cases are scored.")] = None,
+    subsets: Subsets = None,
+    pred: Annotated[Path | None, typer.Option(help="Folder of segmentations to score, instead of a model.")] = None,
+    ref: Annotated[Path | None, typer.Option(help="Folder of reference segmentations.")] = None,
+    pred_labels: Annotated[str, typer.Option(help="Labels in --pred: auto, brats2020, brats2023, brats2024, msd.")] = (
+        "auto"
+    ),
+    ref_labels: Annotated[str, typer.Option(help="Labels in --ref: auto, brats2020, brats2023, brats2024, msd.")] = (
+        "auto"
+    ),
+    ignore_affine: Annotated[
+        bool, typer.Option("--ignore-affine", help="Compare voxel by voxel although headers place files differently.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave references without a prediction out, and say how many.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that score the files of --pred.")] = 1,
+    overrides: Overrides = None,
+) -> None:
+    """Score a model on the test cases (--model, --data), or segmentations against references (--pred, --ref).
+
+    An interrupted evaluation of a model carries on; a finished one is left as it is.
+    """
+    form = (model is not None, data is not None, pred is not None, ref is not None)
+    if form == (True, True, False, False) and model and data:
+        from ccsd.evaluation.run import evaluate_model
+
+        _show(evaluate_model(model, data, out, subsets or (), overrides or ()))
+    elif form == (False, False, True, True) and pred and ref:
+        from ccsd.config.load import evaluation_settings
+        from ccsd.evaluation.folders import evaluate_folders
+
+        if subsets:
+            raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
+        settings = evaluation_settings(None, overrides or ())
+        table = evaluate_folders(
+            pred,
+            ref,
+            out,
+            settings,
+            pred_labels=pred_labels,
+            ref_labels=ref_labels,
+            ignore_affine=ignore_affine,
+            partial=partial,
+            workers=workers,
+        )
+        _show(table)
+    else:
+        raise UsageError("give either --model and --data, to score a model, or --pred and --ref, to score files")
+
+
+def _show(scores: Path) -> None:
+    from ccsd.evaluation.tables import mean_dice, read_metrics
+
+    typer.echo(f"{mean_dice(read_metrics(scores))}\n{scores}")

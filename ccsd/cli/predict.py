@@ -1,0 +1,70 @@
+"""`ccsd predict`: segment new cases, and `ccsd export`: a model for PyTorch alone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ccsd.errors import UsageError
+
+if TYPE_CHECKING:
+    from ccsd.inference.predict import Outcome
+
+
+def predict(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Folder of a case, a folder of such folders, or files.")
+    ],
+    out: Annotated[Path, typer.Argument(help="NIfTI file for one case, or a folder for CASE.nii.gz each.")],
+    model: Annotated[Path, typer.Option(help="Folder of a finished training run.")],
+    subset: Annotated[
+        str | None, typer.Option("--modalities", "-m", help="Use these sequences only, e.g. flair+t1ce.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="Labels to write: auto, brats2020, brats2023, brats2024, msd.")] = "auto",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write CASE_probabilities.nii.gz: WT, TC, ET.")
+    ] = False,
+    flips: Annotated[bool, typer.Option("--flips", help="Average over 8 mirror images: 8 times as slow.")] = False,
+    overlap: Annotated[
+        float | None, typer.Option(help="Share of a window that overlaps its neighbour; 0.25 is faster than 0.5.")
+    ] = None,
+    min_enhancing: Annotated[int, typer.Option(min=0, help="ET of fewer voxels becomes necrotic core.")] = 0,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+) -> None:
+    """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
+    from ccsd.inference.predict import Options, predict
+
+    options = Options(subset, labels, probabilities, flips, overlap, min_enhancing, skip_existing)
+    failed = [outcome for outcome in predict(sources, out, model, options) if not _tell(outcome)]
+    if failed:
+        listed = "\n".join(f"  {outcome.error}" for outcome in failed)
+        raise UsageError(f"{len(failed)} cases were not segmented:\n{listed}" if len(failed) > 1 else failed[0].error)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished training run.")],
+    out: Annotated[Path, typer.Argument(help="File to write, ending in .pt2.")],
+    subset: Annotated[str, typer.Option("--modalities", "-m", help="The combination, e.g. flair+t1ce.")],
+) -> None:
+    """Write one combination of a model as a program for PyTorch (torch.export) that needs nothing of this package."""
+    from ccsd.inference.export import export
+
+    written = export(model, out, subset)
+    typer.echo(f"largest difference from the model on a random window: {written.difference:g}", err=True)
+    typer.echo(written.path)
+
+
+def _tell(outcome: "Outcome") -> bool:
+    """Print what became of a case; False when it failed."""
+    if outcome.error:
+        return False
+    if outcome.skipped:
+        typer.echo(f"{outcome.case}: {outcome.path} is there, skipped")
+        return True
+    for warning in outcome.warnings:
+        typer.echo(f"{outcome.case}: warning: {warning}", err=True)
+    missing = f", missing {', '.join(outcome.missing)}" if outcome.missing else ""
+    volumes = ", ".join(f"{n} {v:.1f} ml" for n, v in zip(("WT", "TC", "ET"), outcome.volumes_ml, strict=True))
+    typer.echo(f"{outcome.case}: used {', '.join(outcome.used)}{missing}; {volumes}; labels {outcome.labels}")
+    typer.echo(outcome.path)
+    return True

@@ -1,0 +1,83 @@
+"""`ccsd train` and `ccsd config`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ccsd.errors import UsageError
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="YAML file of the study, e.g. config/demo.yaml.")],
+    data: Annotated[Path, typer.Option(help="Folder that `ccsd convert` and `ccsd split` made.")],
+    run: Annotated[Path, typer.Option(help="Folder of this run; an interrupted run in it is carried on.")],
+    experiment: Annotated[str | None, typer.Option(help="Experiment of the configuration; its settings apply.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting to change, e.g. train.steps=100.")
+    ] = None,
+    stop_after: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="MINUTES", help="Save and stop (exit code 75) before this much time has passed."),
+    ] = None,
+    job: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--job",
+            metavar="KEY=VALUE",
+            help="Run as a job on several processes, e.g. cluster=local tasks_per_node=2, or cluster=slurm nodes=2; "
+            "without it this very process trains.",
+        ),
+    ] = None,
+    science: Annotated[str | None, typer.Option(hidden=True, help="Digest of what the job was submitted for.")] = None,
+) -> None:
+    """Train one model for every combination of modalities, or carry on where an earlier call stopped."""
+    from ccsd.config import load_config
+
+    settings = load_config(config, overrides or (), experiment)
+    if not data.is_dir():
+        raise UsageError(f"{data}: no such folder; make it with `ccsd convert SRC {data}` and `ccsd split {data}`")
+    from ccsd.config.science import science_digest
+    from preprocess.splits import read_split
+
+    current = science_digest(settings, read_split(data).hash)
+    if job:
+        _submit(job, config, data, run, experiment, overrides or [], current, stop_after)
+        return
+    if science not in (None, current):
+        raise UsageError(f"{config} or {data} changed after this job was submitted; submit it again")
+    from ccsd.training.loop import train as run_training
+
+    sys.exit(run_training(settings, data, run, experiment, stop_after))
+
+
+def _submit(
+    job: list[str],
+    config: Path,
+    data: Path,
+    run: Path,
+    experiment: str | None,
+    overrides: list[str],
+    science: str,
+    stop_after: float | None,
+) -> None:
+    """Start this very command, without `--job`, on the processes that the job describes.
+
+    The digest makes the command another one when the content of the configuration or the split changes, so that an
+    earlier job for the same folder is not taken for this one.
+    """
+    from ccsd.files import RECORD, WEIGHTS
+    from cluster.launch import run as run_job
+    from cluster.settings import JobSettings
+
+    command = [sys.executable, "-m", "ccsd", "train", "--config", str(config), "--data", str(data), "--run", str(run)]
+    if experiment is not None:
+        command += ["--experiment", experiment]
+    for override in overrides:
+        command += ["--set", override]
+    if stop_after is not None:
+        command += ["--stop-after", str(stop_after)]
+    command += ["--science", science]
+    settings = JobSettings.from_options(job)
+    run_job(command, run / "job", settings, name=run.name, results=[run / WEIGHTS, run / RECORD])

@@ -1,0 +1,106 @@
+"""Label maps as NIfTI: written in the space and label numbers of the input, and read as classes on a grid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel import orientations
+from numpy.typing import NDArray
+
+from ccsd.errors import UsageError
+from ccsd.metrics.regions import Labels
+from preprocess.errors import InputError
+from preprocess.files import complete_or_absent
+from preprocess.source import nifti
+from preprocess.source.geometry import Geometry, to_canonical, to_source
+from preprocess.source.labels import LabelConvention, count_values, to_convention, to_internal
+
+
+def write_labels(path: Path, labels: Labels, geometry: Geometry, convention: LabelConvention) -> None:
+    """Write classes 0..3 (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
+    volume = to_source(to_convention(labels, convention), geometry)
+    with complete_or_absent(path) as temporary:
+        nifti.write(temporary, volume, geometry.matrix, compressed=path.name.endswith(".gz"))
+
+
+def read_labels(path: Path, geometry: Geometry, convention: LabelConvention) -> Labels:
+    """Read what `write_labels` wrote: classes 0..3, cropped D x H x W."""
+    from preprocess.source.geometry import to_canonical
+    from preprocess.source.labels import to_internal
+
+    volume = nifti.read(path)
+    return to_internal(to_canonical(volume.array, volume.affine)[geometry.slices], convention)
+
+
+PLACE_TOLERANCE_MM = 0.1
+_AXES = 3
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Classes 0..3, D x H x W, and the affine of their voxels in the order W, H, D (axes R, A, S)."""
+
+    path: Path
+    labels: Labels
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres between voxels along D, H, W."""
+        w, h, d = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return d, h, w
+
+
+def load(path: Path, convention: LabelConvention) -> Segmentation:
+    """Read a label map.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or has labels that the convention does not know; the message names the file.
+    """
+    volume = _read(path)
+    try:
+        labels = to_internal(volume.array, convention, cavity_is_background=True)
+        oriented = np.ascontiguousarray(to_canonical(labels, volume.affine))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    turn = orientations.inv_ornt_aff(orientations.io_orientation(volume.affine), volume.array.shape)
+    return Segmentation(path, oriented, volume.affine @ turn)
+
+
+def label_values(path: Path) -> set[int | float]:
+    """Return the values that occur in a label map."""
+    return set(count_values(_read(path).array))
+
+
+def check_same_grid(first: Segmentation, second: Segmentation, *, ignore_place: bool) -> None:
+    """Refuse two segmentations whose voxels are not the same points in space."""
+    if first.labels.shape != second.labels.shape:
+        raise UsageError(
+            f"{first.path} has {_shape(first)} voxels but {second.path} has {_shape(second)}; "
+            "bring the segmentation back to the grid of the images before scoring"
+        )
+    apart = _farthest_corner_mm(first, second)
+    if apart > PLACE_TOLERANCE_MM and not ignore_place:
+        raise UsageError(
+            f"{first.path} and {second.path} lie {apart:.1f} mm apart by their headers; correct the header, or pass "
+            "--ignore-affine to compare them voxel by voxel with the spacing of the reference"
+        )
+
+
+def _read(path: Path) -> nifti.Volume:
+    volume = nifti.read(path)
+    if volume.array.ndim != _AXES:
+        raise InputError(f"{path}: has shape {volume.array.shape}; a segmentation has three axes")
+    return volume
+
+
+def _shape(segmentation: Segmentation) -> str:
+    return " x ".join(str(side) for side in reversed(segmentation.labels.shape))
+
+
+def _farthest_corner_mm(first: Segmentation, second: Segmentation) -> float:
+    d, h, w = first.labels.shape
+    corners = np.array([[x, y, z, 1.0] for x in (0, w - 1) for y in (0, h - 1) for z in (0, d - 1)])
+    return float(np.linalg.norm((corners @ (first.affine - second.affine).T)[:, :3], axis=1).max())

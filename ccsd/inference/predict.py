@@ -1,0 +1,237 @@
+"""`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one case or many from whatever sequences they have."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ccsd.errors import UsageError
+from ccsd.inference import is_resampled, segment_case, training_spacing
+from ccsd.inference.labelmaps import write_labels
+from ccsd.inference.sanity import astray, oddities
+from ccsd.metrics import clean_enhancing, paint
+from ccsd.metrics.surface import Spacing
+from preprocess.case import prepare
+from preprocess.errors import InputError
+from preprocess.files import complete_or_absent
+from preprocess.modalities import ALIASES, MODALITIES, REGIONS, Subset, subset
+from preprocess.source import nifti
+from preprocess.source.geometry import Geometry, to_source
+from preprocess.source.labels import CONVENTIONS
+from preprocess.source.layouts import CaseFiles, discover, group, passed_over
+
+NIFTI = (".nii", ".nii.gz")
+_NAMING = f"file names must end in one of {', '.join(ALIASES)} before .nii or .nii.gz, for example PATIENT_flair.nii.gz"
+
+
+def find_cases(sources: Sequence[Path]) -> list[CaseFiles]:
+    """Return the cases that folders and files hold, without their segmentations: prediction must not see those.
+
+    Parameters
+    ----------
+    sources
+        Folders of cases or with such folders below them, and files; files are put together to cases by their names.
+
+    Raises
+    ------
+    UsageError
+        If a file's name does not say which sequence it is, two cases have the same name, or there is none.
+    """
+    files = [path for path in sources if not path.is_dir()]
+    for path in files:
+        _check_file(path)
+    found = [case for folder in sources if folder.is_dir() for case in discover(folder)] + group(files)
+    note = passed_over(sources)
+    if not found:
+        about = f". {note[0].upper()}{note[1:]}" if note else ""
+        raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {_NAMING}{about}")
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    twice = [name for name, count in Counter(case.case for case in found).items() if count > 1]
+    if twice:
+        raise UsageError(f"{', '.join(twice)}: found in several of the inputs; segment them one after another")
+    return [replace(case, label=None) for case in found]
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file or folder")
+    if not path.name.endswith(NIFTI) or not group([path]):
+        raise UsageError(f"{path}: the name does not say which sequence it is; {_NAMING}")
+
+
+def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
+    """Return the sequences to use and those that are not there.
+
+    Parameters
+    ----------
+    case
+        The files of one case.
+    wanted
+        Combination asked for; without one everything that is there is used.
+
+    Raises
+    ------
+    UsageError
+        If a sequence that was asked for is not there.
+    """
+    there = subset(case.images)
+    missing = tuple(name for name in MODALITIES if name not in there)
+    if wanted is None:
+        return there, missing
+    used = subset(wanted)
+    absent = [name for name in used if name in missing]
+    if absent:
+        raise UsageError(f"{case.case}: has no {' and no '.join(absent)}, which -m asks for; it has {', '.join(there)}")
+    return used, missing
+
+
+def output_path(out: Path, case: str, cases: Sequence[CaseFiles]) -> Path:
+    """Return where a case's segmentation goes: `out` itself when it names a NIfTI file, else a file below it.
+
+    Raises
+    ------
+    UsageError
+        If `out` is one file but there are several cases.
+    """
+    if not out.name.endswith(NIFTI):
+        return out / f"{case}.nii.gz"
+    if len(cases) > 1:
+        raise UsageError(f"{out}: one file for {len(cases)} cases; give a folder")
+    return out
+
+
+if TYPE_CHECKING:
+    import torch
+
+    from ccsd.config import Evaluation
+    from ccsd.model import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to predict."""
+
+    subset: str | None = None
+    """Combination to use; None uses every sequence that is there."""
+    labels: str = "auto"
+    """Label convention of the output; `auto` is that of the input's layout."""
+    probabilities: bool = False
+    """Also write the regions' probabilities."""
+    flips: bool = False
+    """Average over the 8 mirror images."""
+    overlap: float | None = None
+    """Share of a window that overlaps its neighbour, in [0, 1); None takes that of the evaluation."""
+    min_enhancing: int = 0
+    """ET of fewer voxels becomes NCR."""
+    skip_existing: bool = False
+    """Leave cases alone whose segmentation is already there."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case."""
+
+    case: str
+    path: Path
+    used: Subset = ()
+    missing: Subset = ()
+    warnings: tuple[str, ...] = ()
+    volumes_ml: tuple[float, ...] = ()
+    """Of WT, TC and ET."""
+    labels: str = ""
+    """What each value in the file means."""
+    error: str | None = None
+    skipped: bool = False
+
+
+def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | None = None) -> Iterator[Outcome]:
+    """Segment cases and yield what became of each.
+
+    A case that cannot be read does not stop the others; its outcome has an error and nothing is written for it.
+
+    Parameters
+    ----------
+    sources
+        Folders of a case or with such folders, in any layout and naming; or files, several of one case or of many.
+    out
+        File (one case) or folder (`CASE.nii.gz` each) to write.
+    model
+        Folder of a finished training run.
+    options
+        See `Options`.
+
+    Raises
+    ------
+    UsageError
+        If the model or an option cannot be used, or no case is there.
+    """
+    import torch
+
+    from ccsd.model import load_run
+
+    options = options or Options()
+    if options.overlap is not None and not 0 <= options.overlap < 1:
+        raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
+    if options.labels != "auto" and options.labels not in CONVENTIONS:
+        raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(CONVENTIONS)}")
+    cases = find_cases(sources)
+    targets = [output_path(out, case.case, cases) for case in cases]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run = load_run(model, device)
+    settings = _settings(run, options)
+    training_spacing(run)  # refuses a model that does not say, before any work
+    print(f"segmenting (cases: {len(cases)}, device: {device.type})", file=sys.stderr, flush=True)
+    for case, path in zip(cases, targets, strict=True):
+        if options.skip_existing and path.is_file():
+            yield Outcome(case.case, path, skipped=True)
+            continue
+        try:
+            yield _predict_case(case, path, run, device, options, settings)
+        except (InputError, UsageError) as error:
+            yield Outcome(case.case, path, error=str(error))
+
+
+def _settings(run: "Run", options: Options) -> "Evaluation":
+    settings = run.config.evaluation.model_copy(update={"flips": options.flips})
+    return settings if options.overlap is None else settings.model_copy(update={"overlap": options.overlap})
+
+
+def _predict_case(
+    case: CaseFiles, path: Path, run: "Run", device: "torch.device", options: Options, settings: "Evaluation"
+) -> Outcome:
+    used, missing = choose(case, options.subset)
+    prepared = prepare(case, used)
+    geometry = prepared.geometry
+    (regions,) = segment_case(run, prepared.image, geometry.spacing, [used], settings, device)
+    probabilities = regions.cpu().numpy()
+    labels = clean_enhancing(paint(probabilities), options.min_enhancing)
+    convention = prepared.label_convention if options.labels == "auto" else CONVENTIONS[options.labels]
+    if options.probabilities:
+        _write_probabilities(path, probabilities, geometry)
+    write_labels(path, labels, geometry, convention)
+    notes = [str(finding) for finding in prepared.warnings if finding.check != "spacing"]  # which is mended here
+    notes += [*oddities(prepared), *astray(prepared, used, labels)]
+    if is_resampled(run, geometry.spacing):
+        own, training = _mm(geometry.spacing), _mm(training_spacing(run))
+        notes.append(f"voxels of {own} were resampled to the training's {training} and back")
+    voxel_ml = float(np.prod(geometry.spacing)) / 1000
+    volumes = tuple(float(np.isin(labels, classes).sum() * voxel_ml) for classes in REGIONS.values())
+    return Outcome(case.case, path, used, missing, tuple(notes), volumes, str(convention))
+
+
+def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geometry) -> None:
+    """Write X x Y x Z x 3 (WT, TC, ET) beside the segmentation, whole or not at all."""
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    target = path.with_name(f"{name}_probabilities.nii.gz")
+    volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
+    with complete_or_absent(target) as temporary:
+        nifti.write(temporary, volumes, geometry.matrix, compressed=True)
+
+
+def _mm(spacing: Spacing) -> str:
+    return " x ".join(f"{side:g}" for side in reversed(spacing)) + " mm"

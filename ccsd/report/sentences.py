@@ -1,0 +1,225 @@
+"""The report in sentences: the summary of a study, which experiment is better, and the text for a terminal."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ccsd.report.statistics import FULL, Rows, by_key, leave_one_out
+from ccsd.report.study import Study
+from ccsd.report.tables import FEWEST_CASES, Difference, ScoreRow, SeedMeans, differences, is_clear, overview
+from preprocess.convert import read_refusals
+from preprocess.modalities import MODALITY_NAMES, REGION_NAMES, REGIONS, SUBSET_ORDER
+from preprocess.phantom.cohort import MARK
+
+FEW_CASES = 20
+NOTEWORTHY = 0.01
+"""A smaller change of the mean Dice is not worth a sentence."""
+
+
+def summary_sentences(study: Study, summary: pd.DataFrame, verdicts: Iterable[str] = ()) -> list[str]:
+    """Return what a reader should know first: the verdicts on several experiments, the numbers of the best one."""
+    rows = by_key(summary)
+    names = [str(name) for name in summary["experiment"].unique()]
+    best = best_experiment(summary)
+    about_best = _experiment(rows, best, several=len(names) > 1, subsets=study.metrics["subset"].nunique())
+    return [*_scope(study, names), *verdicts, *about_best]
+
+
+def warnings(study: Study, summary: pd.DataFrame) -> list[str]:
+    """Return why the numbers may mislead."""
+    found = []
+    cases = int(study.metrics["case"].nunique())
+    if is_phantom(study):
+        found.append("The cases are computer-made phantoms: the numbers show that the software works, nothing else.")
+    if cases < FEW_CASES:
+        found.append(
+            f"{cases} test cases are few: read the intervals, not the means alone."
+            if cases > 1
+            else "One test case says nothing about others, and there are no intervals."
+        )
+    refused = read_refusals(study.root / "data")
+    if refused:
+        listed = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
+        found.append(f"Left out, because the conversion refused them: {listed}.")
+    models = summary.groupby("experiment")["model_hash"].first()
+    mixed = [str(e) for e in models.index if _several_models(study, str(e))]
+    found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]
+    if len(models) > 1 and (summary["seeds"] == 1).any():
+        found.append(
+            "An experiment was trained with one seed only: another seed alone may change its scores by as much as "
+            "experiments differ."
+        )
+    if len(study.metrics["split_hash"].dropna().unique()) > 1:
+        found.append("The scores come from different splits and must not be compared.")
+    if len(study.metrics["policy"].unique()) > 1:
+        found.append("Empty regions were scored by different policies; evaluate again with one of them.")
+    return found
+
+
+def is_phantom(study: Study) -> bool:
+    """Whether the study was made on generated cases: by its configuration, or by the mark that their folder bears."""
+    configs = [study.config, *(run.info.get("config") or {} for run in study.trainings)]
+    return any(config.get("phantom") or (Path(config.get("source") or "") / MARK).is_file() for config in configs)
+
+
+def best_experiment(summary: pd.DataFrame) -> str:
+    """Return the experiment with the highest mean Dice over all combinations and regions."""
+    part = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice")]
+    means = part.groupby("experiment", sort=False)["mean"].mean().fillna(0)
+    return str(means.idxmax())
+
+
+def counted(number: int, word: str) -> str:
+    """Return `1 case`, `2 cases`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def with_interval(row: dict[str, Any], digits: int = 2) -> str:
+    """Return `0.85 (0.80 to 0.89)`, without the interval where there is none."""
+    text = f"{row['mean']:.{digits}f}"
+    if not math.isnan(row["low"]):
+        text += f" ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
+    return text
+
+
+def listed(parts: list[str]) -> str:
+    """Return `a, b and c`."""
+    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+
+
+def _several_models(study: Study, experiment: str) -> bool:
+    part = study.metrics[study.metrics["experiment"] == experiment]
+    return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby("seed"))
+
+
+def _scope(study: Study, experiments: list[str]) -> Iterator[str]:
+    cases, subsets = study.metrics["case"].nunique(), study.metrics["subset"].nunique()
+    trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
+    every = "every one of the 15" if subsets == len(SUBSET_ORDER) else f"{subsets}"
+    was = "was" if cases == 1 else "were"
+    combinations = "combination" if subsets == 1 else "combinations"
+    yield f"{counted(cases, 'held-out case')} {was} segmented from {every} {combinations} of sequences, by {trained}."
+
+
+def _experiment(rows: Rows, experiment: str, *, several: bool, subsets: int) -> Iterator[str]:
+    start = f"{experiment}: with" if several else "With"
+    full = [rows.get((experiment, "subset", FULL, region, "dice")) for region in REGIONS]
+    if all(full):
+        parts = [f"{with_interval(row)} for {REGION_NAMES[r]}" for r, row in zip(REGIONS, full, strict=True) if row]
+        yield f"{start} all four sequences the mean Dice is {listed(parts)}."
+    overall = [rows.get((experiment, "overall", "all", region, "dice")) for region in REGIONS]
+    if subsets > 1 and all(overall):
+        parts = [f"{with_interval(row)} ({r})" for r, row in zip(REGIONS, overall, strict=True) if row]
+        subject = "it" if all(full) else "the mean Dice"
+        every = "all combinations" if subsets == len(SUBSET_ORDER) else f"these {subsets} combinations"
+        yield f"Averaged over {every} {subject} is {listed(parts)}."
+    yield from _removal(rows, experiment)
+
+
+def _removal(rows: Rows, experiment: str) -> Iterator[str]:
+    for region in REGIONS:
+        drops = leave_one_out(rows, experiment, region)
+        if not drops:
+            continue
+        worst = min(drops, key=lambda name: drops[name])
+        if drops[worst] < -NOTEWORTHY:
+            yield (
+                f"Without {MODALITY_NAMES[worst]} the {REGION_NAMES[region]} loses most: its mean Dice falls by "
+                f"{-drops[worst]:.2f}."
+            )
+
+
+def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans) -> Iterator[str]:
+    """Yield a sentence for each region: which experiment is best, by how much, and than which it is clearly better.
+
+    Parameters
+    ----------
+    summary, comparison
+        As `summarise` and `compare` return them.
+    seeds
+        As `seed_means` returns them; where a seed of the worse experiment is as good, the sentence says so.
+    """
+    rows, found = by_key(summary), differences(comparison, "overall")
+    for region in REGIONS:
+        keys = [(str(experiment), "overall", "all", region, "dice") for experiment in summary["experiment"].unique()]
+        means = {key[0]: float(rows[key]["mean"]) for key in keys if key in rows and not math.isnan(rows[key]["mean"])}
+        if len(means) < 2:  # noqa: PLR2004 - a single one has no rival
+            continue
+        best = max(means, key=lambda name: means[name])
+        rivals = list(_rivals(best, region, found, seeds))
+        if not rivals:  # no case in common
+            continue
+        sure, unsure = ([text for text, clear in rivals if clear is wanted] for wanted in (True, False))
+        parts = [f"better than {listed(sure)}"] if sure else []
+        parts += [f"not clearly better than {listed(unsure)}"] if unsure else []
+        yield (
+            f"Averaged over all combinations, {best} segments the {REGION_NAMES[region]} best, with a mean Dice of "
+            f"{means[best]:.3f}: {'; '.join(parts)}."
+        )
+
+
+def _rivals(best: str, region: str, found: list[Difference], seeds: SeedMeans) -> Iterator[tuple[str, bool]]:
+    """Yield for every other experiment by how much the best one is better, and whether the interval excludes 0."""
+    for pair in found:
+        if best not in (pair.experiment, pair.baseline) or region not in pair.regions:
+            continue
+        row = pair.regions[region]
+        if math.isnan(row["difference"]):
+            continue
+        sign, other = (1, pair.baseline) if best == pair.experiment else (-1, pair.experiment)
+        low, high = sorted((sign * row["low"], sign * row["high"]))
+        notes = [] if math.isnan(low) else [f"{low:.3f} to {high:.3f}"]
+        if _overlap(seeds.get(best, {}).get(region, []), seeds.get(other, {}).get(region, [])):
+            notes.append("though their seeds overlap")
+        yield f"{other} by {sign * row['difference']:.3f}" + (f" ({', '.join(notes)})" if notes else ""), is_clear(row)
+
+
+def _overlap(better: list[float], worse: list[float]) -> bool:
+    """Whether a seed of the worse experiment is as good as one of the better; false for one seed against one."""
+    return len(better) + len(worse) > 2 and min(better) <= max(worse)  # noqa: PLR2004 - one seed each
+
+
+def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
+    """Return mean Dice by experiment and number of sequences, and what the experiments differ by."""
+    lines = overview(summary)
+    header = ("sequences", "experiment", "seeds", *REGIONS)
+    rows = [
+        (line.sequences, line.experiment, str(line.seeds), *(_mean(line.regions.get(r)) for r in REGIONS))
+        for line in lines
+    ]
+    cases = max((int(row["cases"]) for line in lines for row in line.regions.values()), default=0)
+    blocks = [f"Mean Dice over {counted(cases, 'case')} (95 % interval)", *_table(header, rows)]
+    found = differences(comparison, "overall")
+    if found:
+        title = "Differences of mean Dice over all combinations, paired by case"
+        blocks += ["", f"{title} (* the interval excludes 0, on {FEWEST_CASES} cases or more)"]
+        pairs = [
+            (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference(d.regions.get(r)) for r in REGIONS))
+            for d in found
+        ]
+        blocks += _table(("difference", "cases", *REGIONS), pairs)
+    policies = " or ".join(str(policy) for policy in summary["policy"].unique())
+    return "\n".join([*blocks, "", f"Empty regions: {policies}"])
+
+
+def _mean(row: ScoreRow | None) -> str:
+    if row is None or math.isnan(row["mean"]):
+        return "-"
+    interval = "" if math.isnan(row["low"]) else f" ({row['low']:.3f} to {row['high']:.3f})"
+    return f"{row['mean']:.3f}{interval}"
+
+
+def _difference(row: ScoreRow | None) -> str:
+    if row is None or math.isnan(row["difference"]):
+        return "-"
+    interval = "" if math.isnan(row["low"]) else f" ({row['low']:+.3f} to {row['high']:+.3f})"
+    return f"{row['difference']:+.3f}{interval}{' *' if is_clear(row) else ''}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    for row in (header, *rows):
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

@@ -1,0 +1,239 @@
+"""One process among the others: rank, device, threads, process group.
+
+The same program runs alone, under torchrun, srun or a job of `cluster`. torchrun and the jobs of `cluster` set RANK,
+WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; a bare `srun` sets variables of its own, from which the same
+follows. Without any of them the process is alone.
+"""
+
+import ctypes
+import logging
+import os
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+from torch._C._distributed_c10d import HashStore
+
+from ccsd.errors import TrainingError, UsageError
+from cluster.rendezvous import PORTS
+
+
+@dataclass(frozen=True)
+class Place:
+    """Rank of this process, number of processes, rank on this machine, and how many are on it."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+
+def place(environment: Mapping[str, str]) -> Place:
+    """Return the place that RANK and its fellows describe.
+
+    Raises
+    ------
+    UsageError
+        If a variable is not a number, is missing beside the others, or contradicts them.
+    """
+    rank, world = _number(environment, "RANK", 0), _number(environment, "WORLD_SIZE", 1)
+    if not 0 <= rank < world:
+        raise UsageError(f"RANK is {rank} and WORLD_SIZE {world}; RANK must be below WORLD_SIZE, or leave both unset")
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
+    if world > 1 and missing:
+        raise UsageError(
+            f"WORLD_SIZE is {world} but {', '.join(missing)} is not set; start the processes with torchrun, srun or "
+            "`ccsd train --job`, or unset WORLD_SIZE to train with one process"
+        )
+    return Place(rank, world, _number(environment, "LOCAL_RANK", 0), _number(environment, "LOCAL_WORLD_SIZE", world))
+
+
+def from_srun(environment: Mapping[str, str], hosts: Callable[[str], list[str]]) -> dict[str, str]:
+    """Return the variables that torchrun would set for a task of a bare `srun`; none where there is nothing to add.
+
+    `hosts` expands SLURM's compressed list of nodes. The port follows from the job and step, which all tasks know.
+    """
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", 1)
+    if tasks == 1 or "WORLD_SIZE" in environment or "RANK" in environment:
+        return {}
+    names = hosts(environment["SLURM_STEP_NODELIST"])
+    salt = 16 * _number(environment, "SLURM_JOB_ID", 0) + _number(environment, "SLURM_STEP_ID", 0)
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": str(tasks),
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(-(-tasks // len(names))),
+        "MASTER_ADDR": environment.get("MASTER_ADDR", names[0]),
+        "MASTER_PORT": environment.get("MASTER_PORT", str(PORTS[salt % len(PORTS)])),
+    }
+
+
+def slurm_hosts(nodes: str) -> list[str]:
+    """Expand `node[1-3]` as SLURM does."""
+    command = ["scontrol", "show", "hostnames", nodes]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        raise UsageError(
+            f"started by srun on {nodes}, but `{' '.join(command)}` does not work here; set MASTER_ADDR, MASTER_PORT, "
+            "RANK, WORLD_SIZE and LOCAL_RANK yourself, or use `ccsd train --job cluster=slurm`"
+        ) from None
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(
+            f"environment variable {name} is {text!r}; expected a whole number, or leave it unset"
+        ) from None
+
+
+M_MMAP_THRESHOLD = -3
+M_TRIM_THRESHOLD = -1
+LARGEST = 2**30
+
+PATIENCE = "CCSD_PATIENCE_S"
+"""Environment variable: how many seconds a process waits for another in one exchange; 600 without it."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """Who this process is."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files and talks to the user."""
+        return self.rank == 0
+
+    def say(self, message: str) -> None:
+        """Print a line, once for all processes."""
+        if self.is_first:
+            print(message, flush=True)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up a tensor over all processes; every process must call this."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set on any process; every process must call this."""
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
+
+    def gather(self, word: str | None) -> list[str | None]:
+        """Return every process's word, by rank; every process must call this."""
+        words = [word] * self.world
+        if self.world > 1:
+            distributed.all_gather_object(words, word)
+        return words
+
+    def wait_for_all(self) -> None:
+        """Return when every process has come here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def joined() -> Iterator[Process]:
+    """Join the process group that the environment describes, and leave it at the end.
+
+    Raises
+    ------
+    UsageError
+        If the environment is contradictory.
+    TrainingError
+        If the others do not come, or one of them ends or is silent for longer than the patience.
+    """
+    _quieten_deepspeed()
+    os.environ.update(from_srun(os.environ, slurm_hosts))
+    here = place(os.environ)
+    os.environ["LOCAL_RANK"] = str(here.local_rank)  # DeepSpeed insists on it, also for a process alone
+    device = _device(here)
+    patience = _patience()
+    _meet(here, device, patience)
+    process = Process(here.rank, here.world, device)
+    try:
+        yield process
+    except RuntimeError as error:
+        if not _is_lost_peer(error):
+            raise
+        raise TrainingError(
+            f"process {here.rank} lost the others: one of them ended, or was silent for {patience:.0f} s. Its own "
+            "message, above or in its log, says why. The same command carries on from the last checkpoint"
+        ) from None
+    finally:
+        distributed.destroy_process_group()
+
+
+def _device(here: Place) -> torch.device:
+    if torch.cuda.is_available():
+        device = torch.device("cuda", here.local_rank)
+        torch.cuda.set_device(device)
+        return device
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    reuse_freed_memory()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here.local_world))
+    return torch.device("cpu")
+
+
+def _meet(here: Place, device: torch.device, patience: float) -> None:
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if here.world == 1:
+        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        return
+    # DeepSpeed makes groups of its own, which would wait for torch's default time.
+    distributed.constants.default_pg_timeout = distributed.distributed_c10d.default_pg_timeout = timedelta(
+        seconds=patience
+    )
+    try:
+        distributed.init_process_group(backend, timeout=timedelta(seconds=patience))
+        distributed.barrier()
+    except RuntimeError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise TrainingError(
+            f"process {here.rank} of {here.world} could not meet the others at {where} within {patience:.0f} s "
+            f"({str(error).splitlines()[0]}). Start all of them at the same time, with a port that is free"
+        ) from None
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE, "600")
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"environment variable {PATIENCE} is {text!r}; expected seconds, or leave it unset") from None
+
+
+def _is_lost_peer(error: RuntimeError) -> bool:
+    return isinstance(error, distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
+def _quieten_deepspeed() -> None:
+    """Keep DeepSpeed's information messages and its use of old torch names out of the user's log."""
+    os.environ.setdefault("DS_LOG_LEVEL", "warning")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+
+
+def reuse_freed_memory() -> None:
+    """Tell glibc's allocator to keep what tensors free instead of returning it to the system.
+
+    A CPU training step allocates and frees the same activations again and again; returning them costs a page fault
+    per 4 KiB each time. Does nothing where the C library is another one.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST)
+        mallopt(M_TRIM_THRESHOLD, LARGEST)

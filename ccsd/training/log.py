@@ -1,0 +1,195 @@
+"""What a training reports: means over steps, written to metrics.jsonl, and shown on the terminal and by sinks."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ccsd.training.distributed import Process
+from ccsd.training.picture import Picture, write_picture
+from ccsd.training.sinks import Sinks
+from preprocess.files import write_text
+from preprocess.modalities import MODALITIES
+
+PICTURES = "overlays"
+FILE = "metrics.jsonl"
+HEARTBEAT_S = 15.0
+
+
+class Record:
+    """Appends events to metrics.jsonl and shows them. Used by the first process only."""
+
+    def __init__(self, run: Path, start: int, total: int, sinks: Sequence[str] = ()) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        _forget_after(run / FILE, start)
+        self._file = (run / FILE).open("a", encoding="utf-8", buffering=1)
+        self._sinks = Sinks(sinks, run, start)
+        self._pictures = run / PICTURES
+        self._bar = tqdm(initial=start, total=total, desc="train", unit="step") if sys.stderr.isatty() else None
+        self._total = total
+        self._last_line = 0.0
+
+    def add(self, event: str, step: int, **values: Any) -> None:
+        """Append one event; nested mappings of numbers become one curve each."""
+        self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+        self._sinks.scalars(dict(_flatten(event, values)), step)
+
+    def picture(self, step: int, picture: Picture) -> None:
+        """Keep a picture as RUN/overlays/step-*.png and show it."""
+        write_picture(self._pictures / f"step-{step:08d}.png", picture)
+        self._sinks.picture("validation/overlay", picture, step)
+
+    def progress(self, step: int, loss: float, step_s: float) -> None:
+        """Move the bar on a terminal; in a log, print a line now and then."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix(loss=f"{loss:.3f}")
+            return
+        now = time.monotonic()
+        if now - self._last_line > HEARTBEAT_S or step == self._total:
+            self._last_line = now
+            left = (self._total - step) * step_s
+            print(
+                f"step {step}/{self._total}  loss {loss:.3f}  {step_s:.2f} s/step  {_duration(left)} left", flush=True
+            )
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        self._file.close()
+        self._sinks.close()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def read_events(run: Path) -> list[dict[str, Any]]:
+    """Return the events of a run in order; a last line cut short by a crash is left out."""
+    path = run / FILE
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop what an interrupted run recorded after the checkpoint that is resumed from."""
+    if path.exists():
+        kept = [event for event in read_events(path.parent) if event["step"] <= step]
+        write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
+
+
+def _flatten(prefix: str, values: dict[str, Any]) -> list[tuple[str, float]]:
+    flat: list[tuple[str, float]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat += _flatten(f"{prefix}/{key}", value)
+        elif isinstance(value, int | float):
+            flat.append((f"{prefix}/{key}", float(value)))
+    return flat
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
+BASE = len(MODALITIES) + 1
+"""A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed."""
+
+
+class Tally:
+    """Adds up on the device, without waiting for it, until asked."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._terms = torch.zeros(len(TERMS) + 1, device=device)
+        self._paths = torch.zeros(BASE ** (len(MODALITIES) - 1), device=device)
+
+    def add(self, outputs: dict[str, Tensor]) -> None:
+        """Add one step's terms (scalars) and `removed` (steps x samples, -1 for none)."""
+        self._terms[:-1] += torch.stack([outputs[name].detach().float() for name in TERMS])
+        self._terms[-1] += 1
+        removed = outputs["removed"]
+        if len(removed):
+            digits = BASE ** torch.arange(len(removed), device=removed.device)
+            code = ((removed + 1) * digits[:, None]).sum(0)
+            self._paths.index_add_(0, code, torch.ones_like(code, dtype=torch.float32))
+
+    def take(self, process: Process) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Return mean terms and removal shares since the last time; every process must call this.
+
+        Removal is `{"first": {modality: share}, "paths": {"t1ce>flair>t2": share}}`, empty without DMCD.
+        """
+        *sums, count = process.sum(self._terms).tolist()
+        paths = process.sum(self._paths).tolist()
+        self._terms.zero_()
+        self._paths.zero_()
+        terms = {name: total / count for name, total in zip(TERMS, sums, strict=True)}
+        return terms, _removal({_names(code): number for code, number in enumerate(paths) if number and code})
+
+
+def _names(code: int) -> tuple[str, ...]:
+    names = []
+    while code:
+        code, digit = divmod(code, BASE)
+        names.append(MODALITIES[digit - 1])
+    return tuple(names)
+
+
+def _removal(paths: dict[tuple[str, ...], float]) -> dict[str, dict[str, float]]:
+    total = sum(paths.values())
+    if not total:
+        return {}
+    first = {m: sum(n for path, n in paths.items() if path[0] == m) / total for m in MODALITIES}
+    return {
+        "first": first,
+        "paths": {">".join(path): n / total for path, n in sorted(paths.items(), key=lambda i: -i[1])},
+    }
+
+
+class StepTimes:
+    """Adds up the steps between two records."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._steps, self._data_s, self._step_s = 0, 0.0, 0.0
+
+    def add(self, data_s: float, step_s: float) -> None:
+        """Add one step: seconds spent waiting for the batch, and seconds altogether."""
+        self._steps += 1
+        self._data_s += data_s
+        self._step_s += step_s
+
+    def take(self) -> dict[str, float]:
+        """Return means per step, the share of waiting and samples per second, and begin anew."""
+        steps, data_s, step_s = self._steps, self._data_s, self._step_s
+        self._steps, self._data_s, self._step_s = 0, 0.0, 0.0
+        return {
+            "step_s": step_s / steps,
+            "data_s": data_s / steps,
+            "data_share": data_s / step_s,
+            "samples_per_s": self._batch_size * steps / step_s,
+        }
+
+
+MIB = 2**20
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory used so far in MiB: allocated on the GPU, or resident where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB

@@ -1,0 +1,145 @@
+"""Files made from the code, so that they cannot differ from it: `python docs/generate.py` writes them all.
+
+A test fails when one of them is out of date.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ccsd.config.schema import Config
+from cluster.settings import JobSettings
+
+SCHEMA = Path("workflow/schemas/config.schema.json")
+CONFIG = Path("docs/reference/config.md")
+CLI = Path("docs/reference/cli.md")
+HEADER = "<!-- made by `python docs/generate.py`; edit the descriptions in the code instead -->\n\n"
+
+STUDY_TEXT = """\
+Settings of a study live in a YAML file (`config/config.yaml`). A command overrides them with dotted keys,
+`--set train.steps=100`, Snakemake with mappings, `--config "train={steps: 100}"`. Unknown keys are refused.
+"""
+JOB_TEXT = """\
+Where a training runs and on how much: `ccsd train --job KEY=VALUE`, in the workflow `set-resources: train:` of a
+profile. Nothing here changes the result.
+"""
+
+
+def files() -> dict[Path, str]:
+    """Return the text of every generated file by its path in the repository."""
+    return {SCHEMA: schema(), CONFIG: config_reference(), CLI: cli_reference()}
+
+
+def schema() -> str:
+    """Return the JSON schema of the configuration, which Snakemake validates against."""
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    return json.dumps(content, indent=2) + "\n"
+
+
+def config_reference() -> str:
+    """Return tables of all settings: of the science (config/) and of the machines (`--job`, profiles)."""
+    text = [
+        HEADER + "# Settings\n",
+        STUDY_TEXT,
+        _table("Study", Config, ""),
+        *(_table(name, model, f"{name}.") for name, model in _sections(Config)),
+        "# Job settings\n",
+        JOB_TEXT,
+        _table("Job", JobSettings, ""),
+    ]
+    return "\n".join(text)
+
+
+def cli_reference() -> str:
+    """Return the help of every command."""
+    import typer.main
+
+    from ccsd.cli import app
+
+    group: Any = typer.main.get_command(app)
+    text = [HEADER + "# Commands\n", "`ccsd STAGE --help` prints the same.\n"]
+    for name, command in group.commands.items():
+        if not command.hidden:
+            text += [f"## ccsd {name}\n", f"{(command.help or '').strip()}\n", *_parameters(command), ""]
+    return "\n".join(text)
+
+
+def write(root: Path) -> None:
+    """Write every generated file below the repository's root."""
+    for path, text in files().items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text, encoding="utf-8")
+
+
+def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        section = _section(field)
+        if section is not None:
+            yield name, section
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    candidates = (field.annotation, *getattr(field.annotation, "__args__", ()))
+    return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
+
+
+def _table(title: str, model: type[BaseModel], prefix: str) -> str:
+    rows = [
+        f"| `{prefix}{name}` | {_default(field)} | {_allowed(field)} | {field.description} |"
+        for name, field in model.model_fields.items()
+        if _section(field) is None or field.description
+    ]
+    summary = (model.__doc__ or "").strip().splitlines()[0]
+    return "\n".join(
+        [f"## {title}\n", summary + "\n", "| key | default | allowed | meaning |", "|---|---|---|---|", *rows, ""]
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    return f"`{json.dumps(value, default=str)}`"
+
+
+def _allowed(field: FieldInfo) -> str:
+    annotation: Any = field.annotation
+    choices = getattr(annotation, "__args__", ())
+    if "Literal" in str(annotation) and all(isinstance(choice, str | int) for choice in choices):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    bounds = [
+        f"{name} {getattr(item, name)}"
+        for item in field.metadata
+        for name in ("gt", "ge", "lt", "le")
+        if hasattr(item, name)
+    ]
+    kind = getattr(annotation, "__name__", str(annotation)) if not choices else str(annotation)
+    return ", ".join([_readable(kind), *bounds])
+
+
+def _readable(kind: str) -> str:
+    plain = kind.replace("typing.", "").replace("pathlib.", "").replace("Annotated", "")
+    plain = " | ".join(part.rsplit(".", maxsplit=1)[-1] if "[" not in part else part for part in plain.split(" | "))
+    return f"`{plain.split('[')[0] if '(' in plain else plain}`".replace("|", "\\|")
+
+
+def _parameters(command: Any) -> list[str]:
+    rows = ["| parameter | default | meaning |", "|---|---|---|"]
+    for parameter in command.params:
+        names = ", ".join(f"`{name}`" for name in parameter.opts) if parameter.param_type_name == "option" else None
+        shown = names or f"`{(parameter.metavar or parameter.name or '').upper()}`"
+        default = "required" if parameter.required else _shown_default(parameter.default)
+        rows.append(f"| {shown} | {default} | {(getattr(parameter, 'help', None) or '').replace('|', chr(92) + '|')} |")
+    return rows
+
+
+def _shown_default(value: Any) -> str:
+    return "" if value in (None, (), []) or callable(value) else f"`{value}`"
+
+
+if __name__ == "__main__":
+    write(Path.cwd())

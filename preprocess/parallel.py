@@ -1,0 +1,76 @@
+"""Work on many cases in parallel: one that kills its process costs none of the others. And progress for people."""
+
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_START_METHOD = "spawn"  # forked children of a process with threads may hang
+
+
+def run_parallel(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, lost: Callable[[Job], Result]
+) -> Iterator[Result]:
+    """Yield the results as they come; with one worker or job, from this process.
+
+    When a worker dies, what is left is done one job at a time, and `lost` makes the result of a job that kills its
+    process again.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(work, jobs)
+        return
+    left = dict(enumerate(jobs))
+    try:
+        for number, result in _run_pool(work, left, workers):
+            del left[number]
+            yield result
+    except BrokenProcessPool:
+        for number, job in left.items():
+            try:
+                yield from (result for _, result in _run_pool(work, {number: job}, 1))
+            except BrokenProcessPool:
+                yield lost(job)
+
+
+def _run_pool(work: Callable[[Job], Result], jobs: dict[int, Job], workers: int) -> Iterator[tuple[int, Result]]:
+    context = multiprocessing.get_context(_START_METHOD)
+    initialise = _leave_interrupts_to_parent
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=initialise) as pool:
+        futures = {pool.submit(work, job): number for number, job in jobs.items()}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+T = TypeVar("T")
+LOG_INTERVAL_S = 10.0
+
+
+def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Yield the items while showing on standard error how many of `total` are done."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, desc=label, unit="", dynamic_ncols=True)
+        return
+    last = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last > LOG_INTERVAL_S:
+            last = time.monotonic()
+            print(f"{label}: {done}/{total}", file=sys.stderr, flush=True)
+    print(f"{label}: {done}/{total} done", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""What comes in: which file is what, NIfTI, label numbers, geometry."""

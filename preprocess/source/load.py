@@ -1,0 +1,127 @@
+"""Reading the files of one case as they are, before anything is checked or changed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.errors import InputError
+from preprocess.source import nifti
+from preprocess.source.geometry import to_canonical
+from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values, guess_convention
+from preprocess.source.layouts import MSD_ORDER, CaseFiles
+from preprocess.source.nifti import Volume
+
+_AXES = 3
+_STEP = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Every third voxel along each axis: enough for statistics of how images relate.
+
+    Attributes
+    ----------
+    images
+        D x H x W by modality, cut to the brain from left to right; 0 for voxels that are not finite.
+    mask
+        Where all images are brain.
+    label
+        The segmentation's values as they are in the file.
+    """
+
+    images: Mapping[str, NDArray[np.float64]]
+    mask: NDArray[np.bool_]
+    label: NDArray[Any] | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the files of a case hold.
+
+    Attributes
+    ----------
+    files
+        The names and paths.
+    images
+        3-D volume by modality, in the source's axes; only those asked for.
+    label
+        The segmentation as it is in the file, if there is one.
+    convention
+        What its values mean; `label_counts` are the values found in it.
+    """
+
+    files: CaseFiles
+    images: Mapping[str, Volume]
+    label: Volume | None
+    convention: LabelConvention
+    label_counts: Mapping[int | float, int]
+
+    @property
+    def reference(self) -> Volume:
+        """The first image, whose grid the others must share."""
+        return next(iter(self.images.values()))
+
+    @cached_property
+    def sample(self) -> Sample:
+        """A coarse view of the case, for volumes on one grid."""
+        volumes = {m: self._coarse(volume).astype(np.float64) for m, volume in self.images.items()}
+        mask = np.all([np.isfinite(a) & (a != 0) for a in volumes.values()], axis=0)
+        found = np.flatnonzero(mask.any(axis=(0, 1)))
+        cut = slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(None)
+        return Sample(
+            images={m: np.nan_to_num(a[:, :, cut], posinf=0.0, neginf=0.0) for m, a in volumes.items()},
+            mask=mask[:, :, cut],
+            label=None if self.label is None else self._coarse(self.label)[:, :, cut],
+        )
+
+    def _coarse(self, volume: Volume) -> NDArray[Any]:
+        return to_canonical(volume.array, self.reference.affine)[::_STEP, ::_STEP, ::_STEP]
+
+
+def load(files: CaseFiles, modalities: Iterable[str] | None = None) -> Loaded:
+    """Read the named modalities (those the case has, when none are named) and the label; no other file is opened.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, is not NIfTI or not 3-D; or if a named modality is not there.
+    """
+    if files.problem:
+        raise InputError(files.problem)
+    wanted = list(files.images) if modalities is None else list(modalities)
+    absent = [m for m in wanted if m not in files.images]
+    if absent or not wanted:
+        raise InputError(f"no {' and no '.join(absent) or 'image'}; the case has {', '.join(files.images) or 'none'}")
+    if files.layout == "msd":
+        images = _split_channels(files.images[wanted[0]], wanted)
+    else:
+        images = {m: _flat(nifti.read(files.images[m]), files.images[m]) for m in wanted}
+    label = _flat(nifti.read(files.label), files.label) if files.label else None
+    counts = count_values(label.array) if label else {}
+    return Loaded(files, images, label, _convention(files, counts), counts)
+
+
+def _split_channels(path: Path, wanted: Iterable[str]) -> dict[str, Volume]:
+    volume = nifti.read(path)
+    if volume.array.ndim != _AXES + 1 or volume.array.shape[-1] != len(MSD_ORDER):
+        raise InputError(f"{path}: shape {volume.array.shape}; a Task01 image holds {len(MSD_ORDER)} volumes in one")
+    return {m: replace(volume, array=volume.array[..., MSD_ORDER.index(m)]) for m in wanted}
+
+
+def _flat(volume: Volume, path: Path) -> Volume:
+    """Drop trailing axes of length 1."""
+    array = volume.array
+    while array.ndim > _AXES and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != _AXES or 0 in array.shape:
+        raise InputError(f"{path}: shape {np.shape(volume.array)}; expected one volume with three axes")
+    return replace(volume, array=array)
+
+
+def _convention(files: CaseFiles, counts: Mapping[int | float, int]) -> LabelConvention:
+    return CONVENTIONS.get(files.layout) or guess_convention(counts)

@@ -1,0 +1,175 @@
+"""Opening the store of a case and reading boxes of it."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.errors import InputError
+from preprocess.files import check_case_name
+from preprocess.modalities import MODALITIES
+from preprocess.source.geometry import Box
+from preprocess.store.meta import CaseMeta
+from preprocess.store.shard import ShardArray, read_json
+
+ATTRIBUTE, IMAGE, LABEL = "ccsd", "image", "label"
+SUFFIX = ".zarr"
+
+
+class CaseStore:
+    """A case on the disk. Arrays are opened when they are first read; it may be forked and pickled.
+
+    Attributes
+    ----------
+    case
+        Name of the case.
+    meta
+        Its attributes.
+    """
+
+    def __init__(self, root: Path, case: str) -> None:
+        self.root, self.case = root, case
+        self._path = store_path(root, case)
+        if not self._path.is_dir():
+            raise InputError(f"{case}: no store {self._path}; `ccsd convert` makes it")
+        self.meta = self._read_meta()
+
+    def __reduce__(self) -> tuple[type["CaseStore"], tuple[Path, str]]:
+        return CaseStore, (self.root, self.case)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """D, H, W of the cropped arrays."""
+        d, h, w = (last - first for first, last in self.meta.geometry.box)
+        return d, h, w
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities the case has, in canonical order."""
+        return self.meta.modalities
+
+    @property
+    def has_label(self) -> bool:
+        """Whether there is a segmentation."""
+        return (self._path / LABEL).is_dir()
+
+    def read(
+        self, modalities: Sequence[str], box: Box | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Return z-scores of some modalities, 0 outside the brain; the others are not touched.
+
+        Parameters
+        ----------
+        modalities
+            Names, in the order wanted.
+        box
+            Slices with start and stop within `shape`; by default everything.
+        out
+            float32 array of the result's shape to fill; a buffer used again saves a large part of the time.
+
+        Returns
+        -------
+        ndarray
+            float32, modalities x d x h x w.
+
+        Raises
+        ------
+        InputError
+            If the case lacks a modality, or a chunk is missing or damaged.
+        """
+        box = self._box(box)
+        absent = [m for m in modalities if m not in self.modalities]
+        if absent:
+            raise InputError(f"{self.case}: no {', '.join(absent)}; it has {', '.join(self.modalities)}")
+        image = self._image  # first: only what is there is worth memory
+        if out is None:
+            out = np.empty((len(modalities), *(part.stop - part.start for part in box)), np.float32)
+        for target, name in zip(out, modalities, strict=True):
+            image.read(MODALITIES.index(name), box, target)
+        return out
+
+    def read_label(self, box: Box | None = None, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Return classes 0..3, uint8, d x h x w; `box` and `out` as in `read`.
+
+        Raises
+        ------
+        InputError
+            If there is no segmentation, or its chunk is missing or damaged.
+        """
+        box = self._box(box)
+        label = self._label
+        if out is None:
+            out = np.empty(tuple(part.stop - part.start for part in box), np.uint8)
+        label.read(None, box, out)
+        return out
+
+    @cached_property
+    def _image(self) -> ShardArray:
+        return self._open(IMAGE, (len(MODALITIES), *self.shape), np.float16)
+
+    @cached_property
+    def _label(self) -> ShardArray:
+        if not self.has_label:
+            raise InputError(f"{self.case}: it was converted without a segmentation")
+        return self._open(LABEL, self.shape, np.uint8)
+
+    def _open(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> ShardArray:
+        array = ShardArray(self._path / name, f"{self._path}, array {name}", dtype)
+        if array.shape != shape:
+            raise InputError(f"{self._path}, array {name}: shape {array.shape}, but its crop box says {shape}")
+        return array
+
+    def _box(self, box: Box | None) -> Box:
+        d, h, w = self.shape
+        box = box or (slice(0, d), slice(0, h), slice(0, w))
+        if not all(0 <= part.start < part.stop <= size for part, size in zip(box, self.shape, strict=True)):
+            raise ValueError(f"{self.case}: box {box} is not within the shape {self.shape}")
+        return box
+
+    def _read_meta(self) -> CaseMeta:
+        values = read_json(self._path / "zarr.json", str(self._path))
+        try:
+            return CaseMeta.from_dict(values["attributes"][ATTRIBUTE])
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._path}: its attributes are not those of this version ({error!r}); "
+                "remove the store and run `ccsd convert` again"
+            ) from None
+
+
+def open_case(root: Path, case: str) -> CaseStore:
+    """Return the store of a case below `root`.
+
+    Raises
+    ------
+    InputError
+        If there is none, or its attributes cannot be read.
+    """
+    return CaseStore(root, case)
+
+
+def store_path(root: Path, case: str) -> Path:
+    """Return where the store of a case lies below `root`.
+
+    Raises
+    ------
+    InputError
+        If the case cannot have such a name.
+    """
+    check_case_name(case, root)
+    return root / f"{case}{SUFFIX}"
+
+
+def list_cases(root: Path) -> list[str]:
+    """Return the names of the cases below `root`, sorted.
+
+    Raises
+    ------
+    InputError
+        If the folder is not there.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; `ccsd convert SRC {root}` makes it")
+    return sorted(p.name[: -len(SUFFIX)] for p in root.iterdir() if p.name.endswith(SUFFIX) and p.name[0] != ".")

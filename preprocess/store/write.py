@@ -1,0 +1,65 @@
+"""The store of a case: one conformant Zarr v3 group of five files, written beside its place and then moved there.
+
+`image` is 4 x D x H x W float16 with one chunk per modality (slabs for volumes above 16 MiB), all in one shard, so that
+one file holds a case's images and reading one modality leaves the others alone. `label` is D x H x W uint8. LZ4 finds
+the background; CRC-32C finds damage.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
+
+from preprocess.case import Prepared
+from preprocess.files import complete_or_absent
+from preprocess.store.meta import CaseMeta
+from preprocess.store.reader import ATTRIBUTE, IMAGE, LABEL, store_path
+
+_CHUNK_BYTES = 16 << 20
+_IMAGE_AXES = ("modality", "z", "y", "x")
+
+
+def write_case(root: Path, prepared: Prepared, meta: CaseMeta) -> Path:
+    """Write a case's store below `root` and return its path; an older store of the case is replaced."""
+    path = store_path(root, prepared.case)
+    with complete_or_absent(path) as temporary, zarr.config.set({"array.write_empty_chunks": True}):
+        group = zarr.create_group(temporary, zarr_format=3, attributes={ATTRIBUTE: meta.as_dict()})
+        _write_array(group, IMAGE, prepared.z, (1, *_slab(prepared.z.shape[1:])), _IMAGE_AXES)
+        if prepared.label is not None:
+            _write_array(group, LABEL, prepared.label, prepared.label.shape, _IMAGE_AXES[1:])
+    return path
+
+
+def _slab(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    depth, height, width = shape
+    rows = max(1, _CHUNK_BYTES // (height * width * 2))
+    return min(depth, rows), height, width
+
+
+def _write_array(
+    group: zarr.Group, name: str, array: NDArray[Any], chunk: tuple[int, ...], axes: tuple[str, ...]
+) -> None:
+    shard = tuple(-(-size // part) * part for size, part in zip(array.shape, chunk, strict=True))
+    codec = ShardingCodec(
+        chunk_shape=chunk,
+        codecs=[
+            BytesCodec(),
+            BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle", typesize=array.dtype.itemsize),
+            Crc32cCodec(),
+        ],
+    )
+    target = group.create_array(
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=shard,
+        serializer=codec,
+        compressors=None,
+        filters=None,
+        fill_value=0,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=axes,
+    )
+    target[...] = array

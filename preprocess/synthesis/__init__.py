@@ -1,1 +1,0 @@
-"""Phantom heads: anatomy, tumour and MR signal as smooth functions of position."""

@@ -1,0 +1,155 @@
+"""`ccsd evaluate --model`: what it writes, that it carries on, that fan-out changes nothing."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from ccsd.errors import UsageError
+from ccsd.evaluation import read_metrics
+from ccsd.evaluation import run as module
+from ccsd.evaluation.run import evaluate_model
+from ccsd.inference.labelmaps import read_labels
+from ccsd.inference.predict import predict
+from preprocess.modalities import SUBSET_ORDER
+from preprocess.store.reader import CaseStore, open_case
+
+
+@pytest.fixture
+def evaluate(made_study, tmp_path):
+    def run(*subsets, overrides=(), out=tmp_path / "out"):
+        return evaluate_model(made_study / "runs" / "ccsd-s0", made_study / "data", out, subsets, overrides)
+
+    return run
+
+
+def test_all_cases_combinations_and_regions_are_scored_with_their_provenance(evaluated_study):
+    out = evaluated_study / "evaluation" / "ccsd-s0" / "all"
+    table = read_metrics(out / "metrics.tsv")
+    about = json.loads((out / "evaluation.json").read_text())
+
+    assert len(table) == 2 * 15 * 3
+    assert list(dict.fromkeys(table["subset"])) == list(SUBSET_ORDER)
+    assert set(table["experiment"]) == {"ccsd"}
+    assert set(table["seed"]) == {0}
+    assert set(table["model_hash"]) == {about["identity"]["model_hash"][:12]}
+    assert set(table["split_hash"]) == {about["identity"]["split_hash"][:12]}
+    assert about["policy_text"].startswith("Where prediction and reference are both empty")
+    assert about["versions"]["torch"]
+    assert len(list(out.glob("predictions/*/*.nii.gz"))) == 30
+    assert not [p for p in out.rglob("*") if p.name.startswith(".")]
+
+
+def test_predictions_lie_in_the_space_and_labels_of_the_source(evaluated_study):
+    out = evaluated_study / "evaluation" / "ccsd-s0" / "all"
+    for path in out.glob("predictions/flair/*.nii.gz"):
+        case = path.name.removesuffix(".nii.gz")
+        store = open_case(evaluated_study / "data", case)
+        source = next((evaluated_study / "phantoms").rglob(f"{case}*seg.nii.gz"))
+        written, original = nib.load(path), nib.load(source)
+        allowed = {0, *dict(store.meta.label_convention.values)}
+
+        assert written.shape == original.shape
+        np.testing.assert_allclose(written.affine, original.affine)
+        assert set(np.unique(written.dataobj)) <= allowed
+        back = read_labels(path, store.meta.geometry, store.meta.label_convention)
+        assert np.count_nonzero(back) == np.count_nonzero(written.dataobj)
+
+
+def test_fan_out_by_combination_gives_the_same_numbers(evaluate, evaluated_study, tmp_path):
+    whole = read_metrics(evaluated_study / "evaluation" / "ccsd-s0" / "all" / "metrics.tsv")
+    for name in ("t1ce", "flair+t1+t2"):
+        one = read_metrics(evaluate(name, out=tmp_path / name))
+        expected = whole[whole["subset"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(one, expected, check_exact=True)
+
+
+def test_absent_modalities_are_never_read(evaluate, monkeypatch):
+    read = []
+    original = CaseStore.read
+    monkeypatch.setattr(
+        CaseStore, "read", lambda self, names, *rest: read.append(names) or original(self, names, *rest)
+    )
+    evaluate("t2+flair", "flair")
+
+    assert read == [("flair", "t2")] * 2
+
+
+def test_interrupted_evaluation_carries_on_with_the_cases_that_are_left(evaluate, tmp_path, monkeypatch):
+    seen = []
+    original = module._evaluate_case
+
+    def interrupted(job, case):
+        seen.append(case.case)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return original(job, case)
+
+    monkeypatch.setattr(module, "_evaluate_case", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("t2")
+    assert not (tmp_path / "out" / "metrics.tsv").exists()
+    resumed = read_metrics(evaluate("t2"))
+    undisturbed = read_metrics(evaluate("t2", out=tmp_path / "other"))
+
+    assert len(seen) == 2 + 1 + 2
+    pd.testing.assert_frame_equal(resumed, undisturbed, check_exact=True)
+
+
+def test_finished_evaluation_is_left_alone_and_another_setting_starts_anew(evaluate, monkeypatch):
+    first = evaluate("t1").read_bytes()
+    monkeypatch.setattr(module, "_evaluate_case", lambda *_: pytest.fail("nothing was to be done"))
+    assert evaluate("t1").read_bytes() == first
+    monkeypatch.undo()
+
+    changed = read_metrics(evaluate("t1", overrides=["evaluation.hd95_penalty=1"]))
+    assert changed["policy"].str.contains("hd95=1,").all()
+
+
+def test_case_that_lacks_modalities_is_scored_where_it_can_be(made_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(CaseStore, "modalities", ("flair", "t1"))
+    table = read_metrics(evaluate_model(made_study / "runs" / "ccsd-s0", made_study / "data", tmp_path / "out"))
+
+    assert set(table["subset"]) == {"flair", "t1", "flair+t1"}
+
+
+def test_model_of_another_spacing_scores_what_prediction_gives(made_study, tmp_path):
+    run = shutil.copytree(made_study / "runs" / "ccsd-s0", tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "spacing_mm": [1.5, 1.0, 1.0]}))
+    out = evaluate_model(run, made_study / "data", tmp_path / "out", ["flair+t1+t1ce+t2"]).parent
+    for path in out.glob("predictions/*/*.nii.gz"):
+        case = path.name.removesuffix(".nii.gz")
+        (found,) = predict([made_study / "phantoms" / case], tmp_path / "predicted", run)
+        written, expected = (np.asarray(nib.load(p).dataobj) for p in (found.path, path))
+
+        assert any("resampled" in text for text in found.warnings)
+        # The stored case is cropped to the label as well, which may move the border by a voxel.
+        assert np.mean(written != expected) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.steps=3"], "evaluation.overlap"),
+        (["evaluation.overlap=2"], "evaluation.overlap"),
+        (["evaluation.nonsense=2"], "unknown key"),
+        (["evaluation.overlap"], "KEY=VALUE"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_before_anything_is_written(evaluate, tmp_path, overrides, words):
+    with pytest.raises(UsageError, match=words):
+        evaluate("t1", overrides=overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_split_without_test_cases_is_refused(made_study, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(made_study / "data", data)
+    text = (data / "split.tsv").read_text()
+    (data / "split.tsv").write_text(text.replace("test", "train"))
+    with pytest.raises(UsageError, match="no case of the split is for testing"):
+        evaluate_model(made_study / "runs" / "ccsd-s0", data, tmp_path / "out")

@@ -1,0 +1,232 @@
+"""The store: conformant Zarr, read back exactly, and damage that is never read as zeros."""
+
+import json
+import multiprocessing
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from preprocess.case import Prepared, prepare
+from preprocess.errors import InputError
+from preprocess.modalities import MODALITIES
+from preprocess.source.layouts import discover
+from preprocess.store import shard, write
+from preprocess.store.meta import CaseMeta, describe
+from preprocess.store.reader import CaseStore, list_cases, open_case
+from preprocess.store.write import write_case
+
+CASE = "BraTS20_Training_001"
+Damage = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def prepared(cohort: Path) -> Prepared:
+    return prepare(next(files for files in discover(cohort) if files.case == CASE))
+
+
+@pytest.fixture
+def opened(prepared: Prepared, tmp_path: Path) -> CaseStore:
+    write_case(tmp_path, prepared, describe(prepared))
+    return open_case(tmp_path, CASE)
+
+
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_reads_what_was_prepared(
+    opened: CaseStore, prepared: Prepared, with_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_torch:
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert opened.modalities == MODALITIES
+    assert opened.shape == prepared.z.shape[1:]
+    assert np.array_equal(opened.read(MODALITIES), prepared.image)
+    assert np.array_equal(opened.read_label(), prepared.label)
+    assert opened.meta == describe(prepared)
+
+
+def test_zarr_reads_the_same_numbers(opened: CaseStore, tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / f"{CASE}.zarr", mode="r")
+    assert np.array_equal(np.asarray(group["image"][:], np.float32), opened.read(MODALITIES))
+    assert np.array_equal(group["label"][:], opened.read_label())
+
+
+def test_a_case_costs_five_files(opened: CaseStore, tmp_path: Path) -> None:
+    entries = list((tmp_path / f"{CASE}.zarr").rglob("*"))
+    assert sum(path.is_file() for path in entries) == 5
+    assert len(entries) + 1 == 8
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(data=st.data())
+def test_boxes_of_some_modalities(opened: CaseStore, prepared: Prepared, data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(MODALITIES), min_size=1, max_size=4, unique=True))
+    ends = [data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True)) for n in opened.shape]
+    box = tuple(slice(*sorted(pair)) for pair in ends)
+    rows = [MODALITIES.index(name) for name in names]
+    assert np.array_equal(opened.read(names, box), prepared.image[rows][(slice(None), *box)])
+    assert np.array_equal(opened.read_label(box), prepared.label[box])
+
+
+def test_slabs_of_a_large_volume(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, height, width = prepared.z.shape
+    monkeypatch.setattr(write, "_CHUNK_BYTES", 3 * height * width * 2)
+    write_case(tmp_path, prepared, describe(prepared))
+    opened = open_case(tmp_path, CASE)
+    box = (slice(2, 11), slice(1, height), slice(0, width - 1))
+    assert np.array_equal(opened.read(("t1ce",), box)[0], prepared.image[2][box])
+    assert np.array_equal(opened.read(MODALITIES), prepared.image)
+
+
+def test_fills_a_strided_view(opened: CaseStore, prepared: Prepared) -> None:
+    out = np.full((2, *opened.shape[:2], opened.shape[2] + 4), 9, np.float32)
+    opened.read(("t1", "t2"), None, out[..., 2:-2])
+    assert np.array_equal(out[..., 2:-2], prepared.image[[1, 3]])
+    assert (out[..., :2] == 9).all()
+
+
+def test_one_modality_does_not_touch_the_others(opened: CaseStore, tmp_path: Path) -> None:
+    """Bytes of the other chunks are overwritten: the one that is wanted is read all the same."""
+    path = tmp_path / f"{CASE}.zarr/image/c.0.0.0.0"
+    expected = opened.read(("t2",))
+    start, _ = opened._image._index[3]
+    data = bytearray(path.read_bytes())
+    data[:start] = b"\xff" * start
+    _replace(path, bytes(data))
+    damaged = open_case(tmp_path, CASE)
+    assert np.array_equal(damaged.read(("t2",)), expected)
+    with pytest.raises(InputError, match=r"chunk 0\.0\.0\.0"):
+        damaged.read(("flair",))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put a new file in the place of one that may be mapped."""
+    path.unlink()
+    path.write_bytes(data)
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    _replace(path, bytes(data))
+
+
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "a flipped bit": (_flip, r"array image, chunk \d\.0\.0\.0: damaged, its checksum is wrong"),
+    "truncated": (lambda path: _replace(path, path.read_bytes()[:-50]), "array image: damaged or truncated"),
+    "empty": (lambda path: _replace(path, b""), "missing or empty"),
+    "missing": (lambda path: path.unlink(), "missing or empty"),
+    "zeros": (lambda path: _replace(path, bytes(path.stat().st_size)), "damaged or truncated"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_an_error_that_names_the_place(opened: CaseStore, tmp_path: Path, kind: str) -> None:
+    damage, message = DAMAGES[kind]
+    damage(tmp_path / f"{CASE}.zarr/image/c.0.0.0.0")
+    with pytest.raises(InputError, match=message) as error:
+        open_case(tmp_path, CASE).read(MODALITIES)
+    assert CASE in str(error.value)
+    assert "ccsd convert" in str(error.value)
+
+
+def test_a_chunk_marked_as_missing_is_an_error_not_zeros(opened: CaseStore, tmp_path: Path) -> None:
+    """What a writer leaves that skips empty chunks, or was killed: legal Zarr, which other readers fill with 0."""
+    path = tmp_path / f"{CASE}.zarr/image/c.0.0.0.0"
+    data = path.read_bytes()
+    index = data[-68:-20] + b"\xff" * 16  # the entry of the last of four chunks
+    _replace(path, data[:-68] + index + google_crc32c.value(index).to_bytes(4, "little"))
+    assert not zarr.open_group(tmp_path / f"{CASE}.zarr", mode="r")["image"][3].any()
+    damaged = open_case(tmp_path, CASE)
+    assert damaged.read(("t1",)).any()
+    with pytest.raises(InputError, match=r"chunk 3\.0\.0\.0: damaged, the chunk is missing"):
+        damaged.read(("t2",))
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "image/zarr.json", "label/zarr.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", None])
+def test_damaged_metadata_is_an_error(opened: CaseStore, tmp_path: Path, name: str, text: str | None) -> None:
+    path = tmp_path / f"{CASE}.zarr" / name
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(InputError, match=CASE):
+        _read_all(tmp_path)
+
+
+def _read_all(root: Path) -> None:
+    opened = open_case(root, CASE)
+    opened.read(MODALITIES)
+    opened.read_label()
+
+
+def test_foreign_zarr_is_refused(opened: CaseStore, tmp_path: Path) -> None:
+    path = tmp_path / f"{CASE}.zarr/image/zarr.json"
+    meta = json.loads(path.read_text())
+    meta["codecs"][0]["configuration"]["codecs"].pop()
+    path.write_text(json.dumps(meta))
+    with pytest.raises(InputError, match="not an array that `ccsd convert` writes"):
+        open_case(tmp_path, CASE).read(("t1",))
+
+
+def test_asking_for_what_is_not_there(prepared: Prepared, tmp_path: Path) -> None:
+    part = replace(prepared, available=("t1",), label=None)
+    write_case(tmp_path, part, describe(part))
+    opened = open_case(tmp_path, CASE)
+    assert not opened.has_label
+    with pytest.raises(InputError, match="no t2; it has t1"):
+        opened.read(("t1", "t2"))
+    with pytest.raises(InputError, match="without a segmentation"):
+        opened.read_label()
+    with pytest.raises(ValueError, match="not within"):
+        opened.read(("t1",), (slice(0, 99), slice(0, 1), slice(0, 1)))
+    with pytest.raises(InputError, match="no store"):
+        open_case(tmp_path, "nobody")
+
+
+def test_attributes_there_and_back(prepared: Prepared) -> None:
+    meta = describe(prepared, ("affine",))
+    assert CaseMeta.from_dict(json.loads(json.dumps(meta.as_dict()))) == meta
+
+
+def test_foreground_voxels_have_their_class(opened: CaseStore) -> None:
+    label = opened.read_label().ravel()
+    assert set(opened.meta.foreground) == {1, 2, 3}
+    for number, voxels in opened.meta.foreground.items():
+        assert 0 < len(voxels) <= 1000
+        assert (label[list(voxels)] == number).all()
+
+
+def test_each_chunk_is_checked_once(opened: CaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    plain = shard.google_crc32c.value
+    monkeypatch.setattr(shard.google_crc32c, "value", lambda data: calls.append(1) or plain(data))
+    opened.read(("t1",))
+    opened.read(("t1",))
+    assert len(calls) == 2  # the index and one chunk
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_an_open_case_may_go_to_another_process(opened: CaseStore, method: str) -> None:
+    """With readers that start threads this hangs or aborts."""
+    expected = opened.read(MODALITIES)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        found = pool.starmap_async(CaseStore.read, [(opened, MODALITIES)] * 4).get(timeout=120)
+    assert all(np.array_equal(image, expected) for image in found)
+    assert np.array_equal(pickle.loads(pickle.dumps(opened)).read(MODALITIES), expected)
+
+
+def test_list_cases_sees_complete_stores_only(converted: Path, tmp_path: Path) -> None:
+    assert len(list_cases(converted)) == 6
+    (tmp_path / ".x.zarr.tmp.host-1").mkdir()
+    assert list_cases(tmp_path) == []
+    with pytest.raises(InputError, match="no such folder"):
+        list_cases(tmp_path / "nowhere")
