@@ -120,7 +120,7 @@ def _start(command: Sequence[str], variables: Mapping[str, str], log: Path) -> "
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,  # Ctrl-C reaches the launcher alone, which asks the ranks to save
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads here
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no Python threads here
         )
 
 

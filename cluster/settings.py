@@ -1,4 +1,4 @@
-"""What a job asks of the machine or the cluster: typed, validated, unknown names refused.
+"""What a job asks of the machine or the cluster: typed, validated, unknown names rejected.
 
 JobSettings.from_options(["cluster=slurm", "nodes=2", "tasks_per_node=4", "gpus_per_node=4"])
 """
@@ -49,12 +49,12 @@ class JobSettings(BaseModel):
 
     cluster: Literal["local", "slurm"] = Field("local", description="local: this machine; slurm: through sbatch")
     nodes: PositiveInt = Field(1, description="machines; 1 on `local`")
-    tasks_per_node: PositiveInt = Field(1, description="processes on each machine, as a rule one per GPU")
+    tasks_per_node: PositiveInt = Field(1, description="processes on each machine, usually one per GPU")
     gpus_per_node: NonNegativeInt = Field(0, description="GPUs on each machine; 0 hides them")
     cpus_per_task: PositiveInt = Field(1, description="CPU cores of each process")
     mem_gb: float | None = Field(None, gt=0, description="memory of each node in GB; unset takes the cluster's default")
     timeout_min: PositiveInt | None = Field(
-        None, description="time limit in minutes; the job is requeued and resumes; unset takes the cluster's default"
+        None, description="time limit in minutes, on slurm, at which it is requeued; unset takes the cluster's default"
     )
     partition: str | None = Field(None, description="SLURM partition")
     account: str | None = Field(None, description="SLURM account")

@@ -81,7 +81,7 @@ class _Runner:
             env=self._environment(place),
             stdin=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads here
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no Python threads here
         )
         state = rank_status.RankStatus(self.job.global_rank, socket.gethostname(), self.attempt)
         state.save(self.folder)

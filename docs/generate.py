@@ -130,6 +130,8 @@ def _readable(kind: str) -> str:
 def _parameters(command: Any) -> list[str]:
     rows = ["| parameter | default | meaning |", "|---|---|---|"]
     for parameter in command.params:
+        if getattr(parameter, "hidden", False):
+            continue
         names = ", ".join(f"`{name}`" for name in parameter.opts) if parameter.param_type_name == "option" else None
         shown = names or f"`{(parameter.metavar or parameter.name or '').upper()}`"
         default = "required" if parameter.required else _shown_default(parameter.default)

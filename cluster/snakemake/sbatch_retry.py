@@ -1,7 +1,8 @@
-"""Asking sbatch again while the controller is busy or away.
+"""Retry sbatch while the controller is busy or away.
 
-The launcher of a training does so by itself. Snakemake's executor does not: one refused call is a failed job. So the
-workflow puts a `sbatch` of its own in front of the real one (`cluster.snakemake.wrappers`), which runs this module.
+The launcher of a training does so by itself. For Snakemake's executor one call that fails is a failed job
+(snakemake/snakemake-executor-plugin-slurm#313, snakemake/snakemake#1789), so a wrapper script calls this module instead
+(`cluster.snakemake.wrappers`).
 """
 
 import subprocess
@@ -15,7 +16,7 @@ from cluster.snakemake import wrappers
 
 
 def call_sbatch(arguments: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> tuple[int, str, str]:
-    """Call the real sbatch until it accepts the job, refuses it for good, or patience ends.
+    """Call the real sbatch until it accepts the job, refuses it for good, or the time for retries is up.
 
     A controller may have accepted the job although its answer never came. The executor's jobs are told apart by their
     name and comment together; one that is in the queue is taken as the answer.

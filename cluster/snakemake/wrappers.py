@@ -1,7 +1,8 @@
-"""Programs of our own in front of SLURM's, for what Snakemake's executor makes of their answers.
+"""Wrapper scripts that shadow sbatch and sacct, for two faults of Snakemake's SLURM executor.
 
-- `sbatch`: one call that fails is a failed job for the executor; ours asks again (`cluster.snakemake.sbatch_retry`).
-- `sacct`: it calls a job "CANCELLED by 1000", which the executor does not know and waits on for ever.
+- `sbatch`: for the executor one call that fails is a failed job; ours retries (`cluster.snakemake.sbatch_retry`).
+- `sacct`: it reports a cancelled job as "CANCELLED by 1000". The executor knows only "CANCELLED" and waits for ever,
+  as its predecessor did (Snakemake-Profiles/slurm#22).
 """
 
 import os
@@ -10,8 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-FRONT = "CLUSTER_FRONTS"
-"""Environment variable with the folder of our programs, which must not call themselves."""
+FOLDER = "CLUSTER_WRAPPERS"
+"""Environment variable with the folder of the wrappers, which must not call themselves."""
 
 SBATCH = """\
 #!/bin/sh
@@ -27,22 +28,22 @@ exit $code
 
 
 def install(folder: Path) -> None:
-    """Write the programs to `folder` and put it first on this process' PATH; does nothing where there is no SLURM."""
-    if shutil.which("sbatch") is None or os.environ.get(FRONT) == str(folder):
+    """Write the wrappers to `folder` and put it first on this process' PATH; does nothing where there is no SLURM."""
+    if shutil.which("sbatch") is None or os.environ.get(FOLDER) == str(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "sbatch", SBATCH.format(python=shlex.quote(sys.executable)))
     sacct = shutil.which("sacct")
     if sacct is not None:
         _write(folder / "sacct", SACCT.format(program=shlex.quote(sacct)))
-    os.environ[FRONT] = str(folder)
+    os.environ[FOLDER] = str(folder)
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
 
 
 def real(name: str) -> str:
     """Return the path of SLURM's own program."""
-    front = os.environ.get(FRONT)
-    path = ":".join(part for part in os.environ.get("PATH", "").split(":") if part != front)
+    own_folder = os.environ.get(FOLDER)
+    path = ":".join(part for part in os.environ.get("PATH", "").split(":") if part != own_folder)
     return shutil.which(name, path=path) or f"/usr/bin/{name}"
 
 

@@ -39,7 +39,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
         for program in folder.iterdir():
             program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-        monkeypatch.delenv(wrappers.FRONT, raising=False)
+        monkeypatch.delenv(wrappers.FOLDER, raising=False)
         return folder / "calls"
 
     return make
@@ -56,7 +56,7 @@ def test_a_controller_that_is_away_is_asked_again_more_and_more_seldom(programs:
     assert calls.read_text().splitlines() == [" ".join(CALL)] * 5
 
 
-def test_patience_ends(programs: Programs) -> None:
+def test_retrying_ends(programs: Programs) -> None:
     programs(fails=1000)
     code, out, err, waits = _submit(CALL)
     assert (code, out) == (1, "")
@@ -91,7 +91,7 @@ def test_installed_it_stands_before_the_real_one_and_passes_on(
 ) -> None:
     calls = programs(fails=1)
     monkeypatch.setenv("PATH", os.environ["PATH"])  # restored at the end
-    monkeypatch.setenv(wrappers.FRONT, "")
+    monkeypatch.setenv(wrappers.FOLDER, "")
     for _ in range(2):
         wrappers.install(tmp_path / "front")
     assert os.environ["PATH"].count(str(tmp_path / "front")) == 1
@@ -105,7 +105,7 @@ def test_a_cancelled_job_is_told_in_a_word_that_the_executor_knows(
 ) -> None:
     folder = programs().parent
     monkeypatch.setenv("PATH", os.environ["PATH"])
-    monkeypatch.setenv(wrappers.FRONT, "")
+    monkeypatch.setenv(wrappers.FOLDER, "")
     (folder / "sacct").write_text("#!/bin/sh\necho '7|CANCELLED by 1000'\necho '8|RUNNING'\nexit 3\n")
     (folder / "sacct").chmod(0o755)
     wrappers.install(tmp_path / "front")
