@@ -67,9 +67,9 @@ def read(path: Path) -> Volume:
         with gzip_ng.open(BytesIO(raw)) if packed else BytesIO(raw) as stream:
             header = _header(stream.read(nib.Nifti2Header.sizeof_hdr), path)
             size = prod(header.get_data_shape()) * header.get_data_dtype().itemsize
-            if size > len(raw) * _DEFLATE_RATIO:  # before memory is allocated for it
-                raise InputError(f"{path}: truncated or damaged: its header declares {size} bytes of voxels")
             offset = header.get_data_offset()
+            if offset + size > len(raw) * _DEFLATE_RATIO:  # before memory is allocated for it
+                raise InputError(f"{path}: truncated or damaged: its header declares voxels up to byte {offset + size}")
             stream.seek(offset)
             data = stream.read(size) if packed else memoryview(raw)[offset : offset + size]
             rest = len(stream.read(_SLACK + 1))  # and compares the checksum
