@@ -190,7 +190,7 @@ def test_attributes_there_and_back(prepared: Prepared) -> None:
 
 
 def test_a_reader_loads_no_converter() -> None:
-    code = "import preprocess.store.reader, sys; print(*sys.modules)"
+    code = "import preprocess.splits, preprocess.store.reader, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "preprocess.store.meta" in loaded
     assert not {"preprocess.case", "preprocess.checks", "preprocess.convert", "zarr"} & set(loaded)
