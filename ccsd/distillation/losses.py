@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from preprocess.modalities import REGIONS
+from preprocess.modalities import LABELS, REGIONS
 
 VOLUME = (-3, -2, -1)
 REGIONS_AND_VOLUME = (-4, -3, -2, -1)
@@ -62,7 +62,8 @@ def modality_loss(logits: Tensor, available: Tensor) -> Tensor:
 
 def region_targets(label: Tensor) -> Tensor:
     """Turn B x D x H x W classes into B x R x D x H x W membership of the regions, in the order of `REGIONS`."""
-    members = [reduce(or_, (label == number for number in classes)) for classes in REGIONS.values()]
+    where = {number: label == number for number in LABELS.values()}
+    members = [reduce(or_, (where[number] for number in classes)) for classes in REGIONS.values()]
     return torch.stack(members, dim=1).float()
 
 

@@ -90,7 +90,7 @@ def write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64]) -
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
     data = image.to_bytes()
-    path.write_bytes(gzip.compress(data, _LEVEL, mtime=0) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, _LEVEL, mtime=0) if path.suffix.lower() == ".gz" else data)
 
 
 def _read_bytes(path: Path) -> bytes:
