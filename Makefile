@@ -2,7 +2,7 @@
 # make test    the tests
 # make lint    style, types, spelling
 # make check   everything a change must pass, which is what CI runs; about 20 minutes
-# make env     the environment .venv, which the others make by themselves
+# make env     creates .venv or brings it up to date (the other targets do this by themselves)
 # make lower-bounds    the quick tests with the lowest versions that pyproject.toml allows
 # make coverage    all tests but the exhaustive ones, and which lines and branches they reach; about an hour
 # make ablation    what each part of the method adds, on phantoms; about an hour
@@ -22,17 +22,21 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 RUN := . $(VENV)/bin/activate &&
 
-.PHONY: help env demo test lower-bounds coverage lint check format ablation slurm-up slurm-down
+.PHONY: help env own-environment demo test lower-bounds coverage lint check format ablation slurm-up slurm-down
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 env: $(STAMP)
 
-# The stamp is written last: an interrupted installation is begun again, a complete one is left alone.
-$(STAMP): pyproject.toml constraints.txt
+# The stamp is written last: an interrupted installation is taken up again, a complete one is left alone.
+$(STAMP): pyproject.toml constraints.txt | own-environment
 	@.ci/make-env "$(VENV)" "$(PYTHON)"
 	touch "$@"
+
+# A link leads to another checkout's environment, with that one's code in it.
+own-environment:
+	@[ ! -L "$(VENV)" ] || .ci/make-env "$(VENV)"
 
 demo: $(STAMP)
 	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/demo.yaml
@@ -68,10 +72,10 @@ ablation: $(STAMP)
 	echo "Look at the report in a browser: file://$$PWD/results/ablation/report.html"
 
 slurm-up: $(STAMP)
-	@$(RUN) python -m cluster.throwaway up $(SLURM)
+	@$(RUN) python -m cluster.sandbox up $(SLURM)
 
 slurm-down: $(STAMP)
-	@$(RUN) python -m cluster.throwaway down $(SLURM)
+	@$(RUN) python -m cluster.sandbox down $(SLURM)
 
 format: $(STAMP)
 	@$(RUN) ruff format && ruff check --fix && snakefmt Snakefile workflow && python docs/generate.py

@@ -14,7 +14,7 @@ from preprocess.convert import convert
 from preprocess.modalities import MODALITIES
 from preprocess.phantom.cohort import write_cohort
 from preprocess.source.layouts import CaseFiles, discover
-from preprocess.store.reader import list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases
 
 HERE = Path(__file__).parent
 SHAPE = (240, 240, 155)
@@ -56,7 +56,7 @@ def whole_arrays(work: Path, stores: Path) -> Path:
     folder.mkdir(exist_ok=True)
     for case in list_cases(stores):
         if not (folder / f"{case}_seg.npy").exists():
-            opened = open_case(stores, case)
+            opened = CaseStore(stores, case)
             padding = [(0, max(0, 128 - n)) for n in opened.shape]
             image, label = np.pad(opened.read(MODALITIES), [(0, 0), *padding]), np.pad(opened.read_label(), padding)
             np.save(folder / f"{case}_vol.npy", np.ascontiguousarray(image.transpose(3, 2, 1, 0)))

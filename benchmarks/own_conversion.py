@@ -8,7 +8,6 @@ from zlib_ng import gzip_ng
 
 from preprocess.case import prepare
 from preprocess.source.layouts import discover
-from preprocess.store.meta import describe
 from preprocess.store.reader import store_path
 from preprocess.store.write import write_case
 
@@ -18,7 +17,7 @@ CASES = {files.case: files for files in discover(SOURCE)}
 
 def _convert(case: str) -> None:
     prepared = prepare(CASES[case])
-    write_case(DEST, prepared, describe(prepared))
+    write_case(DEST, prepared)
 
 
 def convert(case: str) -> Answer:

@@ -10,7 +10,7 @@ import torch
 from measure import Answer, serve, timed
 from torch.utils.data import DataLoader, Dataset
 
-from ccsd.data import PatchStream
+from ccsd.data import PatchReader, PatchStream
 from preprocess.store.reader import list_cases
 
 STORES, ARRAYS = Path(sys.argv[1]), Path(sys.argv[2])
@@ -23,7 +23,7 @@ def stream(size: int, batch: int, workers: int) -> PatchStream:
     """Return a stream of random crops that is already running."""
     key = (size, workers)
     if key not in _streams:
-        _streams[key] = PatchStream(
+        reader = PatchReader(
             STORES,
             list_cases(STORES),
             patch=(size, size, size),
@@ -32,8 +32,8 @@ def stream(size: int, batch: int, workers: int) -> PatchStream:
             world=1,
             seed=0,
             foreground=0.0,
-            workers=workers,
         )
+        _streams[key] = PatchStream(reader, workers=workers)
         list(islice(_streams[key], 8))
     return _streams[key]
 

@@ -13,7 +13,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ccsd.config.schema import Distillation, Model, Train
+from ccsd.config.schema import Distillation, Model, Runtime, Train
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
@@ -116,8 +116,8 @@ def _ddp(objective: Objective, inputs: tuple[Any, ...], process: Process) -> Ste
 
 
 def _zero(objective: Objective, inputs: tuple[Any, ...], stage: int, process: Process) -> Stepper:
-    settings = Train.model_validate({"batch_size": process.world, "zero_stage": stage, "clip": CLIP})
-    engine = build_engine(objective, settings, process.world)
+    settings = Train(batch_size=process.world, clip=CLIP)
+    engine = build_engine(objective, settings, Runtime.model_validate({"zero_stage": stage}), process.world)
 
     def step() -> None:
         engine.backward(engine(*inputs)["loss"])

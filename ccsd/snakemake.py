@@ -8,8 +8,8 @@ from typing import Any
 
 from ccsd.config.schema import Evaluation
 from ccsd.study import Study
-from preprocess.convert import is_settled, read_refusals, select_part
-from preprocess.dataset import CASES_FILE
+from preprocess.dataset import CASES_FILE, is_settled, read_refusals
+from preprocess.parallel import select_part
 
 
 def phantom_options(study: Study) -> str:

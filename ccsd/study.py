@@ -17,7 +17,7 @@ import yaml
 
 from ccsd.config.load import set_key, validate
 from ccsd.config.schema import Config
-from ccsd.config.science import SECTIONS, science_digest
+from ccsd.config.science import EXPERIMENT_SECTIONS, science_digest
 from ccsd.errors import UsageError
 from preprocess.files import write_text
 from preprocess.modalities import SUBSET_ORDER
@@ -132,7 +132,7 @@ class Study:
         if self.config.phantom is not None:
             from preprocess.phantom.cohort import case_names
 
-            return sorted(case_names(self.config.phantom.cases, self.config.phantom.seed))
+            return sorted(case_names(self.config.phantom.cases))
         from preprocess.source.layouts import discover
 
         assert self.config.source is not None
@@ -193,10 +193,10 @@ def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Conf
     nested = deepcopy(dict(raw))
     for key, value in config.experiments[name].items():
         section = key.partition(".")[0]
-        if section not in SECTIONS or key == "train.seed":
+        if section not in EXPERIMENT_SECTIONS or key == "train.seed":
             raise UsageError(
                 f"configuration: experiments.{name}: {key} cannot differ between experiments; allowed are keys of "
-                f"{', '.join(SECTIONS)} except train.seed (set `seeds` instead)"
+                f"{', '.join(EXPERIMENT_SECTIONS)} except train.seed (set `seeds` instead)"
             )
         set_key(nested, key, value)
     return validate(nested, f"configuration with experiment {name}")

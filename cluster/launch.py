@@ -1,37 +1,40 @@
-"""Run a distributed command as a job and see it through: submit, or attach to the one that is already there, and wait.
+"""Run a distributed command and see it through, on this machine or as a SLURM job.
 
     run([sys.executable, "train.py"], Path("run/logs"), JobSettings(tasks_per_node=2), "train")
 
 Each task runs the command with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set. A command that exits
-with code 75 is started again. On `local`, interrupting the launcher ends the ranks; on `slurm` the job goes on. In both
-cases the same call attaches to a job that is alive, so a killed launcher never leads to two jobs of one run.
+with code 75 is started again. On `local` the ranks end with the launcher, and the same call starts them again; on
+`slurm` the job goes on, and the same call attaches to it. There are never two jobs of one run.
 """
 
-import fcntl
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from cluster import attach, local, messages, outcome, slurm
+from cluster import local_ranks, rank_status, slurm_queries
 from cluster.errors import JobError, SettingsError
-from cluster.logs import Follower, log_file, say
+from cluster.job_record import FILE, JobRecord, digest, job_name, new_folder
+from cluster.logs import Follower, failure, log_file, say
 from cluster.settings import JobSettings
-from cluster.state import JobRecord
-from cluster.submission import submit
+from cluster.submit import submit, write_record
 from cluster.task import REQUEUE_CODE
+from cluster.waiting import exclusive, wait_until
 
-POLL_S = {"local": (0.2, 0.5), "slurm": (1.0, 15.0)}
-"""Seconds between two looks at the job: at first, and at most."""
+POLL_S = (1.0, 15.0)
+"""Seconds between two looks at a SLURM job: at first, and at most."""
 
 SILENCE_S = 3600.0
 """How long a controller may not answer before its job is given up."""
 
 SETTLE_S = 60.0
-"""How long the ranks' last words may take to reach a shared file system after the job's end."""
+"""How long the ranks' status files may take to reach a shared file system after the job's end."""
+
+FIRST_SETTLE_S = 5.0
+"""The same for the first of them: ranks that never started write none."""
 
 
 def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path] = ()) -> None:
@@ -40,7 +43,7 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     Parameters
     ----------
     command
-        Program and arguments. It must carry on from its own state on disk when it is started again.
+        Program and arguments. It must resume from its own state on disk when it is started again.
     folder
         Folder of this run's logs and job record, on a file system that all nodes share.
     settings
@@ -48,7 +51,7 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     name
         Readable part of the job's name.
     results
-        Files that the command leaves. If they exist, a job that ended well is taken as it is, without a new one.
+        Files that the command leaves. If they exist, a SLURM job that ended well is not submitted again.
 
     Raises
     ------
@@ -61,15 +64,20 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _interruptible():
-        with _lock(folder):
-            job, attached = _live_job(command, folder, settings, name, results)
-        while job is not None:
-            job = _see_through(job, command, folder, settings, name, attached=attached)
-            attached = False
+        if settings.cluster == "local":
+            _run_here(command, folder, settings, name)
+            return
+        try:
+            _run_on_slurm(command, folder, settings, name, results)
+        except KeyboardInterrupt:
+            job = JobRecord.load(folder)
+            if job is not None and job.ended is None:
+                say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
+            raise
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse names that job managers rewrite: both submitit and SLURM replace %-patterns in log paths."""
+    """Reject names that job managers rewrite: both submitit and SLURM replace %-patterns in log paths."""
     for char, why in (("%", "SLURM replaces %-patterns in it"), ("\\", "SLURM takes it for an escape")):
         if char in str(folder):
             raise SettingsError(
@@ -77,61 +85,102 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def _live_job(
+def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> None:
+    with _lock(folder):
+        job = JobRecord.load(folder)
+        if job is not None and _is_alive(job):
+            raise JobError(
+                f"{folder}: {job.title} of this run is alive on the SLURM cluster; wait for it, or end it with "
+                f"`scancel {job.job_id}`, then start again"
+            )
+        local_ranks.run(command, new_folder(folder), settings, name)
+
+
+def _run_on_slurm(
     command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
-) -> tuple[JobRecord | None, bool]:
-    """Return the job to wait for, None when a finished one has left its results, and whether it was there already."""
-    job = attach.known(folder, name, settings)
-    if job is not None and attach.is_alive(job):
-        attach.refuse_other_work(job, command, folder)
-        say(f"attached to {job.title}, logs in {job.folder}")
-        return job, True
-    if job is not None and attach.has_result(job, command, results):
-        say(f"{job.title} had already ended well")
-        return None, False
-    if job is not None and job.cluster == "local":
-        local.end_orphans(job)
-    return _submit(command, folder, settings, name), False
+) -> None:
+    """Attach to the run's job or submit one, and see it and its successors through."""
+    with _lock(folder):
+        job = _last_job(folder, name)
+        attached = job is not None and _is_alive(job)
+        if job is not None and attached:
+            _refuse_other_work(job, command, folder)
+            say(f"attached to {job.title}, logs in {job.folder}")
+        elif job is not None and _has_result(job, command, results):
+            say(f"{job.title} had already ended well")
+            return
+        else:
+            job = submit(command, folder, settings, name)
+    while True:
+        state = _wait(job, attached=attached)
+        statuses = rank_status.read_statuses(Path(job.folder), job.tasks)
+        if rank_status.succeeded(statuses, job.tasks):
+            replace(job, ended="ok").save(folder)
+            return
+        replace(job, ended=state or "failed").save(folder)
+        failed = rank_status.first_failure(Path(job.folder), statuses)
+        if not _deserves_another(job, state, failed, settings):
+            log = log_file(Path(job.folder), job.job_id, failed.rank if failed else 0)
+            raise JobError(failure(job.title, state, failed, log))
+        say(f"{job.title} ended{f' as {state}' if state else ''}; submitting it again, it resumes from its own state")
+        job, attached = submit(command, folder, settings, name, job.submissions + 1), False
 
 
-def _submit(command: Sequence[str], folder: Path, settings: JobSettings, name: str, submissions: int = 1) -> JobRecord:
-    job, interrupted = submit(command, folder, settings, name, submissions)
-    if interrupted:
-        _give_up(job)
-        raise KeyboardInterrupt
+def _last_job(folder: Path, name: str) -> JobRecord | None:
+    """Return the run's last job, alive or ended, also one that was never recorded; None when there never was one."""
+    job = JobRecord.load(folder)
+    if job is not None and _is_alive(job):
+        return job
+    job_id = slurm_queries.find(job_name(name, folder))
+    if job_id is None or (job is not None and job.job_id == job_id):
+        return job
+    pickles = sorted(folder.glob(f"[0-9]*/{job_id}_submitted.pkl"))
+    if pickles:
+        return write_record(job_id, pickles[0].parent)
+    slurm_queries.cancel(job_id)  # without its pickled call it cannot run
     return job
 
 
-def _see_through(
-    job: JobRecord, command: Sequence[str], folder: Path, settings: JobSettings, name: str, *, attached: bool
-) -> JobRecord | None:
-    """Wait for the job; None when it ended well, a successor when it ended through no fault of the command."""
-    try:
-        state = _wait(job, attached=attached)
-    except KeyboardInterrupt:
-        _give_up(job)
-        raise
-    outcomes = outcome.read_outcomes(Path(job.folder), job.tasks)
-    if outcome.succeeded(outcomes, job.tasks):
-        replace(job, ended="ok").save(folder)
-        return None
-    replace(job, ended=state or "failed").save(folder)
-    failed = outcome.first_failure(Path(job.folder), outcomes)
-    if _deserves_another(job, state, failed, settings):
-        say(
-            f"{job.title} ended{f' as {state}' if state else ''}; submitting it again, it carries on from its own state"
+def _is_alive(job: JobRecord) -> bool:
+    """Tell whether a recorded job still runs or waits.
+
+    Raises
+    ------
+    JobError
+        If that cannot be known from here: then nothing new must be started.
+    """
+    state = slurm_queries.state(job.job_id)
+    if state is None and job.ended is None and not slurm_queries.answers():
+        raise JobError(
+            f"SLURM does not answer, so whether {job.title} still runs is unknown; try again later or, if it has "
+            f"ended, delete {Path(job.folder).parent / FILE}"
         )
-        return _submit(command, folder, settings, name, job.submissions + 1)
-    raise JobError(messages.failure(job, state, failed))
+    return state is not None and state not in slurm_queries.ENDED
+
+
+def _has_result(job: JobRecord, command: Sequence[str], results: Sequence[Path]) -> bool:
+    """Tell whether an ended job did this very work and its files are still there."""
+    if job.command != digest(command) or not results or not all(path.exists() for path in results):
+        return False
+    return rank_status.succeeded(rank_status.read_statuses(Path(job.folder), job.tasks), job.tasks)
+
+
+def _refuse_other_work(job: JobRecord, command: Sequence[str], folder: Path) -> None:
+    """Raise a `JobError` when a live job does something else than what is asked for now."""
+    if job.command != digest(command):
+        raise JobError(
+            f"{folder}: {job.title} is alive and runs another command than this one (were settings changed?); "
+            f"wait for it, or end it with `scancel {job.job_id}`, then start again"
+        )
 
 
 def _deserves_another(
-    job: JobRecord, state: str | None, failed: outcome.RankOutcome | None, settings: JobSettings
+    job: JobRecord, state: str | None, failed: rank_status.RankStatus | None, settings: JobSettings
 ) -> bool:
     """Tell whether a job ended through no fault of its command, or asked to be started again and was not."""
-    spent = job.submissions - 1 + outcome.count_requeues(Path(job.folder))
+    spent = job.submissions - 1 + rank_status.count_requeues(Path(job.folder))
     asked = failed is not None and failed.exit_code == REQUEUE_CODE and state != "CANCELLED"
-    return (asked or state in slurm.BLAMELESS) and spent < settings.max_requeues
+    return (asked or state in slurm_queries.BLAMELESS) and spent < settings.max_requeues
 
 
 def _wait(job: JobRecord, *, attached: bool) -> str | None:
@@ -141,82 +190,66 @@ def _wait(job: JobRecord, *, attached: bool) -> str | None:
     """
     folder = Path(job.folder)
     follower = Follower(log_file(folder, job.job_id, 0), from_end=attached)
-    first, longest = POLL_S[job.cluster]
+    first, longest = POLL_S
     pause, shown, known_at = first, "", time.monotonic()
-    ending: str | None = None
-    while ending is None:
-        busy = follower.forward()
-        if outcome.succeeded(outcome.read_outcomes(folder, job.tasks), job.tasks):
-            break
-        state = local.state(job) if job.cluster == "local" else slurm.state(job.job_id)
-        if state is None:
-            ending = _given_up(time.monotonic() - known_at)
-        elif state in slurm.ENDED:
-            ending = state
-            _settle(job)
-        else:
-            known_at, shown = time.monotonic(), _tell(job, state, shown)
-        pause = first if busy else min(pause * 1.5, longest)
-        time.sleep(0 if ending else pause)
-    follower.forward()
-    return ending if job.cluster == "slurm" else None
+    try:
+        while True:
+            busy = follower.forward()
+            if rank_status.succeeded(rank_status.read_statuses(folder, job.tasks), job.tasks):
+                return None
+            state = slurm_queries.state(job.job_id)
+            if state is None:
+                if _is_given_up(time.monotonic() - known_at):
+                    return "UNKNOWN"
+            elif state in slurm_queries.ENDED:
+                _settle(job)
+                return state
+            else:
+                known_at = time.monotonic()
+                if state != shown:
+                    say(f"{job.title} is {state.lower()}")
+                    shown = state
+            pause = first if busy else min(pause * 1.5, longest)
+            time.sleep(pause)
+    finally:
+        follower.forward()
 
 
-def _given_up(unknown_s: float) -> str | None:
-    """Return UNKNOWN when SLURM has said nothing of the job for too long: soon if it answers, late if it is away."""
-    return "UNKNOWN" if unknown_s > (SETTLE_S if slurm.answers() else SILENCE_S) else None
-
-
-def _tell(job: JobRecord, state: str, shown: str) -> str:
-    if state != shown and job.cluster == "slurm":
-        say(f"{job.title} is {state.lower()}")
-    return state
+def _is_given_up(unknown_s: float) -> bool:
+    """Tell whether SLURM has not known the job for too long: soon if it answers, late if it is away."""
+    return unknown_s > (SETTLE_S if slurm_queries.answers() else SILENCE_S)
 
 
 def _settle(job: JobRecord) -> None:
-    """Give the ranks' last words time to arrive: a shared file system may show them late."""
-    if job.cluster == "local":
-        return
-    folder, deadline = Path(job.folder), time.monotonic() + SETTLE_S
-    while time.monotonic() < deadline:
-        outcomes = outcome.read_outcomes(folder, job.tasks)
-        if not outcomes:
-            deadline = min(deadline, time.monotonic() + 5.0)
-        elif outcome.succeeded(outcomes, job.tasks) or outcome.first_failure(folder, outcomes):
-            return
-        time.sleep(0.5)
+    """Give the ranks' status files time to arrive: a shared file system may show them late."""
+    folder = Path(job.folder)
+
+    def is_explained() -> bool:
+        statuses = rank_status.read_statuses(folder, job.tasks)
+        return rank_status.succeeded(statuses, job.tasks) or rank_status.first_failure(folder, statuses) is not None
+
+    if wait_until(lambda: rank_status.read_statuses(folder, job.tasks), FIRST_SETTLE_S):
+        wait_until(is_explained, SETTLE_S)
 
 
-def _give_up(job: JobRecord) -> None:
-    """Say what becomes of the job when the launcher is interrupted; on this machine, end it."""
-    if job.cluster == "slurm":
-        say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
-        return
-    say("interrupted: ending the ranks")
-    local.end(job)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Let one launcher at a time decide whether to submit."""
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _lock(folder: Path) -> AbstractContextManager[None]:
+    """Let one launcher at a time decide whether to submit or, on this machine, run its ranks; the others wait."""
+    return exclusive(folder / ".lock", lambda holder: say(f"waiting for another launcher of this run, {holder}"))
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Treat TERM like Ctrl-C; a second one during the clean-up finds the ranks already told to end."""
+    """Treat TERM, and the HUP of a terminal that is closed, like Ctrl-C."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread: signals are the caller's business
-        yield
-        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in previous.items():
+        if handler != signal.SIG_IGN:  # nohup ignores HUP
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,12 +1,24 @@
-"""A job's log files: following one while it grows, and its last lines for an error message."""
+"""A job's log files: following one while it grows, and the error message that a failed job's last lines go into."""
 
+import signal
 import sys
 from pathlib import Path
+
+from cluster.rank_status import RankStatus
 
 NOISE = ("submitit ",)
 """Starts of lines that submitit writes for itself."""
 
 TAIL_BYTES = 65_536
+
+HINTS = {
+    "CANCELLED": "It was cancelled; run the same command again to resume.",
+    "DEADLINE": "The job's deadline passed before it could end.",
+    "OUT_OF_MEMORY": "It used more memory than it asked for: raise mem_gb, or use a smaller patch or batch.",
+    "TIMEOUT": "The time limit ended it before it could save: raise timeout_min or signal_delay_s.",
+    "NODE_FAIL": "Nodes failed more often than max_requeues allows.",
+}
+"""What to do, by SLURM's word for the end of a job."""
 
 
 def log_file(folder: Path, job_id: str, rank: int) -> Path:
@@ -45,7 +57,38 @@ def say(line: str) -> None:
         sys.stdout = None
 
 
-def last_lines(path: Path, count: int = 30) -> list[str]:
+def failure(title: str, why: str | None, rank: RankStatus | None, log: Path) -> str:
+    """Return the message of a `JobError`: which rank failed first, how, its last lines, where the rest is.
+
+    Parameters
+    ----------
+    title
+        What the job is called.
+    why
+        How the job ended, in SLURM's or the launcher's words, if that is known.
+    rank
+        The rank that failed first, if any did.
+    log
+        Its log, or that of rank 0.
+    """
+    lines = [f"{title} failed" + (f" ({why})" if why else "") + (f": {_ending(rank)}" if rank else ".")]
+    if why in HINTS:
+        lines.append(HINTS[why])
+    elif rank is not None and rank.exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        lines.append("Killed from outside: usually the machine ran out of memory. Raise mem_gb, or use less of it.")
+    tail = _last_lines(log)
+    if tail:
+        lines += [f"last lines of rank {rank.rank if rank else 0}:", *(f"  {line}" for line in tail)]
+    return "\n".join([*lines, f"logs: {log.parent}"])
+
+
+def _ending(rank: RankStatus) -> str:
+    code = rank.exit_code or 0
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"rank {rank.rank} on {rank.host} {how}."
+
+
+def _last_lines(path: Path, count: int = 30) -> list[str]:
     """Return the last lines of a log without submitit's own; empty when there is no log."""
     try:
         with path.open("rb") as log:

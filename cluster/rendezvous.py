@@ -1,67 +1,84 @@
-"""Where the ranks of a job meet: rank 0 picks a free port on its machine, the others read it from the job's folder."""
+"""Where the ranks of a job meet, and the environment that tells each of them who it is.
+
+On SLURM rank 0 picks a free port on its machine and the others read it from the job's folder.
+"""
 
 import json
 import random
 import socket
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import outcome
 from cluster.errors import JobError
-from cluster.state import write_json
+from cluster.job_record import write_json
+from cluster.waiting import wait_until
 
 PORTS = range(20000, 32000)
 """Below the kernel's default range for outgoing connections, so that none of those takes the port meanwhile."""
 
-PATIENCE_S = 300.0
+MEET_S = 300.0
 """Longest wait for rank 0; file attributes on NFS may be a minute old and nodes may boot at different speeds."""
 
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""Variables by which libraries of linear algebra learn how many threads to use."""
 
-def meet(folder: Path, attempt: int, rank: int, host: str, patience_s: float = PATIENCE_S) -> tuple[str, int]:
+ENCLOSING = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMI2_", "PMIX_", "OMPI_")
+KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS_CONF", "SLURM_JWT"})
+
+
+def meet(folder: Path, attempt: int, rank: int, host: str) -> tuple[str, int]:
     """Return address and port of rank 0's rendezvous; rank 0 chooses it, every attempt anew.
 
     Raises
     ------
     JobError
-        If rank 0 has not said where within `patience_s`.
+        If rank 0 has not written it in time.
     """
     path = folder / f"rendezvous-{attempt}.json"
     if rank == 0:
-        port = free_port()
+        port = free_ports(1)[0]
         write_json(path, {"address": host, "port": port})
         return host, port
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        try:
-            place = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            if outcome.is_cancelled(folder):
-                raise JobError(f"rank {rank} was told to end before it met rank 0") from None
-            time.sleep(0.1)
-        else:
-            return str(place["address"]), int(place["port"])
-    raise JobError(
-        f"rank {rank} found no {path} within {patience_s:.0f} s: rank 0 did not start, or the folder is not shared"
-    )
+    if not wait_until(path.exists, MEET_S):
+        raise JobError(
+            f"rank {rank} found no {path} within {MEET_S:.0f} s: rank 0 did not start, or the folder is not shared"
+        )
+    place = json.loads(path.read_text(encoding="utf-8"))
+    return str(place["address"]), int(place["port"])
 
 
-def free_port() -> int:
-    """Return a TCP port that is free on this machine at this moment."""
-    for port in random.sample(PORTS, 200):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return port
+def free_ports(count: int) -> range:
+    """Return neighbouring TCP ports that are free on this machine at this moment."""
+    for first in random.sample(PORTS[: 1 - count or None], 200):
+        if all(_is_free(port) for port in range(first, first + count)):
+            return range(first, first + count)
     raise JobError(f"no free TCP port between {PORTS.start} and {PORTS.stop - 1} on {socket.gethostname()}")
 
 
-def environment(rank: int, world: int, local_rank: int, local_world: int, place: tuple[str, int]) -> dict[str, str]:
-    """Return the variables that torch.distributed and DeepSpeed read.
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def environment(
+    rank: int, world: int, local_rank: int, local_world: int, place: tuple[str, int], cpus: int
+) -> dict[str, str]:
+    """Return the variables that torch.distributed, DeepSpeed and libraries of linear algebra read.
 
     On a loopback address gloo is told to use it; by itself it would look up the machine's name, which often resolves
-    to nothing or to an address behind a firewall.
+    to nothing or to an address behind a firewall. Thread variables that are already set describe the launcher, because
+    Snakemake sets them for every job: left alone they give each rank the threads of all, and other last digits.
     """
     address, port = place
     variables = {
@@ -71,7 +88,17 @@ def environment(rank: int, world: int, local_rank: int, local_world: int, place:
         "LOCAL_WORLD_SIZE": str(local_world),
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
+        "PYTHONUNBUFFERED": "1",
+        **dict.fromkeys(THREADS, str(cpus)),
     }
     if address == "localhost" or address.startswith("127."):
         variables["GLOO_SOCKET_IFNAME"] = "lo"
     return variables
+
+
+def without_enclosing_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """Drop what an enclosing SLURM job left in the environment, else its memory and task counts bind the new job.
+
+    `SLURM_CONF` and the token stay: without them no SLURM command finds or enters its cluster.
+    """
+    return {key: value for key, value in environment.items() if key in KEPT or not key.startswith(ENCLOSING)}

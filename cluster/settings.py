@@ -1,10 +1,11 @@
-"""What a job asks of the machine or the cluster: typed, validated, unknown names refused.
+"""What a job asks of the machine or the cluster: typed, validated, unknown names rejected.
 
 JobSettings.from_options(["cluster=slurm", "nodes=2", "tasks_per_node=4", "gpus_per_node=4"])
 """
 
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 import yaml
@@ -48,12 +49,12 @@ class JobSettings(BaseModel):
 
     cluster: Literal["local", "slurm"] = Field("local", description="local: this machine; slurm: through sbatch")
     nodes: PositiveInt = Field(1, description="machines; 1 on `local`")
-    tasks_per_node: PositiveInt = Field(1, description="processes on each machine, as a rule one per GPU")
+    tasks_per_node: PositiveInt = Field(1, description="processes on each machine, usually one per GPU")
     gpus_per_node: NonNegativeInt = Field(0, description="GPUs on each machine; 0 hides them")
     cpus_per_task: PositiveInt = Field(1, description="CPU cores of each process")
     mem_gb: float | None = Field(None, gt=0, description="memory of each node in GB; unset takes the cluster's default")
     timeout_min: PositiveInt | None = Field(
-        None, description="time limit in minutes; the job is requeued and resumes; unset takes the cluster's default"
+        None, description="time limit in minutes, on slurm, at which it is requeued; unset takes the cluster's default"
     )
     partition: str | None = Field(None, description="SLURM partition")
     account: str | None = Field(None, description="SLURM account")
@@ -72,7 +73,7 @@ class JobSettings(BaseModel):
 
     @classmethod
     def from_options(cls, options: Iterable[str]) -> Self:
-        """Build settings from `KEY=VALUE` texts (values in YAML; `extra.NAME=VALUE` for other sbatch options).
+        """Build settings from `KEY=VALUE` texts; `extra={NAME: VALUE}` and `extra.NAME=VALUE` are YAML.
 
         Raises
         ------
@@ -106,6 +107,8 @@ class JobSettings(BaseModel):
             raise ValueError(
                 f"nodes={self.nodes} needs cluster=slurm; cluster=local is one machine: use tasks_per_node"
             )
+        if self.cluster == "local" and self.timeout_min is not None:
+            raise ValueError(f"timeout_min={self.timeout_min} needs cluster=slurm; cluster=local has no time limit")
         return self
 
     @model_validator(mode="after")
@@ -122,13 +125,26 @@ class JobSettings(BaseModel):
         return self
 
 
+def job_options(settings: Mapping[str, Any]) -> str:
+    """Return `--job KEY=VALUE ...`, quoted for a shell, for the job settings among these.
+
+    `settings` may have other keys, as Snakemake's resources of a rule do; empty values leave the default.
+    """
+    given = [f"{name}={settings[name]}" for name in JobSettings.model_fields if settings.get(name) not in {None, ""}]
+    return shlex.join(word for option in given for word in ("--job", option))
+
+
 def _parse(option: str) -> tuple[str, Any]:
+    """Split `KEY=VALUE`; only `extra` is YAML, so that the text of a setting reaches SLURM as it was typed."""
     key, separator, value = option.partition("=")
-    if not separator or not key.strip():
+    key = key.strip()
+    if not separator or not key:
         raise SettingsError(f"--job {option!r}: expected KEY=VALUE, for example nodes=2; {_allowed()}")
+    if key.partition(".")[0] != "extra":
+        return key, value.strip() or None
     try:
-        return key.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError):
+        return key, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):  # ValueError: YAML's dates that there are not
         raise SettingsError(f"--job {option!r}: the value is not valid YAML; quote it") from None
 
 

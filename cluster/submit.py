@@ -1,100 +1,123 @@
-"""Submit one job and write down its id: `python -m cluster.submit < request.json`.
+"""Submit one SLURM job and write down its id: `python -m cluster.submit FOLDER` does it, the launcher starts that.
 
-A process of its own, in a session of its own. A launcher that is killed or interrupted meanwhile takes neither the
-submission nor, on one machine, the ranks with it; the record is on disk whatever happens to the launcher.
+It is a process of its own, in a session of its own: a launcher that is killed or interrupted meanwhile does not take
+the submission with it, and the record is on disk whatever happens to the launcher.
+
+submitit writes the script and pickles the call. What differs here: log paths go on sbatch's command line, because a
+`#SBATCH` line cannot hold every legal path name (a newline ends it), and the job is always requeueable.
 """
 
 import errno
 import json
 import os
-import socket
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import submitit
+from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from cluster import sbatch, slurm
-from cluster.birth import birth
+from cluster import slurm_queries
 from cluster.errors import JobError
-from cluster.patience import back_off, is_transient
+from cluster.job_record import JobRecord, digest, job_name, new_folder, write_json
+from cluster.logs import say
+from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
-from cluster.state import JobRecord, digest, job_name
-from cluster.task import MARK, Task
+from cluster.task import Task
 
-PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-FOREVER_MIN = 60 * 24 * 365
-
-
-def submit(request: dict[str, Any]) -> JobRecord:
-    """Submit the requested job and return its record, which is then already on disk."""
-    settings = JobSettings.from_mapping(request["settings"])
-    folder, submission = Path(request["folder"]), Path(request["submission"])
-    name = job_name(request["name"], folder)
-    task = Task(
-        tuple(request["command"]),
-        str(submission),
-        cpus=settings.cpus_per_task,
-        devices=devices(settings, os.environ.get("CUDA_VISIBLE_DEVICES")),
-        max_requeues=settings.max_requeues,
-    )
-    job_id = _submit_local(settings, submission, task) if settings.cluster == "local" else None
-    job_id = job_id or _submit_slurm(settings, submission, name, task)
-    record = JobRecord(
-        cluster=settings.cluster,
-        job_id=job_id,
-        name=name,
-        command=digest(task.command),
-        folder=str(submission),
-        tasks=settings.tasks,
-        host=socket.gethostname(),
-        created=birth(int(job_id)) if settings.cluster == "local" else None,
-        submissions=int(request["submissions"]),
-    )
-    record.save(folder)
-    return record
+REQUEST = "request.json"
+TIMEOUT_S = 1200.0
+LOG_NAME = "%j_0_log.out"
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
-def devices(settings: JobSettings, visible: str | None) -> str | None:
-    """Return CUDA_VISIBLE_DEVICES for the ranks: a share of what the user made visible; on SLURM what SLURM sets."""
-    if settings.cluster != "local":
-        return None
-    available = [name for name in (visible or "").split(",") if name] if visible is not None else None
-    if available is None:
-        return ",".join(str(index) for index in range(settings.gpus_per_node))
-    if settings.gpus_per_node > len(available):
-        raise JobError(
-            f"gpus_per_node={settings.gpus_per_node}, but CUDA_VISIBLE_DEVICES={visible!r} shows {len(available)}; "
-            "ask for fewer or make more visible"
+def submit(command: Sequence[str], folder: Path, settings: JobSettings, name: str, submissions: int = 1) -> JobRecord:
+    """Submit a job and return its record, which is on disk by then.
+
+    An interrupt waits for the submission to end: half a submission would be a job that nobody knows of.
+    """
+    submission = new_folder(folder)
+    request = {
+        "command": list(command),
+        "settings": settings.model_dump(),
+        "name": name,
+        "submissions": submissions,
+    }
+    write_json(submission / REQUEST, request)
+    log = submission / "submit.log"
+    if _call_worker(submission, log) != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        problem = "\n".join(list(dict.fromkeys(reversed(lines)))[::-1])  # the message quotes sbatch's own lines
+        problem = problem or "Why could not be written down: is the disk full? Then make room and start again"
+        raise JobError(f"the job could not be submitted.\n{problem}\nlogs: {submission}")
+    job = JobRecord.load(folder)
+    if job is None:
+        raise JobError(f"the job was submitted, but {folder} has no record of it; is the disk full?")
+    say(f"submitted {job.title} with {job.tasks} task{'s' * (job.tasks > 1)}, logs in {job.folder}")
+    return job
+
+
+def _call_worker(submission: Path, log: Path) -> int:
+    """Run this module as a program to its end whatever happens; return its exit code."""
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.submit", str(submission)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=without_enclosing_job(os.environ),
+            start_new_session=True,
         )
-    return ",".join(available[: settings.gpus_per_node])
+    try:
+        return process.wait(timeout=TIMEOUT_S)
+    except KeyboardInterrupt:
+        process.wait(timeout=TIMEOUT_S)
+        raise
 
 
-def _submit_local(settings: JobSettings, submission: Path, task: Task) -> str:
-    os.environ[MARK] = str(submission)  # so that all of the job is found, should its controller be killed
-    executor = submitit.LocalExecutor(folder=submission)
-    executor.update_parameters(
-        nodes=1,
-        tasks_per_node=settings.tasks_per_node,
-        timeout_min=settings.timeout_min or FOREVER_MIN,
-        signal_delay_s=settings.signal_delay_s,
-        stderr_to_stdout=True,
+def write_record(job_id: str, submission: Path) -> JobRecord:
+    """Record the job that does what the request in a submission's folder asks for."""
+    request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
+    job = JobRecord(
+        job_id=job_id,
+        command=digest(request["command"]),
+        folder=str(submission),
+        tasks=JobSettings.from_mapping(request["settings"]).tasks,
+        submissions=request["submissions"],
     )
-    return executor.submit(task).job_id
+    job.save(submission.parent)
+    return job
 
 
-def _submit_slurm(settings: JobSettings, submission: Path, name: str, task: Task) -> str:
-    executor = sbatch.Executor(folder=submission)
-    executor.update_parameters(**sbatch.parameters(settings, name))
-    waits = back_off()
+def main() -> None:
+    """Submit the request in a folder; exit code 1 with a message when that cannot be done."""
+    submission = Path(sys.argv[1])
+    try:
+        write_record(_submit_request(submission), submission)
+    except JobError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{error}; make room, or fix the folder's permissions" if error.errno in NO_PLACE else str(error))
+
+
+def _submit_request(submission: Path) -> str:
+    """Submit the request in a folder, again while the controller is busy or away; return the job's id."""
+    request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
+    settings = JobSettings.from_mapping(request["settings"])
+    name = job_name(request["name"], submission.parent)
+    task = Task(tuple(request["command"]), str(submission), settings.cpus_per_task, settings.max_requeues)
+    executor = _Executor(folder=submission)
+    executor.update_parameters(**parameters(settings, name))
+    waits = slurm_queries.back_off()
     while True:
         try:
             return executor.submit(task).job_id
         except (FailedJobError, FailedSubmissionError) as error:
             message = str(error).strip()
-            wait = next(waits, None) if is_transient(message) else None
+            wait = next(waits, None) if slurm_queries.is_transient(message) else None
             if wait is None:
                 raise JobError(f"sbatch refused the job:\n{message}") from None
             print(
@@ -103,18 +126,49 @@ def _submit_slurm(settings: JobSettings, submission: Path, name: str, task: Task
             time.sleep(wait)
             # The controller may have accepted the job although its answer never came. Such a job has no pickled
             # call to run, so it is withdrawn rather than adopted.
-            slurm.cancel_named(name)
+            slurm_queries.cancel_named(name)
 
 
-def main() -> None:
-    """Read a request from standard input; exit code 1 with a message when the job was not submitted."""
-    request = json.load(sys.stdin)
-    try:
-        submit(request)
-    except JobError as error:
-        sys.exit(str(error))
-    except OSError as error:
-        sys.exit(f"{error}; make room, or mend the folder's permissions" if error.errno in PLACE else str(error))
+class _Executor(SlurmExecutor):
+    """submitit's SLURM executor with the log path on sbatch's command line."""
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        return command_line(Path(self.folder), submission_file_path)
+
+
+def parameters(settings: JobSettings, name: str) -> dict[str, Any]:
+    """Return what submitit's SLURM executor is told, in its own vocabulary.
+
+    `wckey` is switched off because clusters that track workload keys refuse unknown ones. srun ends the other ranks
+    when one dies, appends to the log after a restart, and hands the cores on.
+    """
+    wanted = {
+        "job_name": name,
+        "nodes": settings.nodes,
+        "ntasks_per_node": settings.tasks_per_node,
+        "cpus_per_task": settings.cpus_per_task,
+        "gpus_per_node": settings.gpus_per_node or None,
+        "mem": None if settings.mem_gb is None else f"{round(settings.mem_gb * 1024)}M",
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+        "constraint": settings.constraint,
+    }
+    return {
+        **{key: value for key, value in wanted.items() if value is not None},
+        "time": settings.timeout_min,
+        "wckey": None,
+        "signal_delay_s": settings.signal_delay_s,
+        "stderr_to_stdout": True,
+        "srun_args": ["--kill-on-bad-exit=1", "--open-mode=append", f"--cpus-per-task={settings.cpus_per_task}"],
+        "additional_parameters": {"requeue": True, "output": "/dev/null", **settings.extra},
+    }
+
+
+def command_line(folder: Path, script_file: Path) -> list[str]:
+    """Return the sbatch command; it names the log of the batch shell, where srun's own messages land."""
+    log = str(folder / LOG_NAME)
+    return ["sbatch", f"--output={log}", str(script_file)]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Looking at a data set before it is converted: a table and a page with a thumbnail of each case."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -16,15 +16,15 @@ from preprocess.errors import InputError
 from preprocess.files import write_text
 from preprocess.modalities import MODALITIES
 from preprocess.parallel import run_parallel, track
+from preprocess.pictures import draw, jpeg, side_by_side, slice_of_interest
 from preprocess.source.geometry import to_canonical
+from preprocess.source.labels import LabelConvention
 from preprocess.source.layouts import CaseFiles, discover
 from preprocess.source.load import Loaded, load
 
 TABLE, PAGE = "audit.tsv", "audit.html"
 _COLUMNS = ("case", "verdict", "layout", "modalities", "label", "check", "finding")
 _SIDE = 110
-_TINT = {1: (213, 94, 0), 2: (86, 180, 233), 3: (240, 228, 66)}
-"""NCR, ED, ET: the colours and the view of the report's pictures, so that one eye can go from one to the other."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ def _audit_case(files: CaseFiles) -> CaseAudit:
         findings = tuple(examine(case))
     except InputError as error:
         return _unreadable(files, str(error))
-    volumes = {**{files.images[m].name: v for m, v in case.images.items()}}
-    digests = {name: volume.sha256 for name, volume in volumes.items()}
+    digests = {files.images[m].name: volume.sha256 for m, volume in case.images.items()}
     whole = not any(finding.check in ("shape", "direction") for finding in findings)
     thumbnail = _thumbnail(case) if whole else b""
     return CaseAudit(
@@ -116,52 +115,35 @@ def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
             for name, digest in item.digests.items()
             if (others := [case for case in owners[digest] if case != item.case])
         ]
-        result.append(CaseAudit(**{**item.__dict__, "findings": (*item.findings, *extra)}) if extra else item)
+        result.append(replace(item, findings=(*item.findings, *extra)) if extra else item)
     return result
 
 
 def _thumbnail(case: Loaded) -> bytes:
-    """Return a JPEG: the modalities in a row, in the plane with most of the tumour, its classes tinted."""
-    from matplotlib.image import imsave
-
+    """Return a JPEG: the modalities in a row, in the plane with most of the tumour, and its classes on the first."""
     affine = case.reference.affine
-    label = None if case.label is None else to_canonical(case.label.array, affine)
-    planes = to_canonical(case.reference.array, affine).shape[0]
-    plane = planes // 2 if label is None or not label.any() else int((label != 0).sum(axis=(1, 2)).argmax())
-    tiles = []
-    for name in MODALITIES:
-        image = np.zeros((_SIDE, _SIDE), np.uint8)
-        if name in case.images:
-            image = _tile(to_canonical(case.images[name].array, affine)[plane])
-        tiles.append(np.repeat(image[..., None], 3, axis=2))
+    label = None if case.label is None else _known_classes(to_canonical(case.label.array, affine), case.convention)
+    images = {m: to_canonical(volume.array, affine) for m, volume in case.images.items()}
+    plane = len(next(iter(images.values()))) // 2 if label is None else slice_of_interest(label)
+    tiles = [_square(images[m][plane]) if m in images else np.zeros((_SIDE, _SIDE)) for m in MODALITIES]
+    pictures = [draw(tile, height=_SIDE) for tile in tiles]
     if label is not None:
-        tiles.append(_tinted(tiles[0].copy(), _resized(label[plane]), case.convention.values))
-    buffer = BytesIO()
-    imsave(buffer, np.concatenate(tiles, axis=1), format="jpg", pil_kwargs={"quality": 75})
-    return buffer.getvalue()
+        pictures.append(draw(tiles[0], _square(label[plane]), height=_SIDE))
+    return jpeg(side_by_side(pictures, gap=0))
 
 
-def _tile(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
-    values = np.nan_to_num(_resized(plane).astype(np.float64), posinf=0.0, neginf=0.0)
-    inside = values[values != 0]
-    if inside.size == 0:
-        return np.zeros((_SIDE, _SIDE), np.uint8)
-    low, high = np.quantile(inside, [0.01, 0.995])
-    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    return np.where(values != 0, 30 + 225 * scaled, 0).astype(np.uint8)
+def _known_classes(label: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
+    """Return classes 0..3, 0 for values that the convention does not know: this is a look at what may be wrong."""
+    classes = np.zeros(label.shape, np.uint8)
+    for value, number in convention.values.items():
+        classes[label == value] = number
+    return classes
 
 
-def _tinted(tile: NDArray[np.uint8], label: NDArray[np.generic], classes: Mapping[int, int]) -> NDArray[np.uint8]:
-    for value, number in classes.items():
-        where = label == value
-        tile[where] = tile[where] // 2 + np.array(_TINT[number], np.uint8) // 2
-    return tile
-
-
-def _resized(plane: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the plane on a square of a fixed size by its nearest voxels, front at the top, right on the left."""
+def _square(plane: NDArray[Any]) -> NDArray[Any]:
+    """Return the plane on a square of a fixed size by its nearest voxels."""
     rows, columns = (np.arange(_SIDE) * n // _SIDE for n in plane.shape)
-    return plane[::-1, ::-1][np.ix_(rows, columns)]
+    return plane[np.ix_(rows, columns)]
 
 
 def _page(audits: Sequence[CaseAudit]) -> str:

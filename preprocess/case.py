@@ -1,6 +1,6 @@
 """From the files of one case to normalised, cropped arrays: the one path that conversion and prediction share."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,21 +10,15 @@ from numpy.typing import NDArray
 
 from preprocess.checks import Finding, examine
 from preprocess.errors import InputError
-from preprocess.modalities import MODALITIES
-from preprocess.normalise import Scale, z_scores
-from preprocess.source import labels
+from preprocess.modalities import LABELS, MODALITIES, REGIONS
+from preprocess.normalise import z_scores
 from preprocess.source.geometry import Geometry, bounding_box, enclosing_box, make_geometry, to_canonical
-from preprocess.source.labels import LabelConvention
+from preprocess.source.labels import to_classes
 from preprocess.source.layouts import CaseFiles
 from preprocess.source.load import Loaded, load
+from preprocess.store.meta import CaseMeta, Source
 
-
-@dataclass(frozen=True)
-class Source:
-    """A file a case was made from: its name and the SHA-256 of its bytes."""
-
-    file: str
-    sha256: str
+_FOREGROUND_VOXELS = 1000
 
 
 @dataclass(frozen=True)
@@ -33,37 +27,20 @@ class Prepared:
 
     Attributes
     ----------
+    meta
+        What a store says about the case.
     z
         4 x D x H x W float16: z-scores of each modality on its own brain mask, 0 outside it and where absent.
-    available
-        The modalities that are there, in canonical order.
     label
         D x H x W uint8, classes 0..3, if there is a segmentation.
-    geometry
-        Where the arrays lie in the source.
-    label_convention
-        The convention of the source's segmentation, in which outputs are written.
-    scales
-        Mean and standard deviation by modality.
-    sources
-        Files by modality, and `seg`.
-    dtypes
-        Voxel type of the source by modality.
-    warnings
+    findings
         What is odd about the case.
     """
 
-    case: str
-    layout: str
+    meta: CaseMeta
     z: NDArray[np.float16]
-    available: tuple[str, ...]
     label: NDArray[np.uint8] | None
-    geometry: Geometry
-    label_convention: LabelConvention
-    scales: Mapping[str, Scale]
-    sources: Mapping[str, Source]
-    dtypes: Mapping[str, str]
-    warnings: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
 
     @cached_property
     def image(self) -> NDArray[np.float32]:
@@ -101,31 +78,30 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
         raise InputError("; ".join(refused))
     affine = case.reference.affine
     images = {m: _clean(to_canonical(volume.array, affine)) for m, volume in case.images.items()}
-    label = None if case.label is None else _classes(case)
-    box = enclosing_box([bounding_box(a) for a in (*images.values(), label) if a is not None and a.any()])
+    label = None if case.label is None else to_classes(to_canonical(case.label.array, affine), case.convention)
+    boxes = [bounding_box(array) for array in (*images.values(), label) if array is not None]
+    box = enclosing_box([box for box in boxes if box])
     z = np.zeros((len(MODALITIES), *(part.stop - part.start for part in box)), np.float16)
     scales = {}
     for name, array in images.items():
         z[MODALITIES.index(name)], scales[name] = z_scores(np.ascontiguousarray(array[box]))
-    return Prepared(
+    label = None if label is None else np.ascontiguousarray(label[box])
+    geometry = make_geometry(case.reference.array.shape, affine, box)
+    meta = CaseMeta(
         case=case.files.case,
         layout=case.files.layout,
-        z=z,
-        available=tuple(images),
-        label=None if label is None else np.ascontiguousarray(label[box]),
-        geometry=make_geometry(case.reference.array.shape, affine, box),
+        modalities=tuple(images),
+        geometry=geometry,
         label_convention=case.convention,
         scales=scales,
-        sources=_sources(case),
         dtypes={m: volume.array.dtype.name for m, volume in case.images.items()},
-        warnings=tuple(findings),
+        volumes_ml={} if label is None else region_volumes(label, geometry),
+        foreground={} if label is None else _foreground(label),
+        sources=_sources(case),
+        allow=tuple(sorted(allow)),
+        warnings=tuple(str(finding) for finding in findings),
     )
-
-
-def _classes(case: Loaded) -> NDArray[np.uint8]:
-    assert case.label is not None
-    array = to_canonical(case.label.array, case.reference.affine)
-    return labels.to_internal(array, case.convention, cavity_is_background=True)
+    return Prepared(meta, z, label, tuple(findings))
 
 
 def _clean(array: NDArray[Any]) -> NDArray[Any]:
@@ -136,7 +112,26 @@ def _clean(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _sources(case: Loaded) -> dict[str, Source]:
-    found = {m: Source(case.files.images[m].name, volume.sha256) for m, volume in case.images.items()}
+    found = {m: Source(file=case.files.images[m].name, sha256=v.sha256) for m, v in case.images.items()}
     if case.label is not None and case.files.label is not None:
-        found["seg"] = Source(case.files.label.name, case.label.sha256)
+        found["seg"] = Source(file=case.files.label.name, sha256=case.label.sha256)
+    return found
+
+
+def region_volumes(label: NDArray[np.uint8], geometry: Geometry) -> dict[str, float]:
+    """Return the millilitres by region of a label map, classes 0..3."""
+    counts = np.bincount(label.ravel(), minlength=max(LABELS.values()) + 1)
+    millilitres = float(np.prod(geometry.spacing)) / 1000
+    return {region: float(counts[list(classes)].sum() * millilitres) for region, classes in REGIONS.items()}
+
+
+def _foreground(label: NDArray[np.uint8]) -> dict[int, tuple[int, ...]]:
+    flat = label.ravel()
+    voxels = np.flatnonzero(flat)
+    found = {}
+    for number in LABELS.values():
+        mine = voxels[flat[voxels] == number]
+        if mine.size:
+            chosen = np.unique(np.linspace(0, mine.size - 1, min(mine.size, _FOREGROUND_VOXELS)).astype(np.intp))
+            found[number] = tuple(mine[chosen].tolist())
     return found

@@ -1,22 +1,24 @@
-"""What a converted data set holds: `cases.tsv` (one line per case) and `dataset.json` (its fingerprint)."""
+"""A converted data set: a store or a refusal per case, `cases.tsv`, and the fingerprint `dataset.json`."""
 
+import csv
+import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from preprocess.convert import read_refusals
-from preprocess.files import write_text
+from preprocess.files import remove, write_text
 from preprocess.modalities import MODALITIES, REGIONS
 from preprocess.store.meta import LAYOUT_VERSION, CaseMeta
-from preprocess.store.reader import list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases, store_path
 
-CASES_FILE, FINGERPRINT_FILE = "cases.tsv", "dataset.json"
+CASES_FILE, FINGERPRINT_FILE, REFUSED = "cases.tsv", "dataset.json", "refused"
 _COLUMNS = (
     "case",
     "status",
@@ -39,15 +41,64 @@ def read_metas(dest: Path) -> dict[str, CaseMeta]:
     InputError
         If the folder is missing or a store is damaged.
     """
-    return {case: open_case(dest, case).meta for case in list_cases(dest)}
+    return {case: CaseStore(dest, case).meta for case in list_cases(dest)}
+
+
+def write_refusal(dest: Path, case: str, reason: str, files: Iterable[Path]) -> None:
+    """Leave a note below `dest/refused` that a case was refused, and no store of an older source."""
+    remove(store_path(dest, case))
+    note = {"case": case, "reason": reason, "files": [str(path.absolute()) for path in files]}
+    write_text(_note(dest, case), json.dumps(note, indent=1) + "\n")
+
+
+def drop_refusal(dest: Path, case: str) -> None:
+    """Remove the note on a case, if there is one."""
+    remove(_note(dest, case))
+
+
+def drop_outdated_refusals(dest: Path) -> None:
+    """Remove the notes on cases whose source files are gone."""
+    for note in _notes(dest):
+        if note["files"] and not any(Path(file).exists() for file in note["files"]):
+            drop_refusal(dest, note["case"])
+
+
+def read_refusals(dest: Path) -> dict[str, str]:
+    """Return the reason by case of the cases that were refused."""
+    return {note["case"]: note["reason"] for note in _notes(dest)}
+
+
+def is_settled(dest: Path, case: str) -> bool:
+    """Return whether a conversion has left a store or a refusal of the case."""
+    return store_path(dest, case).exists() or _note(dest, case).exists()
+
+
+def _note(dest: Path, case: str) -> Path:
+    return dest / REFUSED / f"{case}.json"
+
+
+def _notes(dest: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted((dest / REFUSED).glob("*.json")):
+        with suppress(FileNotFoundError):  # another part of the conversion may have removed it
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+    return found
 
 
 def write_tables(dest: Path) -> dict[str, CaseMeta]:
     """Write `cases.tsv` and `dataset.json` from the stores and refusals below `dest`; return the attributes read."""
     metas, refusals = read_metas(dest), read_refusals(dest)
-    rows = [_row(meta) for meta in metas.values()] + [_refused_row(*item) for item in refusals.items()]
-    lines = ["\t".join(_COLUMNS), *("\t".join(row) for row in sorted(rows))]
-    write_text(dest / CASES_FILE, "\n".join(lines) + "\n")
+    rows = [_row(meta) for meta in metas.values()]
+    rows += [{"case": case, "status": "refused", "note": _line(reason)} for case, reason in refusals.items()]
+    for row in rows:
+        row["patient"] = patient_of(row["case"])
+    table = io.StringIO()
+    writer = csv.DictWriter(
+        table, _COLUMNS, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
+    )
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["case"]))
+    write_text(dest / CASES_FILE, table.getvalue())
     write_text(dest / FINGERPRINT_FILE, json.dumps(fingerprint(metas, len(refusals)), indent=2) + "\n")
     return metas
 
@@ -70,7 +121,7 @@ def data_hash(metas: Iterable[CaseMeta]) -> str:
 def fingerprint(metas: Mapping[str, CaseMeta], refused: int = 0) -> dict[str, Any]:
     """Return what is worth knowing about a data set before training on it: counts, shapes, intensities, volumes."""
     found = list(metas.values())
-    labelled = [meta for meta in found if meta.volumes]
+    labelled = [meta for meta in found if meta.volumes_ml]
     return {
         "cases": len(found),
         "refused": refused,
@@ -89,7 +140,7 @@ def fingerprint(metas: Mapping[str, CaseMeta], refused: int = 0) -> dict[str, An
             }
             for m in MODALITIES
         },
-        "volume_ml": {region: _spread([[meta.volumes[region]] for meta in labelled]) for region in REGIONS},
+        "volume_ml": {region: _spread([[meta.volumes_ml[region]] for meta in labelled]) for region in REGIONS},
     }
 
 
@@ -102,16 +153,17 @@ def _spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
     return {name: [round(float(v), 4) for v in values] for name, values in columns.items()}
 
 
-def _row(meta: CaseMeta) -> tuple[str, ...]:
-    shape = "x".join(str(n) for n in meta.geometry.shape)
-    label = meta.label_convention.name if meta.volumes else "none"
-    volumes = [f"{meta.volumes[region]:.3f}" if meta.volumes else "" for region in REGIONS]
-    patient, names = patient_of(meta.case), "+".join(meta.modalities)
-    return meta.case, "converted", patient, meta.layout, names, label, shape, *volumes, _line("; ".join(meta.warnings))
-
-
-def _refused_row(case: str, reason: str) -> tuple[str, ...]:
-    return case, "refused", patient_of(case), "", "", "", "", *("" for _ in REGIONS), _line(reason)
+def _row(meta: CaseMeta) -> dict[str, str]:
+    return {
+        "case": meta.case,
+        "status": "converted",
+        "layout": meta.layout,
+        "modalities": "+".join(meta.modalities),
+        "label": meta.label_convention.name if meta.volumes_ml else "none",
+        "shape": "x".join(str(n) for n in meta.geometry.shape),
+        **{f"{region}_ml": f"{volume:.3f}" for region, volume in meta.volumes_ml.items()},
+        "note": _line("; ".join(meta.warnings)),
+    }
 
 
 def _line(text: str) -> str:

@@ -1,5 +1,13 @@
-"""Errors about input data, written for the person who has to mend the input."""
+"""Errors about input data, written for the person who has to correct the input."""
+
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
     """Input that cannot be used; the message says what, where, what is allowed and what to do next."""
+
+
+def first_few(names: Sequence[str], shown: int = 5, separator: str = ", ") -> str:
+    """Return the first names and how many follow: `a, b, and 3 more`."""
+    more = [f"and {len(names) - shown} more"] if len(names) > shown else []
+    return separator.join([*names[:shown], *more])

@@ -3,11 +3,11 @@
 import errno
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from preprocess.errors import InputError
 
@@ -15,25 +15,26 @@ _PLACE_ERRORS = {
     getattr(errno, name)
     for name in ("EACCES", "EDQUOT", "EEXIST", "EISDIR", "ENOSPC", "ENOTDIR", "EPERM", "EROFS", "ENAMETOOLONG")
 }
-_STALE_S = 24 * 3600
+TEMPORARY = ".tmp-"
+"""What the names of temporary files and folders begin with."""
+_STALE_S = 24 * 3600  # no file takes so long to write: whoever began it was killed
 
 
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
     """Yield a temporary file or folder name beside `path`; it takes the place of `path` only if the block succeeds.
 
-    An existing file is replaced in one step; an existing folder is moved aside first and then removed. The
-    temporary name starts with a dot and ends in the machine and process: `.NAME.tmp.HOST-PID`.
+    An existing file is replaced in one step; an existing folder is moved aside first and then removed. The temporary
+    name is hidden, no other process has the same, and it keeps the suffixes: `.tmp-3f2a9c1e-NAME`.
 
     Raises
     ------
     InputError
         If the place cannot be written: no space, no permission, a file where a folder should be.
     """
-    temporary = _hidden(path, "tmp")
+    temporary = _hidden(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove(temporary)
         yield temporary
         sync(temporary)
         _take_place(temporary, path)
@@ -75,12 +76,11 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files and folders in `folder` whose processes are gone (on other machines: a day old)."""
-    for path in folder.glob(".*.*-*"):
-        _, kind, owner = path.name.rsplit(".", 2)
-        host, _, pid = owner.rpartition("-")
-        if kind in ("tmp", "old") and _is_left_over(path, host, pid):
-            remove(path)
+    """Remove temporary files and folders in `folder` that are a day old: a killed process left them."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with suppress(FileNotFoundError):  # another process sweeps as well
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                remove(path)
 
 
 def sync(path: Path) -> None:
@@ -98,35 +98,15 @@ def sync_entry(path: Path) -> None:
         os.close(handle)
 
 
-def _hidden(path: Path, kind: str) -> Path:
-    return path.with_name(f".{path.name}.{kind}.{_host()}-{os.getpid()}")
-
-
-def _host() -> str:
-    return socket.gethostname().replace(".", "_")
-
-
-def _is_left_over(path: Path, host: str, pid: str) -> bool:
-    if host == _host() and pid.isdigit():
-        return not _is_running(int(pid))
-    return time.time() - path.stat().st_mtime > _STALE_S
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _hidden(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{uuid4().hex[:8]}-{path.name}")
 
 
 def _take_place(temporary: Path, path: Path) -> None:
     if not (path.is_dir() and temporary.is_dir()):  # a file in the place of a folder is refused
         os.replace(temporary, path)  # noqa: PTH105 - the standard name for an atomic rename
         return
-    old = _hidden(path, "old")
+    old = _hidden(path)
     path.rename(old)
     temporary.rename(path)
     remove(old)

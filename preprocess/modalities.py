@@ -23,6 +23,9 @@ LABELS = {"NCR": 1, "ED": 2, "ET": 3}
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 """Evaluated regions as unions of label classes, nested: ET in TC in WT. The order of every region axis."""
 
+PAINT = {"WT": "ED", "TC": "NCR", "ET": "ET"}
+"""Class of a label map by the region that it is painted with, in the order of painting: later over earlier."""
+
 MODALITY_NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 REGION_NAMES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 """What people read in reports and messages."""

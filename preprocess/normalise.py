@@ -3,26 +3,17 @@
 Voxels that are 0 are outside the brain; every other voxel, negative ones too, is brain.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.errors import InputError
+from preprocess.store.meta import Scale
 
 _NUDGE = np.float16(2.0**-14)
 """Stands for a z-score of exactly 0, since 0 means outside the brain."""
 LARGEST = 1e30
 """What means and standard deviations stay below, so that nothing overflows in 32 bits."""
 _INTEGER_RANGE = 1 << 17
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Mean and standard deviation of a modality over its brain, in the source's unit."""
-
-    mean: float
-    std: float
 
 
 def z_scores(array: NDArray[np.generic]) -> tuple[NDArray[np.float16], Scale]:
@@ -89,4 +80,4 @@ def _checked(mean: float, std: float) -> Scale:
             f"mean {mean:g} or standard deviation {std:g} is not within {1 / LARGEST:g} and {LARGEST:g}; "
             "rescale the image"
         )
-    return Scale(mean, std)
+    return Scale(mean=mean, std=std)

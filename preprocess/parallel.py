@@ -1,4 +1,4 @@
-"""Work on many cases in parallel: one that kills its process costs none of the others. And progress for people."""
+"""Work on many cases: parts of them, processes that may die without harm to other cases, and progress for people."""
 
 import multiprocessing
 import signal
@@ -11,10 +11,28 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from preprocess.errors import InputError
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+T = TypeVar("T")
 
 _START_METHOD = "spawn"  # forked children of a process with threads may hang
+
+
+def select_part(cases: Sequence[T], part: tuple[int, int]) -> list[T]:
+    """Return the I-th of N parts of the cases, in even and consecutive shares; I counts from 1.
+
+    Raises
+    ------
+    InputError
+        If there is no such part.
+    """
+    number, total = part
+    if not 1 <= number <= total:
+        raise InputError(f"--part {number}/{total}: give I/N with I from 1 to N")
+    first, last = ((number + k) * len(cases) // total for k in (-1, 0))
+    return list(cases[first:last])
 
 
 def run_parallel(
@@ -57,7 +75,6 @@ def _leave_interrupts_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-T = TypeVar("T")
 LOG_INTERVAL_S = 10.0
 
 

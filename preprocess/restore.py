@@ -13,7 +13,7 @@ from preprocess.normalise import restore
 from preprocess.source import nifti
 from preprocess.source.geometry import to_source
 from preprocess.source.labels import to_convention
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.store.reader import CaseStore
 
 
 def restore_image(store: CaseStore, modality: str) -> NDArray[Any]:
@@ -53,7 +53,7 @@ def write_restored(dest: Path, case: str, out: Path, modalities: Sequence[str] =
     InputError
         If the case, or a modality that is named, is not there.
     """
-    store = open_case(dest, case)
+    store = CaseStore(dest, case)
     names = tuple(modalities) or store.modalities
     absent = [m for m in names if m not in store.modalities]
     if absent:
@@ -65,6 +65,6 @@ def write_restored(dest: Path, case: str, out: Path, modalities: Sequence[str] =
     for name, volume in volumes.items():
         path = out / f"{case}_{name}.nii.gz"
         with complete_or_absent(path) as temporary:
-            nifti.write(temporary, volume, store.meta.geometry.matrix, compressed=True)
+            nifti.write(temporary, volume, store.meta.geometry.matrix)
         paths.append(path)
     return paths

@@ -1,21 +1,19 @@
 """Which cases train, validate and test: published lists, or seeded splits that keep a patient's scans together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from preprocess.convert import read_refusals
-from preprocess.dataset import patient_of, write_tables
-from preprocess.errors import InputError
+from preprocess.dataset import patient_of, read_refusals, write_tables
+from preprocess.errors import InputError, first_few
 from preprocess.files import check_case_name, write_text
 from preprocess.store.meta import CaseMeta
 
 NAMES = ("train", "val", "test")
 FILE = "split.tsv"
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -119,17 +117,17 @@ def make_split(
     _check_refusals(refusals, len(metas) + len(refusals), max_refused)
     if not metas:
         raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
-    bare = [case for case, meta in metas.items() if not meta.volumes]
+    bare = [case for case, meta in metas.items() if not meta.volumes_ml]
     notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
-    notes += [f"left out, converted without a segmentation: {_some(bare)}"] if bare else []
+    notes += [f"left out, converted without a segmentation: {first_few(bare)}"] if bare else []
     if listed is None:
-        split = draw({case: meta for case, meta in metas.items() if meta.volumes}, seed=seed, train=train, val=val)
+        split = draw({case: meta for case, meta in metas.items() if meta.volumes_ml}, seed=seed, train=train, val=val)
     else:
         assigned = read_list(listed)
         _check_list(assigned, metas, refusals, listed)
         split = Split.of(assigned)
         unused = sorted(set(metas) - set(assigned) - set(bare))
-        notes += [f"not in {listed}, unused: {_some(unused)}"] if unused else []
+        notes += [f"not in {listed}, unused: {first_few(unused)}"] if unused else []
     write_text(dest / FILE, split.as_tsv())
     return split, notes
 
@@ -165,7 +163,7 @@ def draw(metas: Mapping[str, CaseMeta], *, seed: int, train: float, val: float) 
 
 def _shuffled_by_volume(scans: Mapping[str, list[str]], metas: Mapping[str, CaseMeta], seed: int) -> list[str]:
     """Return patients by mean tumour volume, shuffled within strata of ten or, in small cohorts, a third of all."""
-    volume = {p: float(np.mean([metas[case].volumes["WT"] for case in cases])) for p, cases in scans.items()}
+    volume = {p: float(np.mean([metas[case].volumes_ml["WT"] for case in cases])) for p, cases in scans.items()}
     ordered = sorted(scans, key=lambda p: (volume[p], p))
     size = min(10, -(-len(ordered) // 3))
     rng = np.random.default_rng(seed)
@@ -206,19 +204,12 @@ def _check_list(
     if missing:
         reasons = [f"{case} (refused: {refusals[case]})" if case in refusals else case for case in missing]
         raise InputError(
-            f"{path}: {len(missing)} of {len(assigned)} listed cases are not converted: {_some(reasons)}; "
+            f"{path}: {len(missing)} of {len(assigned)} listed cases are not converted: {first_few(reasons)}; "
             "convert them, or use a copy of the list without them"
         )
-    bare = sorted(case for case in assigned if not metas[case].volumes)
+    bare = sorted(case for case in assigned if not metas[case].volumes_ml)
     if bare:
         raise InputError(
-            f"{path}: cases without a segmentation cannot be in train, val or test: {_some(bare)}; "
+            f"{path}: cases without a segmentation cannot be in train, val or test: {first_few(bare)}; "
             "add the segmentations and convert again, or use a copy of the list without them"
         )
-
-
-def _some(names: Iterable[str]) -> str:
-    """Return the first few names and how many there are."""
-    listed = list(names)
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more

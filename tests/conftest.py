@@ -1,6 +1,7 @@
 """Settings for all tests: one thread, no GPU unless there is one, nothing written outside the temporary folder."""
 
 import os
+import shlex
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -17,7 +18,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from cluster import throwaway
+from cluster import sandbox
+from cluster.settings import JobSettings
 
 # A limit of time per example measures the load of the machine, not the code.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -58,7 +60,7 @@ def slurm() -> Iterator[Path]:
     """
     with held_cluster() as base:
         path = os.environ["PATH"]
-        os.environ.update(throwaway.environment(base))
+        os.environ.update(sandbox.environment(base))
         yield base
         os.environ["PATH"] = path
 
@@ -73,12 +75,12 @@ def slurm_with_accounting() -> Iterator[Path]:
 @contextmanager
 def held_cluster(*, with_accounting: bool = False) -> Iterator[Path]:
     """Hold a throw-away cluster; skip the test, or fail in CI, where its programs are missing."""
-    if absent := throwaway.missing(with_accounting=with_accounting):
-        message = f"no SLURM: {', '.join(absent)} missing; {throwaway.install(with_accounting=with_accounting)}"
+    if absent := sandbox.missing(with_accounting=with_accounting):
+        message = f"no SLURM: {', '.join(absent)} missing; {sandbox.install(with_accounting=with_accounting)}"
         if os.environ.get("REQUIRE_SLURM"):
             pytest.fail(message)
         pytest.skip(message)
-    command = [sys.executable, "-m", "cluster.throwaway", "hold", *(["--accounting"] if with_accounting else [])]
+    command = [sys.executable, "-m", "cluster.sandbox", "hold", *(["--accounting"] if with_accounting else [])]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     base = Path(holder.stdout.readline().strip())
@@ -88,6 +90,20 @@ def held_cluster(*, with_accounting: bool = False) -> Iterator[Path]:
     finally:
         holder.terminate()
         holder.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def batch_script() -> Callable[..., str]:
+    """Return a function that gives the text of a job's batch script."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    from cluster.submit import parameters
+
+    def script(settings: JobSettings, name: str, folder: Path, python: str = sys.executable) -> str:
+        command = f"{shlex.quote(python)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+        return str(_make_sbatch_string(command=command, folder=folder, **parameters(settings, name)))
+
+    return script
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:

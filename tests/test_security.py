@@ -9,7 +9,7 @@ import shlex
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import pytest
 from ccsd.errors import UsageError
 from ccsd.snakemake import allow_options, split_options
 from ccsd.study import Study
-from cluster import sbatch
 from cluster.settings import JobSettings
 from preprocess.audit import audit, write_audit
 from preprocess.convert import convert
@@ -26,7 +25,7 @@ from preprocess.errors import InputError
 from preprocess.restore import write_restored
 from preprocess.source.layouts import discover
 from preprocess.splits import read_list
-from preprocess.store.reader import open_case, store_path
+from preprocess.store.reader import CaseStore, store_path
 
 PACKAGES = ("ccsd", "cluster", "preprocess")
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
@@ -106,7 +105,7 @@ def test_a_case_cannot_leave_its_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "split.tsv").write_text(f"case\tsplit\n{name}\ttrain\n", errors="surrogateescape")
     with pytest.raises(InputError):
         read_list(tmp_path / "split.tsv")
-    for work in (store_path, open_case, lambda root, case: write_restored(root, case, root / "out")):
+    for work in (store_path, CaseStore, lambda root, case: write_restored(root, case, root / "out")):
         with pytest.raises(InputError, match="cannot be the name of a case"):
             work(tmp_path, name)
     assert [path.name for path in tmp_path.iterdir()] == ["split.tsv"]
@@ -145,7 +144,7 @@ def test_hostile_names_are_names_and_nothing_else(
         folder.mkdir(parents=True)
         for key, path in {**original.images, "seg": original.label}.items():
             (folder / f"{name}_{key}.nii.gz").symlink_to(path)
-    assert [o.case for o in convert(tmp_path / "src", tmp_path / "dest").named("converted")] == sorted(names)
+    assert [o.case for o in convert(tmp_path / "src", tmp_path / "dest") if o.status == "converted"] == sorted(names)
     write_audit(audit(tmp_path / "src"), tmp_path / "audit")
     page = Tags((tmp_path / "audit" / "audit.html").read_text())
     assert not [tag for tag, _ in page.found if tag == "script"]
@@ -196,9 +195,11 @@ def test_studies_and_experiments_have_plain_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("hostile", ["a\n#SBATCH --uid=0", "$(id)", "a b"])
-def test_settings_of_a_job_cannot_add_lines_to_its_script(hostile: str, tmp_path: Path) -> None:
-    text = sbatch.script(JobSettings(cluster="slurm", partition="p"), hostile, tmp_path / hostile.replace("/", ""))
-    plain = sbatch.script(JobSettings(cluster="slurm", partition="p"), "plain", tmp_path)
+def test_settings_of_a_job_cannot_add_lines_to_its_script(
+    hostile: str, tmp_path: Path, batch_script: Callable[..., str]
+) -> None:
+    text = batch_script(JobSettings(cluster="slurm", partition="p"), hostile, tmp_path / hostile.replace("/", ""))
+    plain = batch_script(JobSettings(cluster="slurm", partition="p"), "plain", tmp_path)
     assert text.count("#SBATCH") >= plain.count("#SBATCH")
 
 
@@ -237,7 +238,7 @@ def write_one_of_each(cohort: Path, out: Path) -> None:
     write_text(out / "data" / "split.tsv", Split((case,), (), ()).as_tsv())
     write_audit(audit(cohort), out / "audit")
     write_restored(out / "data", case, out / "restored")
-    store = open_case(out / "data", case)
+    store = CaseStore(out / "data", case)
     write_labelmap(out / "p" / "a.nii.gz", store.read_label(), store.meta.geometry, store.meta.label_convention)
     write_metrics(out / "metrics.tsv", [])
     EvaluationRecord(identity=Identity()).write(out)
@@ -272,7 +273,7 @@ def told(folder: Path) -> list[str]:
     return found
 
 
-def test_a_job_s_files_tell_no_secret(tmp_path: Path) -> None:
+def test_a_job_s_files_tell_no_secret(tmp_path: Path, batch_script: Callable[..., str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH],
         cwd=tmp_path, env={**os.environ, **SECRETS}, capture_output=True, text=True, timeout=120, check=False,
@@ -281,7 +282,7 @@ def test_a_job_s_files_tell_no_secret(tmp_path: Path) -> None:
     assert "secret-" not in done.stdout + done.stderr
     assert len(list(tmp_path.rglob("*"))) > 8
     assert told(tmp_path) == []
-    text = sbatch.script(JobSettings(cluster="slurm", nodes=2, gpus_per_node=1), "name", tmp_path)
+    text = batch_script(JobSettings(cluster="slurm", nodes=2, gpus_per_node=1), "name", tmp_path)
     assert "secret-" not in text
 
 
@@ -300,7 +301,7 @@ def test_a_training_tells_no_secret(tmp_path: Path) -> None:
     """Through a local job, with TensorBoard: weights, record, checkpoints, curves, logs."""
     text = (
         "name: x\nphantom: {cases: 6, size: 32}\nmodel: {width: 2, levels: 2}\n"
-        "train: {steps: 2, patch: [16, 16, 16], workers: 0, precision: fp32, validate_every: 2}\n"
+        "train: {steps: 2, patch: [16, 16, 16], precision: fp32, validate_every: 2}\nruntime: {workers: 0}\n"
     )
     (tmp_path / "config.yaml").write_text(text)
     commands = (

@@ -30,22 +30,22 @@ def convert(
     from preprocess.dataset import write_tables
     from preprocess.source.layouts import passed_over
 
-    summary = run(src, dest, workers=workers, part=_part(part), allow=allow or ())
+    found = run(src, dest, workers=workers, part=_part(part), allow=allow or ())
     if not part:
         write_tables(dest)
         if note := passed_over([src]):
             typer.echo(f"note: {note}", err=True)
-    for outcome in summary.named("converted"):
-        if outcome.message:
-            typer.echo(f"warning: {outcome.case}: {outcome.message}", err=True)
-    refused = summary.named("refused")
-    counts = ", ".join(f"{len(summary.named(kind))} {kind}" for kind in ("converted", "unchanged", "refused"))
-    typer.echo(f"{counts}; stores in {dest}")
-    for outcome in refused:
-        typer.echo(f"refused: {outcome.case}: {outcome.message}", err=True)
-    if any(outcome.died for outcome in refused):
+    kinds = {kind: [case for case in found if case.status == kind] for kind in ("converted", "unchanged", "refused")}
+    for case in kinds["converted"]:
+        if case.message:
+            typer.echo(f"warning: {case.case}: {case.message}", err=True)
+    typer.echo(f"{', '.join(f'{len(cases)} {kind}' for kind, cases in kinds.items())}; stores in {dest}")
+    refused = kinds["refused"]
+    for case in refused:
+        typer.echo(f"refused: {case.case}: {case.message}", err=True)
+    if any(case.died for case in refused):
         raise typer.Exit(1)
-    if refused and len(refused) == len(summary.outcomes) and not part:
+    if refused and len(refused) == len(found) and not part:
         raise InputError(f"{src}: none of {len(refused)} cases can be used; the reasons are above")
     if refused and not keep_going:
         raise typer.Exit(2)

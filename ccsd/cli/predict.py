@@ -64,7 +64,7 @@ def _tell(outcome: "Prediction") -> bool:
     for warning in outcome.warnings:
         typer.echo(f"{outcome.case}: warning: {warning}", err=True)
     missing = f", missing {', '.join(outcome.missing)}" if outcome.missing else ""
-    volumes = ", ".join(f"{n} {v:.1f} ml" for n, v in zip(("WT", "TC", "ET"), outcome.volumes_ml, strict=True))
+    volumes = ", ".join(f"{region} {size:.1f} ml" for region, size in outcome.volumes_ml.items())
     typer.echo(f"{outcome.case}: used {', '.join(outcome.used)}{missing}; {volumes}; labels {outcome.labels}")
     typer.echo(outcome.path)
     return True

@@ -1,4 +1,4 @@
-"""`ccsd train` and `ccsd config`."""
+"""`ccsd train`: one model for every combination of modalities."""
 
 import sys
 from pathlib import Path
@@ -10,9 +10,10 @@ from ccsd.errors import UsageError
 
 
 def train(
+    context: typer.Context,
     config: Annotated[Path, typer.Option(help="YAML file of the study, e.g. config/demo.yaml.")],
     data: Annotated[Path, typer.Option(help="Folder that `ccsd convert` and `ccsd split` made.")],
-    run: Annotated[Path, typer.Option(help="Folder of this run; an interrupted run in it is carried on.")],
+    run: Annotated[Path, typer.Option(help="Folder of this run; an interrupted run in it is resumed.")],
     experiment: Annotated[str | None, typer.Option(help="Experiment of the configuration; its settings apply.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting to change, e.g. train.steps=100.")
@@ -26,13 +27,13 @@ def train(
         typer.Option(
             "--job",
             metavar="KEY=VALUE",
-            help="Run as a job on several processes, e.g. cluster=local tasks_per_node=2, or cluster=slurm nodes=2; "
-            "without it this very process trains.",
+            help="Run as a job on several processes, e.g. --job tasks_per_node=2, or "
+            "--job cluster=slurm --job nodes=2; without it this very process trains.",
         ),
     ] = None,
     science: Annotated[str | None, typer.Option(hidden=True, help="Digest of what the job was submitted for.")] = None,
 ) -> None:
-    """Train one model for every combination of modalities, or carry on where an earlier call stopped."""
+    """Train one model for every combination of modalities, or resume where an earlier call stopped."""
     from ccsd.config import load_config
 
     settings = load_config(config, overrides or (), experiment)
@@ -43,7 +44,7 @@ def train(
 
     current = science_digest(settings, read_split(data).hash)
     if job:
-        _submit(job, config, data, run, experiment, overrides or [], current, stop_after)
+        _run_as_job(job, _options(context, without={"job", "science"}), run, current)
         return
     if science not in (None, current):
         raise UsageError(f"{config} or {data} changed after this job was submitted; submit it again")
@@ -52,17 +53,8 @@ def train(
     sys.exit(run_training(settings, data, run, experiment, stop_after))
 
 
-def _submit(
-    job: list[str],
-    config: Path,
-    data: Path,
-    run: Path,
-    experiment: str | None,
-    overrides: list[str],
-    science: str,
-    stop_after: float | None,
-) -> None:
-    """Start this very command, without `--job`, on the processes that the job describes.
+def _run_as_job(job: list[str], options: list[str], run: Path, science: str) -> None:
+    """Run this very command, without `--job`, on the processes that the job describes.
 
     The digest makes the command another one when the content of the configuration or the split changes, so that an
     earlier job for the same folder is not taken for this one.
@@ -71,13 +63,17 @@ def _submit(
     from cluster.launch import run as run_job
     from cluster.settings import JobSettings
 
-    command = [sys.executable, "-m", "ccsd", "train", "--config", str(config), "--data", str(data), "--run", str(run)]
-    if experiment is not None:
-        command += ["--experiment", experiment]
-    for override in overrides:
-        command += ["--set", override]
-    if stop_after is not None:
-        command += ["--stop-after", str(stop_after)]
-    command += ["--science", science]
+    command = [sys.executable, "-m", "ccsd", "train", *options, "--science", science]
     settings = JobSettings.from_options(job)
     run_job(command, run / "job", settings, name=run.name, results=[run / WEIGHTS, run / RECORD])
+
+
+def _options(context: typer.Context, without: set[str]) -> list[str]:
+    """Return the options that this command was called with, always in the same order."""
+    words: list[str] = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if option.name not in without and value is not None:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [word for item in values for word in (option.opts[0], str(item))]
+    return words

@@ -1,6 +1,6 @@
 """Typed configuration: the models, their validation, and the JSON schema made from them."""
 
 from ccsd.config.load import load_config
-from ccsd.config.schema import Config, Distillation, Evaluation, Model, Phantom, Train
+from ccsd.config.schema import Config, Distillation, Evaluation, Model, Phantom, Runtime, Train
 
-__all__ = ["Config", "Distillation", "Evaluation", "Model", "Phantom", "Train", "load_config"]
+__all__ = ["Config", "Distillation", "Evaluation", "Model", "Phantom", "Runtime", "Train", "load_config"]

@@ -1,6 +1,5 @@
 """From YAML and `KEY=VALUE` options to a validated configuration."""
 
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,15 +8,13 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.composer import ComposerError
-from yaml.constructor import ConstructorError
 
 from ccsd.config.schema import Config, Evaluation, Section
 from ccsd.errors import UsageError
+from preprocess.errors import first_few
 
-YAML_ERRORS = (yaml.YAMLError, AttributeError, LookupError, RecursionError, ValueError)
-"""What `read_yaml` raises for a text that it refuses; PyYAML has no word of its own for `2024-13-45` or `!!int ""`."""
-
-_MOST_KEYS = 10_000
+YAML_ERRORS = (yaml.YAMLError, ValueError)
+"""What `read_yaml` raises for text that is not valid; a date such as `2024-13-45` is a bare ValueError."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -30,12 +27,6 @@ class _Loader(yaml.SafeLoader):
             raise ComposerError("in a mapping", node.start_mark, f"{', '.join(twice[:5])}: given twice", node.end_mark)
         return node
 
-    def flatten_mapping(self, node: Any) -> None:
-        """Merge `<<` keys, a limited number: a few lines can ask for billions."""
-        super().flatten_mapping(node)
-        if len(node.value) > _MOST_KEYS:
-            raise ConstructorError("in a mapping", node.start_mark, f"more than {_MOST_KEYS} keys", node.end_mark)
-
 
 def read_yaml(text: str) -> Any:
     """Return the value of a YAML text.
@@ -43,15 +34,12 @@ def read_yaml(text: str) -> Any:
     Raises
     ------
     YAML_ERRORS
-        If it is not valid, has a key twice, or is nested or merged without bounds.
+        If it is not valid or has a key twice.
     """
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, which makes plain values only
 
 
-_SHOWN = 30
 _Model = TypeVar("_Model", bound=Section)
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 
 def load_config(path: Path, overrides: Iterable[str] = (), experiment: str | None = None) -> Config:
@@ -118,9 +106,8 @@ def _validated(
         return model.model_validate(raw, extra=unknown)
     except ValidationError as error:
         found = [_problem(item) for item in error.errors(include_url=False)]
-        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        problems = "\n".join(found[:_SHOWN])
-        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}{more}") from None
+        problems = first_few(found, 30, "\n")
+        raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -144,9 +131,20 @@ def _experiment_settings(config: Config, name: str, origin: Path) -> dict[str, A
 def _problem(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "(top level)"
     if item["type"] == "extra_forbidden":
+        if elsewhere := _sections_with(str(item["loc"][-1])):
+            return f"  {where}: unknown key; use {' or '.join(elsewhere)}"
         return f"  {where}: unknown key; allowed here: {', '.join(_siblings(item['loc']))}"
-    got = f" (got {_SHORT.repr(item['input'])})" if item["loc"] else ""  # whole, a file's aliases could fill the memory
+    got = f" (got {item['input']!r:.80})" if item["loc"] else ""
     return f"  {where}: {item['msg']}{got}"
+
+
+def _sections_with(key: str) -> list[str]:
+    """Return the dotted names of a key in the sections that have it."""
+    return [
+        f"{name}.{key}"
+        for name, field in Config.model_fields.items()
+        if isinstance(field.default, BaseModel) and key in type(field.default).model_fields
+    ]
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The configuration as typed models: what an experiment is. Never machines, partitions or memory.
+"""The configuration as typed models: what an experiment is, and how it runs. Partitions and nodes are in profiles.
 
 Every field's description is the reference documentation; unknown keys are refused everywhere.
 """
@@ -107,7 +107,7 @@ class Distillation(Section):
 
 
 class Train(Section):
-    """Optimisation, independent of how many processes share the work."""
+    """Optimisation: what decides the numbers, whatever it runs on."""
 
     steps: PositiveInt = Field(60_000, description="optimizer steps")
     batch_size: PositiveInt = Field(2, description="samples per step over all processes together")
@@ -119,6 +119,17 @@ class Train(Section):
     warmup: Fraction = Field(0.02, description="share of the steps over which the learning rate rises linearly")
     clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: autocast with fp32 weights and losses")
+    validate_every: PositiveInt = Field(5000, description="steps between validations")
+    validate_subsets: tuple[SubsetName, ...] = Field(
+        ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair"), description="combinations validated during training"
+    )
+    select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, the patches and the subsets")
+
+
+class Runtime(Section):
+    """How a training runs: speed, memory, checkpoints, logging. Nothing here changes what is learnt."""
+
     zero_stage: Literal[0, 1, 2, 3] = Field(
         1,
         description="what DeepSpeed shards over processes: 0 nothing, 1 optimizer state, 2 also gradients, "
@@ -138,15 +149,9 @@ class Train(Section):
     deterministic: bool = Field(
         False, description="only operations that give the same bits each time, also on a GPU; slower"
     )
-    checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
-    validate_every: PositiveInt = Field(5000, description="steps between validations")
-    validate_subsets: tuple[SubsetName, ...] = Field(
-        ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair"), description="combinations validated during training"
-    )
-    select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
-    keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")
     workers: int = Field(2, ge=0, description="processes per rank that read patches")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, the patches and the subsets")
+    checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
+    keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")
     sinks: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
         ("tensorboard",), description="where curves and pictures are shown besides metrics.jsonl"
     )
@@ -156,7 +161,7 @@ class Train(Section):
         needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
         if self.zero_stage < needed:
             raise ValueError(
-                f"train.offload {self.offload} needs train.zero_stage {'3' if needed == 3 else '1, 2 or 3'}, "  # noqa: PLR2004
+                f"runtime.offload {self.offload} needs runtime.zero_stage {'3' if needed == 3 else '1, 2 or 3'}, "  # noqa: PLR2004
                 f"not {self.zero_stage}"
             )
         return self
@@ -165,7 +170,7 @@ class Train(Section):
     def _compiles_what_is_whole(self) -> Self:
         if self.compile and self.zero_stage == 3:  # noqa: PLR2004 - the stage that shards weights
             raise ValueError(
-                "train.compile does not go with train.zero_stage 3, which gathers weights module by module"
+                "runtime.compile does not work with runtime.zero_stage 3, which gathers weights module by module"
             )
         return self
 
@@ -186,7 +191,7 @@ class Evaluation(Section):
 
 
 class Config(Section):
-    """Everything that decides the numbers of a study."""
+    """Everything about a study. All but `runtime` decides its numbers."""
 
     name: RunName = Field(description="name of the study; results go to results/NAME")
     source: Path | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
@@ -196,6 +201,7 @@ class Config(Section):
     model: Model = Model()
     distillation: Distillation = Distillation()
     train: Train = Train()
+    runtime: Runtime = Runtime()
     evaluation: Evaluation = Evaluation()
     experiments: dict[RunName, dict[str, str | int | float | bool]] = Field(
         default={"ccsd": {"distillation.method": "ccsd"}},

@@ -8,11 +8,8 @@ from ccsd.config.schema import Config
 SECTIONS = ("model", "distillation", "train")
 """What decides the weights of a run, beside its data."""
 
-NOT_SCIENCE = {
-    "workers", "checkpoint_every", "keep_last", "decode_batch", "zero_stage", "offload", "sinks",
-    "activation_checkpointing", "compile", "deterministic",
-}  # fmt: skip
-"""Settings of `train` that do not change what is learnt: a run may be resumed with other values."""
+EXPERIMENT_SECTIONS = (*SECTIONS, "runtime")
+"""What the experiments of a study may differ in."""
 
 
 def science_digest(config: Config, split_hash: str) -> str:
@@ -22,7 +19,5 @@ def science_digest(config: Config, split_hash: str) -> str:
     of this: a default must not change its meaning unnoticed (a test holds the defaults).
     """
     sections = config.model_dump(mode="json", include=set(SECTIONS), exclude_defaults=True)
-    for name in NOT_SCIENCE:
-        sections.get("train", {}).pop(name, None)
     text = json.dumps([{name: sections.get(name) or {} for name in SECTIONS}, split_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

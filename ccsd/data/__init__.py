@@ -2,6 +2,7 @@
 
 from ccsd.data.augment import augment
 from ccsd.data.batch import Batch
+from ccsd.data.patches import PatchReader
 from ccsd.data.stream import PatchStream
 
-__all__ = ["Batch", "PatchStream", "augment"]
+__all__ = ["Batch", "PatchReader", "PatchStream", "augment"]

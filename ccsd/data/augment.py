@@ -1,7 +1,7 @@
 """Random variation of patches, as batched tensor operations on the device the patches are on.
 
-Chance is drawn for each sample from its own key, on the host; each change is then one operation on all the samples that
-it befalls. The result does not depend on the batch a sample is in, on the process, or on what was drawn before.
+Chance is drawn for each sample from its own key, on the host; each change is then one operation on all the samples it
+applies to. The result does not depend on the batch a sample is in, on the process, or on what was drawn before.
 Background stays 0 and absent modalities stay 0.
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ccsd.data import intensity, spatial
+from ccsd.randomness import Stream, generator
 
 Key = tuple[int, int, int]
 Chances = Sequence[np.random.Generator]
@@ -42,25 +43,22 @@ def augment(image: Tensor, label: Tensor, available: Tensor, keys: Sequence[Key]
     keys
         (seed, step, sample number) by sample; equal keys give equal results on the same kind of device.
     """
-    rngs = [np.random.default_rng([*key, _STREAM]) for key in keys]
+    rngs = [generator(Stream.AUGMENTATION, *key) for key in keys]
     image, label = image.clone(), label.clone()
     for axis in (-3, -2, -1):
-        rows = _befallen(rngs, _FLIP)
+        rows = _selected(rngs, _FLIP)
         image[rows], label[rows] = image[rows].flip(axis), label[rows].flip(axis)
-    rows = _befallen(rngs, _AFFINE)
+    rows = _selected(rngs, _AFFINE)
     if rows:
         image[rows], label[rows] = spatial.turn_and_scale(image[rows], label[rows], [rngs[row] for row in rows])
     mask = (image != 0) & available.to(image.device)[..., None, None, None]
     for probability, change in _INTENSITY:
-        rows = _befallen(rngs, probability)
+        rows = _selected(rngs, probability)
         if rows:
             image[rows] = change(image[rows], mask[rows], [rngs[row] for row in rows])
     return image * mask, label
 
 
-def _befallen(rngs: Chances, probability: float) -> list[int]:
-    """Return the samples that a change befalls."""
+def _selected(rngs: Chances, probability: float) -> list[int]:
+    """Return the samples that a change applies to."""
     return [row for row, rng in enumerate(rngs) if rng.random() < probability]
-
-
-_STREAM = 2  # apart from the streams that choose cases and corners

@@ -9,8 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from ccsd.data.batch import Corner, Patch
-
-_CASE_ORDER, _PLACE = 0, 1
+from ccsd.randomness import Stream, generator
 
 
 def samples_of(rank: int, world: int, global_batch: int) -> tuple[int, ...]:
@@ -44,7 +43,7 @@ def corner(
         Flat voxel indices by class. With probability `share` the patch is centred on one, as far as the case's
         borders allow; each class is as likely as any other.
     """
-    rng = np.random.default_rng([seed, step, sample, _PLACE])
+    rng = generator(Stream.PATCH, seed, step, sample)
     lowest = [min(0, n - p) for n, p in zip(shape, patch, strict=True)]
     highest = [max(0, n - p) for n, p in zip(shape, patch, strict=True)]
     free = rng.integers(lowest, np.add(highest, 1))
@@ -58,4 +57,4 @@ def corner(
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, cases: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.random.default_rng([seed, epoch, _CASE_ORDER]).permutation(cases)
+    return generator(Stream.CASE_ORDER, seed, epoch).permutation(cases)

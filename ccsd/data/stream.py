@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ccsd.data.batch import Batch, Patch, Slots
-from ccsd.data.patches import Filled, PatchReader, check_cases
+from ccsd.data.batch import Batch, Slots
+from ccsd.data.patches import Filled, PatchReader
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
 
@@ -32,60 +32,24 @@ class PatchStream(Iterator[Batch]):
 
     Parameters
     ----------
-    data
-        Folder with the stores.
-    cases
-        Training cases.
-    patch
-        D, H, W of a patch; a case that is smaller is padded with 0.
-    global_batch, rank, world
-        Samples per step over all processes, and which process of how many this is.
-    foreground
-        Share of patches centred on a tumour voxel.
+    reader
+        Reads the patches of a step.
     workers
         Processes that read ahead; 0 reads in this one.
+    start
+        Step of the first batch.
     context
         How workers are started.
 
     Raises
     ------
-    InputError
-        If a case is missing or damaged, or has no segmentation.
     UsageError
-        If there are fewer samples than processes, or not enough shared memory for the workers.
+        If there is not enough shared memory for the workers.
     """
 
-    def __init__(
-        self,
-        data: Path,
-        cases: Sequence[str],
-        *,
-        patch: Patch,
-        global_batch: int,
-        rank: int,
-        world: int,
-        seed: int,
-        foreground: float,
-        workers: int,
-        start: int = 0,
-        context: Context = "forkserver",
-    ) -> None:
-        check_cases(data, cases)
-        self._reader = PatchReader(
-            data,
-            cases,
-            patch=patch,
-            global_batch=global_batch,
-            rank=rank,
-            world=world,
-            seed=seed,
-            foreground=foreground,
-        )
-        if global_batch < world:
-            raise UsageError(
-                f"batch_size {global_batch} leaves some of {world} processes without a sample; give at least {world}"
-            )
-        batch = len(self._reader.samples)
+    def __init__(self, reader: PatchReader, *, workers: int, start: int = 0, context: Context = "forkserver") -> None:
+        self._reader = reader
+        batch, patch = len(reader.samples), reader.patch
         count = max(1, workers * _SLOTS_PER_WORKER)
         if workers:
             _check_shared_memory(count * Slots.bytes_each(batch, patch), workers)
@@ -220,5 +184,5 @@ def _check_shared_memory(needed: int, workers: int) -> None:
     if needed > free:
         raise UsageError(
             f"{workers} workers need {needed >> 20} MiB of shared memory, {_SHARED_MEMORY} has {free >> 20} MiB free; "
-            "set train.workers to 0 or fewer, use smaller patches, or give a container more (--shm-size)"
+            "set runtime.workers to 0 or fewer, use smaller patches, or give a container more (--shm-size)"
         )

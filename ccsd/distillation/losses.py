@@ -3,9 +3,14 @@
 Shapes: logits z and targets ... x R x D x H x W with any leading axes; the result has the leading axes.
 """
 
+from functools import reduce
+from operator import or_
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from preprocess.modalities import LABELS, REGIONS
 
 VOLUME = (-3, -2, -1)
 REGIONS_AND_VOLUME = (-4, -3, -2, -1)
@@ -56,10 +61,10 @@ def modality_loss(logits: Tensor, available: Tensor) -> Tensor:
 
 
 def region_targets(label: Tensor) -> Tensor:
-    """Turn B x D x H x W classes 0..3 into B x 3 x D x H x W membership of WT, TC, ET."""
-    enhancing = label == 3  # noqa: PLR2004 - the class of the vocabulary
-    core = enhancing | (label == 1)
-    return torch.stack([label > 0, core, enhancing], dim=1).float()
+    """Turn B x D x H x W classes into B x R x D x H x W membership of the regions, in the order of `REGIONS`."""
+    where = {number: label == number for number in LABELS.values()}
+    members = [reduce(or_, (where[number] for number in classes)) for classes in REGIONS.values()]
+    return torch.stack(members, dim=1).float()
 
 
 def _mean_where(values: Tensor, where: Tensor) -> Tensor:

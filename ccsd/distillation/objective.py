@@ -8,9 +8,6 @@ that sharded training stays in step whatever the processes draw.
 Shapes: K subsets, B batch, M modalities (4), S steps of DMCD's path (3), R regions (3), D H W space.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
-
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
@@ -24,29 +21,12 @@ from ccsd.distillation.losses import (
     segmentation_loss,
 )
 from ccsd.distillation.path import STEPS, RunningCriticality, greedy_path, next_set, order_of_removal, tally
+from ccsd.distillation.schedule import Draw
 from ccsd.distillation.subsets import is_partial
 from ccsd.model.net import Features, SharedSpecificNet
 
 WITH_HMSD = ("hmsd", "ccsd")
 WITH_DMCD = ("dmcd", "ccsd")
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What a step's chance and schedule decide outside the network."""
-
-    visited: Tensor
-    """K x B x M bool: the partial subsets visited by chance; K is 0 for `full`."""
-    priority: Tensor
-    """M x B: order of removal for the criteria that need no score, higher first."""
-    ramp: float
-    """rho(t): the distillation's weight at this step, 0 to 1."""
-    score: bool
-    """Whether DMCD measures criticality in this step or uses the running means."""
-
-    def to(self, device: torch.device) -> Self:
-        """Return the draw with its tensors on a device."""
-        return replace(self, visited=self.visited.to(device), priority=self.priority.to(device))
 
 
 class Objective(nn.Module):

@@ -1,19 +1,36 @@
 """What a step draws and how strongly it distils: pure functions of the settings and the step."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ccsd.config.schema import Distillation
-from ccsd.distillation.objective import Draw
 from ccsd.distillation.path import STATIC_ORDER
 from ccsd.distillation.subsets import NUM_MODALITIES, draw_levels, every_partial
+from ccsd.randomness import Stream, generator
 from preprocess.modalities import MODALITIES
 
-PRIORITY_STREAM = 1
-"""Separates the random order of removal from the draw of subsets, which uses the bare (seed, step, sample)."""
+
+@dataclass(frozen=True)
+class Draw:
+    """What a step's chance and schedule decide outside the network."""
+
+    visited: Tensor
+    """K x B x M bool: the partial subsets visited by chance; K is 0 for `full`."""
+    priority: Tensor
+    """M x B: order of removal for the criteria that need no score, higher first."""
+    ramp: float
+    """rho(t): the distillation's weight at this step, 0 to 1."""
+    score: bool
+    """Whether DMCD measures criticality in this step or uses the running means."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the draw with its tensors on a device."""
+        return replace(self, visited=self.visited.to(device), priority=self.priority.to(device))
 
 
 def draw_step(
@@ -55,7 +72,7 @@ def _visited(settings: Distillation, available: Tensor, seed: int, step: int, sa
 
 def _priority(settings: Distillation, seed: int, step: int, samples: Sequence[int]) -> Tensor:
     if settings.criterion == "random":
-        rows = [np.random.default_rng([seed, step, i, PRIORITY_STREAM]).permutation(NUM_MODALITIES) for i in samples]
+        rows = [generator(Stream.REMOVAL, seed, step, i).permutation(NUM_MODALITIES) for i in samples]
     else:
         rows = [np.array([-STATIC_ORDER.index(m) for m in MODALITIES]) for _ in samples]
     return torch.from_numpy(np.stack(rows, axis=1)).float()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccsd.randomness import Stream, generator
 from preprocess.modalities import MODALITIES
 
 NUM_MODALITIES = len(MODALITIES)
@@ -48,7 +49,7 @@ def draw_levels(available: Tensor, seed: int, step: int, samples: Sequence[int],
         set; `is_partial` tells.
     """
     drawn = [
-        _levels_of(row, np.random.default_rng([seed, step, i]), nested)
+        _levels_of(row, generator(Stream.SUBSETS, seed, step, i), nested)
         for row, i in zip(available, samples, strict=True)
     ]
     return torch.tensor(drawn).transpose(0, 1)

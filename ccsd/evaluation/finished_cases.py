@@ -6,7 +6,7 @@ from typing import Any
 
 from ccsd.records import Identity
 from ccsd.study import digest
-from preprocess.files import remove, write_text
+from preprocess.files import TEMPORARY, remove, write_text
 
 ScoreRow = dict[str, Any]
 """One row of metrics.tsv: what was scored, then its scores."""
@@ -25,7 +25,7 @@ class FinishedCases:
             for other in self._root.iterdir():
                 if other != self._folder:
                     remove(other)
-        for left_over in out.rglob(".*.tmp.*"):
+        for left_over in out.rglob(f"{TEMPORARY}*"):
             remove(left_over)
 
     def read(self, case: str) -> list[ScoreRow] | None:

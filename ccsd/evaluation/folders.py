@@ -18,18 +18,18 @@ from ccsd.metrics import Policy, Reference
 from ccsd.metrics.policy import policy_of
 from ccsd.records import Identity
 from ccsd.study import SCORES
+from preprocess.errors import first_few
 from preprocess.files import check_case_name
 from preprocess.modalities import ALIASES, SUBSET_ORDER
 from preprocess.parallel import track
+from preprocess.source import nifti
 from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values
 from preprocess.source.load import read_volume
-from preprocess.source.nifti import SUFFIXES
 
 _LABEL_WORDS = (
     r"(?:seg|segm|segmentation|label|labels|gt|truth|ref|reference|pred|prediction|mask|ensemble|glistrboost)"
 )
 _LABEL_ENDING = re.compile(rf"(?:^|[-_.]){_LABEL_WORDS}$", re.IGNORECASE)
-_MOST_NAMED = 5
 GIVEN = "given"
 """Stands for the combination where none is known."""
 
@@ -63,7 +63,7 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give a folder with one .nii or .nii.gz file per case")
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.name.endswith(SUFFIXES) and not p.name.startswith(".")):
+    for path in sorted(p for p in folder.rglob("*") if nifti.stem(p) and not p.name.startswith(".")):
         case = case_name(path)
         if case is None:
             continue
@@ -78,7 +78,7 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
 
 def case_name(path: Path) -> str | None:
     """Return the case that a segmentation is of, or None for the image of a modality."""
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    stem = nifti.stem(path) or path.name
     if re.split(r"[-_.]", stem)[-1].lower() in ALIASES:
         return None
     while shorter := _LABEL_ENDING.sub("", stem) if _LABEL_ENDING.search(stem) else "":
@@ -109,9 +109,9 @@ def match(
     if missing or not pairs:
         raise UsageError(
             f"{len(missing or references)} of {len(references)} references have no prediction, or several that fit: "
-            f"{_some(missing or list(references))}; predictions found: {_some(list(predictions))}. Name the files "
-            "after the cases, or leave such cases out with --partial, e.g. to score predictions of the test cases "
-            "against the whole data set"
+            f"{first_few(missing or list(references))}; predictions found: {first_few(list(predictions))}. "
+            "Name the files after the cases, or leave such cases out with --partial, e.g. to score predictions of the "
+            "test cases against the whole data set"
         )
     used = {pair.prediction for pair in pairs}
     return pairs, [name for name, path in predictions.items() if path not in used]
@@ -120,11 +120,6 @@ def match(
 def _related(name: str, other: str) -> bool:
     short, long = sorted((name, other), key=len)
     return long.startswith(short) and long[len(short) : len(short) + 1] in ("-", "_", ".")
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return shown + (f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "")
 
 
 @dataclass(frozen=True)

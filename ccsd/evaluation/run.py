@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ccsd.config import Evaluation
 from ccsd.config.load import evaluation_settings
@@ -19,10 +17,10 @@ from ccsd.metrics import Policy, Reference, paint
 from ccsd.metrics.policy import policy_of
 from ccsd.records import EvaluationRecord, Identity
 from ccsd.study import PREDICTIONS, SCORES
-from preprocess.modalities import MODALITIES, Subset, all_subsets, subset, subset_name
+from preprocess.modalities import Subset, all_subsets, subset_name
 from preprocess.parallel import track
 from preprocess.splits import read_split
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.store.reader import CaseStore
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +67,7 @@ def evaluate_model(
     """
     import torch
 
+    from ccsd.data.patches import copy_with_torch
     from ccsd.model import load_model
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,7 +86,7 @@ def evaluate_model(
     for case in track(split.test, len(split.test), "evaluating"):
         done = finished.read(case)
         if done is None:
-            done = _evaluate_case(job, open_case(data, case))
+            done = _evaluate_case(job, CaseStore(data, case, copy_with_torch))
             finished.write(case, done)
         rows += [{**row, "split_hash": split.hash[:DIGITS]} for row in done]
     _write(job, rows, identity)
@@ -130,7 +129,8 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
         return []
     spacing = case.meta.geometry.spacing
     reference = Reference(case.read_label(), spacing, job.policy)
-    found = segment_case(job.model, _read(case, possible), spacing, possible, job.settings, job.device)
+    image = case.read_channels(name for combination in possible for name in combination)
+    found = segment_case(job.model, image, spacing, possible, job.settings, job.device)
     rows: list[ScoreRow] = []
     for combination, regions in zip(possible, found, strict=True):
         labels = paint(regions.cpu().numpy())
@@ -140,14 +140,6 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
         shared = _row_keys(job, case.case, combination)
         rows += [{**shared, **row} for row in reference.score(labels, job.settings.min_enhancing)]
     return rows
-
-
-def _read(case: CaseStore, subsets: Sequence[Subset]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return 4 x D x H x W: the modalities of the combinations; the others stay 0 and are not read."""
-    needed = subset(name for s in subsets for name in s)
-    image = np.zeros((len(MODALITIES), *case.shape), np.float32)
-    image[[MODALITIES.index(name) for name in needed]] = case.read(needed)
-    return image
 
 
 def _row_keys(job: _Job, case: str, combination: Subset) -> ScoreRow:

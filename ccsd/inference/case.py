@@ -87,7 +87,7 @@ def segment_case(
         subsets,
         patch=model.config.train.patch,
         overlap=settings.overlap,
-        decode_batch=model.config.train.decode_batch,
+        decode_batch=model.config.runtime.decode_batch,
         flips=settings.flips,
         autocast=model.config.train.precision == "bf16",
     )

@@ -38,7 +38,7 @@ def write_labelmap(path: Path, labels: Labels, geometry: Geometry, convention: L
     """Write classes 0..3 (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
     volume = to_source(to_convention(labels, convention), geometry)
     with complete_or_absent(path) as temporary:
-        nifti.write(temporary, volume, geometry.matrix, compressed=path.name.endswith(".gz"))
+        nifti.write(temporary, volume, geometry.matrix)
 
 
 def read_labelmap(path: Path, convention: LabelConvention) -> LabelMap:
@@ -51,7 +51,7 @@ def read_labelmap(path: Path, convention: LabelConvention) -> LabelMap:
     """
     volume = read_volume(path)
     try:
-        labels = to_internal(volume.array, convention, cavity_is_background=True)
+        labels = to_internal(volume.array, convention)
         oriented = np.ascontiguousarray(to_canonical(labels, volume.affine))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +15,15 @@ from ccsd.inference.labelmaps import write_labelmap
 from ccsd.inference.sanity import astray, oddities
 from ccsd.metrics import clean_enhancing, paint
 from ccsd.metrics.surface import Spacing
-from preprocess.case import prepare
+from preprocess.case import prepare, region_volumes
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
-from preprocess.modalities import ALIASES, MODALITIES, REGIONS, Subset, subset
+from preprocess.modalities import ALIASES, MODALITIES, Subset, subset
 from preprocess.source import nifti
 from preprocess.source.geometry import Geometry, to_source
 from preprocess.source.labels import CONVENTIONS
 from preprocess.source.layouts import CaseFiles, discover, group, passed_over
 
-NIFTI = (".nii", ".nii.gz")
 _NAMING = f"file names must end in one of {', '.join(ALIASES)} before .nii or .nii.gz, for example PATIENT_flair.nii.gz"
 
 
@@ -60,7 +59,7 @@ def find_cases(sources: Sequence[Path]) -> list[CaseFiles]:
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"{path}: no such file or folder")
-    if not path.name.endswith(NIFTI) or not group([path]):
+    if not nifti.stem(path) or not group([path]):
         raise UsageError(f"{path}: the name does not say which sequence it is; {_NAMING}")
 
 
@@ -98,7 +97,7 @@ def output_path(out: Path, case: str, cases: Sequence[CaseFiles]) -> Path:
     UsageError
         If `out` is one file but there are several cases.
     """
-    if not out.name.endswith(NIFTI):
+    if not nifti.stem(out):
         return out / f"{case}.nii.gz"
     if len(cases) > 1:
         raise UsageError(f"{out}: one file for {len(cases)} cases; give a folder")
@@ -141,8 +140,8 @@ class Prediction:
     used: Subset = ()
     missing: Subset = ()
     warnings: tuple[str, ...] = ()
-    volumes_ml: tuple[float, ...] = ()
-    """Of WT, TC and ET."""
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    """By region."""
     labels: str = ""
     """What each value in the file means."""
     error: str | None = None
@@ -206,31 +205,29 @@ def _predict_case(
 ) -> Prediction:
     used, missing = choose(case, options.subset)
     prepared = prepare(case, used)
-    geometry = prepared.geometry
+    geometry = prepared.meta.geometry
     (regions,) = segment_case(model, prepared.image, geometry.spacing, [used], settings, device)
     probabilities = regions.cpu().numpy()
     labels = clean_enhancing(paint(probabilities), options.min_enhancing)
-    convention = prepared.label_convention if options.labels == "auto" else CONVENTIONS[options.labels]
+    convention = prepared.meta.label_convention if options.labels == "auto" else CONVENTIONS[options.labels]
     if options.probabilities:
         _write_probabilities(path, probabilities, geometry)
     write_labelmap(path, labels, geometry, convention)
-    notes = [str(finding) for finding in prepared.warnings if finding.check != "spacing"]  # which is mended here
+    notes = [str(finding) for finding in prepared.findings if finding.check != "spacing"]  # which is fixed here
     notes += [*oddities(prepared), *astray(prepared, used, labels)]
     if is_resampled(model, geometry.spacing):
         own, training = _mm(geometry.spacing), _mm(training_spacing(model))
         notes.append(f"voxels of {own} were resampled to the training's {training} and back")
-    voxel_ml = float(np.prod(geometry.spacing)) / 1000
-    volumes = tuple(float(np.isin(labels, classes).sum() * voxel_ml) for classes in REGIONS.values())
+    volumes = region_volumes(labels, geometry)
     return Prediction(case.case, path, used, missing, tuple(notes), volumes, str(convention))
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geometry) -> None:
     """Write X x Y x Z x 3 (WT, TC, ET) beside the segmentation, whole or not at all."""
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
-    target = path.with_name(f"{name}_probabilities.nii.gz")
+    target = path.with_name(f"{nifti.stem(path)}_probabilities.nii.gz")
     volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
     with complete_or_absent(target) as temporary:
-        nifti.write(temporary, volumes, geometry.matrix, compressed=True)
+        nifti.write(temporary, volumes, geometry.matrix)
 
 
 def _mm(spacing: Spacing) -> str:

@@ -16,8 +16,8 @@ MOST_ASTRAY = 0.02
 
 def oddities(case: Prepared) -> Iterator[str]:
     """Yield what a person should check before trusting the segmentation."""
-    voxel_ml = float(np.prod(case.geometry.spacing)) / 1000
-    for name in case.available:
+    voxel_ml = float(np.prod(case.meta.geometry.spacing)) / 1000
+    for name in case.meta.modalities:
         volume = np.count_nonzero(case.z[MODALITIES.index(name)]) * voxel_ml
         if volume > LARGEST_BRAIN_ML:
             yield (

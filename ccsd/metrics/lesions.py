@@ -14,7 +14,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ccsd.metrics.regions import Mask
-from ccsd.metrics.surface import Box, Spacing, Surface, bounding_box, surface_scores
+from ccsd.metrics.surface import Spacing, Surface, surface_scores
+from preprocess.source.geometry import Box, bounding_box
 
 DILATION_STEPS = 3
 SMALLEST_MM3 = 50.0
@@ -112,14 +113,14 @@ def _components(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
 def _lesion(voxels: Mask, outer: Box, spacing: Spacing) -> Lesion:
     inner = _grown_box(voxels)
     assert inner is not None
-    box = tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
+    d, h, w = (slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
     inside = voxels[inner]
     return Lesion(
-        box=box,
+        box=(d, h, w),
         grown=_grow(inside),
         voxels=inside,
         volume_mm3=float(np.count_nonzero(inside) * np.prod(spacing)),
-        surface=Surface.of(inside, spacing).moved([side.start for side in box]),
+        surface=Surface.of(inside, spacing).moved([d.start, h.start, w.start]),
     )
 
 
@@ -128,10 +129,11 @@ def _grown_box(mask: Mask) -> Box | None:
     box = bounding_box(mask)
     if box is None:
         return None
-    return tuple(
+    d, h, w = (
         slice(max(side.start - DILATION_STEPS, 0), min(side.stop + DILATION_STEPS, size))
         for side, size in zip(box, mask.shape, strict=True)
     )
+    return d, h, w
 
 
 def _grow(mask: Mask) -> Mask:

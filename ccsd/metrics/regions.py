@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.modalities import LABELS, REGIONS
+from preprocess.modalities import LABELS, PAINT, REGIONS
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -14,19 +14,19 @@ Mask = npt.NDArray[np.bool_]
 def paint(probabilities: npt.NDArray[Any], threshold: float = 0.5) -> Labels:
     """Return the label map of region probabilities.
 
-    Regions are painted from the largest to the smallest: voxels of WT become ED, those of TC NCR, those of ET ET. The
-    label map is therefore always nested, whatever the network says: a voxel of ET belongs to TC and WT as well.
+    Regions are painted from the largest to the smallest, each in its class of `PAINT`. The label map is therefore
+    always nested, whatever the network says: a voxel of ET belongs to TC and WT as well.
 
     Parameters
     ----------
     probabilities
-        3 x D x H x W in the order WT, TC, ET.
+        R x D x H x W in the order of `REGIONS`.
     threshold
         A voxel belongs to a region when its probability is above this.
     """
     labels = np.zeros(probabilities.shape[1:], np.uint8)
-    for region, label in zip(probabilities, ("ED", "NCR", "ET"), strict=True):
-        labels[region > threshold] = LABELS[label]
+    for region, name in zip(probabilities, REGIONS, strict=True):
+        labels[region > threshold] = LABELS[PAINT[name]]
     return labels
 
 
@@ -49,4 +49,4 @@ def clean_enhancing(labels: Labels, minimum: int) -> Labels:
     return cleaned
 
 
-_MEMBERSHIP = {name: np.isin(np.arange(4), classes) for name, classes in REGIONS.items()}
+_MEMBERSHIP = {name: np.isin(np.arange(len(LABELS) + 1), classes) for name, classes in REGIONS.items()}

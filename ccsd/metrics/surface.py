@@ -13,28 +13,15 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from ccsd.metrics.regions import Mask
+from preprocess.source.geometry import bounding_box
 
 Spacing = tuple[float, float, float]
 Distances = npt.NDArray[np.float64]
-Box = tuple[slice, ...]
 Voxels = npt.NDArray[np.intp]
 REACH = 2
 """Neighbours are looked at up to this many voxels away."""
 _DIGITS = 9
 _ROUNDING = 1e-8
-
-
-def bounding_box(mask: Mask) -> Box | None:
-    """Return the smallest box around a mask, or None when the mask is empty."""
-    box: list[slice] = []
-    rest = mask
-    for _ in range(mask.ndim):
-        hit = np.flatnonzero(rest.any(axis=tuple(range(1, rest.ndim))))
-        if hit.size == 0:
-            return None
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-        rest = np.asarray(rest[box[-1]].any(axis=0))
-    return tuple(box)
 
 
 def surface_voxels(mask: Mask) -> Voxels:

@@ -1,32 +1,22 @@
 """Pictures of predictions on slices of the cases they were made for."""
 
 import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from matplotlib.image import imsave
-from scipy import ndimage
 
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.report.results import StudyResults
 from ccsd.report.statistics import FULL, case_matrix, subset_order
 from ccsd.study import PREDICTIONS
 from preprocess.errors import InputError
-from preprocess.modalities import LABELS, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.modalities import MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
+from preprocess.pictures import Picture, draw, png, slice_of_interest
+from preprocess.store.reader import CaseStore
 
-Picture = npt.NDArray[np.uint8]
-CLASS_COLOURS = {"ED": (86, 180, 233), "NCR": (213, 94, 0), "ET": (240, 228, 66)}
-"""Of the palette of Okabe and Ito, which the colour-blind can tell apart."""
 FEW = (FULL, "flair+t1+t2", "t1ce", "flair")
 """Everything; without the contrast agent; the two single sequences that show most."""
-OPACITY = 0.5
-MIN_HEIGHT = 160
 
 
 @dataclass(frozen=True)
@@ -84,16 +74,15 @@ def _ranked(part: pd.DataFrame, name: str) -> list[str]:
 
 def _gallery(study: StudyResults, part: pd.DataFrame, title: str, case: str, names: list[str]) -> Gallery | None:
     try:
-        store = open_case(study.folder.data, case)
+        store = CaseStore(study.folder.data, case)
         reference = store.read_label()
     except InputError:
         return None
-    index = _slice_of_interest(reference)
-    modality = "t1ce" if "t1ce" in store.modalities else store.modalities[0]
-    panels = [_image_panel(store, name, index) for name in dict.fromkeys((_background(store), modality))]
-    picture = _grey(store, _background(store), index)
-    outline = reference[index]
-    panels.append(_panel("Reference", "", picture, outline, outline, f"{case}: reference segmentation"))
+    index = slice_of_interest(reference)
+    outline, background = reference[index], store.read_plane(store.modalities[0], index)
+    shown = dict.fromkeys((store.modalities[0], "t1ce" if "t1ce" in store.modalities else store.modalities[0]))
+    panels = [_image_panel(store, name, index) for name in shown]
+    panels.append(_panel("Reference", "", draw(background, outline, outline), f"{case}: reference segmentation"))
     for name in names:
         path = _prediction(study, part, case, name)
         if path is None:
@@ -101,7 +90,7 @@ def _gallery(study: StudyResults, part: pd.DataFrame, title: str, case: str, nam
         labels = read_labelmap(path, store.meta.label_convention).labels[store.meta.geometry.slices]
         note = _scores(part, case, name)
         alt = f"{case}, prediction from {display_name(name)}; Dice of WT, TC and ET {note}"
-        panels.append(_panel(f"from {display_name(name)}", note, picture, labels[index], outline, alt))
+        panels.append(_panel(f"from {display_name(name)}", note, draw(background, labels[index], outline), alt))
     return Gallery(title, case, panels) if any(p.note for p in panels) else None
 
 
@@ -121,46 +110,11 @@ def _scores(part: pd.DataFrame, case: str, name: str) -> str:
     return " / ".join(f"{rows[region]:.2f}" for region in REGIONS if region in rows)
 
 
-def _slice_of_interest(reference: npt.NDArray[np.uint8]) -> int:
-    """Return the axial slice with the most tumour, where a voxel of a smaller region counts more."""
-    weights = sum(np.isin(reference, classes).sum(axis=(1, 2)) for classes in REGIONS.values())
-    return int(np.argmax(weights)) if np.any(weights) else len(reference) // 2
-
-
-def _background(store: CaseStore) -> str:
-    return "flair" if "flair" in store.modalities else store.modalities[0]
-
-
-def _grey(store: CaseStore, modality: str, index: int) -> Picture:
-    """Return one slice as RGB, from the 1st to the 99.5th percentile of the brain."""
-    _, height, width = store.shape
-    slab = (slice(index, index + 1), slice(0, height), slice(0, width))
-    image = store.read((modality,), slab)[0, 0]
-    brain = image[image != 0]
-    low, high = np.percentile(brain, [1, 99.5]) if brain.size else (0.0, 1.0)
-    grey = np.where(image == 0, 0, np.clip((image - low) / max(high - low, 1e-6), 0.08, 1))
-    return np.repeat((255 * grey).astype(np.uint8)[..., None], 3, axis=2)
-
-
 def _image_panel(store: CaseStore, modality: str, index: int) -> Panel:
-    picture = _grey(store, modality, index)
-    nothing = np.zeros(picture.shape[:2], np.uint8)
     shown = MODALITY_NAMES[modality]
-    return _panel(f"{shown} image", "", picture, nothing, nothing, f"{store.case}: {shown} image, axial slice {index}")
+    picture = draw(store.read_plane(modality, index))
+    return _panel(f"{shown} image", "", picture, f"{store.case}: {shown} image, axial slice {index}")
 
 
-def _panel(
-    title: str, note: str, picture: Picture, labels: npt.NDArray[Any], reference: npt.NDArray[Any], alt: str
-) -> Panel:
-    factor = max(1, -(-MIN_HEIGHT // picture.shape[0]))
-    drawn, labels, reference = (np.repeat(np.repeat(a, factor, 0), factor, 1) for a in (picture, labels, reference))
-    drawn = drawn.astype(np.float32)
-    for name, colour in CLASS_COLOURS.items():
-        where = labels == LABELS[name]
-        drawn[where] = (1 - OPACITY) * drawn[where] + OPACITY * np.array(colour)
-    tumour = reference > 0
-    drawn[ndimage.binary_dilation(tumour) & ~tumour] = 255
-    out = io.BytesIO()
-    # Anterior up, the patient's right on the left: as radiologists look at it.
-    imsave(out, drawn[::-1, ::-1].astype(np.uint8), format="png", metadata={"Software": "ccsd"})
-    return Panel(title, note, base64.b64encode(out.getvalue()).decode(), alt)
+def _panel(title: str, note: str, picture: Picture, alt: str) -> Panel:
+    return Panel(title, note, base64.b64encode(png(picture)).decode(), alt)

@@ -15,7 +15,7 @@ from ccsd import __version__
 from ccsd.records import RunRecord
 from ccsd.report import charts, tables
 from ccsd.report import sentences as words
-from ccsd.report.galleries import CLASS_COLOURS, Gallery, galleries
+from ccsd.report.galleries import Gallery, galleries
 from ccsd.report.published import Protocol, protocol_of
 from ccsd.report.results import StudyResults, TrainingResults, read_results
 from ccsd.report.sentences import overview_text, verdicts
@@ -23,6 +23,7 @@ from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import SeedMeans, seed_means
 from preprocess.files import complete_or_absent, write_text
 from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
+from preprocess.pictures import CLASS_COLOURS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from ccsd.report.results import StudyResults
 from ccsd.report.statistics import FULL, SummaryRows, by_key, leave_one_out
 from ccsd.report.tables import FEWEST_CASES, Difference, SeedMeans, SummaryRow, differences, is_clear, overview
-from preprocess.convert import read_refusals
+from preprocess.dataset import read_refusals
 from preprocess.modalities import MODALITY_NAMES, REGION_NAMES, REGIONS, SUBSET_ORDER
 from preprocess.phantom.cohort import MARK
 

@@ -1,7 +1,7 @@
 """Checkpoints that are complete or absent, and the way back from them.
 
     checkpoints/step-00000100/   weights and optimizer state, one part per process (ccsd.training.zero_shards)
-        mark.json                what it was made with
+        checkpoint.json          what it was made with
     checkpoints/.step-00000100   the same while it is being written
 
 All processes write into the hidden folder. Only when every file is on the disk does the first process give it its
@@ -11,6 +11,8 @@ checkpoints as they were. The one to resume from is simply the one of the highes
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,15 @@ from safetensors import SafetensorError
 
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training.distributed import Process
-from ccsd.training.zero_shards import write_part
+from ccsd.training.zero_shards import write_checkpoint_file
 from preprocess.files import remove, sync_entry
 
 FOLDER = "checkpoints"
-MARK = "mark.json"
+META = "checkpoint.json"
 
 
 @dataclass(frozen=True)
-class Mark:
+class CheckpointMeta:
     """What a checkpoint says of itself."""
 
     step: NonNegativeInt
@@ -42,35 +44,38 @@ class Mark:
         """Name of the checkpoint's folder."""
         return f"step-{self.step:08d}"
 
-    def words(self, process: Process, zero_stage: int) -> str:
-        """Return what to tell the user on resuming."""
+    def describe_resume(self, process: Process, zero_stage: int) -> str:
+        """Return the message on resuming."""
         text = f"resuming from step {self.step}"
         if (self.world, self.zero_stage) == (process.world, zero_stage):
             return text
         return (
             f"{text}; saved by {_processes(self.world)} with ZeRO stage {self.zero_stage}, "
-            f"shared out anew over {_processes(process.world)} with stage {zero_stage}"
+            f"now sharded over {_processes(process.world)} with stage {zero_stage}"
         )
 
 
-def save(engine: Any, run: Path, mark: Mark, process: Process, keep_last: int) -> None:
+def save(engine: Any, run: Path, meta: CheckpointMeta, process: Process, keep_last: int) -> None:
     """Save together with all other processes, then drop old checkpoints; every process must call this.
 
     Raises
     ------
     TrainingError
-        On every process, if one of them could not write; the earlier checkpoints are as they were.
+        On every process, if one of them could not write; earlier checkpoints are unchanged.
     """
     folder = run / FOLDER
-    hidden = folder / f".{mark.tag}"
-    _insist(process, _try(_begin, hidden, process), mark, folder)
-    _insist(process, _try(write_part, engine, hidden, process), mark, folder)
-    _insist(process, _try(_complete, hidden, mark, process), mark, folder)
+    hidden = folder / f".{meta.tag}"
+    with _on_all(process, meta, folder):
+        _begin(hidden, process)
+    with _on_all(process, meta, folder):
+        write_checkpoint_file(engine, hidden, process)
+    with _on_all(process, meta, folder):
+        _complete(hidden, meta, process)
     if process.is_first:
         _drop_old(folder, keep_last)
 
 
-def latest(run: Path) -> Mark | None:
+def latest(run: Path) -> CheckpointMeta | None:
     """Return the checkpoint to resume from, None where there is none.
 
     Raises
@@ -82,17 +87,17 @@ def latest(run: Path) -> Mark | None:
     if not tags:
         return None
     try:
-        return TypeAdapter(Mark).validate_json((tags[-1] / MARK).read_bytes())
+        return TypeAdapter(CheckpointMeta).validate_json((tags[-1] / META).read_bytes())
     except (OSError, ValueError):
         raise UsageError(
-            f"{tags[-1]}: not a checkpoint of this program ({MARK} is missing or damaged); remove this folder, and "
-            "the same command resumes from the checkpoint before it"
+            f"{tags[-1]}: not a checkpoint of this program ({META} is missing or damaged); remove this folder, and "
+            "run the same command again to resume from the one before it"
         ) from None
 
 
-def set_aside(run: Path, mark: Mark) -> Path:
+def set_aside(run: Path, meta: CheckpointMeta) -> Path:
     """Move the checkpoints of another configuration out of the way, so that nothing is lost."""
-    aside = run / f"{FOLDER}-{mark.science}"
+    aside = run / f"{FOLDER}-{meta.science}"
     remove(aside)
     (run / FOLDER).rename(aside)
     return aside
@@ -105,40 +110,37 @@ def _begin(hidden: Path, process: Process) -> None:
         hidden.mkdir(parents=True)
 
 
-def _complete(hidden: Path, mark: Mark, process: Process) -> None:
+def _complete(hidden: Path, meta: CheckpointMeta, process: Process) -> None:
     if not process.is_first:
         return
-    with (hidden / MARK).open("w", encoding="utf-8") as file:
-        json.dump(asdict(mark), file)
+    with (hidden / META).open("w", encoding="utf-8") as file:
+        json.dump(asdict(meta), file)
         file.flush()
         os.fsync(file.fileno())
     sync_entry(hidden)
-    final = hidden.with_name(mark.tag)
+    final = hidden.with_name(meta.tag)
     remove(final)
     hidden.rename(final)
     sync_entry(final.parent)
 
 
-def _try(work: Any, *arguments: Any) -> str | None:
-    """Do the work; return what went wrong with the disk, if anything did."""
+@contextmanager
+def _on_all(process: Process, meta: CheckpointMeta, folder: Path) -> Iterator[None]:
+    """Do one part of saving on every process; if it fails on one of them, fail on all."""
+    problem = None
     try:
-        work(*arguments)
+        yield
     except (OSError, SafetensorError) as error:
-        return str(error)
-    return None
-
-
-def _insist(process: Process, problem: str | None, mark: Mark, folder: Path) -> None:
-    """Go on only if no process met a problem; every process must call this."""
-    problems = process.gather(problem)
-    found = [f"process {rank}: {text}" for rank, text in enumerate(problems) if text is not None]
+        problem = str(error)
+    found = [f"process {rank}: {text}" for rank, text in enumerate(process.gather(problem)) if text is not None]
     if not found:
         return
     if process.is_first:
-        _try(remove, folder / f".{mark.tag}")
+        with suppress(OSError):
+            remove(folder / f".{meta.tag}")
     raise TrainingError(
-        f"{folder}: the checkpoint of step {mark.step} could not be saved ({found[0]}). Earlier checkpoints are as "
-        "they were; make room, and the same command carries on from the last one"
+        f"{folder}: the checkpoint of step {meta.step} could not be saved ({found[0]}). Earlier checkpoints are "
+        "unchanged; make room, then run the same command again to resume from the last one"
     )
 
 

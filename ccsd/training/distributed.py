@@ -20,13 +20,11 @@ from torch import Tensor, distributed
 from torch._C._distributed_c10d import HashStore
 
 from ccsd.errors import TrainingError, UsageError
-
-PORTS = range(20000, 32000)
-"""Below the kernel's default range for outgoing connections."""
+from cluster.rendezvous import PORTS
 
 
 @dataclass(frozen=True)
-class Place:
+class RankEnvironment:
     """Rank of this process, number of processes, rank on this machine, and how many are on it."""
 
     rank: int = 0
@@ -35,7 +33,7 @@ class Place:
     local_world: int = 1
 
 
-def place(environment: Mapping[str, str]) -> Place:
+def rank_environment(environment: Mapping[str, str]) -> RankEnvironment:
     """Return the place that RANK and its fellows describe.
 
     Raises
@@ -52,7 +50,9 @@ def place(environment: Mapping[str, str]) -> Place:
             f"WORLD_SIZE is {world} but {', '.join(missing)} is not set; start the processes with torchrun, srun or "
             "`ccsd train --job`, or unset WORLD_SIZE to train with one process"
         )
-    return Place(rank, world, _number(environment, "LOCAL_RANK", 0), _number(environment, "LOCAL_WORLD_SIZE", world))
+    return RankEnvironment(
+        rank, world, _number(environment, "LOCAL_RANK", 0), _number(environment, "LOCAL_WORLD_SIZE", world)
+    )
 
 
 def from_srun(environment: Mapping[str, str], hosts: Callable[[str], list[str]]) -> dict[str, str]:
@@ -159,7 +159,7 @@ def joined() -> Iterator[Process]:
     """
     _quieten_deepspeed()
     os.environ.update(from_srun(os.environ, slurm_hosts))
-    here = place(os.environ)
+    here = rank_environment(os.environ)
     os.environ["LOCAL_RANK"] = str(here.local_rank)  # DeepSpeed insists on it, also for a process alone
     device = _device(here)
     patience = _patience()
@@ -178,7 +178,7 @@ def joined() -> Iterator[Process]:
         distributed.destroy_process_group()
 
 
-def _device(here: Place) -> torch.device:
+def _device(here: RankEnvironment) -> torch.device:
     if torch.cuda.is_available():
         device = torch.device("cuda", here.local_rank)
         torch.cuda.set_device(device)
@@ -190,7 +190,7 @@ def _device(here: Place) -> torch.device:
     return torch.device("cpu")
 
 
-def _meet(here: Place, device: torch.device, patience: float) -> None:
+def _meet(here: RankEnvironment, device: torch.device, patience: float) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     if here.world == 1:
         distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

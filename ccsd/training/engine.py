@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccsd.config.schema import Config, Train
+from ccsd.config.schema import Config, Runtime, Train
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
-from ccsd.training.checkpoint import FOLDER, Mark
+from ccsd.training.checkpoint import FOLDER, CheckpointMeta
 from ccsd.training.distributed import Process
-from ccsd.training.zero_shards import Parts
+from ccsd.training.zero_shards import CheckpointFiles
 
 BUCKET = 10_000_000
 """Elements per communication bucket. DeepSpeed's defaults swallow a network of this size whole."""
@@ -29,10 +29,10 @@ STAGE_3 = {
 
 HOST = {"device": "cpu", "pin_memory": True}
 OFFLOADED = {"none": (), "optimizer": ("offload_optimizer",), "all": ("offload_optimizer", "offload_param")}
-"""DeepSpeed's names of what `train.offload` leaves in the host's memory."""
+"""DeepSpeed's names of what `runtime.offload` leaves in the host's memory."""
 
 
-def samples_per_process(settings: Train, world: int) -> int:
+def samples_per_process(batch_size: int, world: int) -> int:
     """Return how many samples of the global batch each process takes.
 
     Raises
@@ -40,33 +40,33 @@ def samples_per_process(settings: Train, world: int) -> int:
     UsageError
         If the batch cannot be shared equally.
     """
-    if settings.batch_size % world:
+    if batch_size % world:
         raise UsageError(
-            f"train.batch_size {settings.batch_size} cannot be shared by {world} processes; "
+            f"train.batch_size {batch_size} cannot be shared by {world} processes; "
             f"use a multiple of {world} or another number of processes"
         )
-    return settings.batch_size // world
+    return batch_size // world
 
 
-def deepspeed_config(settings: Train, world: int) -> dict[str, Any]:
+def deepspeed_config(train: Train, runtime: Runtime, world: int) -> dict[str, Any]:
     """Return the DeepSpeed configuration of a training on `world` processes.
 
     The precision is not DeepSpeed's business: weights, gradients and optimizer are float32 and the objective runs its
     own autocast. Clipping is always spelt out because DeepSpeed clips at 1.0 when it is not.
     """
     zero: dict[str, Any] = {
-        "stage": settings.zero_stage,
+        "stage": runtime.zero_stage,
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
         "overlap_comm": False,
     }
-    if settings.zero_stage == 3:  # noqa: PLR2004 - the stage that shards parameters
+    if runtime.zero_stage == 3:  # noqa: PLR2004 - the stage that shards parameters
         zero |= STAGE_3
-    zero |= dict.fromkeys(OFFLOADED[settings.offload], HOST)
+    zero |= dict.fromkeys(OFFLOADED[runtime.offload], HOST)
     return {
-        "train_batch_size": settings.batch_size,
-        "train_micro_batch_size_per_gpu": samples_per_process(settings, world),
-        "gradient_clipping": settings.clip,
+        "train_batch_size": train.batch_size,
+        "train_micro_batch_size_per_gpu": samples_per_process(train.batch_size, world),
+        "gradient_clipping": train.clip,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
@@ -74,7 +74,7 @@ def deepspeed_config(settings: Train, world: int) -> dict[str, Any]:
     }
 
 
-def build_engine(module: nn.Module, settings: Train, world: int) -> Any:
+def build_engine(module: nn.Module, train: Train, runtime: Runtime, world: int) -> Any:
     """Wrap a module in DeepSpeed's engine with torch's AdamW, whose kernels need no compiler.
 
     Raises
@@ -82,22 +82,22 @@ def build_engine(module: nn.Module, settings: Train, world: int) -> Any:
     UsageError
         If the settings ask for what this machine cannot do.
     """
-    insist_on_device(settings)
+    require_device(runtime)
     import deepspeed
 
     # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(settings, world))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(train, runtime, world))
     return engine
 
 
-def insist_on_device(settings: Train) -> None:
+def require_device(runtime: Runtime) -> None:
     """Refuse to offload where there is no device to offload from."""
-    if settings.offload != "none" and not torch.cuda.is_available():
+    if runtime.offload != "none" and not torch.cuda.is_available():
         raise UsageError(
-            f"train.offload={settings.offload} moves state from a GPU to the host's memory, and this process has no "
-            "GPU; use train.offload=none"
+            f"runtime.offload={runtime.offload} moves state from a GPU to the host's memory, and this process has no "
+            "GPU; use runtime.offload=none"
         )
 
 
@@ -133,23 +133,23 @@ def prepared_net(config: Config, device: torch.device) -> SharedSpecificNet:
     UsageError
         If the settings ask for what cannot be had here.
     """
-    settings = config.train
-    if settings.deterministic:
-        _insist_on_determinism(config, device)
-    torch.manual_seed(settings.seed)
+    runtime = config.runtime
+    if runtime.deterministic:
+        _make_deterministic(config, device)
+    torch.manual_seed(config.train.seed)
     net = SharedSpecificNet(config.model)
-    if settings.activation_checkpointing:
+    if runtime.activation_checkpointing:
         net.recompute_encoders()
-    if settings.compile:
+    if runtime.compile:
         _compile(net, device)
     return net
 
 
-def _insist_on_determinism(config: Config, device: torch.device) -> None:
+def _make_deterministic(config: Config, device: torch.device) -> None:
     if device.type == "cuda" and config.model.backbone == "shaspec":
         raise UsageError(
-            "train.deterministic: torch has no deterministic max pooling and trilinear interpolation for GPUs, which "
-            "model.backbone=shaspec needs; use model.backbone=unet or train.deterministic=false"
+            "runtime.deterministic: torch has no deterministic max pooling and trilinear interpolation for GPUs, which "
+            "model.backbone=shaspec needs; use model.backbone=unet or runtime.deterministic=false"
         )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses to be deterministic on GPUs without it
     torch.use_deterministic_algorithms(True)
@@ -160,24 +160,26 @@ def _compile(net: SharedSpecificNet, device: torch.device) -> None:
     """Compile in place the parts that cost; the names of the weights stay as they are."""
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise UsageError(
-            "train.compile needs a C++ compiler for processes without a GPU, and none was found; install g++ or use "
-            "train.compile=false"
+            "runtime.compile needs a C++ compiler for processes without a GPU, and none was found; install g++ or use "
+            "runtime.compile=false"
         )
     for part in (net.shared, net.specific, net.decoder):
         part.compile()
 
 
-def resumed_engine(module: nn.Module, settings: Train, run: Path, mark: Mark | None, process: Process) -> Any:
+def resumed_engine(
+    module: nn.Module, config: Config, run: Path, checkpoint: CheckpointMeta | None, process: Process
+) -> Any:
     """Return an engine around the module with the state of a checkpoint, or a fresh one without; collective.
 
     The weights go into the module before DeepSpeed cuts it up, which makes its shards and copies right under every
     stage; the optimizer's state follows afterwards, each process reading only what it owns.
     """
-    if mark is None:
-        return build_engine(module, settings, process.world)
-    with Parts(run / FOLDER / mark.tag, mark.world) as parts:
-        parts.load_weights(module)
-        engine = build_engine(module, settings, process.world)
-        parts.load_optimizer(engine)
-    process.say(mark.words(process, settings.zero_stage))
+    if checkpoint is None:
+        return build_engine(module, config.train, config.runtime, process.world)
+    with CheckpointFiles(run / FOLDER / checkpoint.tag, checkpoint.world) as files:
+        files.load_weights(module)
+        engine = build_engine(module, config.train, config.runtime, process.world)
+        files.load_optimizer(engine)
+    process.say(checkpoint.describe_resume(process, config.runtime.zero_stage))
     return engine

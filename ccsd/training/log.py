@@ -15,16 +15,16 @@ from tqdm import tqdm
 from ccsd.records import read_events
 from ccsd.study import EVENTS
 from ccsd.training.distributed import Process
-from ccsd.training.picture import Picture, write_picture
 from ccsd.training.sinks import Sinks
-from preprocess.files import write_text
+from preprocess.files import complete_or_absent, write_text
 from preprocess.modalities import MODALITIES
+from preprocess.pictures import Picture, png
 
 PICTURES = "overlays"
 HEARTBEAT_S = 15.0
 
 
-class Record:
+class TrainingLog:
     """Appends events to metrics.jsonl and shows them. Used by the first process only."""
 
     def __init__(self, run: Path, start: int, total: int, sinks: Sequence[str] = ()) -> None:
@@ -44,7 +44,8 @@ class Record:
 
     def picture(self, step: int, picture: Picture) -> None:
         """Keep a picture as RUN/overlays/step-*.png and show it."""
-        write_picture(self._pictures / f"step-{step:08d}.png", picture)
+        with complete_or_absent(self._pictures / f"step-{step:08d}.png") as temporary:
+            temporary.write_bytes(png(picture))
         self._sinks.picture("validation/overlay", picture, step)
 
     def progress(self, step: int, loss: float, step_s: float) -> None:
@@ -97,7 +98,7 @@ BASE = len(MODALITIES) + 1
 """A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed."""
 
 
-class Tally:
+class StepMeans:
     """Adds up on the device, without waiting for it, until asked."""
 
     def __init__(self, device: torch.device) -> None:

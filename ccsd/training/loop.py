@@ -11,27 +11,31 @@ from torch import Tensor
 
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
-from ccsd.data import Batch, PatchStream, augment
+from ccsd.data import Batch, PatchReader, PatchStream, augment
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_net, resumed_engine, samples_per_process, set_learning_rate
-from ccsd.training.log import Record, StepTimes, Tally, peak_memory_mb
+from ccsd.training.log import StepMeans, StepTimes, TrainingLog, peak_memory_mb
 from ccsd.training.result import BEST, finished, keep_if_best, run_record, write_result
 from ccsd.training.sinks import check_installed
-from ccsd.training.stop import StopRequest, told_of_full_disk
+from ccsd.training.stop import StopRequest, report_full_disk
 from ccsd.training.validate import validate
 from preprocess.dataset import FINGERPRINT_FILE
 from preprocess.splits import Split, read_split
 
-LOG_EVERY = 10
-"""Steps between two records of the loss."""
 
-
-def train(config: Config, data: Path, run: Path, experiment: str | None = None, stop_after: float | None = None) -> int:
-    """Train one model, or carry on where an earlier call stopped.
+def train(
+    config: Config,
+    data: Path,
+    run: Path,
+    experiment: str | None = None,
+    stop_after: float | None = None,
+    log_every: int = 10,
+) -> int:
+    """Train one model, or resume where an earlier call stopped.
 
     Parameters
     ----------
@@ -45,6 +49,8 @@ def train(config: Config, data: Path, run: Path, experiment: str | None = None, 
         Name to record.
     stop_after
         Minutes after the start of the process by which to have saved and stopped; None has no limit.
+    log_every
+        Steps between two log entries.
 
     Returns
     -------
@@ -58,15 +64,15 @@ def train(config: Config, data: Path, run: Path, experiment: str | None = None, 
     TrainingError
         If the loss is no longer finite, a checkpoint cannot be saved, or another process was lost.
     """
-    check_installed(config.train.sinks)
+    check_installed(config.runtime.sinks)
     split = read_split(data)
     science = science_digest(config, split.hash)
     if finished(run, science):
         print(f"{run}: already trained with this configuration")
         return 0
     stop = StopRequest(stop_after)
-    with joined() as process, told_of_full_disk(run):
-        return _Training(config, data, run, experiment, split, science, process, stop).go()
+    with joined() as process, report_full_disk(run):
+        return _Training(config, data, run, experiment, split, science, process, stop, log_every).go()
 
 
 class _Training:
@@ -82,23 +88,24 @@ class _Training:
         science: str,
         process: Process,
         stop: StopRequest,
+        log_every: int,
     ) -> None:
         self.config, self.data, self.run, self.experiment = config, data, run, experiment
         self.split, self.science, self.process, self.stop = split, science, process, stop
+        self.log_every = log_every
         self.origin = _of_data(data)  # at once: what is missing must not be found out after the last step
-        per_process = samples_per_process(config.train, process.world)
-        self.samples = range(process.rank * per_process, (process.rank + 1) * per_process)
+        samples_per_process(config.train.batch_size, process.world)  # rejects what cannot be shared, before any work
         objective = Objective(
             prepared_net(config, process.device),
             config.distillation,
-            decode_batch=config.train.decode_batch,
+            decode_batch=config.runtime.decode_batch,
             bf16=config.train.precision == "bf16",
         )
-        self.mark = self._mark()
-        self.engine = resumed_engine(objective, config.train, run, self.mark, process)
-        self.tally, self.times = Tally(process.device), StepTimes(config.train.batch_size)
-        self.saved_at = -1 if self.mark is None else self.mark.step
-        self.step, self.wall_s = (0, 0.0) if self.mark is None else (self.mark.step, self.mark.wall_s)
+        found = self._checkpoint()
+        self.engine = resumed_engine(objective, config, run, found, process)
+        self.means, self.times = StepMeans(process.device), StepTimes(config.train.batch_size)
+        self.saved_at = -1 if found is None else found.step
+        self.step, self.wall_s = (0, 0.0) if found is None else (found.step, found.wall_s)
         self.started = time.monotonic()
 
     def go(self) -> int:
@@ -110,44 +117,46 @@ class _Training:
             f"batch: {settings.batch_size}, patch: {patch}, processes: {self.process.world}, "
             f"device: {self.process.device.type})"
         )
-        record = Record(self.run, self.step, settings.steps, settings.sinks) if self.process.is_first else None
+        log = None
+        if self.process.is_first:
+            log = TrainingLog(self.run, self.step, settings.steps, self.config.runtime.sinks)
         try:
-            stopped = self._steps(record)
+            stopped = self._steps(log)
         finally:
-            if record is not None:
-                record.close()
+            if log is not None:
+                log.close()
         if stopped:
             self._save()
-            self.process.say(f"stopped at step {self.step}; the same command carries on from there")
+            self.process.say(f"stopped at step {self.step}; run the same command again to resume")
             return self.stop.exit_code
         self._finish()
         return 0
 
-    def _mark(self) -> checkpoint.Mark | None:
+    def _checkpoint(self) -> checkpoint.CheckpointMeta | None:
         """Return the checkpoint to resume from; those of other settings are moved out of the way."""
-        mark = checkpoint.latest(self.run)
-        if mark is None or mark.science == self.science:
-            return mark
+        found = checkpoint.latest(self.run)
+        if found is None or found.science == self.science:
+            return found
         self.process.wait_for_all()
         if self.process.is_first:
-            aside = checkpoint.set_aside(self.run, mark)
-            print(f"the checkpoints here belong to other settings or data; moved to {aside}, training anew")
+            aside = checkpoint.set_aside(self.run, found)
+            print(f"the checkpoints here belong to other settings or data; moved to {aside}; starting a new training")
         self.process.wait_for_all()
         return None
 
-    def _steps(self, record: Record | None) -> bool:
+    def _steps(self, log: TrainingLog | None) -> bool:
         """Run the remaining steps; True when a stop was asked for."""
         settings = self.config.train
         batches = self._batches()
         try:
             while self.step < settings.steps:
                 self._step(batches)
-                self._log(record)
+                self._log(log)
                 if self.step % settings.validate_every == 0 or self.step == settings.steps:
-                    self._validate(record)
+                    self._validate(log)
                 if self.process.any(self.stop.requested()):
                     return True
-                if self.step % settings.checkpoint_every == 0:
+                if self.step % self.config.runtime.checkpoint_every == 0:
                     self._save()
         finally:
             batches.close()
@@ -155,7 +164,7 @@ class _Training:
 
     def _batches(self) -> PatchStream:
         settings = self.config.train
-        return PatchStream(
+        reader = PatchReader(
             self.data,
             self.split.train,
             patch=settings.patch,
@@ -164,9 +173,8 @@ class _Training:
             world=self.process.world,
             seed=settings.seed,
             foreground=settings.foreground,
-            workers=settings.workers,
-            start=self.step,
         )
+        return PatchStream(reader, workers=self.config.runtime.workers, start=self.step)
 
     def _step(self, batches: Iterator[Batch]) -> None:
         """Run one optimizer step."""
@@ -177,26 +185,26 @@ class _Training:
         image, label = batch.image.to(self.process.device), batch.label.to(self.process.device)
         available = batch.available.to(self.process.device)
         if settings.augment:
-            keys = [(settings.seed, self.step, sample) for sample in self.samples]
+            keys = [(settings.seed, batch.step, sample) for sample in batch.samples]
             image, label = augment(image, label, available, keys)
         draw = draw_step(
             self.config.distillation,
             batch.available,
             seed=settings.seed,
-            step=self.step,
+            step=batch.step,
             total_steps=settings.steps,
-            samples=self.samples,
+            samples=batch.samples,
         ).to(self.process.device)
         outputs = self.engine(image, label, available, draw)
-        self._insist_on_finite(outputs["loss"], batch)
+        self._check_finite(outputs["loss"], batch)
         set_learning_rate(self.engine, learning_rate(self.step, settings))
         self.engine.backward(outputs["loss"])
         self.engine.step()
-        self.tally.add(outputs)
+        self.means.add(outputs)
         self.step += 1
         self.times.add(waited - began, time.perf_counter() - began)
 
-    def _insist_on_finite(self, loss: Tensor, batch: Batch) -> None:
+    def _check_finite(self, loss: Tensor, batch: Batch) -> None:
         """Stop before the optimizer sees a loss that is not finite; every process must call this."""
         broken = not math.isfinite(loss.item())
         if broken:
@@ -209,15 +217,15 @@ class _Training:
                 "Try a lower train.learning_rate or train.precision=fp32"
             )
 
-    def _log(self, record: Record | None) -> None:
+    def _log(self, log: TrainingLog | None) -> None:
         settings = self.config.train
-        if self.step % LOG_EVERY and self.step != settings.steps:
+        if self.step % self.log_every and self.step != settings.steps:
             return
-        terms, removal = self.tally.take(self.process)
+        terms, removal = self.means.take(self.process)
         times = self.times.take()
-        if record is None:
+        if log is None:
             return
-        record.add(
+        log.add(
             "train",
             self.step,
             **terms,
@@ -226,19 +234,19 @@ class _Training:
             memory_mb=peak_memory_mb(self.process.device),
         )
         if removal:
-            record.add("removal", self.step, **removal)
-        record.progress(self.step, terms["loss"], times["step_s"])
+            log.add("removal", self.step, **removal)
+        log.progress(self.step, terms["loss"], times["step_s"])
 
-    def _validate(self, record: Record | None) -> None:
+    def _validate(self, log: TrainingLog | None) -> None:
         if not self.split.val:
             return
         found = validate(self.engine, self.config, self.data, self.split.val, self.process)
         folder = self.run / checkpoint.FOLDER
         best = keep_if_best(self.engine, folder, found.mean, self.step, self.process)
-        if record is not None:
-            record.add("validation", self.step, dice=found.dice, mean=found.mean)
+        if log is not None:
+            log.add("validation", self.step, dice=found.dice, mean=found.mean)
             if found.picture is not None:
-                record.picture(self.step, found.picture)
+                log.picture(self.step, found.picture)
             print(
                 f"validation at step {self.step}: mean Dice {found.mean:.3f}{' (best so far)' if best else ''}",
                 flush=True,
@@ -247,10 +255,10 @@ class _Training:
     def _save(self) -> None:
         if self.saved_at == self.step:
             return
-        mark = checkpoint.Mark(
-            self.step, self.process.world, self.config.train.zero_stage, self.science, self._elapsed()
+        meta = checkpoint.CheckpointMeta(
+            self.step, self.process.world, self.config.runtime.zero_stage, self.science, self._elapsed()
         )
-        checkpoint.save(self.engine, self.run, mark, self.process, self.config.train.keep_last)
+        checkpoint.save(self.engine, self.run, meta, self.process, self.config.runtime.keep_last)
         self.saved_at = self.step
 
     def _finish(self) -> None:

@@ -1,14 +1,17 @@
 """What a finished training leaves: the model's weights, and a record of how they came about."""
 
+import json
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from safetensors import safe_open
+
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
-from ccsd.model.weights import file_hash, load_weights, save_weights
+from ccsd.model.weights import ABOUT, file_hash, load_weights, save_weights
 from ccsd.records import RunRecord
 from ccsd.study import WEIGHTS
 from ccsd.training.distributed import Process
@@ -36,11 +39,12 @@ def write_result(engine: Any, run: Path, best: Path | None, record: RunRecord, p
 
     The weights are those of the file `best` where it is given and exists, the engine's otherwise.
     """
-    weights = whole_weights(engine)
+    from_best = process.any(process.is_first and best is not None and best.exists())
+    weights = {} if from_best else whole_weights(engine)
     if not process.is_first:
         return
     step = record.steps
-    if best is not None and best.exists():
+    if from_best and best is not None:
         weights, words = load_weights(best)
         step = int(words["step"])
     save_weights(run / WEIGHTS, weights, {"step": str(step)})
@@ -89,5 +93,5 @@ def git_revision() -> str | None:
 
 
 def _score_of(path: Path) -> float:
-    _, words = load_weights(path)
-    return float(words["score"])
+    with safe_open(path, framework="pt") as file:  # the metadata alone: the weights may be 750 MB
+        return float(json.loads(file.metadata()[ABOUT])["score"])

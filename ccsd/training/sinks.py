@@ -115,8 +115,8 @@ def check_installed(names: Sequence[str]) -> None:
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"train.sinks: {', '.join(missing)} is not installed; "
-            f"install it with `pip install {' '.join(missing)}`, or leave it out of train.sinks"
+            f"runtime.sinks: {', '.join(missing)} is not installed; "
+            f"install it with `pip install {' '.join(missing)}`, or leave it out of runtime.sinks"
         )
 
 
@@ -152,4 +152,4 @@ class Sinks:
             work()
         except Exception as error:  # noqa: BLE001 - whatever a service's client raises, the training goes on
             self._sinks.pop(name, None)
-            print(f"{name} failed ({error}); it gets nothing more, metrics.jsonl has everything", flush=True)
+            print(f"{name} failed ({error}); logging to it is disabled; metrics.jsonl is complete", flush=True)

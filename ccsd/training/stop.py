@@ -54,7 +54,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def told_of_full_disk(run: Path) -> Iterator[None]:
+def report_full_disk(run: Path) -> Iterator[None]:
     """Turn an error about space into one message; other errors pass."""
     try:
         yield

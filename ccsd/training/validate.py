@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from ccsd.config.schema import Config
+from ccsd.data.patches import copy_with_torch
 from ccsd.distillation.losses import VOLUME, region_targets
 from ccsd.inference.window import predict_probabilities
+from ccsd.metrics import paint
 from ccsd.model.net import SharedSpecificNet
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
-from ccsd.training.picture import Picture, overlay
-from preprocess.modalities import MODALITIES, REGIONS, Subset, subset
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.modalities import REGIONS, Subset, subset
+from preprocess.pictures import Labels, Picture, draw, side_by_side, slice_of_interest
+from preprocess.store.reader import CaseStore
 
 THRESHOLD = 0.5
 
@@ -40,16 +42,17 @@ def validate(engine: Any, config: Config, data: Path, cases: tuple[str, ...], pr
     totals = torch.zeros(len(names), len(REGIONS) + 1, device=process.device)
     picture = None
     for case in cases[process.rank :: process.world]:
-        store = open_case(data, case)
+        store = CaseStore(data, case, copy_with_torch)
         possible = [i for i, name in enumerate(names) if set(subset(name)) <= set(store.modalities)]
         if not possible:
             continue
         predicted = _predict(net, config, store, [subset(names[i]) for i in possible], process.device)
-        target = region_targets(torch.from_numpy(store.read_label())[None]).to(predicted.device) > 0
+        label = store.read_label()
+        target = region_targets(torch.from_numpy(label)[None]).to(predicted.device) > 0
         totals[possible, :-1] += _dice(predicted, target).to(process.device)
         totals[possible, -1] += 1
         if case == cases[0]:
-            picture = overlay(store, target[0].cpu().numpy(), predicted.cpu().numpy())
+            picture = _picture(store, label, predicted)
     process.sum(totals)
     mean = (totals[:, :-1] / totals[:, -1:].clamp(min=1)).cpu()
     dice = {name: dict(zip(REGIONS, row.tolist(), strict=True)) for name, row in zip(names, mean, strict=True)}
@@ -73,18 +76,25 @@ def _predict(
     net: SharedSpecificNet, config: Config, store: CaseStore, subsets: list[Subset], device: torch.device
 ) -> Tensor:
     """Return K x R x D x H x W bool: the regions that the network sees from each of K combinations."""
-    image = torch.zeros(len(MODALITIES), *store.shape)
-    image[[MODALITIES.index(m) for m in store.modalities]] = torch.from_numpy(store.read(store.modalities))
+    image = torch.from_numpy(store.read_channels(store.modalities))
     probabilities = predict_probabilities(
         net,
         image.to(device),
         subsets,
         patch=config.train.patch,
         overlap=config.evaluation.overlap,
-        decode_batch=config.train.decode_batch,
+        decode_batch=config.runtime.decode_batch,
         autocast=config.train.precision == "bf16",
     )
     return probabilities > THRESHOLD
+
+
+def _picture(store: CaseStore, reference: Labels, predicted: Tensor) -> Picture:
+    """Draw the axial slice with the most tumour: image, reference, K x R x D x H x W predictions, side by side."""
+    index = slice_of_interest(reference)
+    image = store.read_plane(store.modalities[0], index)
+    maps = [reference[index], *(paint(regions) for regions in predicted[:, :, index].cpu().numpy())]
+    return side_by_side([draw(image), *(draw(image, labels) for labels in maps)])
 
 
 def _dice(predicted: Tensor, target: Tensor) -> Tensor:

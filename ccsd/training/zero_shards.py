@@ -1,8 +1,16 @@
 """Which elements of which parameters this process holds the optimizer's state of, under every ZeRO stage.
 
 Stage 0 keeps everything everywhere. Stages 1 and 2 lay the parameters end to end and cut them into one flat tensor per
-process; stage 3 cuts every parameter by itself. Here all of them look the same: a run of elements of a named parameter
-that lies at an offset of a flat tensor. Reading it needs no communication.
+process; stage 3 cuts every parameter by itself. Here all of them look the same: consecutive elements of a named
+parameter that lie at an offset of a flat tensor. Reading them needs no communication.
+
+In a checkpoint each process writes what it owns, and any number of processes reads what it needs:
+
+    part-00000-of-00002.safetensors     weight/NAME, exp_avg/NAME, exp_avg_sq/NAME: consecutive elements, flattened
+    part-00001-of-00002.safetensors     metadata: which element each begins with, and AdamW's count of steps
+
+Parameters are put together by name and position, so neither the number of processes nor the ZeRO stage that wrote them
+matters. No pickle is involved.
 """
 
 import json
@@ -28,7 +36,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Shard:
-    """A run of elements of one parameter, held by this process."""
+    """Consecutive elements of one parameter, held by this process."""
 
     name: str
     start: int
@@ -37,10 +45,10 @@ class Shard:
     flat: Tensor
     """The float32 tensor that the optimizer updates; its state is filed under it."""
     offset: int
-    """Where the run begins in `flat`."""
+    """Where the piece begins in `flat`."""
 
     def of(self, values: Tensor) -> Tensor:
-        """Return the run within a tensor shaped like `flat`, as a view."""
+        """Return the piece within a tensor shaped like `flat`, as a view."""
         return values.detach().view(-1).narrow(0, self.offset, self.numel)
 
 
@@ -113,12 +121,12 @@ BUFFER = "buffer"
 ABOUT = "ccsd"
 
 
-def part_name(rank: int, world: int) -> str:
+def checkpoint_file_name(rank: int, world: int) -> str:
     """Return the file name of one process's part."""
     return f"part-{rank:05d}-of-{world:05d}.safetensors"
 
 
-def write_part(engine: Any, folder: Path, process: Process) -> None:
+def write_checkpoint_file(engine: Any, folder: Path, process: Process) -> None:
     """Write what this process owns, down to the disk.
 
     Raises
@@ -127,43 +135,43 @@ def write_part(engine: Any, folder: Path, process: Process) -> None:
         If it cannot be written.
     """
     tensors: dict[str, Tensor] = {}
-    runs: dict[str, tuple[int, int]] = {}
+    pieces: dict[str, tuple[int, int]] = {}
     everything_everywhere = engine.zero_optimization_stage() == 0
     for shard in [] if everything_everywhere and not process.is_first else owned(engine):
         state = state_of(engine, shard)
-        runs[shard.name] = (shard.start, int(state["step"].item()))
+        pieces[shard.name] = (shard.start, int(state["step"].item()))
         tensors[f"{WEIGHT}/{shard.name}"] = shard.of(shard.flat)
         tensors |= {f"{key}/{shard.name}": shard.of(state[key]) for key in MOMENTS}
     if process.is_first:
         tensors |= {f"{BUFFER}/{name}": value for name, value in engine.module.named_buffers()}
     # Views of one flat tensor: safetensors wants memory of their own.
     whole = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-    path = folder / part_name(process.rank, process.world)
-    save_tensors(path, whole, {ABOUT: json.dumps(runs, sort_keys=True)})
+    path = folder / checkpoint_file_name(process.rank, process.world)
+    save_tensors(path, whole, {ABOUT: json.dumps(pieces, sort_keys=True)})
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Piece:
     file: Any
     start: int
     numel: int
     step: int
 
 
-class Parts:
+class CheckpointFiles:
     """All parts of one checkpoint, open for reading."""
 
     def __init__(self, folder: Path, world: int) -> None:
         self.folder = folder
         self._open = ExitStack()
-        self._runs: dict[str, list[_Run]] = {}
+        self._pieces: dict[str, list[_Piece]] = {}
         self._first: Any = None
         try:
             for rank in range(world):
-                self._add(folder / part_name(rank, world))
-        except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                self._add(folder / checkpoint_file_name(rank, world))
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
             self._open.close()
             raise self.damaged(str(error)) from None
 
@@ -176,8 +184,8 @@ class Parts:
     def damaged(self, why: str) -> UsageError:
         """Return the error for a checkpoint that cannot be used."""
         return UsageError(
-            f"{self.folder}: the checkpoint is damaged ({why}); remove this folder, and the same command resumes from "
-            "the checkpoint before it"
+            f"{self.folder}: the checkpoint is damaged ({why}); remove this folder, then run the same command again "
+            "to resume from the one before it"
         )
 
     def load_weights(self, module: torch.nn.Module) -> None:
@@ -198,26 +206,24 @@ class Parts:
         for shard in owned(engine):
             state = state_of(engine, shard)
             for key in MOMENTS:
-                run = torch.empty(shard.numel)
-                self._fill(key, shard.name, shard.start, run)
-                shard.of(state[key]).copy_(run)
-            state["step"].fill_(max(run.step for run in self._runs[shard.name]))
+                piece = torch.empty(shard.numel)
+                self._fill(key, shard.name, shard.start, piece)
+                shard.of(state[key]).copy_(piece)
+            state["step"].fill_(max(piece.step for piece in self._pieces[shard.name]))
 
     def _add(self, path: Path) -> None:
         file = self._open.enter_context(safe_open(path, framework="pt"))
         self._first = self._first or file
         for name, (start, step) in json.loads(file.metadata()[ABOUT]).items():
             numel = file.get_slice(f"{WEIGHT}/{name}").get_shape()[0]
-            if not (isinstance(start, int) and isinstance(step, int)):
-                raise TypeError(f"{name} begins at {start!r}")
-            self._runs.setdefault(name, []).append(_Run(file, start, numel, step))
+            self._pieces.setdefault(name, []).append(_Piece(file, start, numel, step))
 
     def _fill(self, kind: str, name: str, start: int, out: Tensor) -> None:
         """Copy elements start, start + 1, ... of a flattened parameter into `out`, from wherever they lie."""
         filled = 0
-        for run, begin, end in self._overlaps(name, start, start + out.numel()):
+        for piece, begin, end in self._overlaps(name, start, start + out.numel()):
             try:
-                values = run.file.get_slice(f"{kind}/{name}")[begin - run.start : end - run.start]
+                values = piece.file.get_slice(f"{kind}/{name}")[begin - piece.start : end - piece.start]
                 out[begin - start : end - start] = values
             except (SafetensorError, RuntimeError, TypeError) as error:
                 raise self.damaged(f"{name}: {error}") from None
@@ -225,8 +231,8 @@ class Parts:
         if filled != out.numel():
             raise self.damaged(f"{name} is not complete")
 
-    def _overlaps(self, name: str, start: int, end: int) -> Iterator[tuple[_Run, int, int]]:
-        for run in self._runs.get(name, []):
-            low, high = max(start, run.start), min(end, run.start + run.numel)
+    def _overlaps(self, name: str, start: int, end: int) -> Iterator[tuple[_Piece, int, int]]:
+        for piece in self._pieces.get(name, []):
+            low, high = max(start, piece.start), min(end, piece.start + piece.numel)
             if low < high:
-                yield run, low, high
+                yield piece, low, high

@@ -35,12 +35,15 @@ class Check:
         Whether the case is refused, unless the check is allowed; otherwise it is a warning.
     allowable
         Whether `--allow` may take it off. What cannot be converted at all cannot be allowed.
+    unless
+        Name of an earlier check; when it finds something, this one is skipped because it would find the same.
     """
 
     name: str
     run: Callable[[Loaded], Iterator[str]]
     refuses: bool = True
     allowable: bool = True
+    unless: str = ""
 
 
 CHECKS = (
@@ -59,7 +62,7 @@ CHECKS = (
     Check("label-empty", voxels.label_empty, refuses=False),
     Check("label-outside", voxels.label_outside, refuses=False),
     Check("contrast", contrast.contrasts, refuses=False),
-    Check("flipped", contrast.flipped, refuses=False),
+    Check("flipped", contrast.flipped, refuses=False, unless="contrast"),
 )
 """Every check, in the order in which its findings are told."""
 
@@ -77,6 +80,8 @@ def examine(case: Loaded, allow: Collection[str] = ()) -> list[Finding]:
     check_names(allow)
     findings: list[Finding] = []
     for check in CHECKS:
+        if any(finding.check == check.unless for finding in findings):
+            continue
         found = [Finding(check.name, text, check.refuses and check.name not in allow) for text in check.run(case)]
         findings += found
         if found and not check.allowable:

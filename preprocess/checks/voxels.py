@@ -28,10 +28,7 @@ def empty(case: Loaded) -> Iterator[str]:
             yield f"{name} is {low:g} everywhere"
         elif np.isfinite(largest) and not 1 / LARGEST < largest < LARGEST:
             yield f"{name} has values up to {largest:g}; rescale the image to within {1 / LARGEST:g} and {LARGEST:g}"
-        elif (
-            0 in (low, high)
-            and sum(int(np.count_nonzero(volume.array == end)) for end in (low, high)) == volume.array.size
-        ):
+        elif 0 in (low, high) and ((volume.array == low) | (volume.array == high)).all():
             yield f"{name} has one value ({low or high}) everywhere in the brain"
 
 

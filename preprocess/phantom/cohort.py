@@ -15,7 +15,7 @@ from preprocess.phantom.signal import make_images
 from preprocess.phantom.tumour import make_tumour
 from preprocess.source import labels, nifti
 
-Phantom = tuple[dict[str, NDArray[np.int16]], NDArray[np.uint8]]
+PhantomCase = tuple[dict[str, NDArray[np.int16]], NDArray[np.uint8]]
 
 _SUFFIXES_2020 = {m: f"_{m}" for m in MODALITIES} | {"seg": "_seg"}
 _SUFFIXES_2023 = {"flair": "-t2f", "t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "seg": "-seg"}
@@ -26,7 +26,7 @@ _FOLLOW_UP_EVERY = 5
 _HEAD, _LESION = 0, 1
 
 
-def case_names(cases: int, seed: int = 0) -> list[str]:  # noqa: ARG001 - names may come to depend on the seed
+def case_names(cases: int) -> list[str]:
     """Return the names of a cohort's cases: by turns in the 2020 and in the 2023 naming.
 
     Every fifth case of the 2023 naming is a second scan (`-001`) of the patient before it.
@@ -34,7 +34,7 @@ def case_names(cases: int, seed: int = 0) -> list[str]:  # noqa: ARG001 - names 
     return [_name(index) for index in range(cases)]
 
 
-def make_case(shape: Shape, *, seed: int, index: int, difficulty: float) -> Phantom:
+def make_case(shape: Shape, *, seed: int, index: int, difficulty: float) -> PhantomCase:
     """Return images by modality and the label map (classes as in `LABELS`) of one case, axes left-posterior-superior.
 
     What is drawn depends on the arguments alone. Two scans of one patient share the head, not the tumour.
@@ -62,7 +62,7 @@ def write_cohort(dest: Path, *, cases: int, size: int | Shape, seed: int, diffic
     """
     shape = (size, size, size) if isinstance(size, int) else size
     _check(cases, shape, seed, difficulty)
-    names = case_names(cases, seed)
+    names = case_names(cases)
     _claim(dest, names)
     for index, name in enumerate(names):
         images, label = make_case(shape, seed=seed, index=index, difficulty=difficulty)

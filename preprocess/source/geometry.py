@@ -4,25 +4,24 @@ Inside, arrays have the axes D, H, W: down to up, back to front, left to right (
 transposed), cropped to a box.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from preprocess.errors import InputError
 
 Box = tuple[slice, slice, slice]
-Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+_Row = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 _FARTHEST_MM = 1e5
 _SIZES_MM = (0.01, 100.0)
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(BaseModel):
     """Where a cropped D x H x W array lies in its source.
 
     Attributes
@@ -31,18 +30,18 @@ class Geometry:
         Voxels of the source along its own axes.
     affine
         4 x 4 of the source, rows as tuples; voxel indices to millimetres, R A S.
+    orientation
+        Directions of the source's axes by its affine, e.g. `LPS`.
     box
         First and last + 1 voxel of the crop along D, H, W of the uncropped volume.
     """
 
-    shape: tuple[int, int, int]
-    affine: tuple[tuple[float, float, float, float], ...]
-    box: Bounds
+    model_config = ConfigDict(frozen=True)
 
-    @property
-    def orientation(self) -> str:
-        """Directions of the source's axes, e.g. `LPS`."""
-        return "".join(str(code) for code in orientations.aff2axcodes(self.matrix))
+    shape: tuple[int, int, int]
+    affine: tuple[_Row, _Row, _Row, _Row]
+    orientation: str
+    box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
     @property
     def matrix(self) -> NDArray[np.float64]:
@@ -52,9 +51,21 @@ class Geometry:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres between voxels along D, H, W."""
-        axes = np.argsort(_transform(self.matrix)[:, 0])  # the source axis that becomes R, A, S
-        sizes = np.linalg.norm(self.matrix[:3, :3], axis=0)[axes]
-        return float(sizes[2]), float(sizes[1]), float(sizes[0])
+        sizes = np.linalg.norm(self.matrix[:3, :3], axis=0).tolist()
+        d, h, w = self._canonical_axes
+        return sizes[d], sizes[h], sizes[w]
+
+    @property
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """D, H, W of the uncropped volume."""
+        d, h, w = self._canonical_axes
+        return self.shape[d], self.shape[h], self.shape[w]
+
+    @property
+    def _canonical_axes(self) -> list[int]:
+        """The axes of the source that become D, H, W."""
+        right, anterior, superior = np.argsort(_transform(self.matrix)[:, 0]).tolist()
+        return [superior, anterior, right]
 
     @property
     def slices(self) -> Box:
@@ -62,30 +73,17 @@ class Geometry:
         (d0, d1), (h0, h1), (w0, w1) = self.box
         return slice(d0, d1), slice(h0, h1), slice(w0, w1)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold; `from_dict` takes it back."""
-        return {
-            "shape": list(self.shape),
-            "affine": [list(row) for row in self.affine],
-            "orientation": self.orientation,
-            "box": [list(bounds) for bounds in self.box],
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Geometry":
-        """Return the geometry that `as_dict` described."""
-        shape, affine, box = values["shape"], values["affine"], values["box"]
-        rows = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
-        bounds = tuple((int(first), int(last)) for first, last in box)
-        return cls((int(shape[0]), int(shape[1]), int(shape[2])), rows, (bounds[0], bounds[1], bounds[2]))
-
 
 def make_geometry(shape: tuple[int, ...], affine: NDArray[np.float64], box: Box) -> Geometry:
     """Return the geometry of a source's grid and a crop box in D x H x W."""
-    rows = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
-    bounds = tuple((int(part.start), int(part.stop)) for part in box)
-    x, y, z = shape
-    return Geometry((x, y, z), rows, (bounds[0], bounds[1], bounds[2]))
+    return Geometry.model_validate(
+        {
+            "shape": shape,
+            "affine": affine.tolist(),
+            "orientation": "".join(orientations.aff2axcodes(affine)),
+            "box": [(part.start, part.stop) for part in box],
+        }
+    )
 
 
 def to_canonical(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
@@ -118,19 +116,22 @@ def to_source(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     expected = tuple(last - first for first, last in geometry.box)
     if array.shape != expected:
         raise ValueError(f"array of shape {array.shape} does not fit the box of shape {expected}")
-    full = np.zeros(to_canonical(np.broadcast_to(0, geometry.shape), geometry.matrix).shape, array.dtype)
+    full = np.zeros(geometry.canonical_shape, array.dtype)
     full[geometry.slices] = array
     return np.asfortranarray(from_canonical(full, geometry.matrix))
 
 
-def bounding_box(array: NDArray[Any]) -> Box:
-    """Return the smallest box that holds every voxel that is not 0; there must be one."""
-    mask = array != 0
-    below = mask.any(axis=0)
-    lines = mask.any(axis=(1, 2)), below.any(axis=1), below.any(axis=0)
-    ends = [np.flatnonzero(line)[[0, -1]] for line in lines]
-    edges = [slice(int(first), int(last) + 1) for first, last in ends]
-    return edges[0], edges[1], edges[2]
+def bounding_box(array: NDArray[Any]) -> Box | None:
+    """Return the smallest box that holds every voxel of a volume that is not 0, None if all are 0."""
+    box: list[slice] = []
+    rest = array.astype(bool, copy=False)
+    for _ in range(rest.ndim):
+        hit = np.flatnonzero(rest.any(axis=tuple(range(1, rest.ndim))))
+        if hit.size == 0:
+            return None
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
+        rest = np.asarray(rest[box[-1]].any(axis=0))
+    return box[0], box[1], box[2]
 
 
 def enclosing_box(boxes: list[Box]) -> Box:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.errors import InputError
+from preprocess.errors import InputError, first_few
 from preprocess.modalities import LABELS
 
 _FEW = 16
-_SHOWN = 10
 CAVITY = "resection-cavity"
 """Name of the check that refuses BraTS 2024's label 4; allowed, the cavity counts as background."""
 
@@ -73,33 +72,27 @@ def guess_convention(found: Mapping[int | float, int]) -> LabelConvention:
 def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) -> str:
     """Return what to say of values that the convention does not know, nothing if there are none."""
     allowed = {0, *convention.values, convention.cavity}
-    wrong = sorted((value, number) for value, number in found.items() if value not in allowed)
+    wrong = [f"{value} ({number} voxels)" for value, number in sorted(found.items()) if value not in allowed]
     if not wrong:
         return ""
-    listed = ", ".join(f"{value} ({number} voxels)" for value, number in wrong[:_SHOWN])
-    more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""  # an image in its place has thousands
-    return f"wrong label values: {listed}{more}; allowed in {convention.name}: {convention}"
+    return f"wrong label values: {first_few(wrong, 10)}; allowed in {convention.name}: {convention}"
 
 
-def to_internal(
-    array: NDArray[np.generic], convention: LabelConvention, *, cavity_is_background: bool = False
-) -> NDArray[np.uint8]:
-    """Return classes 0..3 for a label map in `convention`; the shape is kept.
+def to_internal(array: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
+    """Return classes 0..3 for a label map in `convention`; the resection cavity becomes background.
 
     Raises
     ------
     InputError
-        If there are other values than the convention knows; they are named with their counts. Also if there is a
-        resection cavity and `cavity_is_background` is off.
+        If there are other values than the convention knows; they are named with their counts.
     """
-    found = count_values(array)
-    if wrong := wrong_values(found, convention):
+    if wrong := wrong_values(count_values(array), convention):
         raise InputError(wrong)
-    if convention.cavity in found and not cavity_is_background:
-        raise InputError(
-            f"label {convention.cavity} is a resection cavity ({found[convention.cavity]} voxels), which has no class "
-            f"here; `--allow {CAVITY}` counts it as background"
-        )
+    return to_classes(array, convention)
+
+
+def to_classes(array: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
+    """Do the same for a label map whose values have been checked."""
     table = np.zeros(np.iinfo(np.uint8).max + 1, np.uint8)
     for value, number in convention.values.items():
         table[value] = number

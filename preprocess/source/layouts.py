@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocess.errors import InputError
+from preprocess.errors import InputError, first_few
 from preprocess.files import check_case_name
 from preprocess.modalities import ALIASES, MODALITIES
-from preprocess.source.nifti import SUFFIXES
+from preprocess.source.nifti import stem
 
 LABEL_ALIASES = ("seg", "segm", "segmentation", "label", "labels", "mask")
 MSD_ORDER = ("flair", "t1", "t1ce", "t2")
@@ -26,7 +26,6 @@ _FILE = re.compile(rf"^(?:(?P<case>.+?)[-_. ])?(?P<ending>{_ENDINGS})$", re.IGNO
 _MSD_FOLDER = re.compile(r"^(images|labels)T[rs]$")
 _GLI = re.compile(r"^BraTS-GLI-\d{5}-(?P<scan>\d{3})$")
 _FIRST_2024_SCAN = 100
-_MOST_NAMED = 3
 _OLD_YEARS = re.compile(r"^(Brats18|BraTS19|BraTS20|BraTS2021)_", re.IGNORECASE)
 
 
@@ -81,12 +80,12 @@ def group(paths: Iterable[Path]) -> list[CaseFiles]:
     """Return the cases that NIfTI files belong to by their names, sorted by name; a case without images is left out."""
     cases: dict[str, CaseFiles] = {}
     for path in paths:
-        stem = _stem(path) or path.name
-        match = _FILE.match(stem)
+        name = stem(path) or path.name
+        match = _FILE.match(name)
         if match:
             _add_named(cases, path, match)
         elif _MSD_FOLDER.match(path.parent.name):
-            _add_msd(cases, path, stem)
+            _add_msd(cases, path, name)
     _adopt_labels(cases)
     for name, case in cases.items():
         if case.images:
@@ -102,15 +101,14 @@ def passed_over(sources: Iterable[Path]) -> str | None:
     names = [str(path) for src in sources if src.is_dir() for path in _nifti_files(src) if not _is_named(path)]
     if not names:
         return None
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return (
-        f"passed over, because the name does not end in one that docs/data.md lists: {', '.join(names[:_MOST_NAMED])}"
-        f"{more}; a file that belongs to a case can be linked under such a name (ln -s FILE CASE_t1ce.nii.gz)"
+        f"passed over, because the name does not end in one that docs/data.md lists: {first_few(names, 3)}"
+        "; a file that belongs to a case can be linked under such a name (ln -s FILE CASE_t1ce.nii.gz)"
     )
 
 
 def _is_named(path: Path) -> bool:
-    return bool(_FILE.match(_stem(path) or path.name) or _MSD_FOLDER.match(path.parent.name))
+    return bool(_FILE.match(stem(path) or path.name) or _MSD_FOLDER.match(path.parent.name))
 
 
 def _nifti_files(src: Path) -> Iterator[Path]:
@@ -124,14 +122,8 @@ def _nifti_files(src: Path) -> Iterator[Path]:
         seen.add((place.st_dev, place.st_ino))
         below[:] = sorted(name for name in below if not name.startswith(".") and not name.endswith(".zarr"))
         for name in sorted(names):
-            if _stem(Path(name)) and not name.startswith("."):  # archives made on a Mac are full of ._NAME files
+            if stem(Path(name)) and not name.startswith("."):  # archives made on a Mac are full of ._NAME files
                 yield Path(folder) / name
-
-
-def _stem(path: Path) -> str | None:
-    """Return the name without its suffix, or None when the suffix is not one of NIfTI."""
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
-    return path.name[: -len(suffix)] if suffix else None
 
 
 def _add_named(cases: dict[str, CaseFiles], path: Path, match: re.Match[str]) -> None:
@@ -144,8 +136,8 @@ def _add_named(cases: dict[str, CaseFiles], path: Path, match: re.Match[str]) ->
         _set_image(case, ALIASES[ending], path)
 
 
-def _add_msd(cases: dict[str, CaseFiles], path: Path, stem: str) -> None:
-    case = cases.setdefault(stem, CaseFiles(stem, layout="msd"))
+def _add_msd(cases: dict[str, CaseFiles], path: Path, name: str) -> None:
+    case = cases.setdefault(name, CaseFiles(name, layout="msd"))
     if path.parent.name.startswith("labels"):
         _set_label(case, path)
     else:

@@ -1,18 +1,19 @@
 """Opening the store of a case and reading boxes of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from preprocess.errors import InputError
 from preprocess.files import check_case_name
 from preprocess.modalities import MODALITIES
 from preprocess.source.geometry import Box
 from preprocess.store.meta import CaseMeta
-from preprocess.store.shard import ShardArray, read_json
+from preprocess.store.shard import Copy, ShardArray, read_json
 
 ATTRIBUTE, IMAGE, LABEL = "ccsd", "image", "label"
 SUFFIX = ".zarr"
@@ -27,17 +28,24 @@ class CaseStore:
         Name of the case.
     meta
         Its attributes.
+    copy
+        Fills its first argument with its second, converted from float16; there are faster ways than NumPy's.
+
+    Raises
+    ------
+    InputError
+        If there is no store of the case below `root`, or its attributes cannot be read.
     """
 
-    def __init__(self, root: Path, case: str) -> None:
-        self.root, self.case = root, case
+    def __init__(self, root: Path, case: str, copy: Copy = np.copyto) -> None:
+        self.root, self.case, self.copy = root, case, copy
         self._path = store_path(root, case)
         if not self._path.is_dir():
             raise InputError(f"{case}: no store {self._path}; `ccsd convert` makes it")
         self.meta = self._read_meta()
 
-    def __reduce__(self) -> tuple[type["CaseStore"], tuple[Path, str]]:
-        return CaseStore, (self.root, self.case)
+    def __reduce__(self) -> tuple[type["CaseStore"], tuple[Path, str, Copy]]:
+        return CaseStore, (self.root, self.case, self.copy)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -90,6 +98,20 @@ class CaseStore:
             image.read(MODALITIES.index(name), box, target)
         return out
 
+    def read_channels(
+        self, modalities: Iterable[str], box: Box | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Return 4 x d x h x w in the order of `MODALITIES`, those not named 0 and not read; the rest as in `read`."""
+        box, wanted = self._box(box), set(modalities)
+        if out is None:
+            out = np.empty((len(MODALITIES), *(part.stop - part.start for part in box)), np.float32)
+        for position, name in enumerate(MODALITIES):
+            if name in wanted:
+                self.read((name,), box, out[position : position + 1])
+            else:
+                out[position] = 0
+        return out
+
     def read_label(self, box: Box | None = None, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return classes 0..3, uint8, d x h x w; `box` and `out` as in `read`.
 
@@ -105,6 +127,13 @@ class CaseStore:
         label.read(None, box, out)
         return out
 
+    def read_plane(self, modality: str, index: int) -> NDArray[np.float32]:
+        """Return the H x W z-scores of one axial slice of a modality."""
+        _, height, width = self.shape
+        box = slice(index, index + 1), slice(0, height), slice(0, width)
+        plane: NDArray[np.float32] = self.read((modality,), box)[0, 0]
+        return plane
+
     @cached_property
     def _image(self) -> ShardArray:
         return self._open(IMAGE, (len(MODALITIES), *self.shape), np.float16)
@@ -116,7 +145,7 @@ class CaseStore:
         return self._open(LABEL, self.shape, np.uint8)
 
     def _open(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> ShardArray:
-        array = ShardArray(self._path / name, f"{self._path}, array {name}", dtype)
+        array = ShardArray(self._path / name, f"{self._path}, array {name}", dtype, self.copy)
         if array.shape != shape:
             raise InputError(f"{self._path}, array {name}: shape {array.shape}, but its crop box says {shape}")
         return array
@@ -131,23 +160,19 @@ class CaseStore:
     def _read_meta(self) -> CaseMeta:
         values = read_json(self._path / "zarr.json", str(self._path))
         try:
-            return CaseMeta.from_dict(values["attributes"][ATTRIBUTE])
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            return CaseMeta.model_validate(values["attributes"][ATTRIBUTE])
+        except (KeyError, TypeError, ValidationError) as error:
             raise InputError(
-                f"{self._path}: its attributes are not those of this version ({error!r}); "
+                f"{self._path}: its attributes are not those of this version ({_reason(error)}); "
                 "remove the store and run `ccsd convert` again"
             ) from None
 
 
-def open_case(root: Path, case: str) -> CaseStore:
-    """Return the store of a case below `root`.
-
-    Raises
-    ------
-    InputError
-        If there is none, or its attributes cannot be read.
-    """
-    return CaseStore(root, case)
+def _reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return repr(error)
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def store_path(root: Path, case: str) -> Path:

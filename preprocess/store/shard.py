@@ -9,8 +9,8 @@ so it is safe to fork.
 import json
 import mmap
 import os
-import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -28,11 +28,10 @@ blosc.use_threads = False  # threads of a C library do not survive a fork
 
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
-_BLOSC_HEADER = 16
 _ENTRY_BYTES = 16
 _AXES = 3
-_LONGEST = 1 << 16
 
+Copy = Callable[[NDArray[Any], NDArray[Any]], object]
 _local = threading.local()
 _verified: set[tuple[int, int, int, int]] = set()
 
@@ -59,10 +58,12 @@ class ShardArray:
         How messages name the array.
     dtype
         Type that it must have.
+    copy
+        Fills its first argument with its second, converted to the type of the first.
     """
 
-    def __init__(self, folder: Path, where: str, dtype: type[np.generic]) -> None:
-        self._where = where
+    def __init__(self, folder: Path, where: str, dtype: type[np.generic], copy: Copy) -> None:
+        self._where, self._copy = where, copy
         self._layout = _read_layout(folder, where, np.dtype(dtype))
         self._path = folder / ".".join(["c", *("0" for _ in self._layout.shape)])
         self._map, self._identity = _open_map(self._path, where)
@@ -96,7 +97,7 @@ class ShardArray:
             first, last = max(rows.start, slab * depth), min(rows.stop, (slab + 1) * depth)
             number = slab if lead is None else lead * self._layout.grid[-3] + slab
             plane = self._decode(number, first - slab * depth, last - slab * depth).reshape(-1, height, width)
-            _copy(plane[:, columns, lines], out[first - rows.start : last - rows.start])
+            self._copy(out[first - rows.start : last - rows.start], plane[:, columns, lines])
 
     def _decode(self, number: int, first: int, last: int) -> NDArray[Any]:
         """Return planes `first` to `last` of a chunk in this thread's scratch buffer."""
@@ -111,9 +112,9 @@ class ShardArray:
         return scratch.view(dtype)[first * plane : last * plane]
 
     def _encoded(self, number: int) -> NDArray[np.uint8]:
-        """Return the compressed bytes of a chunk, after checking what can be checked without decoding it."""
+        """Return the compressed bytes of a chunk, after comparing them with their checksum once per process."""
         offset, size = self._index[number]
-        if offset == _ABSENT or offset + size > len(self._map) or size < _BLOSC_HEADER + _CRC_BYTES:
+        if offset == _ABSENT:
             raise self._damaged(number, "the chunk is missing")
         data = np.frombuffer(self._map, np.uint8, size - _CRC_BYTES, offset)
         key = (*self._identity, number)
@@ -123,30 +124,23 @@ class ShardArray:
             stored = int.from_bytes(self._map[offset + size - _CRC_BYTES : offset + size], "little")
             if google_crc32c.value(data) != stored:
                 raise self._damaged(number, "its checksum is wrong")
-            self._check_lengths(number, data)
             _verified.add(key)
         return data
-
-    def _check_lengths(self, number: int, data: NDArray[np.uint8]) -> None:
-        """Compare the lengths in the Blosc header with the real ones: the decoder trusts them."""
-        plain, packed = int.from_bytes(data[4:8], "little"), int.from_bytes(data[12:16], "little")
-        if packed != data.size or plain != prod(self._layout.chunk) * self._layout.dtype.itemsize:
-            raise self._damaged(number, "its length is wrong")
 
     def _read_index(self) -> list[tuple[int, int]]:
         size = prod(self._layout.grid) * _ENTRY_BYTES
         tail = self._map[-size - _CRC_BYTES :]
         if len(tail) != size + _CRC_BYTES or google_crc32c.value(tail[:size]) != int.from_bytes(tail[size:], "little"):
-            raise InputError(f"{self._where}: damaged or truncated, the list of chunks at its end is wrong. {_MEND}")
+            raise InputError(f"{self._where}: damaged or truncated, the list of chunks at its end is wrong. {_ADVICE}")
         entries = np.frombuffer(tail[:size], "<u8").reshape(-1, 2)
         return [(int(offset), int(length)) for offset, length in entries]
 
     def _damaged(self, number: int, reason: str) -> InputError:
         chunk = ".".join(str(int(i)) for i in np.unravel_index(number, self._layout.grid))
-        return InputError(f"{self._where}, chunk {chunk}: damaged, {reason}. {_MEND}")
+        return InputError(f"{self._where}, chunk {chunk}: damaged, {reason}. {_ADVICE}")
 
 
-_MEND = "Remove the case's store and run `ccsd convert`, or the workflow, again"
+_ADVICE = "Remove the case's store and run `ccsd convert`, or the workflow, again"
 
 
 def read_json(path: Path, where: str) -> dict[str, Any]:
@@ -160,11 +154,11 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{where}: {path.name} is missing. {_MEND}") from None
-    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested without end
-        raise InputError(f"{where}: {path.name} cannot be read ({error}). {_MEND}") from None
+        raise InputError(f"{where}: {path.name} is missing. {_ADVICE}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: {path.name} cannot be read ({error}). {_ADVICE}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{where}: {path.name} is damaged. {_MEND}")
+        raise InputError(f"{where}: {path.name} is damaged. {_ADVICE}")
     return values
 
 
@@ -175,39 +169,28 @@ def _read_layout(folder: Path, where: str, dtype: np.dtype[Any]) -> _Layout:
         (codec,) = meta["codecs"]
         shard = codec["configuration"]
         names = [inner["name"] for inner in shard["codecs"]]
-        layout = _Layout(_sides(meta["shape"]), _sides(shard["chunk_shape"]), dtype)
-        outer = _sides(meta["chunk_grid"]["configuration"]["chunk_shape"])
+        layout = _Layout(tuple(meta["shape"]), tuple(shard["chunk_shape"]), dtype)
+        outer = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
         known = meta["data_type"] == dtype.name and len(layout.chunk) == len(layout.shape) >= _AXES
         known &= codec["name"] == "sharding_indexed" and names == ["bytes", "blosc", "crc32c"]
         known &= shard["index_location"] == "end" and all(a >= b for a, b in zip(outer, layout.shape, strict=True))
         known &= layout.chunk[-2:] == layout.shape[-2:] and set(layout.chunk[:-3]) <= {1}
         known &= meta["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "."}}
-    except (AttributeError, LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):
         known = False
     if not known:
-        raise InputError(f"{where}: not an array that `ccsd convert` writes. {_MEND}")
+        raise InputError(f"{where}: not an array that `ccsd convert` writes. {_ADVICE}")
     return layout
-
-
-def _sides(values: Any) -> tuple[int, ...]:
-    """Return the lengths along the axes; ValueError if they are none."""
-    sides = tuple(values)
-    if not all(isinstance(side, int) and 0 < side < _LONGEST for side in sides):
-        raise ValueError("not the lengths of axes")
-    return sides
 
 
 def _open_map(path: Path, where: str) -> tuple[mmap.mmap, tuple[int, int, int]]:
     try:
         with path.open("rb") as handle:
             state = os.fstat(handle.fileno())
-            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ), (
-                state.st_dev,
-                state.st_ino,
-                state.st_mtime_ns,
-            )
+            identity = state.st_dev, state.st_ino, state.st_mtime_ns
+            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ), identity
     except (OSError, ValueError) as error:  # ValueError: an empty file
-        raise InputError(f"{where}: {path.name} is missing or empty ({error}). {_MEND}") from None
+        raise InputError(f"{where}: {path.name} is missing or empty ({error}). {_ADVICE}") from None
 
 
 def _scratch(size: int) -> NDArray[np.uint8]:
@@ -216,12 +199,3 @@ def _scratch(size: int) -> NDArray[np.uint8]:
     if buffer is None or buffer.size < size:
         buffer = _local.buffer = np.empty(size, np.uint8)
     return buffer[:size]
-
-
-def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
-    # PyTorch converts float16 several times as fast, but importing it takes longer than reading the slices of a report.
-    torch = sys.modules.get("torch")
-    if source.dtype == target.dtype or torch is None:
-        np.copyto(target, source)
-    else:
-        torch.from_numpy(target).copy_(torch.from_numpy(source))

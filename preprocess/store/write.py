@@ -14,18 +14,18 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
 
 from preprocess.case import Prepared
 from preprocess.files import complete_or_absent
-from preprocess.store.meta import CaseMeta
 from preprocess.store.reader import ATTRIBUTE, IMAGE, LABEL, store_path
 
 _CHUNK_BYTES = 16 << 20
 _IMAGE_AXES = ("modality", "z", "y", "x")
 
 
-def write_case(root: Path, prepared: Prepared, meta: CaseMeta) -> Path:
+def write_case(root: Path, prepared: Prepared) -> Path:
     """Write a case's store below `root` and return its path; an older store of the case is replaced."""
-    path = store_path(root, prepared.case)
+    path = store_path(root, prepared.meta.case)
+    attributes = {ATTRIBUTE: prepared.meta.model_dump(mode="json")}
     with complete_or_absent(path) as temporary, zarr.config.set({"array.write_empty_chunks": True}):
-        group = zarr.create_group(temporary, zarr_format=3, attributes={ATTRIBUTE: meta.as_dict()})
+        group = zarr.create_group(temporary, zarr_format=3, attributes=attributes)
         _write_array(group, IMAGE, prepared.z, (1, *_slab(prepared.z.shape[1:])), _IMAGE_AXES)
         if prepared.label is not None:
             _write_array(group, LABEL, prepared.label, prepared.label.shape, _IMAGE_AXES[1:])

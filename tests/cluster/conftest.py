@@ -16,18 +16,12 @@ import pytest
 LAUNCHER = """\
 import json, os, sys
 from pathlib import Path
-from cluster import launch, local
+from cluster import launch
 from cluster.errors import JobError, SettingsError
 from cluster.launch import run
 from cluster.settings import JobSettings
 if "LAUNCH_TEST_PATIENCE" in os.environ:
     launch.SETTLE_S = launch.SILENCE_S = float(os.environ["LAUNCH_TEST_PATIENCE"])
-if "LAUNCH_TEST_CLOCK" in os.environ:  # as if the clock had been set back: psutil dates processes by the time of boot
-    import psutil, time
-    back, now, boot = float(os.environ["LAUNCH_TEST_CLOCK"]), time.time, psutil._pslinux.boot_time
-    time.time = lambda: now() - back
-    psutil._pslinux.boot_time = lambda: boot() - back
-local.SUSPICION_S = float(os.environ.get("LAUNCH_TEST_SUSPICION", local.SUSPICION_S))
 command, folder, options = json.loads(sys.argv[1])
 try:
     run(command, Path(folder), JobSettings.from_options(options), "test")

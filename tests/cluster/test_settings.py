@@ -1,77 +1,18 @@
-"""Job settings, and the sbatch script made from them."""
+"""Job settings: what is allowed, and how texts become settings."""
 
-from pathlib import Path
+import shlex
 
 import pytest
 
-from cluster import sbatch
 from cluster.errors import SettingsError
-from cluster.patience import is_transient
-from cluster.settings import JobSettings
-from cluster.state import digest, job_name
-
-GOLDEN = """\
-#!/bin/bash
-
-# Parameters
-#SBATCH --account=radiology
-#SBATCH --constraint='a100|h100'
-#SBATCH --cpus-per-task=8
-#SBATCH --exclusive
-#SBATCH --gpus-per-node=4
-#SBATCH --job-name=train
-#SBATCH --mem=131072M
-#SBATCH --nodes=2
-#SBATCH --ntasks-per-node=4
-#SBATCH --open-mode=append
-#SBATCH --output=/dev/null
-#SBATCH --partition=gpu
-#SBATCH --qos=long
-#SBATCH --requeue
-#SBATCH --signal=USR2@300
-#SBATCH --time=1440
-
-# command
-export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/runs/my run/001/%j_%t_log.out' --kill-on-bad-exit=1 --open-mode=append --cpus-per-task=8 \
-/usr/bin/python3 -u -m submitit.core._submit '/runs/my run/001'
-"""
-
-
-def test_golden_script() -> None:
-    settings = JobSettings.from_options(
-        [
-            "cluster=slurm", "nodes=2", "tasks_per_node=4", "gpus_per_node=4", "cpus_per_task=8", "mem_gb=128",
-            "timeout_min=1440", "partition=gpu", "account=radiology", "qos=long", "constraint=a100|h100",
-            "signal_delay_s=300", "extra.exclusive=true",
-        ]
-    )  # fmt: skip
-    assert sbatch.script(settings, "train", Path("/runs/my run/001"), python="/usr/bin/python3") == GOLDEN
-
-
-def test_unset_settings_leave_the_clusters_defaults() -> None:
-    text = sbatch.script(JobSettings(cluster="slurm"), "train", Path("/runs/001"))
-    for option in ("--time", "--mem", "--partition", "--account", "--gpus", "--wckey"):
-        assert option not in text
-
-
-@pytest.mark.parametrize("name", ["a b", "it's", "new\nline", "$(reboot)", "`x`;y"])
-def test_no_path_reaches_an_sbatch_line_or_the_shell_unquoted(name: str) -> None:
-    import shlex
-
-    folder = Path("/runs") / name
-    text = sbatch.script(JobSettings(cluster="slurm"), "train", folder)
-    head, _, body = text.partition("# command\n")
-    assert name not in head
-    assert shlex.split(body.partition("\n")[2])[-1] == str(folder)
-    assert sbatch.command_line(folder, folder / "x.sh")[1] == f"--output={folder}/%j_0_log.out"
+from cluster.settings import JobSettings, job_options
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
         ("node=2", "node: unknown setting; allowed: cluster, nodes, tasks_per_node"),
-        ("nodes=0", "nodes: Input should be greater than 0 (got 0)"),
+        ("nodes=0", "nodes: Input should be greater than 0 (got '0')"),
         ("nodes", "expected KEY=VALUE"),
         ("cluster=pbs", "'local' or 'slurm'"),
         ("mem_gb=-1", "mem_gb"),
@@ -79,7 +20,8 @@ def test_no_path_reaches_an_sbatch_line_or_the_shell_unquoted(name: str) -> None
         ("extra.time=3", "extra.time: use the setting timeout_min instead"),
         ("extra.output=x", "extra.output: set by the launcher"),
         ("extra.--bad=x", "write a long sbatch option without dashes"),
-        ("nodes=[", "not valid YAML"),
+        ("extra=[", "not valid YAML"),
+        ("timeout_min=60", "timeout_min=60 needs cluster=slurm"),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(option: str, words: str) -> None:
@@ -105,39 +47,17 @@ def test_further_options_come_one_by_one_or_as_a_mapping() -> None:
     assert one_by_one == JobSettings.from_options(["extra={reservation: maint, nice: 10}"])
 
 
-def test_what_an_enclosing_job_left_is_dropped() -> None:
-    environment = {
-        "PATH": "/bin",
-        "SLURM_CONF": "/etc/slurm.conf",
-        "SLURM_MEM_PER_NODE": "100",
-        "SLURM_JOB_ID": "7",
-        "SBATCH_ACCOUNT": "mine",
-        "SRUN_CPUS_PER_TASK": "1",
-        "PMIX_RANK": "0",
-    }
-    kept = {"PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "mine"}
-    assert sbatch.scrubbed(environment) == kept
+TEXTS = {"cluster": "slurm", "partition": "off", "account": "00123", "qos": "two words", "constraint": "[a100|v100]"}
+NUMBERS = {"nodes": 2, "mem_gb": 1.5, "signal_delay_s": 300, "max_requeues": 0}
+EXTRA = {"reservation": "it's", "nice": 10, "exclusive": True}
 
 
-@pytest.mark.parametrize(
-    ("message", "transient"),
-    [
-        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
-        ("sbatch: error: Unable to contact slurm controller (connect failure)", True),
-        ("sbatch: error: invalid partition specified: gpuu", False),
-        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination", False),
-    ],
-)
-def test_only_a_controller_that_is_away_is_asked_again(message: str, transient: bool) -> None:
-    assert is_transient(message) is transient
+def test_settings_survive_the_shell_as_options() -> None:
+    line = job_options({**TEXTS, **NUMBERS, "extra": str(EXTRA), "qos": "", "tmpdir": "/tmp", "mem_mb": 1000})
+    words = shlex.split(line)
+    assert words[::2] == ["--job"] * (len(words) // 2)
+    assert JobSettings.from_options(words[1::2]) == JobSettings(**{**TEXTS, **NUMBERS, "qos": None}, extra=EXTRA)
 
 
-def test_job_names_differ_by_folder_and_survive_strange_names() -> None:
-    first = job_name("train run/1", Path("/runs/a"))
-    assert first != job_name("train run/1", Path("/runs/b"))
-    assert first == job_name("train run/1", Path("/runs/a"))
-    assert first.startswith("train-run-1-")
-
-
-def test_commands_that_only_look_alike_differ() -> None:
-    assert digest(["a b", "c"]) != digest(["a", "b c"])
+def test_without_settings_there_are_no_options() -> None:
+    assert job_options({"mem_mb": 1000, "partition": ""}) == ""

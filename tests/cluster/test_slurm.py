@@ -138,6 +138,20 @@ def test_an_interrupted_launcher_says_that_the_job_goes_on(
     assert _slurm("squeue", "-h", "-o", "%T").split() == ["RUNNING"]
 
 
+def test_no_ranks_start_on_this_machine_while_the_job_of_the_run_is_alive(
+    tmp_path: Path, launcher: Any, eventually: Callable[..., None]
+) -> None:
+    process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *SLURM)
+    eventually(lambda: len(_starts(tmp_path)) == 1)
+    here = launcher.run(_code(WORK, tmp_path), tmp_path / "run")
+    assert here.returncode == 1
+    assert f"job {_job(tmp_path)} of this run is alive on the SLURM cluster" in here.stderr
+    (tmp_path / "go").touch()
+    assert process.wait(timeout=60) == 0
+    assert launcher.run(_code(WORK, tmp_path), tmp_path / "run").returncode == 0
+    assert len(_starts(tmp_path)) == 2
+
+
 def test_a_cancelled_job_stays_cancelled(tmp_path: Path, launcher: Any, eventually: Callable[..., None]) -> None:
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *FOUR)
     eventually(lambda: len(_starts(tmp_path)) == 4)
@@ -150,7 +164,7 @@ def test_a_cancelled_job_stays_cancelled(tmp_path: Path, launcher: Any, eventual
     assert len(_starts(tmp_path)) == 4
 
 
-def test_preemption_requeues_and_the_job_carries_on(
+def test_preemption_requeues_and_the_job_resumes(
     tmp_path: Path, launcher: Any, eventually: Callable[..., None]
 ) -> None:
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *FOUR)
@@ -166,7 +180,7 @@ def test_preemption_requeues_and_the_job_carries_on(
     assert len((tmp_path / "run/001/requeues.tsv").read_text().splitlines()) == 1
 
 
-def test_the_time_limit_requeues_and_the_job_carries_on(
+def test_the_time_limit_requeues_and_the_job_resumes(
     tmp_path: Path, launcher: Any, eventually: Callable[..., None]
 ) -> None:
     process = launcher.start(
@@ -183,7 +197,7 @@ def test_the_time_limit_requeues_and_the_job_carries_on(
 def test_a_dead_node_daemon_does_not_lose_the_job(
     slurm: Path, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
 ) -> None:
-    from cluster.throwaway.daemons import daemons, start_node
+    from cluster.sandbox.daemons import daemons, start_node
 
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *FOUR)
     eventually(lambda: len(_starts(tmp_path)) == 4)
@@ -252,9 +266,9 @@ def test_a_queue_that_does_not_answer_for_a_while_is_waited_for(
 
 
 def test_a_killed_owner_takes_its_cluster_along(tmp_path: Path, eventually: Callable[..., None]) -> None:
-    from cluster.throwaway.daemons import daemons
+    from cluster.sandbox.daemons import daemons
 
-    hold = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'cluster.throwaway', 'hold'])"
+    hold = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'cluster.sandbox', 'hold'])"
     owner = subprocess.Popen(
         [sys.executable, "-c", hold],
         stdout=subprocess.PIPE,

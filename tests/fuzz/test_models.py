@@ -20,7 +20,7 @@ from ccsd.model import SharedSpecificNet, load_model
 from ccsd.model.weights import file_hash, save_weights
 from ccsd.study import RECORD, WEIGHTS
 from ccsd.training import checkpoint
-from ccsd.training.zero_shards import ABOUT, Parts, part_name
+from ccsd.training.zero_shards import ABOUT, CheckpointFiles, checkpoint_file_name
 from preprocess.splits import read_list
 
 Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
@@ -96,9 +96,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for rank, runs in enumerate(({"weight": [0, 7]}, {"weight": [6, 7], "bias": [0, 7]})):
         names = {name: torch.ones(6 if name == "weight" else 4) for name in runs}
         tensors = {f"{kind}/{name}": value.clone() for name, value in names.items() for kind in ("weight", "exp_avg")}
-        save_file(tensors, folder / part_name(rank, 2), metadata={ABOUT: json.dumps(runs)})
+        save_file(tensors, folder / checkpoint_file_name(rank, 2), metadata={ABOUT: json.dumps(runs)})
     mark = {"step": 7, "world": 2, "zero_stage": 1, "science": "s", "wall_s": 1.5}
-    (folder / checkpoint.MARK).write_text(json.dumps(mark))
+    (folder / checkpoint.META).write_text(json.dumps(mark))
     return run
 
 
@@ -106,7 +106,7 @@ def resume(run: Path) -> torch.nn.Module:
     mark = checkpoint.latest(run)
     assert mark is not None
     module = torch.nn.Linear(3, 4)
-    with Parts(run / checkpoint.FOLDER / mark.tag, mark.world) as parts:
+    with CheckpointFiles(run / checkpoint.FOLDER / mark.tag, mark.world) as parts:
         parts.load_weights(module)
     return module
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preprocess.convert import convert
 from preprocess.modalities import MODALITIES
 from preprocess.phantom.cohort import write_cohort
 from preprocess.source import nifti
@@ -22,14 +21,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     list(write_cohort(folder, cases=6, size=32, seed=1))
     return folder
-
-
-@pytest.fixture(scope="session")
-def converted(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stores of `cohort`; do not change them."""
-    dest = tmp_path_factory.mktemp("converted")
-    convert(cohort, dest)
-    return dest
 
 
 @pytest.fixture

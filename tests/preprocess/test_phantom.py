@@ -8,7 +8,7 @@ import pytest
 
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
-from preprocess.phantom.cohort import Phantom, case_names, make_case, write_cohort
+from preprocess.phantom.cohort import PhantomCase, case_names, make_case, write_cohort
 from preprocess.source import nifti
 from preprocess.source.layouts import discover
 
@@ -16,7 +16,7 @@ NCR, ED, ET = 1, 2, 3
 
 
 @pytest.fixture(scope="module")
-def phantoms() -> list[Phantom]:
+def phantoms() -> list[PhantomCase]:
     return [make_case((48, 48, 48), seed=7, index=index, difficulty=0.3) for index in range(5)]
 
 
@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_bytes(cohort: Path, tmp_path: Path) -> Non
 
 def test_both_namings_are_found(cohort: Path) -> None:
     found = discover(cohort)
-    assert [files.case for files in found] == sorted(case_names(6, 1))
+    assert [files.case for files in found] == sorted(case_names(6))
     assert [files.layout for files in found].count("brats2020") == 3
     assert [files.layout for files in found].count("brats2023") == 3
     assert all(tuple(files.images) == MODALITIES and files.label for files in found)
@@ -55,7 +55,7 @@ def test_files_lie_in_space_as_brats_does(cohort: Path) -> None:
     assert volume.affine.tolist() == [[-1, 0, 0, 0], [0, -1, 0, 31], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
-def test_background_is_zero_and_the_brain_is_not(phantoms: list[Phantom]) -> None:
+def test_background_is_zero_and_the_brain_is_not(phantoms: list[PhantomCase]) -> None:
     for images, label in phantoms:
         masks = [images[m] != 0 for m in MODALITIES]
         assert all(np.array_equal(mask, masks[0]) for mask in masks)
@@ -64,7 +64,7 @@ def test_background_is_zero_and_the_brain_is_not(phantoms: list[Phantom]) -> Non
         assert (masks[0] | (label == 0)).all()
 
 
-def test_every_tumour_has_its_three_parts_nested(phantoms: list[Phantom]) -> None:
+def test_every_tumour_has_its_three_parts_nested(phantoms: list[PhantomCase]) -> None:
     for _, label in phantoms:
         counts = np.bincount(label.ravel(), minlength=4)
         assert counts.min() > 0
@@ -72,7 +72,7 @@ def test_every_tumour_has_its_three_parts_nested(phantoms: list[Phantom]) -> Non
         assert counts[ED] > counts[ET]
 
 
-def contrast(phantom: Phantom, modality: str, first: int, second: int) -> float:
+def contrast(phantom: PhantomCase, modality: str, first: int, second: int) -> float:
     """Difference of the means of two classes (0: brain without tumour) in units of the deviation within them."""
     images, label = phantom
     image = images[modality].astype(float)
@@ -81,7 +81,7 @@ def contrast(phantom: Phantom, modality: str, first: int, second: int) -> float:
 
 
 @pytest.mark.parametrize("index", range(5))
-def test_contrasts(phantoms: list[Phantom], index: int) -> None:
+def test_contrasts(phantoms: list[PhantomCase], index: int) -> None:
     phantom = phantoms[index]
     assert contrast(phantom, "t1ce", ET, ED) > 1.8, "enhancement shows in T1ce"
     assert contrast(phantom, "t1ce", NCR, ET) < -2, "necrosis is dark in T1ce"
@@ -92,20 +92,20 @@ def test_contrasts(phantoms: list[Phantom], index: int) -> None:
     assert contrast(phantom, "t2", ED, 0) > 0.8, "and in T2"
 
 
-def test_oedema_is_darker_than_white_matter_in_t1(phantoms: list[Phantom]) -> None:
+def test_oedema_is_darker_than_white_matter_in_t1(phantoms: list[PhantomCase]) -> None:
     for images, label in phantoms:
         healthy = images["t1"][(label == 0) & (images["t1"] > 0)]
         assert np.median(images["t1"][label == ED]) < 0.9 * np.quantile(healthy, 0.75), "darker than white matter"
 
 
-def test_csf_is_bright_in_t2_and_dark_in_flair(phantoms: list[Phantom]) -> None:
+def test_csf_is_bright_in_t2_and_dark_in_flair(phantoms: list[PhantomCase]) -> None:
     for images, label in phantoms:
         healthy = (label == 0) & (images["t2"] > 0)
         csf = healthy & (images["t2"] > np.quantile(images["t2"][healthy], 0.95))
         assert images["flair"][csf].mean() < 0.6 * images["flair"][healthy].mean()
 
 
-def test_a_threshold_does_not_solve_it(phantoms: list[Phantom]) -> None:
+def test_a_threshold_does_not_solve_it(phantoms: list[PhantomCase]) -> None:
     """Vessels in T1ce and caps in FLAIR are as bright as the tumour's parts."""
     for modality, part in (("t1ce", (ET,)), ("flair", (NCR, ED, ET))):
         best = []
@@ -122,7 +122,7 @@ def test_a_threshold_does_not_solve_it(phantoms: list[Phantom]) -> None:
 
 
 def test_two_scans_of_a_patient_share_the_head() -> None:
-    names = case_names(12, 0)
+    names = case_names(12)
     again = names.index("BraTS-GLI-00003-001")
     first = names.index("BraTS-GLI-00003-000")
     masks = [make_case((32, 32, 32), seed=0, index=i, difficulty=0.5)[0]["t1"] != 0 for i in (first, again, again + 1)]

@@ -14,7 +14,7 @@ from preprocess.errors import InputError
 from preprocess.restore import restore_image, restore_label, write_restored
 from preprocess.source import nifti
 from preprocess.source.layouts import discover
-from preprocess.store.reader import open_case
+from preprocess.store.reader import CaseStore
 
 CASE = "BraTS20_Training_001"
 CODES = ["RAS", "LPS", "LAS", "SPL", "ARI", "IPR"]
@@ -31,7 +31,7 @@ def test_voxels_come_back_in_their_place(
     affine[:3, 3] = (7, -3, 2)
     src = write_case(shape=shape, affine=affine, seed=seed)
     convert(src, tmp_path / "dest")
-    store = open_case(tmp_path / "dest", CASE)
+    store = CaseStore(tmp_path / "dest", CASE)
     (files,) = discover(src)
     for name, path in files.images.items():
         source, back = nifti.read(path).array, restore_image(store, name)
@@ -50,7 +50,7 @@ def test_real_numbers_come_back(write_case: Callable[..., Path], tmp_path: Path)
     volume = nifti.read(path)
     nifti.write(path, volume.array.astype(np.float32) / 7, volume.affine)
     convert(src, tmp_path / "dest")
-    store = open_case(tmp_path / "dest", CASE)
+    store = CaseStore(tmp_path / "dest", CASE)
     back, source = restore_image(store, "t1"), nifti.read(path).array
     assert back.dtype == np.float32
     assert np.allclose(back, source, atol=2**-10 * np.abs(source - store.meta.scales["t1"].mean).max())

@@ -59,9 +59,9 @@ TINY = {
     "model": {"width": 2, "levels": 2},
     "distillation": {"every_n": 4},
     "train": {
-        "steps": 16, "patch": [16, 16, 16], "checkpoint_every": 2, "validate_every": 16, "precision": "fp32",
-        "workers": 0,
+        "steps": 16, "patch": [16, 16, 16], "validate_every": 16, "precision": "fp32",
     },
+    "runtime": {"checkpoint_every": 2, "workers": 0},
     "evaluation": {"subsets": ["t1ce"]},
 }  # fmt: skip
 """A study of seconds, with the real stages."""

@@ -27,7 +27,7 @@ def _let_go(clone: Any) -> None:
 def test_a_second_one_on_the_same_study_is_refused_and_the_first_goes_on(held: Any) -> None:
     second = held.snakemake(*LOCAL)
     assert second.returncode == 1
-    assert "LockException" in second.stdout + second.stderr
+    assert f"another Snakemake works on this study, process {held.first.process.pid} on" in second.stderr
     assert "Traceback" not in second.stdout + second.stderr
     _let_go(held)
     held.first.end()
@@ -46,19 +46,14 @@ def test_a_second_one_on_another_study_runs_beside_it(held: Any) -> None:
 
 def test_after_one_was_killed_the_same_command_is_enough(held: Any) -> None:
     held.first.kill()
-    assert list((held.folder / ".snakemake/locks").iterdir())
     _let_go(held)
     done = held.snakemake(*LOCAL)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "dropped the lock of an earlier Snakemake that was killed" in done.stderr
     assert len(held.calls("phantom")) == 1
-    assert not any((held.folder / ".snakemake/locks").glob("*"))
 
 
 def test_a_dry_run_beside_it_disturbs_nothing(held: Any) -> None:
-    locks = set((held.folder / ".snakemake/locks").iterdir())
     assert held.snakemake(*LOCAL, "--dry-run").returncode == 0
-    assert set((held.folder / ".snakemake/locks").iterdir()) == locks != set()
     _let_go(held)
     held.first.end()
 

@@ -1,12 +1,16 @@
 """What runs again, and what does not, when something changes. A stand-in leaves each stage's files."""
 
+import shlex
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from cluster.settings import JobSettings
 
 LOCAL = ("--profile", "cluster/local", "--configfile", "study.yaml")
 STUDY = {
@@ -92,13 +96,19 @@ def test_a_failing_retraining_keeps_the_finished_model(finished: Any) -> None:
 def test_job_settings_reach_the_command(project: Callable[..., Any]) -> None:
     clone = project()
     clone.configure(**STUDY)
-    done = clone.snakemake(
-        *LOCAL, "--set-resources", "train:cluster=slurm", "train:nodes=2", "train:partition=big", "--until", "train"
-    )
+    settings = {
+        "cluster": "slurm", "nodes": "2", "partition": "off", "account": "'00123'", "constraint": "[a100|v100]",
+        "signal_delay_s": "300", "max_requeues": "0", "extra": "{reservation: maint}",
+    }  # fmt: skip
+    done = clone.snakemake(*LOCAL, "-np", "--set-resources", *(f"train:{name}={settings[name]}" for name in settings))
     assert done.returncode == 0, done.stdout + done.stderr
-    call = next(line for line in clone.calls() if line.startswith("train"))
-    for job in ("cluster=slurm", "nodes=2", "partition=big", "mem_gb="):
-        assert f"--job {job}" in call
+    call = next(line for line in done.stdout.splitlines() if "ccsd train" in line)
+    words = shlex.split(call)
+    jobs = [after for word, after in pairwise(words) if word == "--job"]
+    assert JobSettings.from_options(jobs) == JobSettings(
+        cluster="slurm", nodes=2, partition="off", account="00123", constraint="[a100|v100]",
+        signal_delay_s=300, max_requeues=0, extra={"reservation": "maint"},
+    )  # fmt: skip
 
 
 def _delete_a_store(clone: Any) -> None:

@@ -16,8 +16,6 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.task import MARK
-
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 STEPS = 16
@@ -28,19 +26,20 @@ STUDY = {
     "model": {"width": 2, "levels": 2},
     "distillation": {"every_n": 4},
     "train": {
-        "steps": STEPS, "patch": [16, 16, 16], "batch_size": 4, "checkpoint_every": 2, "validate_every": STEPS,
-        "precision": "fp32", "workers": 0,
+        "steps": STEPS, "patch": [16, 16, 16], "batch_size": 4, "validate_every": STEPS,
+        "precision": "fp32",
     },
+    "runtime": {"checkpoint_every": 2, "workers": 0},
 }  # fmt: skip
 ALL = {"subsets_per_job": 1}
 TWO = {"subsets_per_job": 1, "subsets": ["t1ce", "flair+t1+t1ce+t2"]}
-TRAIN = ("train:cpus_per_task=1", "train:mem_gb=2", "train:timeout_min=10")
+TRAIN = ("train:cpus_per_task=1", "train:mem_gb=2")
 ON_SLURM = (
     "--profile", "slurm", "--configfile", "study.yaml", "--max-status-checks-per-second", "1",
     "--seconds-between-status-checks", "1", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
     "--set-threads", "convert=1", "evaluate=1", "--set-resources", "train:cluster=slurm", "train:partition=gpu",
-    "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=2", *TRAIN, "evaluate:slurm_partition=gpu",
-    "evaluate:gpu=1", "evaluate:mem_mb=1000", "convert:mem_mb=1000",
+    "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=2", "train:timeout_min=10", *TRAIN,
+    "evaluate:slurm_partition=gpu", "evaluate:gpu=1", "evaluate:mem_mb=1000", "convert:mem_mb=1000",
 )  # fmt: skip
 HERE = (
     "--profile", "cluster/local", "--configfile", "study.yaml", "--set-resources", "train:tasks_per_node=4", *TRAIN
@@ -129,17 +128,16 @@ def _again(clone: Any) -> Any:
 
 
 def _ranks(clone: Any, attempt: int) -> list[psutil.Process]:
-    """Return the training's processes in one attempt; they bear the mark of their job."""
-    found = []
-    for process in psutil.process_iter():
-        try:
+    """Return the training's processes in one attempt."""
+
+    def is_rank(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
             variables = process.environ()
-            ours = variables.get(MARK) == str(clone.training / "job/001") and "-m" in process.cmdline()
-            if ours and int(variables.get("SLURM_RESTART_COUNT", 0)) == attempt:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+            mine = "RANK" in variables and int(variables.get("SLURM_RESTART_COUNT", 0)) == attempt
+            return mine and "--science" in process.cmdline()
+        return False
+
+    return [process for process in clone.alive() if is_rank(process)]
 
 
 def _freeze(clone: Any, attempt: int, eventually: Callable[..., None]) -> list[psutil.Process]:
@@ -202,7 +200,7 @@ def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
     assert len(_squeue()) == 2, "the jobs of a killed Snakemake stay in the queue"
 
     second = _again(clone)
-    eventually(lambda: "cancelled 2 jobs that an earlier Snakemake left" in second.log.read_text(), 120)
+    eventually(lambda: "cancelled the jobs that an earlier Snakemake left" in second.log.read_text(), 120)
     held.unlink()
     ranks = _freeze(clone, 0, eventually)
     second.kill()
@@ -232,7 +230,7 @@ def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
 def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     slurm: Path, clone: Any, undisturbed: Any, eventually: Callable[..., None]
 ) -> None:
-    from cluster.throwaway.daemons import daemons, start_node
+    from cluster.sandbox.daemons import daemons, start_node
 
     def kill_daemon() -> None:
         next(item for item in daemons(slurm) if item.cmdline()[-2:] == ["-N", DEAD]).kill()
@@ -294,17 +292,14 @@ def test_a_failed_jobs_last_lines_are_shown(clone: Any) -> None:
     assert "error: the phantom cannot be drawn" in done.stdout + done.stderr
 
 
-def test_left_over_jobs_of_another_folder_are_not_touched(clone: Any, eventually: Callable[..., None]) -> None:
-    from cluster import leftovers
+def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Any, eventually: Callable[..., None]) -> None:
+    from cluster.snakemake import stale_jobs
 
-    other = clone.folder / "other"
-    other.mkdir()
-    plugin = "ccsd_7b0c1e52-1111-4222-8333-0123456789ab"
-    training = "ccsd_long-s0-0123456789ab"
-    for folder, name in ((clone.folder, plugin), (other, plugin), (clone.folder, training)):
-        command = ["sbatch", "-J", name, "--mem=10", "-o", "/dev/null", "--wrap", "sleep 300"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    last, other = "ccsd_7b0c1e52-1111-4222-8333-0123456789ab", "ccsd_7b0c1e52-2222-4222-8333-0123456789ab"
+    assert not stale_jobs.cancel(clone.folder, last)
+    for name in (last, last, other):
+        _ask("sbatch", "-J", name, "--mem=10", "-o", "/dev/null", "--wrap", "sleep 300")
     eventually(lambda: len(_squeue()) == 3)
-    assert leftovers.cancel("ccsd", clone.folder) == 1
-    assert sorted(_squeue("-o", "%j")) == [plugin, training]
-    assert leftovers.cancel("ccsd", clone.folder) == 0
+    assert stale_jobs.cancel(clone.folder, "ccsd_next")
+    assert _squeue("-o", "%j") == [other]
+    assert not stale_jobs.cancel(clone.folder, "ccsd_after")

@@ -15,7 +15,8 @@ from ccsd.snakemake import (
     split_options,
 )
 from ccsd.study import EVALUATION, RECORD, SCORES, WEIGHTS, Study, run_name
-from cluster import fronts, leftovers, locks
+from cluster.errors import JobError
+from cluster.snakemake import lock, stale_jobs, wrappers
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE
 from preprocess.splits import FILE as SPLIT_FILE
 
@@ -24,11 +25,6 @@ try:
     PARTS = study.parts
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
-
-# Before Snakemake looks at its locks. The processes that it starts for jobs leave that alone.
-if workflow.is_main_process:
-    if told := locks.drop_stale(Path(".snakemake")):
-        print(told, file=sys.stderr, flush=True)
 
 # Only read here: the workflow is parsed by dry runs, too.
 OUTDATED = outdated_marks(study) if workflow.is_main_process else {}
@@ -61,13 +57,18 @@ wildcard_constraints:
 # Written before the first job, not by a rule: as an input it would repeat everything when one setting changes, and as
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
-    study.write_config()
-    for mark in sum(OUTDATED.values(), []):
-        mark.unlink(missing_ok=True)
-    fronts.install(Path(".snakemake/bin").absolute())
-    cancelled = leftovers.cancel("ccsd", Path.cwd())
-    if cancelled:
-        print(
-            f"cancelled {cancelled} jobs that an earlier Snakemake left in the queue",
-            flush=True,
-        )
+    try:
+        lock.hold(study.folder.root)
+        study.write_config()
+        for mark in sum(OUTDATED.values(), []):
+            mark.unlink(missing_ok=True)
+        # Only SLURM's executor names its jobs.
+        run = getattr(workflow.scheduler._executor, "run_uuid", None)
+        if run is not None and stale_jobs.cancel(study.folder.root, run):
+            print(
+                "cancelled the jobs that an earlier Snakemake left in the queue",
+                flush=True,
+            )
+    except (*USER_ERRORS, JobError) as error:
+        raise WorkflowError(str(error)) from None
+    wrappers.install(Path(".snakemake/bin").absolute())

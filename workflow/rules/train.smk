@@ -1,8 +1,10 @@
-# Training. The rule only submits and waits; where it runs and on how much is in the profile (set-resources: train).
+# Training. The rule only starts it and waits; where it runs and on how much is in the profile (set-resources: train), as
+# job settings.
+from cluster.settings import job_options
 
 
 rule train:
-    """Train one experiment with one seed: submit the job or attach to it, then wait for its weights."""
+    """Train one experiment with one seed, on this machine or as a job that is submitted or attached to."""
     input:
         rules.split.output,
     output:
@@ -19,17 +21,6 @@ rule train:
     threads: 1
     resources:
         cluster="local",
-        nodes=1,
-        tasks_per_node=1,
-        gpus_per_node=0,
-        cpus_per_task=1,
-        mem_gb="",
-        timeout_min="",
-        partition="",
-        account="",
-        qos="",
-        constraint="",
-        sbatch="",
     params:
         config=study.folder.config,
         data=DATA,
@@ -37,13 +28,10 @@ rule train:
         science=lambda wildcards: study.training_digest(
             run_name(wildcards.experiment, wildcards.seed)
         ),
+        # What depends on `resources` is no reason to train again.
+        job=lambda wildcards, resources: job_options(dict(resources.items())),
     shell:
         "ccsd train --config {params.config:q} --data {params.data:q} --run {params.run:q}"
         " --experiment {wildcards.experiment} --set train.seed={wildcards.seed}"
-        " --job cluster={resources.cluster} --job nodes={resources.nodes}"
-        " --job tasks_per_node={resources.tasks_per_node} --job gpus_per_node={resources.gpus_per_node}"
-        " --job cpus_per_task={resources.cpus_per_task} --job mem_gb={resources.mem_gb}"
-        " --job timeout_min={resources.timeout_min} --job partition={resources.partition:q}"
-        " --job account={resources.account:q} --job qos={resources.qos:q}"
-        " --job constraint={resources.constraint:q} --job extra={resources.sbatch:q}"
+        " {params.job}"
         " 2>&1 | tee -i {log:q}"

@@ -31,6 +31,7 @@ def test_overrides_win_over_the_experiment(path: Path) -> None:
     [
         ("train.stepz=1", r"train\.stepz: unknown key; allowed here: steps, batch_size"),
         ("nonsense=1", "nonsense: unknown key; allowed here: name, source"),
+        ("train.workers=1", r"train\.workers: unknown key; use runtime\.workers"),
         ("phantom.colour=red", r"phantom\.colour: unknown key; allowed here: cases"),
         ("train.steps=0", r"train\.steps: Input should be greater than 0 \(got 0\)"),
         ("evaluation.subsets=[flair+t9]", "unknown modality 't9'; allowed: flair"),

@@ -13,25 +13,34 @@ import numpy as np
 import pytest
 import torch
 
-from ccsd.data import PatchStream
+from ccsd.data import PatchReader, PatchStream
 from ccsd.data import stream as module
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
-from preprocess.store.reader import list_cases, open_case
+from preprocess.store.reader import CaseStore, list_cases
 
 PATCH = (16, 20, 12)
 Taken = list[tuple[Any, ...]]
 
 
-def options(**changes: Any) -> dict[str, Any]:
-    plain = {"patch": PATCH, "global_batch": 4, "rank": 0, "world": 1, "seed": 3, "foreground": 0.5, "workers": 0}
-    return plain | changes
+def stream_of(
+    data: Path,
+    cases: list[str] | None = None,
+    *,
+    workers: int = 0,
+    start: int = 0,
+    context: Any = "forkserver",
+    **changes: Any,
+) -> PatchStream:
+    plain = {"patch": PATCH, "global_batch": 4, "rank": 0, "world": 1, "seed": 3, "foreground": 0.5}
+    reader = PatchReader(data, list_cases(data) if cases is None else cases, **(plain | changes))
+    return PatchStream(reader, workers=workers, start=start, context=context)
 
 
 def take(data: Path, count: int = 5, **changes: Any) -> Taken:
     """Draw batches and copy what is in them, sample by sample."""
-    with PatchStream(data, list_cases(data), **options(**changes)) as stream:
+    with stream_of(data, **changes) as stream:
         return [
             (
                 b.step,
@@ -54,7 +63,7 @@ def same(first: Taken, second: Taken) -> bool:
 
 
 def test_shapes_and_types(data: Path) -> None:
-    batch = next(PatchStream(data, list_cases(data), **options()))
+    batch = next(stream_of(data))
     assert batch.image.shape == (4, 4, *PATCH)
     assert batch.image.dtype == torch.float32
     assert batch.label.shape == (4, *PATCH)
@@ -63,9 +72,9 @@ def test_shapes_and_types(data: Path) -> None:
 
 
 def test_patches_are_what_the_store_holds(data: Path) -> None:
-    batch = next(PatchStream(data, list_cases(data), **options(patch=(40, 8, 8))))
+    batch = next(stream_of(data, patch=(40, 8, 8)))
     for k, (case, first) in enumerate(zip(batch.cases, batch.corners, strict=True)):
-        opened = open_case(data, case)
+        opened = CaseStore(data, case)
         padded = np.pad(opened.read(MODALITIES), [(0, 0), *[(40, 40)] * 3])
         label = np.pad(opened.read_label(), [(40, 40)] * 3)
         box = tuple(slice(40 + c, 40 + c + n) for c, n in zip(first, (40, 8, 8), strict=True))
@@ -75,12 +84,12 @@ def test_patches_are_what_the_store_holds(data: Path) -> None:
 
 def test_slots_do_not_remember_earlier_batches(data: Path) -> None:
     """A patch that sticks out of its case must be 0 there, whatever was in the memory before."""
-    stream = PatchStream(data, list_cases(data), **options(patch=(40, 40, 40)))
+    stream = stream_of(data, patch=(40, 40, 40))
     once = next(stream).image.clone()
     stream._slots.image.fill_(7)
     stream._slots.label.fill_(7)
     assert (next(stream).image == 0).float().mean() > 0.3
-    fresh = next(PatchStream(data, list_cases(data), **options(patch=(40, 40, 40))))
+    fresh = next(stream_of(data, patch=(40, 40, 40)))
     assert torch.equal(fresh.image, once)
 
 
@@ -112,7 +121,7 @@ def test_workers_give_the_same_in_the_same_order(data: Path, context: str) -> No
 def test_a_slow_consumer_keeps_its_batch(data: Path) -> None:
     """Workers run ahead; the batch in use must not change under the consumer."""
     alone = take(data, 8)
-    with PatchStream(data, list_cases(data), **options(workers=2)) as stream:
+    with stream_of(data, workers=2) as stream:
         for batch, expected in zip(stream, [alone[k : k + 4] for k in range(0, 32, 4)], strict=False):
             time.sleep(0.05)
             assert [image.numpy().tobytes() for image in batch.image] == [sample[4] for sample in expected]
@@ -127,7 +136,7 @@ def children() -> set[str]:
 @pytest.mark.timeout(120)
 def test_closing_ends_the_workers(data: Path) -> None:
     before = children()
-    stream = PatchStream(data, list_cases(data), **options(workers=2, context="spawn"))
+    stream = stream_of(data, workers=2, context="spawn")
     next(stream)
     assert len(children() - before) >= 2
     stream.close()
@@ -142,7 +151,7 @@ def test_closing_ends_the_workers(data: Path) -> None:
 @pytest.mark.timeout(120)
 def test_workers_outlive_a_schedulers_warning(data: Path) -> None:
     before = children()
-    with PatchStream(data, list_cases(data), **options(workers=2, context="spawn")) as stream:
+    with stream_of(data, workers=2, context="spawn") as stream:
         assert [next(stream).step for _ in range(2)] == [0, 1], "both workers are up"
         for child in children() - before:
             if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
@@ -154,14 +163,15 @@ def test_workers_outlive_a_schedulers_warning(data: Path) -> None:
 LEFT_OPEN = """
 import os, sys
 from pathlib import Path
-from ccsd.data import PatchStream
+from ccsd.data import PatchReader, PatchStream
 from preprocess.store.reader import list_cases
 
 if __name__ == "__main__":
     data = Path(sys.argv[1])
-    stream = PatchStream(
-        data, list_cases(data), patch=(8, 8, 8), global_batch=2, rank=0, world=1, seed=0, foreground=0.5, workers=2
+    reader = PatchReader(
+        data, list_cases(data), patch=(8, 8, 8), global_batch=2, rank=0, world=1, seed=0, foreground=0.5
     )
+    stream = PatchStream(reader, workers=2)
     next(stream), next(stream)
     server = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     print(*(Path(f"/proc/{pid}/task/{pid}/children").read_text() for pid in server), flush=True)
@@ -211,7 +221,7 @@ def damaged_copy(data: Path, dest: Path) -> Path:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_store_ends_it_with_its_message(data: Path, tmp_path: Path, workers: int) -> None:
     broken = damaged_copy(data, tmp_path)
-    stream = PatchStream(broken, list_cases(broken), **options(workers=workers))
+    stream = stream_of(broken, workers=workers)
     with pytest.raises(InputError, match=f"{list_cases(data)[0]}.zarr, array image: damaged or truncated") as error:
         list(islice(stream, 12))
     assert "Traceback" not in str(error.value)
@@ -219,19 +229,19 @@ def test_a_damaged_store_ends_it_with_its_message(data: Path, tmp_path: Path, wo
 
 def test_a_training_case_without_label_is_named(unlabelled: Path) -> None:
     with pytest.raises(InputError, match="training cases without a segmentation: lonely"):
-        PatchStream(unlabelled, ["lonely"], **options())
+        stream_of(unlabelled, ["lonely"])
 
 
 def test_no_case_and_unknown_case(data: Path) -> None:
     with pytest.raises(InputError, match="no case to train on"):
-        PatchStream(data, [], **options())
+        stream_of(data, [])
     with pytest.raises(InputError, match="nobody: no store"):
-        PatchStream(data, ["nobody"], **options())
+        stream_of(data, ["nobody"])
 
 
 def test_more_processes_than_samples(data: Path) -> None:
     with pytest.raises(UsageError, match="batch_size 2 leaves some of 3 processes without a sample"):
-        PatchStream(data, list_cases(data), **options(global_batch=2, world=3))
+        stream_of(data, global_batch=2, world=3)
 
 
 def test_too_little_shared_memory_is_told_before_it_crashes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,11 +249,11 @@ def test_too_little_shared_memory_is_told_before_it_crashes(data: Path, monkeypa
     fake = os.statvfs_result([1, 1, 0, 0, 0, *state[5:]])
     monkeypatch.setattr(module.os, "statvfs", lambda _: fake)
     with pytest.raises(UsageError, match=r"2 workers need \d+ MiB of shared memory"):
-        PatchStream(data, list_cases(data), **options(workers=2))
+        stream_of(data, workers=2)
 
 
 def test_a_case_that_lacks_modalities(partial: Path) -> None:
-    batch = next(PatchStream(partial, list_cases(partial), **options(global_batch=1)))
+    batch = next(stream_of(partial, global_batch=1))
     assert batch.available.tolist() == [[True, False, True, False]]
     assert not batch.image[0, [1, 3]].any()
     assert batch.image[0, [0, 2]].any()

@@ -8,9 +8,9 @@ from torch import Tensor, distributed
 
 from ccsd.config import Distillation, Model
 from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
-from ccsd.distillation.objective import Draw, Objective, _deep_supervision
+from ccsd.distillation.objective import Objective, _deep_supervision
 from ccsd.distillation.path import removable, remove_each, tally
-from ccsd.distillation.schedule import draw_step
+from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.model import SharedSpecificNet
 
 METHODS = ["full", "dropout", "hmsd", "dmcd", "ccsd"]

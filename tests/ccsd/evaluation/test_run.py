@@ -15,7 +15,7 @@ from ccsd.evaluation.run import evaluate_model
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.predict import predict
 from preprocess.modalities import SUBSET_ORDER
-from preprocess.store.reader import CaseStore, open_case
+from preprocess.store.reader import CaseStore
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_predictions_lie_in_the_space_and_labels_of_the_source(evaluated_study):
     out = evaluated_study / "evaluation" / "ccsd-s0" / "all"
     for path in out.glob("predictions/flair/*.nii.gz"):
         case = path.name.removesuffix(".nii.gz")
-        store = open_case(evaluated_study / "data", case)
+        store = CaseStore(evaluated_study / "data", case)
         source = next((evaluated_study / "phantoms").rglob(f"{case}*seg.nii.gz"))
         written, original = nib.load(path), nib.load(source)
         allowed = {0, *dict(store.meta.label_convention.values)}

@@ -14,7 +14,7 @@ from ccsd.inference import case as module
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.predict import Options, predict
 from preprocess.source.layouts import discover
-from preprocess.store.reader import open_case
+from preprocess.store.reader import CaseStore
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_prediction_equals_that_of_the_evaluation(evaluated_study, run, tmp_path
     for path in (evaluated_study / "evaluation" / "ccsd-s0" / "all" / "predictions" / "flair+t2").glob("*.nii.gz"):
         name = path.name.removesuffix(".nii.gz")
         one(evaluated_study / "phantoms" / name, tmp_path / "out", run, Options("t2,FLAIR"))
-        meta = open_case(evaluated_study / "data", name).meta
+        meta = CaseStore(evaluated_study / "data", name).meta
         ours = read_labelmap(tmp_path / "out" / path.name, meta.label_convention).labels[meta.geometry.slices]
         theirs = read_labelmap(path, meta.label_convention).labels[meta.geometry.slices]
 

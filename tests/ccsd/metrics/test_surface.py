@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from ccsd.metrics.surface import Surface, bounding_box, hd95, surface_scores, surface_voxels
+from ccsd.metrics.surface import Surface, hd95, surface_scores, surface_voxels
 
 
 def cube(shape, start, size):
@@ -93,13 +93,8 @@ def test_surface_of_a_solid_cube_is_its_shell_and_the_edge_of_the_array_is_outsi
     assert [2, 2, 3] not in shell.tolist()
 
 
-def test_a_box_is_the_smallest_around_its_mask():
-    assert bounding_box(cube((9, 9, 9), (1, 0, 4), (3, 2, 5))) == (slice(1, 4), slice(0, 2), slice(4, 9))
-
-
-def test_empty_masks_have_no_box_no_surface_and_no_distance():
+def test_empty_masks_have_no_surface_and_no_distance():
     empty = np.zeros((4, 4, 4), bool)
 
-    assert bounding_box(empty) is None
     assert Surface.of(empty, (1, 1, 1)).empty
     assert np.isnan(hd95(empty, ~empty))

@@ -25,10 +25,11 @@ train:
   precision: fp32
   learning_rate: 1.0e-3
   clip: 0.5
-  checkpoint_every: 4
   validate_every: 3
   validate_subsets: [flair+t1+t1ce+t2, t2]
   select: last
+runtime:
+  checkpoint_every: 4
   workers: 0
 """
 

@@ -26,14 +26,14 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
     items = {
         "whole": training(runs / "whole", best),
         "stopped": training(runs / "parts", best, stop_at=2),
-        "resumed": training(runs / "parts", best, "train.workers=1", "train.keep_last=1"),
+        "resumed": training(runs / "parts", best, "runtime.workers=1", "runtime.keep_last=1"),
         "again": training(runs / "parts", best),
         "other": training(runs / "other", stop_at=1),
         "changed": training(runs / "other", "train.learning_rate=0.002", "train.steps=1"),
         "limited": training(runs / "limited", options=("--stop-after", "0.001")),
         "nan": training(runs / "nan", *NAN),
-        "offload": training(runs / "offload", "train.offload=optimizer"),
-        "wandb": training(runs / "wandb", "train.sinks=[wandb]"),
+        "offload": training(runs / "offload", "runtime.offload=optimizer"),
+        "wandb": training(runs / "wandb", "runtime.sinks=[wandb]"),
     }
     (found,) = launch(*items.values())
     return dict(zip(items, found, strict=True))
@@ -42,7 +42,7 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
 def test_a_resumed_training_is_the_undisturbed_one(endings: dict[str, Ending], runs: Path) -> None:
     assert endings["whole"].code == 0, endings["whole"].text
     assert endings["stopped"].code == 75
-    assert "stopped at step 2; the same command carries on" in endings["stopped"].text
+    assert "stopped at step 2; run the same command again" in endings["stopped"].text
     assert endings["resumed"].code == 0
     assert "resuming from step 2\n" in endings["resumed"].text
     assert_same_run(runs / "whole", runs / "parts")
@@ -82,7 +82,7 @@ def test_another_configuration_starts_anew_and_keeps_the_old(endings: dict[str, 
 
 def test_the_time_limit_stops_after_a_step_with_the_state_saved(endings: dict[str, Ending], runs: Path) -> None:
     assert endings["limited"].code == 75
-    assert "stopped at step 1; the same command carries on" in endings["limited"].text
+    assert "stopped at step 1; run the same command again" in endings["limited"].text
     assert (runs / "limited/checkpoints/step-00000001").is_dir()
 
 
@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(endings: dict[str, En
 
 def test_what_the_machine_lacks_is_refused_before_anything_is_written(endings: dict[str, Ending], runs: Path) -> None:
     assert (endings["offload"].code, endings["wandb"].code) == (2, 2)
-    assert "this process has no GPU; use train.offload=none" in endings["offload"].text
+    assert "this process has no GPU; use runtime.offload=none" in endings["offload"].text
     assert "wandb is not installed; install it with `pip install wandb`" in endings["wandb"].text
     assert not (runs / "offload").exists()
     assert not (runs / "wandb").exists()

@@ -8,20 +8,20 @@ import torch
 
 from ccsd.errors import TrainingError, UsageError
 from ccsd.training import checkpoint
-from ccsd.training.checkpoint import FOLDER, MARK, Mark, latest, set_aside
+from ccsd.training.checkpoint import FOLDER, META, CheckpointMeta, latest, set_aside
 from ccsd.training.distributed import Process
-from ccsd.training.zero_shards import Parts, part_name
+from ccsd.training.zero_shards import CheckpointFiles, checkpoint_file_name
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
 
-def mark(step: int = 5) -> Mark:
-    return Mark(step=step, world=1, zero_stage=1, science="abc", wall_s=1.0)
+def meta(step: int = 5) -> CheckpointMeta:
+    return CheckpointMeta(step=step, world=1, zero_stage=1, science="abc", wall_s=1.0)
 
 
 def put(run: Path, text: str, step: int = 5) -> None:
-    (run / FOLDER / mark(step).tag).mkdir(parents=True)
-    (run / FOLDER / mark(step).tag / MARK).write_text(text)
+    (run / FOLDER / meta(step).tag).mkdir(parents=True)
+    (run / FOLDER / meta(step).tag / META).write_text(text)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
@@ -32,12 +32,12 @@ def test_no_checkpoint(tmp_path: Path) -> None:
 
 def test_the_highest_step_is_resumed_from(tmp_path: Path) -> None:
     for step in (900, 5, 1000):
-        put(tmp_path, json.dumps(vars(mark(step))), step)
-    assert latest(tmp_path) == mark(1000)
+        put(tmp_path, json.dumps(vars(meta(step))), step)
+    assert latest(tmp_path) == meta(1000)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', "no json"])
-def test_a_damaged_mark_is_refused(tmp_path: Path, text: str) -> None:
+def test_damaged_metadata_is_refused(tmp_path: Path, text: str) -> None:
     put(tmp_path, text)
     with pytest.raises(UsageError, match=r"step-00000005: not a checkpoint of this program .* remove this folder"):
         latest(tmp_path)
@@ -46,34 +46,36 @@ def test_a_damaged_mark_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 a pickle"])
 def test_a_damaged_part_is_refused(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
-        (tmp_path / part_name(0, 1)).write_bytes(content)
-    with pytest.raises(UsageError, match=r"the checkpoint is damaged .* remove this folder, and the same command"):
-        Parts(tmp_path, world=1)
+        (tmp_path / checkpoint_file_name(0, 1)).write_bytes(content)
+    with pytest.raises(
+        UsageError, match=r"the checkpoint is damaged .* remove this folder, then run the same command again"
+    ):
+        CheckpointFiles(tmp_path, world=1)
 
 
 def test_old_checkpoints_are_moved_not_lost(tmp_path: Path) -> None:
-    put(tmp_path, json.dumps(vars(mark())))
-    aside = set_aside(tmp_path, mark())
-    assert (aside / mark().tag).is_dir()
+    put(tmp_path, json.dumps(vars(meta())))
+    aside = set_aside(tmp_path, meta())
+    assert (aside / meta().tag).is_dir()
     assert latest(tmp_path) is None
 
 
-@pytest.mark.parametrize("failing", ["_begin", "write_part", "_complete"])
+@pytest.mark.parametrize("failing", ["_begin", "write_checkpoint_file", "_complete"])
 def test_a_save_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    put(tmp_path, json.dumps(vars(mark())))
-    monkeypatch.setattr(checkpoint, "write_part", lambda *_: None)
+    put(tmp_path, json.dumps(vars(meta())))
+    monkeypatch.setattr(checkpoint, "write_checkpoint_file", lambda *_: None)
     monkeypatch.setattr(checkpoint, failing, fail)
     with pytest.raises(TrainingError, match=r"step 6 could not be saved \(process 0: .*No space left"):
-        checkpoint.save(None, tmp_path, mark(6), ALONE, keep_last=1)
+        checkpoint.save(None, tmp_path, meta(6), ALONE, keep_last=1)
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["step-00000005"]
-    assert latest(tmp_path) == mark()
+    assert latest(tmp_path) == meta()
 
 
 def test_resuming_says_when_the_work_is_shared_out_anew() -> None:
-    assert mark().words(ALONE, zero_stage=1) == "resuming from step 5"
-    assert mark().words(Process(0, 2, ALONE.device), zero_stage=3) == (
-        "resuming from step 5; saved by 1 process with ZeRO stage 1, shared out anew over 2 processes with stage 3"
+    assert meta().describe_resume(ALONE, zero_stage=1) == "resuming from step 5"
+    assert meta().describe_resume(Process(0, 2, ALONE.device), zero_stage=3) == (
+        "resuming from step 5; saved by 1 process with ZeRO stage 1, now sharded over 2 processes with stage 3"
     )

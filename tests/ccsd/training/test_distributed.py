@@ -3,7 +3,7 @@
 import pytest
 
 from ccsd.errors import UsageError
-from ccsd.training.distributed import PORTS, Place, from_srun, place
+from ccsd.training.distributed import PORTS, RankEnvironment, from_srun, rank_environment
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 MEETING = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
@@ -23,11 +23,11 @@ def hosts(nodes: str) -> list[str]:
 
 
 def test_alone_without_a_launcher() -> None:
-    assert place({}) == Place(0, 1, 0, 1)
+    assert rank_environment({}) == RankEnvironment(0, 1, 0, 1)
 
 
 def test_torchrun() -> None:
-    assert place(TORCHRUN | MEETING) == Place(5, 8, 1, 4)
+    assert rank_environment(TORCHRUN | MEETING) == RankEnvironment(5, 8, 1, 4)
 
 
 def test_a_bare_srun_gives_the_same_variables() -> None:
@@ -64,4 +64,4 @@ def test_nothing_is_added_in_a_batch_script() -> None:
 )
 def test_contradictions_are_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        place(environment)
+        rank_environment(environment)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ccsd.config import Train
+from ccsd.config import Runtime, Train
 from ccsd.errors import UsageError
-from ccsd.training.engine import deepspeed_config, insist_on_device, learning_rate, samples_per_process
+from ccsd.training.engine import deepspeed_config, learning_rate, require_device, samples_per_process
 
 
 def test_configuration_of_a_plain_run() -> None:
-    assert deepspeed_config(Train(batch_size=4, zero_stage=1, clip=0), world=2) == {
+    assert deepspeed_config(Train(batch_size=4, clip=0), Runtime(zero_stage=1), world=2) == {
         "train_batch_size": 4,
         "train_micro_batch_size_per_gpu": 2,
         "gradient_clipping": 0,
@@ -27,7 +27,7 @@ def test_configuration_of_a_plain_run() -> None:
 
 
 def test_stage_three_is_tuned_for_small_networks() -> None:
-    zero = deepspeed_config(Train(zero_stage=3), world=1)["zero_optimization"]
+    zero = deepspeed_config(Train(), Runtime(zero_stage=3), world=1)["zero_optimization"]
     assert zero["stage"] == 3
     assert zero["stage3_max_live_parameters"] == 10_000_000
     assert zero["stage3_param_persistence_threshold"] == 10_000
@@ -35,28 +35,28 @@ def test_stage_three_is_tuned_for_small_networks() -> None:
 
 def test_offloading_is_spelt_out_for_deepspeed() -> None:
     host = {"device": "cpu", "pin_memory": True}
-    zero = deepspeed_config(Train(zero_stage=2, offload="optimizer"), world=1)["zero_optimization"]
+    zero = deepspeed_config(Train(), Runtime(zero_stage=2, offload="optimizer"), world=1)["zero_optimization"]
     assert zero["offload_optimizer"] == host
     assert "offload_param" not in zero
-    zero = deepspeed_config(Train(zero_stage=3, offload="all"), world=1)["zero_optimization"]
+    zero = deepspeed_config(Train(), Runtime(zero_stage=3, offload="all"), world=1)["zero_optimization"]
     assert zero["offload_optimizer"] == zero["offload_param"] == host
 
 
 @pytest.mark.parametrize(("stage", "offload"), [(0, "optimizer"), (0, "all"), (1, "all"), (2, "all")])
 def test_only_what_is_sharded_can_be_offloaded(stage: int, offload: str) -> None:
-    with pytest.raises(ValidationError, match=f"train.offload {offload} needs train.zero_stage .*, not {stage}"):
-        Train.model_validate({"zero_stage": stage, "offload": offload})
+    with pytest.raises(ValidationError, match=f"runtime.offload {offload} needs runtime.zero_stage .*, not {stage}"):
+        Runtime.model_validate({"zero_stage": stage, "offload": offload})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal is for machines without a GPU")
 def test_offloading_without_a_gpu_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"train\.offload=all moves state from a GPU .* use train\.offload=none"):
-        insist_on_device(Train(zero_stage=3, offload="all"))
+    with pytest.raises(UsageError, match=r"runtime\.offload=all moves state from a GPU .* use runtime\.offload=none"):
+        require_device(Runtime(zero_stage=3, offload="all"))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(UsageError, match=r"batch_size 3 cannot be shared by 2 processes; use a multiple of 2"):
-        samples_per_process(Train(batch_size=3), world=2)
+        samples_per_process(3, world=2)
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

@@ -12,7 +12,7 @@ from launching import Launch, training
 
 KILLER = Path(__file__).parent / "helpers" / "killer.py"
 CHEAP = ("distillation.method=full", "train.batch_size=2", "train.steps=200", "train.warmup=0")
-SAVING = ("train.checkpoint_every=1", "train.validate_every=200", "train.sinks=[]", "train.zero_stage=2")
+SAVING = ("runtime.checkpoint_every=1", "train.validate_every=200", "runtime.sinks=[]", "runtime.zero_stage=2")
 
 
 def kill(cohort: Path, run: Path, trials: int, world: int, seed: int) -> list[dict[str, object]]:

@@ -1,10 +1,13 @@
-"""`ccsd train` under torchrun and under a bare srun takes rank and rendezvous from them."""
+"""`ccsd train` under torchrun, under a bare srun, and as ranks of its own launcher, which may be killed."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from comparing import WEIGHT, assert_close, weights
 from plain import plain_training
@@ -44,3 +47,34 @@ def test_srun_on_two_nodes(cohort: Path, tmp_path: Path) -> None:
     done = train_under(SRUN, cohort, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_trained_together(cohort, tmp_path)
+
+
+def start_two_ranks(cohort: Path, run: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "ccsd", "train", "--config", str(cohort / "tiny.yaml")]
+    settings = ("train.steps=12", "train.checkpoint_every=2", "train.validate_every=12", "train.workers=1")
+    command += [word for setting in settings for word in ("--set", setting)]
+    command += ["--job", "tasks_per_node=2", "--data", str(cohort / "data"), "--run", str(run)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_a_training_whose_launcher_is_killed_ends_with_it_and_resumes_to_the_same_weights(
+    cohort: Path, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    text, _ = start_two_ranks(cohort, undisturbed).communicate(timeout=200)
+    assert (undisturbed / "model.safetensors").exists(), text
+
+    launcher = start_two_ranks(cohort, killed)
+    eventually(lambda: list(killed.glob("checkpoints/step-*")), 120)
+    ranks = psutil.Process(launcher.pid).children(recursive=True)
+    assert len(ranks) >= 4, "two ranks, each with a worker"
+    launcher.kill()
+    launcher.communicate()
+    _, alive = psutil.wait_procs(ranks, timeout=20)
+    assert not alive
+    assert not (killed / "model.safetensors").exists(), "the training was over before it could be killed"
+
+    text, _ = start_two_ranks(cohort, killed).communicate(timeout=200)
+    assert "resuming from step" in text
+    assert (undisturbed / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()

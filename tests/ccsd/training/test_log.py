@@ -8,17 +8,17 @@ import pytest
 from ccsd.errors import UsageError
 from ccsd.records import read_events
 from ccsd.training import sinks
-from ccsd.training.log import Record
+from ccsd.training.log import TrainingLog
 
 
 def test_events_survive_and_later_ones_are_forgotten(tmp_path: Path) -> None:
-    record = Record(tmp_path, 0, 20)
+    record = TrainingLog(tmp_path, 0, 20)
     for step in (5, 10, 15):
         record.add("train", step, loss=1 / step, nested={"a": {"b": 2.0}})
     record.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"event": "train", "st')
-    again = Record(tmp_path, 10, 20)
+    again = TrainingLog(tmp_path, 10, 20)
     again.add("train", 12, loss=0.5)
     again.close()
     assert [event["step"] for event in read_events(tmp_path)] == [5, 10, 12]
@@ -35,12 +35,12 @@ def test_a_sink_that_fails_is_named_once_and_left_out(
             raise ConnectionError("no route to host")
 
     monkeypatch.setitem(sinks.SINKS, "wandb", Broken)
-    record = Record(tmp_path, 0, 20, ["wandb", "tensorboard"])
+    record = TrainingLog(tmp_path, 0, 20, ["wandb", "tensorboard"])
     for step in (1, 2):
         record.add("train", step, loss=1.0)
     record.close()
     said = capsys.readouterr().out
-    assert said == "wandb failed (no route to host); it gets nothing more, metrics.jsonl has everything\n"
+    assert said == "wandb failed (no route to host); logging to it is disabled; metrics.jsonl is complete\n"
     assert len(read_events(tmp_path)) == 2
     assert list((tmp_path / "tensorboard").iterdir())
 
@@ -53,7 +53,7 @@ def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pictures_are_kept_and_shown(tmp_path: Path) -> None:
-    record = Record(tmp_path, 0, 20, ["tensorboard"])
+    record = TrainingLog(tmp_path, 0, 20, ["tensorboard"])
     record.picture(5, np.zeros((4, 6, 3), np.uint8))
     record.close()
     assert (tmp_path / "overlays" / "step-00000005.png").read_bytes().startswith(b"\x89PNG")
@@ -62,7 +62,7 @@ def test_pictures_are_kept_and_shown(tmp_path: Path) -> None:
 
 
 def test_a_log_gets_lines(tmp_path: Path, capsys: object) -> None:
-    record = Record(tmp_path, 0, 20)
+    record = TrainingLog(tmp_path, 0, 20)
     record.progress(1, 0.5, 60.0)
     record.progress(2, 0.4, 60.0)
     record.close()

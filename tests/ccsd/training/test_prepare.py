@@ -14,14 +14,20 @@ CPU = torch.device("cpu")
 SUBSETS = torch.tensor([[[True, True, True, True]], [[True, False, True, False]]])
 
 
-def config(**train: object) -> Config:
+def config(**runtime: object) -> Config:
     return Config.model_validate(
-        {"name": "x", "phantom": {}, "model": {"width": 4, "levels": 3}, "train": {"patch": (8, 8, 8), **train}}
+        {
+            "name": "x",
+            "phantom": {},
+            "model": {"width": 4, "levels": 3},
+            "train": {"patch": (8, 8, 8)},
+            "runtime": runtime,
+        }
     )
 
 
-def gradients(**train: object) -> dict[str, Tensor]:
-    net = prepared_net(config(**train), CPU).train()
+def gradients(**runtime: object) -> dict[str, Tensor]:
+    net = prepared_net(config(**runtime), CPU).train()
     image = torch.randn(1, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     net.decode(net.encode(image), SUBSETS, 8).square().mean().backward()
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
@@ -52,12 +58,12 @@ def test_compiling_keeps_names_and_gradients() -> None:
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UsageError, match=r"install g\+\+ or use train.compile=false"):
+    with pytest.raises(UsageError, match=r"install g\+\+ or use runtime.compile=false"):
         prepared_net(config(compile=True), CPU)
 
 
 def test_compiling_does_not_go_with_sharded_weights() -> None:
-    with pytest.raises(ValueError, match=r"does not go with train\.zero_stage 3"):
+    with pytest.raises(ValueError, match=r"does not work with runtime\.zero_stage 3"):
         config(compile=True, zero_stage=3)
 
 
@@ -71,7 +77,7 @@ def test_deterministic_asks_torch_for_it() -> None:
 
 def test_what_torch_cannot_do_deterministically_is_refused() -> None:
     wanted = Config.model_validate(
-        {"name": "x", "phantom": {}, "model": {"backbone": "shaspec"}, "train": {"deterministic": True}}
+        {"name": "x", "phantom": {}, "model": {"backbone": "shaspec"}, "runtime": {"deterministic": True}}
     )
     with pytest.raises(UsageError, match=r"use model\.backbone=unet"):
         prepared_net(wanted, torch.device("cuda"))

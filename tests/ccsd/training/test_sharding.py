@@ -15,12 +15,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 WIDTH, LEVELS = 16, 3
 SIZE = ("model.width=16", "model.levels=3", "train.steps=1", "train.validate_every=9", "distillation.method=full")
 FLOAT = 4
-SAVING_MEMORY = ("train.activation_checkpointing=true", "train.decode_batch=1", "train.deterministic=true")
+SAVING_MEMORY = ("runtime.activation_checkpointing=true", "runtime.decode_batch=1", "runtime.deterministic=true")
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_each_process_holds_its_share(launch: Launch, tmp_path: Path, world: int) -> None:
-    plans = [training(tmp_path / str(stage), *SIZE, f"train.zero_stage={stage}", measure_at=1) for stage in range(4)]
+    plans = [training(tmp_path / str(stage), *SIZE, f"runtime.zero_stage={stage}", measure_at=1) for stage in range(4)]
     everyone = launch(*plans, world=world, timeout=2400)
     net = SharedSpecificNet(Model(width=WIDTH, levels=LEVELS))
     total = FLOAT * sum(p.numel() for p in net.parameters())
@@ -47,10 +47,10 @@ def test_saving_memory_changes_no_number(launch: Launch, tmp_path: Path) -> None
     """
     pairs = {"none-2": ("none", 2), "optimizer-2": ("optimizer", 2), "none-3": ("none", 3), "all-3": ("all", 3)}
     plans = [
-        training(tmp_path / name, f"train.zero_stage={stage}", f"train.offload={offload}", fake_gpu=True)
+        training(tmp_path / name, f"runtime.zero_stage={stage}", f"runtime.offload={offload}", fake_gpu=True)
         for name, (offload, stage) in pairs.items()
     ]
-    plans.append(training(tmp_path / "again-3", "train.zero_stage=3", *SAVING_MEMORY))
+    plans.append(training(tmp_path / "again-3", "runtime.zero_stage=3", *SAVING_MEMORY))
     endings = launch(*plans, world=2, timeout=2400)[0]
     assert [ending.code for ending in endings] == [0] * 5, endings
     for plain, other in (("none-2", "optimizer-2"), ("none-3", "all-3"), ("none-3", "again-3")):
@@ -59,7 +59,7 @@ def test_saving_memory_changes_no_number(launch: Launch, tmp_path: Path) -> None
 
 
 def test_an_offloaded_training_resumes_exactly(launch: Launch, tmp_path: Path) -> None:
-    settings = ("train.zero_stage=3", "train.offload=all")
+    settings = ("runtime.zero_stage=3", "runtime.offload=all")
     plans = [
         training(tmp_path / "whole", *settings, fake_gpu=True),
         training(tmp_path / "parts", *settings, fake_gpu=True, stop_at=2),

@@ -28,7 +28,7 @@ def together(request: pytest.FixtureRequest, launch: Launch, tmp_path_factory: p
     """All stages and precisions on a number of processes, in one launch."""
     root = tmp_path_factory.mktemp(f"world{request.param}")
     plans = [
-        training(root / f"{precision}-{stage}", f"train.zero_stage={stage}", f"train.precision={precision}")
+        training(root / f"{precision}-{stage}", f"runtime.zero_stage={stage}", f"train.precision={precision}")
         for precision in ("fp32", "bf16")
         for stage in STAGES
     ]
@@ -66,12 +66,12 @@ def test_bfloat16_equals_plain_pytorch(together: Path, cohort: Path, stage: int)
 
 @pytest.mark.parametrize("stage", STAGES[1:])
 def test_two_processes_carry_on_what_four_began(cohort: Path, launch: Launch, tmp_path: Path, stage: int) -> None:
-    sharded = f"train.zero_stage={stage}"
+    sharded = f"runtime.zero_stage={stage}"
     ((stopped,), *_) = launch(training(tmp_path, sharded, stop_at=2), world=4, timeout=600)
     assert stopped.code == 75, stopped.text
     ((resumed,), _) = launch(training(tmp_path, sharded), world=2, timeout=600)
     assert resumed.code == 0, resumed.text
-    assert f"saved by 4 processes with ZeRO stage {stage}, shared out anew over 2 processes" in resumed.text
+    assert f"saved by 4 processes with ZeRO stage {stage}, now sharded over 2 processes" in resumed.text
     curve, final, _ = reference(cohort, "fp32")
     assert losses(tmp_path) == pytest.approx(curve, abs=LOSS)
     assert_close(final, weights(tmp_path), WEIGHT)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ccsd.training.distributed import Process
-from ccsd.training.log import TERMS, Tally
+from ccsd.training.log import TERMS, StepMeans
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
@@ -15,7 +15,7 @@ def outputs(loss: float, removed: list[list[int]]) -> dict[str, torch.Tensor]:
 
 
 def test_means_and_shares() -> None:
-    tally = Tally(ALONE.device)
+    tally = StepMeans(ALONE.device)
     tally.add(outputs(1.0, [[2, 0, 3], [2, 3, 0]]))
     tally.add(outputs(3.0, [[2, 0, 3], [0, -1, -1]]))
     terms, removal = tally.take(ALONE)
@@ -25,7 +25,7 @@ def test_means_and_shares() -> None:
 
 
 def test_taking_starts_anew_and_methods_without_a_path_have_none() -> None:
-    tally = Tally(ALONE.device)
+    tally = StepMeans(ALONE.device)
     tally.add(outputs(1.0, [[2, 0, 3], [2, 3, 0]]))
     tally.take(ALONE)
     tally.add(outputs(5.0, []))

@@ -11,7 +11,7 @@ from plain import plain_training
 
 from ccsd.config import load_config
 
-STAGE_2, STAGE_3 = "train.zero_stage=2", "train.zero_stage=3"
+STAGE_2, STAGE_3 = "runtime.zero_stage=2", "runtime.zero_stage=3"
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "stopped": training(runs / "parts", STAGE_2, stop_at=2),
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
-        "full": training(runs / "full", STAGE_3, "train.checkpoint_every=2", full_at=3),
-        "space again": training(runs / "full", STAGE_3, "train.checkpoint_every=2"),
+        "full": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2", full_at=3),
+        "space again": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2"),
     }
     return dict(zip(items, launch(*items.values(), world=2)[0], strict=True))
 
@@ -46,7 +46,7 @@ def grown_and_killed(shrunk: Ending, launch: Launch, runs: Path) -> tuple[list[E
     """Two processes carry on what one left; then one of two is killed."""
     assert shrunk.code == 75
     first, last = launch(
-        training(runs / "elastic", "train.zero_stage=1"), training(runs / "killed", kill_at=2), world=2
+        training(runs / "elastic", "runtime.zero_stage=1"), training(runs / "killed", kill_at=2), world=2
     )
     return first, last
 
@@ -67,9 +67,9 @@ def test_a_training_resumes_on_another_number_of_processes_and_says_so(
 ) -> None:
     grown = grown_and_killed[0][0]
     assert grown.code == 0, grown.text
-    said = "resuming from step 2; saved by 2 processes with ZeRO stage 2, shared out anew over 1 process with stage 3"
+    said = "resuming from step 2; saved by 2 processes with ZeRO stage 2, now sharded over 1 process with stage 3"
     assert said in shrunk.text
-    said = "resuming from step 4; saved by 1 process with ZeRO stage 3, shared out anew over 2 processes with stage 1"
+    said = "resuming from step 4; saved by 1 process with ZeRO stage 3, now sharded over 2 processes with stage 1"
     assert said in grown.text
     assert losses(runs / "elastic") == pytest.approx(losses(runs / "whole"), abs=LOSS)
     assert_close(weights(runs / "whole"), weights(runs / "elastic"), WEIGHT)
@@ -81,7 +81,7 @@ def test_a_full_disk_stops_the_save_and_keeps_what_was_saved(endings: dict[str, 
     assert "Traceback" not in full.text
     assert "the checkpoint of step 4 could not be saved (process 1: " in full.text
     assert "File too large" in full.text
-    assert "make room, and the same command carries on from the last one" in full.text
+    assert "make room, then run the same command again to resume" in full.text
     assert endings["space again"].code == 0
     assert "resuming from step 2\n" in endings["space again"].text
     assert_close(weights(runs / "whole"), weights(runs / "full"), WEIGHT)
@@ -112,5 +112,5 @@ def test_only_hidden_folders_are_ever_incomplete(endings: dict[str, Ending], run
     folders = list(runs.glob("*/checkpoints/step-*"))
     assert len(folders) >= 5
     for folder in folders:
-        world = json.loads((folder / "mark.json").read_text())["world"]
+        world = json.loads((folder / "checkpoint.json").read_text())["world"]
         assert len(list(folder.glob("part-*"))) == world

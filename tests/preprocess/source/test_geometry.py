@@ -70,7 +70,8 @@ def test_crop_and_back(orientation: str, shape: tuple[int, ...], data: st.DataOb
     expected[box] = full[box]
     assert back.shape == shape
     assert np.array_equal(to_canonical(back, affine), expected)
-    assert Geometry.from_dict(geometry.as_dict()) == geometry
+    assert Geometry.model_validate_json(geometry.model_dump_json()) == geometry
+    assert geometry.canonical_shape == full.shape
     assert geometry.orientation == orientation
 
 
@@ -95,6 +96,7 @@ def test_bounding_box_is_the_smallest(shape: tuple[int, ...], data: st.DataObjec
     columns = np.array(points).T
     assert box == tuple(slice(int(c.min()), int(c.max()) + 1) for c in columns)
     assert enclosing_box([box, box]) == box
+    assert bounding_box(array * 0) is None
 
 
 def test_wrong_shape_is_refused() -> None:

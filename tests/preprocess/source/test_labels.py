@@ -34,7 +34,7 @@ def test_wrong_values_are_named_with_counts() -> None:
         to_internal(np.array([[[0, 3, 3, 7, 4]]]), CONVENTIONS["brats2020"])
 
 
-@pytest.mark.parametrize(("wrong", "more"), [(10, ""), (12, " and 2 more")])
+@pytest.mark.parametrize(("wrong", "more"), [(10, ""), (12, ", and 2 more")])
 def test_at_most_ten_wrong_values_are_listed(wrong: int, more: str) -> None:
     with pytest.raises(InputError, match=rf"19 \(1 voxels\){more}; allowed"):
         to_internal(np.arange(10, 10 + wrong)[None, None], CONVENTIONS["brats2023"])
@@ -50,11 +50,8 @@ def test_fractions_are_wrong_values() -> None:
         to_internal(np.array([[[0, 1.5]]]), CONVENTIONS["brats2023"])
 
 
-def test_cavity_is_refused_unless_it_may_be_background() -> None:
-    label = np.array([[[0, 1, 4]]])
-    with pytest.raises(InputError, match="resection cavity"):
-        to_internal(label, CONVENTIONS["brats2024"])
-    assert to_internal(label, CONVENTIONS["brats2024"], cavity_is_background=True).tolist() == [[[0, 1, 0]]]
+def test_the_cavity_is_background() -> None:
+    assert to_internal(np.array([[[0, 1, 4]]]), CONVENTIONS["brats2024"]).tolist() == [[[0, 1, 0]]]
 
 
 @pytest.mark.parametrize(("values", "name"), [([1, 2, 4], "brats2020"), ([1, 2, 3], "brats2023"), ([], "brats2023")])

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 import deepspeed  # noqa: F401 - here and below: so that they are imported only once
@@ -26,11 +27,11 @@ from ccsd.training import engine, loop
 from ccsd.training.zero_shards import optimizer_bytes, parameter_bytes
 
 SIGNALS = {"stop_at": signal.SIGTERM, "kill_at": signal.SIGKILL, "freeze_at": signal.SIGSTOP}
-MARK = "== exit code"
+META = "== exit code"
 MEASURED = "bytes:"
 PR_SET_PDEATHSIG = 1
 one_step = loop._Training._step
-loop.LOG_EVERY = 1
+loop.train = partial(loop.train, log_every=1)
 
 
 def run(entry: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ def run(entry: dict[str, Any]) -> None:
 
     loop._Training._step = step_then_accident  # type: ignore[method-assign]
     if entry.get("fake_gpu"):
-        engine.insist_on_device = lambda _settings: None
+        engine.require_device = lambda _settings: None
         engine.HOST["pin_memory"] = False
     os.environ["MASTER_PORT"] = str(entry["port"])
     sys.argv = ["ccsd", *entry["arguments"]]
@@ -78,4 +79,4 @@ def forked(entry: dict[str, Any]) -> int:
 
 if __name__ == "__main__":
     for item in json.loads(sys.argv[1]):
-        print(f"{MARK} {forked(item)}", flush=True)
+        print(f"{META} {forked(item)}", flush=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ccsd.config import Config
-from ccsd.data import PatchStream, augment
+from ccsd.data import PatchReader, PatchStream, augment
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model.net import SharedSpecificNet
@@ -21,7 +21,7 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
     objective = Objective(SharedSpecificNet(config.model), config.distillation, bf16=settings.precision == "bf16")
     optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=settings.weight_decay)
     samples = range(settings.batch_size)
-    stream = PatchStream(
+    reader = PatchReader(
         data,
         read_split(data).train,
         patch=settings.patch,
@@ -30,8 +30,8 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
         world=1,
         seed=settings.seed,
         foreground=settings.foreground,
-        workers=0,
     )
+    stream = PatchStream(reader, workers=0)
     losses = []
     for step in range(settings.steps):
         batch = next(stream)

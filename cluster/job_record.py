@@ -1,4 +1,4 @@
-"""What is known of a run's job: written before the launcher waits, read when it is started again."""
+"""What is known of a run's SLURM job: written before the launcher waits, read when it is started again."""
 
 import hashlib
 import json
@@ -15,23 +15,19 @@ FILE = "job.json"
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One submitted job. `created` is the birth of a local controller process; with `host` it tells pids apart."""
+    """One submitted job: its SLURM id, the digest of its command, and its folder below the run's."""
 
-    cluster: str
     job_id: str
-    name: str
     command: str
     folder: str
     tasks: int
-    host: str
-    created: str | None = None
     submissions: int = 1
     ended: str | None = None
 
     @property
     def title(self) -> str:
         """Return how messages call the job."""
-        return f"job {self.job_id}" if self.cluster == "slurm" else f"local job {self.job_id}"
+        return f"job {self.job_id}"
 
     def save(self, folder: Path) -> None:
         """Write the record so that the file is the old or the new one, never half of one."""
@@ -59,6 +55,14 @@ def job_name(name: str, folder: Path) -> str:
     key = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:12]
     readable = "".join(char if char.isascii() and (char.isalnum() or char in "-_.") else "-" for char in name)
     return f"{readable[:40]}-{key}"
+
+
+def new_folder(folder: Path) -> Path:
+    """Make the next numbered folder below a run's, for the logs of one submission or one launch on this machine."""
+    numbers = [int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
+    made = folder / f"{max(numbers, default=0) + 1:03d}"
+    made.mkdir()
+    return made
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

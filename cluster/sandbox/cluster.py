@@ -1,16 +1,17 @@
 """Bringing a throw-away cluster up, down, and down again when its owner has died."""
 
+import fcntl
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
+from typing import IO
 
-from cluster.birth import birth
 from cluster.errors import JobError
-from cluster.throwaway import accounting
-from cluster.throwaway.config import Layout, environment, write_files
-from cluster.throwaway.daemons import answers_idle, daemons, find_program, start, stop
+from cluster.sandbox import accounting
+from cluster.sandbox.config import Layout, environment, write_files
+from cluster.sandbox.daemons import answers_idle, daemons, find_program, start, stop
+from cluster.waiting import wait_until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 PACKAGES = "slurmctld slurmd slurm-client munge"
@@ -19,6 +20,10 @@ LONGEST_BASE = 60
 
 UP_TIMEOUT_S = 60.0
 HELD_PREFIX = "slurm-held-"
+OWNER = "owner"
+
+_owned: list[IO[str]] = []
+"""Open, and with that locked, until this process ends."""
 
 
 def missing(*, with_accounting: bool = False) -> list[str]:
@@ -54,13 +59,16 @@ def up(base: Path, layout: Layout | None = None) -> dict[str, str]:
     if len(os.fsencode(base)) > LONGEST_BASE or any(not (char.isalnum() or char in "/-_.") for char in str(base)):
         raise JobError(f"{base}: take a folder with a short, plain name, e.g. {tempfile.gettempdir()}/slurm")
     if daemons(base):
-        raise JobError(f"{base}: a cluster is running there; end it with `python -m cluster.throwaway down {base}`")
+        raise JobError(f"{base}: a cluster is running there; end it with `python -m cluster.sandbox down {base}`")
     try:
         start(base, layout, write_files(base, layout))
-        _wait_until_idle(base, layout)
+        is_up = wait_until(lambda: answers_idle(base, layout.nodes), UP_TIMEOUT_S, 0.05)
     except BaseException:
         stop(base)
         raise
+    if not is_up:
+        stop(base)
+        raise JobError(f"the cluster did not come up within {UP_TIMEOUT_S:.0f} s; its logs are in {base / 'log'}")
     return environment(base)
 
 
@@ -73,7 +81,8 @@ def hold(layout: Layout | None = None) -> Path:
     """Bring a cluster up in a temporary folder that belongs to this process, after removing those of dead owners."""
     sweep()
     base = Path(tempfile.mkdtemp(prefix=HELD_PREFIX, dir="/tmp"))
-    (base / "owner").write_text(f"{os.getpid()} {birth(os.getpid())}")
+    _owned.append((base / OWNER).open("w", encoding="utf-8"))
+    fcntl.flock(_owned[-1], fcntl.LOCK_EX)
     up(base, layout)
     return base
 
@@ -92,16 +101,12 @@ def sweep() -> None:
 
 
 def _owner_lives(base: Path) -> bool:
+    """Tell whether the process that holds a cluster is alive: the lock of a file ends with it."""
     try:
-        pid, _, created = (base / "owner").read_text().partition(" ")
-        return birth(int(pid)) == created
-    except (OSError, ValueError):
+        with (base / OWNER).open(encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
         return False
-
-
-def _wait_until_idle(base: Path, layout: Layout) -> None:
-    deadline = time.monotonic() + UP_TIMEOUT_S
-    while not answers_idle(base, layout.nodes):
-        if time.monotonic() > deadline:
-            raise JobError(f"the cluster did not come up within {UP_TIMEOUT_S:.0f} s; its logs are in {base / 'log'}")
-        time.sleep(0.05)
+    return False

@@ -3,11 +3,11 @@
 import getpass
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.errors import JobError
+from cluster.waiting import wait_until
 
 PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb")
 PACKAGES = "slurmdbd mariadb-server-core mariadb-client-core"
@@ -69,17 +69,14 @@ def start(base: Path, ports: range, spawn: Spawn, find: Callable[[str], str | No
         "mariadbd",
     )  # fmt: skip
     client = [find("mariadb") or "", "--no-defaults", f"--socket={base}/run/database.sock", "-uroot", "-e", SQL]
-    _until(base, lambda: subprocess.run(client, capture_output=True, check=False).returncode == 0)
+    _require(lambda: subprocess.run(client, capture_output=True, check=False).returncode == 0, base)
     spawn(["slurmdbd", "-D"], "slurmdbd")
-    _until(base, lambda: _listens(ports[0]))
+    _require(lambda: _listens(ports[0]), base)
 
 
-def _until(base: Path, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise JobError(f"accounting did not come up within {PATIENCE_S:.0f} s; its logs are in {base / 'log'}")
-        time.sleep(0.1)
+def _require(condition: Callable[[], bool], base: Path) -> None:
+    if not wait_until(condition, PATIENCE_S):
+        raise JobError(f"accounting did not come up within {PATIENCE_S:.0f} s; its logs are in {base / 'log'}")
 
 
 def _listens(port: int) -> bool:

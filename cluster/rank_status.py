@@ -1,4 +1,4 @@
-"""What the ranks of a job leave behind: one small file each, and marks that concern all of them.
+"""What the ranks of a SLURM job leave behind: one small file each, and marks that concern all of them.
 
 Files instead of pickled results: they can be read while a rank still runs, by people too, and a rank that is killed
 leaves its last state.
@@ -11,23 +11,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cluster.state import write_json
+from cluster.job_record import write_json
 
 REQUEUES = "requeues.tsv"
-CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True)
-class RankOutcome:
-    """State of one rank: `exit_code` is None while its command runs, negative when a signal ended it.
-
-    `pid` and `created`, its birth, name the process that watches the command.
-    """
+class RankStatus:
+    """State of one rank: `exit_code` is None while its command runs, negative when a signal ended it."""
 
     rank: int
     host: str
-    pid: int
-    created: str | None
     attempt: int
     exit_code: int | None = None
     ended: float | None = None
@@ -37,33 +31,33 @@ class RankOutcome:
         write_json(folder / f"rank-{self.rank}.json", asdict(self))
 
 
-def read_outcomes(folder: Path, tasks: int) -> list[RankOutcome]:
+def read_statuses(folder: Path, tasks: int) -> list[RankStatus]:
     """Return the states of the ranks that have written one, by rank."""
-    outcomes = []
+    statuses = []
     for rank in range(tasks):
         path = folder / f"rank-{rank}.json"
         if path.exists():
-            outcomes.append(RankOutcome(**json.loads(path.read_text(encoding="utf-8"))))
-    return outcomes
+            statuses.append(RankStatus(**json.loads(path.read_text(encoding="utf-8"))))
+    return statuses
 
 
-def succeeded(outcomes: Sequence[RankOutcome], tasks: int) -> bool:
+def succeeded(statuses: Sequence[RankStatus], tasks: int) -> bool:
     """Tell whether every rank has ended well."""
-    return len(outcomes) == tasks and all(outcome.exit_code == 0 for outcome in outcomes)
+    return len(statuses) == tasks and all(status.exit_code == 0 for status in statuses)
 
 
-def first_failure(folder: Path, outcomes: Sequence[RankOutcome]) -> RankOutcome | None:
+def first_failure(folder: Path, statuses: Sequence[RankStatus]) -> RankStatus | None:
     """Return the rank that failed first in the last attempt; the others were ended because of it."""
-    attempt = max((outcome.attempt for outcome in outcomes), default=0)
-    failed = [outcome for outcome in outcomes if outcome.attempt == attempt and outcome.exit_code not in (0, None)]
+    attempt = max((status.attempt for status in statuses), default=0)
+    failed = [status for status in statuses if status.attempt == attempt and status.exit_code not in (0, None)]
     marked = failed_rank(folder, attempt)
-    return next((outcome for outcome in failed if outcome.rank == marked), None) or min(
-        failed, key=lambda outcome: outcome.ended or 0.0, default=None
+    return next((status for status in failed if status.rank == marked), None) or min(
+        failed, key=lambda status: status.ended or 0.0, default=None
     )
 
 
 def mark_failed(folder: Path, attempt: int, rank: int) -> None:
-    """Say that this rank failed, unless another one was faster; the peers watch for it."""
+    """Record that this rank failed, unless another one was faster; the peers watch for it."""
     try:
         handle = os.open(folder / f"failed-{attempt}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
@@ -73,22 +67,12 @@ def mark_failed(folder: Path, attempt: int, rank: int) -> None:
 
 
 def failed_rank(folder: Path, attempt: int) -> int | None:
-    """Return the rank that said first that it failed in this attempt, if any did."""
+    """Return the rank that was the first to record its failure in this attempt, if any did."""
     try:
         text = (folder / f"failed-{attempt}").read_text()
     except FileNotFoundError:
         return None
     return int(text) if text else -1
-
-
-def mark_cancelled(folder: Path) -> None:
-    """Tell the ranks of a job to end and not to ask for another attempt."""
-    (folder / CANCELLED).touch()
-
-
-def is_cancelled(folder: Path) -> bool:
-    """Tell whether the ranks were told to end."""
-    return (folder / CANCELLED).exists()
 
 
 def count_requeues(folder: Path) -> int:

@@ -3,15 +3,16 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import psutil
 
-from cluster.throwaway import accounting
-from cluster.throwaway.config import Layout
+from cluster.sandbox import accounting
+from cluster.sandbox.config import Layout
+from cluster.waiting import wait_until
 
 MARK = "THROWAWAY_SLURM"
 """Environment variable of every daemon; its value is the cluster's folder."""
@@ -35,7 +36,7 @@ def start(base: Path, layout: Layout, ports: range) -> None:
         f"--seed-file={base}/state/munge.seed", "--num-threads=4",
     ]  # fmt: skip
     _spawn(base, munge, "munged")
-    _wait_for(base / "run/munge.sock")
+    wait_until((base / "run/munge.sock").exists, 20, 0.02)
     if layout.accounting:
         accounting.start(base, ports[-2:], partial(_spawn, base), find_program)
     _spawn(base, ["slurmctld", "-D", "-i"], "slurmctld")
@@ -78,9 +79,7 @@ def stop(base: Path) -> None:
         _cancel_all(base)
     for process in daemons(base):
         _signal(process, kill=False)
-    deadline = time.monotonic() + DRAIN_S
-    while daemons(base) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: not daemons(base), DRAIN_S)
     left = daemons(base)
     children = [child for process in left for child in _children(process)]
     for process in [*left, *children]:
@@ -88,17 +87,15 @@ def stop(base: Path) -> None:
 
 
 def _cancel_all(base: Path) -> None:
-    try:
+    """Cancel the jobs and wait until they have ended, or the controller does not answer."""
+    queue = [str(base / "bin/squeue"), "-h", "-t", "R,CG,S", "-o", "%i"]
+
+    def is_empty() -> bool:
+        return not subprocess.run(queue, timeout=10, capture_output=True, text=True, check=False).stdout.strip()
+
+    with suppress(subprocess.TimeoutExpired):
         subprocess.run([str(base / "bin/scancel"), "--full", "--me"], timeout=10, capture_output=True, check=False)
-        deadline = time.monotonic() + DRAIN_S
-        while time.monotonic() < deadline:
-            queue = [str(base / "bin/squeue"), "-h", "-t", "R,CG,S", "-o", "%i"]
-            listed = subprocess.run(queue, timeout=10, capture_output=True, text=True, check=False)
-            if listed.returncode != 0 or not listed.stdout.strip():
-                return
-            time.sleep(0.1)
-    except subprocess.TimeoutExpired:
-        return
+        wait_until(is_empty, DRAIN_S)
 
 
 def _spawn(base: Path, command: Sequence[str], log: str) -> None:
@@ -115,12 +112,6 @@ def _spawn(base: Path, command: Sequence[str], log: str) -> None:
             start_new_session=True,
         )
     _STARTED.append(process)
-
-
-def _wait_for(path: Path, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 def _signal(process: psutil.Process, *, kill: bool) -> None:

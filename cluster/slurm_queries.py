@@ -5,7 +5,7 @@ forgotten the job; where accounting is off it fails, and the answer is None: unk
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 ENDED = frozenset(
     {
@@ -27,6 +27,24 @@ BLAMELESS = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT"})
 """Ends that say nothing against the command: submitting it again is right, it resumes from its checkpoint."""
 
 QUERY_TIMEOUT_S = 60.0
+
+RETRY_S = 600.0
+"""How long a controller that does not answer is asked again."""
+
+TRANSIENT = (
+    "timed out",
+    "unable to contact slurm controller",
+    "connection refused",
+    "connection reset",
+    "resource temporarily unavailable",
+    "zero bytes were transmitted",
+    "transport endpoint is not connected",
+    "slurm temporarily unable",
+    "unexpected message received",
+    "job submit limit",
+    "submit job limit",
+)
+"""Parts of sbatch's messages after which trying again may help; any other refusal is final."""
 
 
 def state(job_id: str) -> str | None:
@@ -50,13 +68,6 @@ def find(name: str, comment: str | None = None) -> str | None:
     return max(ids, key=int, default=None)
 
 
-def live_jobs() -> list[tuple[str, str, str]]:
-    """Return id, name and working folder of our jobs that have not ended; none where SLURM does not answer."""
-    listed = _run(["squeue", "-h", "--me", "-o", "%A|%j|%Z"]) or ""
-    rows = [line.split("|", 2) for line in listed.splitlines()]
-    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]  # noqa: PLR2004 - a folder may contain a newline
-
-
 def cancel_named(name: str) -> None:
     """Cancel the live jobs of ours with exactly this name."""
     _run(["scancel", "--me", "-n", name])
@@ -65,6 +76,20 @@ def cancel_named(name: str) -> None:
 def cancel(job_id: str) -> None:
     """Cancel one job."""
     _run(["scancel", job_id])
+
+
+def is_transient(message: str) -> bool:
+    """Tell whether an sbatch message speaks of a controller that is busy or away."""
+    return any(part in message.lower() for part in TRANSIENT)
+
+
+def back_off(total_s: float = RETRY_S) -> Iterator[float]:
+    """Yield seconds to wait: 1, 2, 4, ... up to a minute, `total_s` in all."""
+    wait, spent = 1.0, 0.0
+    while spent < total_s:
+        yield wait
+        spent += wait
+        wait = min(2 * wait, 60.0)
 
 
 def _first_word(command: Sequence[str], *, last: bool = False) -> str | None:

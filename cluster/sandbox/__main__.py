@@ -1,4 +1,4 @@
-"""The command line of the throw-away cluster; see `cluster.throwaway`."""
+"""The command line of the throw-away cluster; see `cluster.sandbox`."""
 
 import argparse
 import os
@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 from cluster.errors import JobError
-from cluster.throwaway.cluster import down, hold, release, up
-from cluster.throwaway.config import Layout, environment
+from cluster.sandbox.cluster import down, hold, release, up
+from cluster.sandbox.config import Layout, environment
 
 
 def main() -> None:
     """Run one command; exit code 1 with a message when it cannot be done."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.throwaway", description="A throw-away SLURM cluster.")
+    parser = argparse.ArgumentParser(prog="python -m cluster.sandbox", description="A throw-away SLURM cluster.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("up", "start a cluster"), ("env", "print what to set"), ("down", "end a cluster")):
         command = commands.add_parser(name, help=text)
@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> None:
         started = time.monotonic()
         up(options.base, _layout(options))
         print(f"SLURM is up after {time.monotonic() - started:.1f} s. To use it in this shell:")
-        print(f'    eval "$(python -m cluster.throwaway env {options.base})"')
+        print(f'    eval "$(python -m cluster.sandbox env {options.base})"')
     elif options.command == "env":
         for name, value in environment(options.base.absolute()).items():
             print(f"export {name}='{value}'")

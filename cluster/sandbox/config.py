@@ -12,11 +12,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.throwaway import accounting
+from cluster.rendezvous import free_ports
+from cluster.sandbox import accounting
 
 WRAPPED = ("sacct", "sacctmgr", "salloc", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx")
-PORTS = range(20000, 32000)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def slurm_conf(base: Path, layout: Layout, ports: range, host: str, user: str, f
     none = "AccountingStorageType=accounting_storage/none"
     records = accounting.controller_lines(base, ports[-2:]) if layout.accounting else none
     return f"""\
-ClusterName=throwaway
+ClusterName=sandbox
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
@@ -163,21 +163,3 @@ def pretend_gpus(folder: Path, count: int) -> list[str]:
     except PermissionError:
         return [device for device in DEVICES if Path(device).exists()][:count]
     return [str(path) for path in made]
-
-
-def free_ports(count: int) -> range:
-    """Return neighbouring TCP ports that are free at this moment, below those of outgoing connections."""
-    generator = secrets.SystemRandom()
-    while True:
-        first = generator.randrange(PORTS.start, PORTS.stop - count)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return range(first, first + count)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import fronts, patience
+from cluster import slurm_queries
+from cluster.snakemake import sbatch_retry, wrappers
 
 CALL = ["--parsable", "--job-name", "ccsd_1", "--comment", "rule_convert_wildcards_1-of-2", "--wrap", "true"]
 AWAY = "sbatch: error: Unable to contact slurm controller (connect failure)"
@@ -38,7 +39,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
         for program in folder.iterdir():
             program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-        monkeypatch.delenv(fronts.FRONT, raising=False)
+        monkeypatch.delenv(wrappers.FOLDER, raising=False)
         return folder / "calls"
 
     return make
@@ -46,7 +47,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 def _submit(arguments: list[str]) -> tuple[int, str, str, list[float]]:
     waits: list[float] = []
-    return *patience.submit(arguments, waits.append), waits
+    return *sbatch_retry.call_sbatch(arguments, waits.append), waits
 
 
 def test_a_controller_that_is_away_is_asked_again_more_and_more_seldom(programs: Programs) -> None:
@@ -55,12 +56,12 @@ def test_a_controller_that_is_away_is_asked_again_more_and_more_seldom(programs:
     assert calls.read_text().splitlines() == [" ".join(CALL)] * 5
 
 
-def test_patience_ends(programs: Programs) -> None:
+def test_retrying_ends(programs: Programs) -> None:
     programs(fails=1000)
     code, out, err, waits = _submit(CALL)
     assert (code, out) == (1, "")
     assert AWAY in err
-    assert patience.PATIENCE_S <= sum(waits) <= patience.PATIENCE_S + 60
+    assert slurm_queries.RETRY_S <= sum(waits) <= slurm_queries.RETRY_S + 60
 
 
 def test_a_refusal_is_final(programs: Programs) -> None:
@@ -90,9 +91,9 @@ def test_installed_it_stands_before_the_real_one_and_passes_on(
 ) -> None:
     calls = programs(fails=1)
     monkeypatch.setenv("PATH", os.environ["PATH"])  # restored at the end
-    monkeypatch.setenv(fronts.FRONT, "")
+    monkeypatch.setenv(wrappers.FOLDER, "")
     for _ in range(2):
-        fronts.install(tmp_path / "front")
+        wrappers.install(tmp_path / "front")
     assert os.environ["PATH"].count(str(tmp_path / "front")) == 1
     done = subprocess.run(["sbatch", *CALL], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "77\n")
@@ -104,16 +105,16 @@ def test_a_cancelled_job_is_told_in_a_word_that_the_executor_knows(
 ) -> None:
     folder = programs().parent
     monkeypatch.setenv("PATH", os.environ["PATH"])
-    monkeypatch.setenv(fronts.FRONT, "")
+    monkeypatch.setenv(wrappers.FOLDER, "")
     (folder / "sacct").write_text("#!/bin/sh\necho '7|CANCELLED by 1000'\necho '8|RUNNING'\nexit 3\n")
     (folder / "sacct").chmod(0o755)
-    fronts.install(tmp_path / "front")
+    wrappers.install(tmp_path / "front")
     done = subprocess.run(["sacct", "-X"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "7|CANCELLED\n8|RUNNING\n")
 
 
 def test_without_slurm_nothing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    fronts.install(tmp_path / "front")
+    wrappers.install(tmp_path / "front")
     assert not (tmp_path / "front").exists()
     assert os.environ["PATH"] == str(tmp_path)

@@ -1,0 +1,150 @@
+"""Ranks on this machine: children of the launcher, which end with it whatever ends it.
+
+Nothing outlives the launcher, so there is nothing to attach to: the same command starts the ranks again, and they
+resume from their own state.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from cluster import rendezvous
+from cluster.errors import JobError
+from cluster.logs import Follower, failure, log_file, say
+from cluster.rank_status import RankStatus
+from cluster.settings import JobSettings
+from cluster.task import AGREE_WAIT_S, GRACE_S, REQUEUE_CODE, die_with_parent, kill_group
+from cluster.waiting import wait_until
+
+JOB_ID = "local"
+"""What the logs have in place of a job id."""
+
+HOST = "127.0.0.1"
+POLL_S = 0.05
+
+Children = Sequence["subprocess.Popen[bytes]"]
+
+
+def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> None:
+    """Run `command` once per task on this machine and return when all have ended well.
+
+    Exit code 75 of all ranks starts them again, `settings.max_requeues` times.
+
+    Parameters
+    ----------
+    command
+        Program and arguments.
+    folder
+        Folder of this launch, for the logs: one per rank. That of rank 0 is copied to standard output.
+    settings
+        How many tasks, and what each of them gets.
+    name
+        What messages call the job.
+
+    Raises
+    ------
+    JobError
+        If a rank fails, which ends the others; the message ends with its last lines and the log folder.
+    """
+    shared = {
+        **rendezvous.without_enclosing_job(os.environ),
+        "CUDA_VISIBLE_DEVICES": visible_devices(settings.gpus_per_node, os.environ.get("CUDA_VISIBLE_DEVICES")),
+    }
+    say(f"starting {settings.tasks} rank{'s' * (settings.tasks > 1)} on this machine, logs in {folder}")
+    follower = Follower(log_file(folder, JOB_ID, 0))
+    for attempt in count():
+        codes, first = _run_once(command, folder, settings, shared, follower)
+        if first is None:
+            return
+        asked = all(code == REQUEUE_CODE for code in codes)
+        if asked and attempt < settings.max_requeues:
+            say("the ranks asked to be started again")
+            continue
+        status = RankStatus(first, socket.gethostname(), attempt, codes[first])
+        why = f"not started again: max_requeues={settings.max_requeues} reached" if asked else None
+        raise JobError(failure(name, why, status, log_file(folder, JOB_ID, first)))
+
+
+def visible_devices(gpus: int, visible: str | None) -> str:
+    """Return CUDA_VISIBLE_DEVICES for the ranks: as many GPUs as asked for, of those that the user made visible."""
+    if visible is None:
+        return ",".join(str(index) for index in range(gpus))
+    available = [name for name in visible.split(",") if name]
+    if gpus > len(available):
+        raise JobError(
+            f"gpus_per_node={gpus}, but CUDA_VISIBLE_DEVICES={visible!r} shows {len(available)}; "
+            "ask for fewer or make more visible"
+        )
+    return ",".join(available[:gpus])
+
+
+def _run_once(
+    command: Sequence[str], folder: Path, settings: JobSettings, shared: Mapping[str, str], follower: Follower
+) -> tuple[list[int | None], int | None]:
+    """Run all ranks; return the exit codes when all ended or one failed, and which rank was the first not to end well.
+
+    When it returns or raises, nothing of the ranks is left.
+    """
+    place = (HOST, rendezvous.free_ports(1)[0])
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(settings.tasks):
+            own = rendezvous.environment(rank, settings.tasks, rank, settings.tasks, place, settings.cpus_per_task)
+            children.append(_start(command, {**shared, **own}, log_file(folder, JOB_ID, rank)))
+        first = _first_failure(children, follower)
+        codes = [child.poll() for child in children]
+        _end(children)
+    except KeyboardInterrupt:
+        say("interrupted: the ranks save and end; once more ends them at once")
+        _end(children)
+        raise
+    finally:
+        for child in children:
+            kill_group(child)
+            child.wait()
+        follower.forward()
+    return codes, first
+
+
+def _start(command: Sequence[str], variables: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,  # Ctrl-C reaches the launcher alone, which asks the ranks to save
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no Python threads here
+        )
+
+
+def _first_failure(children: Children, follower: Follower) -> int | None:
+    """Wait until all ranks ended or one failed; return the first that did not end well.
+
+    A rank that asks to be started again has not failed, as long as the others do the same soon.
+    """
+    deadline: float | None = None
+    while True:
+        follower.forward()
+        codes = [child.poll() for child in children]
+        failed = [rank for rank, code in enumerate(codes) if code not in {None, 0, REQUEUE_CODE}]
+        if failed:
+            return min(failed, key=lambda rank: (codes[rank] or 0) > 0)  # a killed rank is a cause, never a consequence
+        if REQUEUE_CODE in codes:
+            deadline = deadline or time.monotonic() + AGREE_WAIT_S
+        if None not in codes or (deadline and time.monotonic() > deadline):
+            return codes.index(REQUEUE_CODE) if REQUEUE_CODE in codes else None
+        time.sleep(POLL_S)
+
+
+def _end(children: Children) -> None:
+    """Ask the ranks that still run to save and end, and give them time for it."""
+    for child in children:
+        child.send_signal(signal.SIGTERM)
+    wait_until(lambda: all(child.poll() is not None for child in children), GRACE_S, POLL_S)

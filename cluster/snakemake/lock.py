@@ -1,0 +1,35 @@
+"""One Snakemake per study.
+
+Snakemake's own lock files name what is locked, not who locks it: after a crash it asks for `--unlock` although nothing
+runs any more (snakemake/snakemake#2919). The profiles switch them off (`nolock`); this lock ends with its process.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Never
+
+from cluster.errors import JobError
+from cluster.waiting import exclusive
+
+FILE = ".lock"
+
+_held = ExitStack()
+
+
+def hold(folder: Path) -> None:
+    """Keep every other Snakemake from a study's folder for as long as this process lives.
+
+    Raises
+    ------
+    JobError
+        If another one works on the study, or the folder cannot be written.
+    """
+
+    def refuse(holder: str) -> Never:
+        raise JobError(f"{folder}: another Snakemake works on this study, {holder}; wait for it, or end it")
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _held.enter_context(exclusive(folder / FILE, refuse))
+    except OSError as error:
+        raise JobError(f"{folder} cannot be written: {error.strerror}") from None

@@ -1,0 +1,52 @@
+"""Wrapper scripts that shadow sbatch and sacct, for two faults of Snakemake's SLURM executor.
+
+- `sbatch`: for the executor one call that fails is a failed job; ours retries (`cluster.snakemake.sbatch_retry`).
+- `sacct`: it reports a cancelled job as "CANCELLED by 1000". The executor knows only "CANCELLED" and waits for ever,
+  as its predecessor did (Snakemake-Profiles/slurm#22).
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+FOLDER = "CLUSTER_WRAPPERS"
+"""Environment variable with the folder of the wrappers, which must not call themselves."""
+
+SBATCH = """\
+#!/bin/sh
+exec {python} -m cluster.snakemake.sbatch_retry "$@"
+"""
+SACCT = """\
+#!/bin/sh
+found=$({program} "$@")
+code=$?
+[ -z "$found" ] || printf '%s\\n' "$found" | sed 's/CANCELLED by [0-9]*/CANCELLED/'
+exit $code
+"""
+
+
+def install(folder: Path) -> None:
+    """Write the wrappers to `folder` and put it first on this process' PATH; does nothing where there is no SLURM."""
+    if shutil.which("sbatch") is None or os.environ.get(FOLDER) == str(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "sbatch", SBATCH.format(python=shlex.quote(sys.executable)))
+    sacct = shutil.which("sacct")
+    if sacct is not None:
+        _write(folder / "sacct", SACCT.format(program=shlex.quote(sacct)))
+    os.environ[FOLDER] = str(folder)
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+
+def real(name: str) -> str:
+    """Return the path of SLURM's own program."""
+    own_folder = os.environ.get(FOLDER)
+    path = ":".join(part for part in os.environ.get("PATH", "").split(":") if part != own_folder)
+    return shutil.which(name, path=path) or f"/usr/bin/{name}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)

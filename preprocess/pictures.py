@@ -1,0 +1,94 @@
+"""Pictures of slices: an image in grey, the classes of a label map in colour, the outline of another."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from preprocess.modalities import LABELS, REGIONS
+
+Picture = NDArray[np.uint8]
+"""H x W x 3, seen as radiologists do: anterior up, the patient's right on the left."""
+Labels = NDArray[np.uint8]
+
+CLASS_COLOURS = {"ED": (86, 180, 233), "NCR": (213, 94, 0), "ET": (240, 228, 66)}
+"""Blue, orange and yellow of the palette of Okabe and Ito, which the colour-blind can tell apart."""
+HEIGHT = 160
+"""Pixels that a picture has at least."""
+_OPACITY = 0.5
+_DARKEST = 0.08  # of the brain; what is outside is black
+_GAP = 4
+
+
+def slice_of_interest(label: Labels) -> int:
+    """Return the axial slice of a D x H x W label map with the most tumour; a voxel of a smaller region counts more."""
+    area = sum(np.isin(label, classes).sum(axis=(1, 2)) for classes in REGIONS.values())
+    return int(np.argmax(area)) if np.any(area) else len(label) // 2
+
+
+def draw(
+    image: NDArray[np.generic], label: Labels | None = None, outlined: Labels | None = None, height: int = HEIGHT
+) -> Picture:
+    """Draw one slice.
+
+    Parameters
+    ----------
+    image
+        H x W, 0 outside the brain; grey from the 1st to the 99.5th percentile of the rest.
+    label
+        H x W, classes 0..3 to lay over the image in colour.
+    outlined
+        H x W, classes 0..3 whose union gets a white outline.
+    height
+        Pixels; a smaller image is enlarged by the next whole number.
+    """
+    factor = max(1, -(-height // image.shape[0]))
+    picture = np.repeat(_enlarged(_grey(image), factor)[..., np.newaxis], 3, axis=2)
+    if label is not None:
+        large = _enlarged(label, factor)
+        for name, colour in CLASS_COLOURS.items():
+            where = large == LABELS[name]
+            picture[where] = (1 - _OPACITY) * picture[where] + _OPACITY * np.array(colour)
+    if outlined is not None:
+        tumour = _enlarged(outlined, factor) != 0
+        picture[ndimage.binary_dilation(tumour) & ~tumour] = np.iinfo(np.uint8).max
+    return picture[::-1, ::-1]
+
+
+def side_by_side(pictures: Sequence[Picture], gap: int = _GAP) -> Picture:
+    """Return pictures of one height in a row, `gap` white pixels apart."""
+    white = np.full((len(pictures[0]), gap, 3), 255, np.uint8)
+    return np.concatenate([part for picture in pictures for part in (picture, white)][:-1], axis=1)
+
+
+def png(picture: Picture) -> bytes:
+    """Return a PNG file; equal pictures give equal bytes."""
+    return _encoded(picture, format="png", metadata={"Software": "ccsd"})
+
+
+def jpeg(picture: Picture) -> bytes:
+    """Return a JPEG file, a quarter of the size."""
+    return _encoded(picture, format="jpg", pil_kwargs={"quality": 75})
+
+
+def _encoded(picture: Picture, **options: Any) -> bytes:
+    from matplotlib.image import imsave
+
+    buffer = BytesIO()
+    imsave(buffer, picture, **options)
+    return buffer.getvalue()
+
+
+def _enlarged(plane: NDArray[np.generic], factor: int) -> NDArray[np.generic]:
+    return plane.repeat(factor, 0).repeat(factor, 1)
+
+
+def _grey(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    finite = np.nan_to_num(image, posinf=0, neginf=0)
+    brain = finite[finite != 0]
+    low, high = np.percentile(brain, [1, 99.5]) if brain.size else (0.0, 1.0)
+    grey = np.where(finite == 0, 0, np.clip((finite - low) / max(high - low, 1e-6), _DARKEST, 1))
+    return (255 * grey).astype(np.uint8)

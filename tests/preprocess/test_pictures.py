@@ -1,0 +1,44 @@
+"""Pictures: the right slice, the right way round, each class in its colour."""
+
+import numpy as np
+
+from preprocess.modalities import LABELS
+from preprocess.pictures import CLASS_COLOURS, draw, png, side_by_side, slice_of_interest
+
+IMAGE = np.array([[0, 10, 20], [30, 40, 50]], np.int16)
+
+
+def test_the_slice_with_the_most_tumour_counts_the_inner_regions_more() -> None:
+    label = np.zeros((5, 4, 4), np.uint8)
+    label[1, 0, :3] = LABELS["ED"]
+    label[3, 0, :2] = LABELS["ET"]
+    assert slice_of_interest(label) == 3
+    assert slice_of_interest(label * 0) == 2
+
+
+def test_each_class_has_its_colour_and_the_front_right_corner_is_at_the_top_left() -> None:
+    label = np.array([[0, 0, LABELS["NCR"]], [0, LABELS["ED"], LABELS["ET"]]], np.uint8)
+    picture, plain = draw(IMAGE, label, height=2), draw(IMAGE, height=2)
+    assert (plain[0, 0] == 255).all()
+    assert (plain[1, 2] == 0).all()
+    for place, name in {(0, 0): "ET", (0, 1): "ED", (1, 0): "NCR"}.items():
+        assert np.abs(picture[place] - (plain[place] / 2 + np.array(CLASS_COLOURS[name]) / 2)).max() < 1
+    assert np.array_equal(picture[0, 2], plain[0, 2])
+
+
+def test_an_outline_surrounds_the_tumour() -> None:
+    tumour = np.zeros((5, 5), np.uint8)
+    tumour[2, 2] = LABELS["ET"]
+    white = (draw(np.zeros((5, 5)), outlined=tumour, height=5) == 255).all(axis=2)
+    assert np.argwhere(white).tolist() == [[1, 2], [2, 1], [2, 3], [3, 2]]
+
+
+def test_small_images_are_enlarged_and_shown_in_a_row() -> None:
+    row = side_by_side([draw(IMAGE, height=5)] * 2, gap=1)
+    assert row.shape == (6, 19, 3)
+    assert (row[:, 9] == 255).all()
+    assert png(row).startswith(b"\x89PNG")
+
+
+def test_what_is_not_finite_is_black() -> None:
+    assert draw(np.array([[np.nan, np.inf], [1.0, 2.0]]), height=2)[1].max() == 0
