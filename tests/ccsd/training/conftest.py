@@ -1,6 +1,5 @@
 """A small converted cohort, and trainings on it."""
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,9 +8,7 @@ import pytest
 from preprocess.convert import convert
 from preprocess.phantom.cohort import write_cohort
 from preprocess.splits import make_split
-
-sys.path.append(str(Path(__file__).with_name("helpers")))
-from launching import Launch, launch_trainings
+from support.trainings import Launch, launch_trainings
 
 CONFIG = """\
 name: tiny

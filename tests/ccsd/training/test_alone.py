@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from comparing import assert_same_run, science
-from launching import Ending, Launch, training
 
 from ccsd.errors import UsageError
 from ccsd.model import load_model
 from ccsd.records import read_events
+from support.comparing import assert_same_run, science
+from support.trainings import Ending, Launch, training
 
 NAN = ("train.learning_rate=1e30", "train.clip=0", "train.warmup=0")
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from launching import Launch, training
 
-KILLER = Path(__file__).parent / "helpers" / "killer.py"
+from support.trainings import KILLER, Launch, training
+
 CHEAP = ("distillation.method=full", "train.batch_size=2", "train.steps=200", "train.warmup=0")
 SAVING = ("runtime.checkpoint_every=1", "train.validate_every=200", "runtime.sinks=[]", "runtime.zero_stage=2")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
-from comparing import WEIGHT, assert_close, weights
-from plain import plain_training
 
 from ccsd.config import load_config
 from ccsd.model import load_model
+from support.comparing import WEIGHT, assert_close, weights
+from support.plain import plain_training
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
 SRUN = ["srun", "--nodes", "2", "--ntasks-per-node", "1", "--kill-on-bad-exit"]

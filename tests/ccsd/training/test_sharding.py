@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from comparing import LOSS, WEIGHT, assert_close, losses, weights
-from launching import Launch, training
 
 from ccsd.config.schema import Model
 from ccsd.model import SharedSpecificNet
+from support.comparing import LOSS, WEIGHT, assert_close, losses, weights
+from support.trainings import Launch, training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparing import LOSS, WEIGHT, assert_close, losses, weights
-from launching import Launch, training
-from plain import plain_training
 
 from ccsd.config import load_config
 from ccsd.distillation.schedule import draw_step
+from support.comparing import LOSS, WEIGHT, assert_close, losses, weights
+from support.plain import plain_training
+from support.trainings import Launch, training
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(3000)]
 

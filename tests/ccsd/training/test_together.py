@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
-from comparing import LOSS, WEIGHT, assert_close, assert_same_run, losses, weights
-from launching import Ending, Launch, training
-from plain import plain_training
 
 from ccsd.config import load_config
+from support.comparing import LOSS, WEIGHT, assert_close, assert_same_run, losses, weights
+from support.plain import plain_training
+from support.trainings import Ending, Launch, training
 
 STAGE_2, STAGE_3 = "runtime.zero_stage=2", "runtime.zero_stage=3"
 

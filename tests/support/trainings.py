@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DRIVER = Path(__file__).with_name("driver.py")
+DRIVER, KILLER = (Path(__file__).with_name(name) for name in ("driver.py", "killer.py"))
 
 
 @dataclass(frozen=True)
