@@ -16,8 +16,8 @@ import typer
 from ccsd.cli import app
 from ccsd.config import Config
 from cluster.settings import JobSettings
+from support import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path for pattern in ("*.md", "docs/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern) if path.is_file()
 )

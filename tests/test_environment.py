@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from support import ROOT
+
 PYTHON = """#!/bin/sh
 case "$1" in
 -c) echo {version} ;;
@@ -30,13 +32,13 @@ def write_python(folder: Path, version: str) -> None:
     (folder / "bin/python").chmod(0o755)
 
 
-def make_env(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(root / ".ci/make-env"), str(folder), sys.executable]
+def make_env(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(ROOT / ".ci/make-env"), str(folder), sys.executable]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"})
 
 
-def test_an_environment_in_use_is_brought_up_to_date_in_place(root: Path, environment: Path) -> None:
-    done = make_env(root, environment)
+def test_an_environment_in_use_is_brought_up_to_date_in_place(environment: Path) -> None:
+    done = make_env(environment)
     assert done.returncode == 0, done.stderr
     assert (environment / "used-by-a-job").exists()
     called = (environment / "called").read_text().splitlines()
@@ -44,9 +46,9 @@ def test_an_environment_in_use_is_brought_up_to_date_in_place(root: Path, enviro
     assert all("pip" in line and "install" in line for line in called)
 
 
-def test_a_link_to_another_checkouts_environment_is_refused(root: Path, environment: Path, tmp_path: Path) -> None:
+def test_a_link_to_another_checkouts_environment_is_refused(environment: Path, tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(environment)
-    done = make_env(root, tmp_path / ".venv")
+    done = make_env(tmp_path / ".venv")
     assert done.returncode == 1
     assert f"is a link to {environment}" in done.stderr
     assert (environment / "used-by-a-job").exists()
@@ -54,9 +56,9 @@ def test_a_link_to_another_checkouts_environment_is_refused(root: Path, environm
 
 
 @pytest.mark.parametrize("version", ["2.7", ""])
-def test_an_environment_of_another_python_is_left_to_its_user(root: Path, environment: Path, version: str) -> None:
+def test_an_environment_of_another_python_is_left_to_its_user(environment: Path, version: str) -> None:
     write_python(environment, version)
-    done = make_env(root, environment)
+    done = make_env(environment)
     assert done.returncode == 1
     assert f"remove it (rm -r {environment})" in done.stderr
     assert (environment / "used-by-a-job").exists()

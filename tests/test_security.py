@@ -9,7 +9,7 @@ import shlex
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from preprocess.restore import write_restored
 from preprocess.source.layouts import discover
 from preprocess.splits import read_list
 from preprocess.store.reader import CaseStore, store_path
+from support import ROOT
+from support.slurm import batch_script
 
 PACKAGES = ("ccsd", "cluster", "preprocess")
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
@@ -61,8 +63,8 @@ def offences(source: str) -> Iterator[str]:
                 yield "shell=True"
 
 
-def test_no_code_is_run_from_data_or_through_a_shell(root: Path) -> None:
-    files = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
+def test_no_code_is_run_from_data_or_through_a_shell() -> None:
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
     assert len(files) > 100
     found = {str(path): list(offences(path.read_text(encoding="utf-8"))) for path in files}
     assert {path: names for path, names in found.items() if names} == {}
@@ -169,8 +171,8 @@ PLAIN = {"threads", "params.part", "wildcards.experiment", "wildcards.seed", "pa
 """Numbers, names that wildcard_constraints hold to letters and digits, and options that are quoted one by one."""
 
 
-def test_every_value_in_a_shell_command_is_quoted(root: Path) -> None:
-    text = "".join(path.read_text() for path in sorted((root / "workflow/rules").glob("*.smk")))
+def test_every_value_in_a_shell_command_is_quoted() -> None:
+    text = "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
     commands = re.findall(r"shell:\n((?: {8}.*\n)+)", text)
     values = [value for command in commands for value in re.findall(r"\{([^}]*)\}", command)]
     assert len(commands) >= 6
@@ -195,9 +197,7 @@ def test_studies_and_experiments_have_plain_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("hostile", ["a\n#SBATCH --uid=0", "$(id)", "a b"])
-def test_settings_of_a_job_cannot_add_lines_to_its_script(
-    hostile: str, tmp_path: Path, batch_script: Callable[..., str]
-) -> None:
+def test_settings_of_a_job_cannot_add_lines_to_its_script(hostile: str, tmp_path: Path) -> None:
     text = batch_script(JobSettings(cluster="slurm", partition="p"), hostile, tmp_path / hostile.replace("/", ""))
     plain = batch_script(JobSettings(cluster="slurm", partition="p"), "plain", tmp_path)
     assert text.count("#SBATCH") >= plain.count("#SBATCH")
@@ -273,7 +273,7 @@ def told(folder: Path) -> list[str]:
     return found
 
 
-def test_a_job_s_files_tell_no_secret(tmp_path: Path, batch_script: Callable[..., str]) -> None:
+def test_a_job_s_files_tell_no_secret(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH],
         cwd=tmp_path, env={**os.environ, **SECRETS}, capture_output=True, text=True, timeout=120, check=False,

@@ -12,7 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-GENERATED = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "generate.py"))["files"]()
+from support import ROOT
+
+GENERATED = runpy.run_path(str(ROOT / "docs" / "generate.py"))["files"]()
 
 FORBIDDEN = {"preprocess": {"ccsd", "cluster"}, "cluster": {"ccsd", "preprocess"}, "ccsd": set()}
 LONGEST_FILE = 500
@@ -22,8 +24,8 @@ USED_BY_OTHERS = {"pyarrow": "pandas", "tensorboard": "torch"}
 WORKFLOW = {"snakemake-executor-plugin-slurm"}
 
 
-def _sources(root: Path) -> list[Path]:
-    return [path for package in FORBIDDEN for path in sorted((root / package).rglob("*.py"))]
+def _sources() -> list[Path]:
+    return [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def _imported(path: Path) -> set[str]:
@@ -37,8 +39,8 @@ def _imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_imports_point_one_way(package: str, root: Path) -> None:
-    files = sorted((root / package).rglob("*.py"))
+def test_imports_point_one_way(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
     assert files
     wrong = {str(path): names for path in files if (names := _imported(path) & FORBIDDEN[package])}
     assert not wrong
@@ -50,9 +52,9 @@ def test_the_import_test_sees_imports_inside_functions(tmp_path: Path) -> None:
     assert _imported(source) == {"ccsd", "cluster"}
 
 
-def test_files_and_functions_stay_small(root: Path) -> None:
+def test_files_and_functions_stay_small() -> None:
     long = []
-    for path in _sources(root):
+    for path in _sources():
         text = path.read_text()
         if len(text.splitlines()) > LONGEST_FILE:
             long.append(str(path))
@@ -61,14 +63,14 @@ def test_files_and_functions_stay_small(root: Path) -> None:
     assert not long
 
 
-def test_source_is_ascii(root: Path) -> None:
-    strange = [str(path) for path in _sources(root) if not path.read_text(encoding="utf-8").isascii()]
+def test_source_is_ascii() -> None:
+    strange = [str(path) for path in _sources() if not path.read_text(encoding="utf-8").isascii()]
     assert not strange
 
 
 @pytest.mark.parametrize("path", list(GENERATED), ids=str)
-def test_generated_files_are_up_to_date(path: Path, root: Path) -> None:
-    assert (root / path).read_text(encoding="utf-8") == GENERATED[path], "run `python docs/generate.py`"
+def test_generated_files_are_up_to_date(path: Path) -> None:
+    assert (ROOT / path).read_text(encoding="utf-8") == GENERATED[path], "run `python docs/generate.py`"
 
 
 def test_references_show_neither_hidden_options_nor_types_of_python() -> None:
@@ -76,45 +78,45 @@ def test_references_show_neither_hidden_options_nor_types_of_python() -> None:
     assert not re.findall(r"--science|Optional|tuple\b|\bint\b|\bstr\b|``", text)
 
 
-def test_the_profile_is_where_snakemake_looks_for_it(root: Path) -> None:
-    link = root / "slurm"
+def test_the_profile_is_where_snakemake_looks_for_it() -> None:
+    link = ROOT / "slurm"
     assert link.is_symlink()
     assert link.readlink() == Path("cluster/slurm")
     assert (link / "profile.yaml").is_file()
 
 
-def _requirements(root: Path, extra: str = "") -> dict[str, Requirement]:
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def _requirements(extra: str = "") -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = project["optional-dependencies"][extra] if extra else project["dependencies"]
     return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, listed)}
 
 
-def _pins(root: Path) -> dict[str, str]:
-    pins = re.findall(r"^(\S+)==(\S+)$", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+def _pins() -> dict[str, str]:
+    pins = re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     return {canonicalize_name(name): version for name, version in pins}
 
 
-def test_what_is_imported_is_listed_and_the_other_way_round(root: Path) -> None:
+def test_what_is_imported_is_listed_and_the_other_way_round() -> None:
     ours = set(FORBIDDEN) | set(sys.stdlib_module_names)
-    names = set().union(*map(_imported, _sources(root))) - ours
+    names = set().union(*map(_imported, _sources())) - ours
     packages = metadata.packages_distributions()
     imported = {canonicalize_name(packages.get(name, [name])[0]) for name in names}
-    listed = set(_requirements(root)) - WORKFLOW - set(USED_BY_OTHERS)
-    optional = set(_requirements(root, "mlflow")) | set(_requirements(root, "wandb"))
+    listed = set(_requirements()) - WORKFLOW - set(USED_BY_OTHERS)
+    optional = set(_requirements("mlflow")) | set(_requirements("wandb"))
     assert imported - optional == listed
     assert set(USED_BY_OTHERS.values()) <= imported
 
 
-def test_what_is_listed_has_an_exact_version_within_its_range(root: Path) -> None:
-    pins = _pins(root)
-    for name, requirement in (_requirements(root) | _requirements(root, "dev")).items():
+def test_what_is_listed_has_an_exact_version_within_its_range() -> None:
+    pins = _pins()
+    for name, requirement in (_requirements() | _requirements("dev")).items():
         assert requirement.specifier.contains(pins[name]), requirement
 
 
-def test_the_table_of_dependencies_is_that_of_the_project(root: Path) -> None:
-    text = (root / "docs" / "quality.md").read_text(encoding="utf-8")
+def test_the_table_of_dependencies_is_that_of_the_project() -> None:
+    text = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
     section = text[text.index("## Dependencies") :].split("\n## ")[0]
     rows = re.findall(r"^\| (\S+) \| ([\d.]+) \| ([\d.]+) \| .+ \|$", section, re.MULTILINE)
-    pins = _pins(root)
-    listed = _requirements(root)
+    pins = _pins()
+    listed = _requirements()
     assert rows == [(name, pins[name], str(listed[name].specifier).removeprefix(">=")) for name in listed]

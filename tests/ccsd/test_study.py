@@ -12,6 +12,7 @@ from ccsd.errors import UsageError
 from ccsd.study import Study, grouped
 from preprocess.modalities import SUBSET_ORDER
 from preprocess.source.layouts import discover
+from support import ROOT
 
 BASE = {"name": "s", "phantom": {"cases": 5}}
 
@@ -85,9 +86,9 @@ def test_phantoms_are_counted_in_the_order_of_their_files(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("overlay", "runs"), [("ablation_options", 21), ("ablation_large", 15)])
-def test_overlays_of_the_ablation_fit_it(overlay: str, runs: int, root: Path) -> None:
+def test_overlays_of_the_ablation_fit_it(overlay: str, runs: int) -> None:
     config: dict[str, object] = {}
     for name in ("ablation", overlay):
-        update_config(config, yaml.safe_load((root / "config" / f"{name}.yaml").read_text()))
+        update_config(config, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()))
     study = Study.from_mapping(config)
     assert len(study.experiments) * len(study.config.seeds) == runs

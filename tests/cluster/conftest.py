@@ -1,77 +1,12 @@
-"""Launching small commands as local jobs, and seeing that nothing is left over."""
+"""A launcher whose ranks are killed at the test's end."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-# Runs cluster.launch in a process of its own, as a user does, so that it can be interrupted and killed.
-LAUNCHER = """\
-import json, os, sys
-from pathlib import Path
-from cluster import launch
-from cluster.errors import JobError, SettingsError
-from cluster.launch import run
-from cluster.settings import JobSettings
-if "LAUNCH_TEST_PATIENCE" in os.environ:
-    launch.SETTLE_S = launch.SILENCE_S = float(os.environ["LAUNCH_TEST_PATIENCE"])
-command, folder, options = json.loads(sys.argv[1])
-try:
-    run(command, Path(folder), JobSettings.from_options(options), "test")
-except (JobError, SettingsError) as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
-
-
-class Launcher:
-    """A launcher process and the ranks it started; `tag` in their environment tells them from all others."""
-
-    def __init__(self, tag: str) -> None:
-        self.tag = tag
-        self.environment = {**os.environ, "LAUNCH_TEST_TAG": tag}
-        self.started: list[subprocess.Popen[str]] = []
-
-    def start(self, code: str, folder: Path, *options: str) -> "subprocess.Popen[str]":
-        request = json.dumps([[sys.executable, "-c", code], str(folder), list(options)])
-        process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER, request],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.environment,
-        )
-        self.started.append(process)
-        return process
-
-    def run(self, code: str, folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-        process = self.start(code, folder, *options)
-        out, err = process.communicate(timeout=90)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def alive(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("LAUNCH_TEST_TAG") == self.tag and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-    def wait_until_gone(self, seconds: float) -> list[psutil.Process]:
-        deadline = time.monotonic() + seconds
-        while self.alive() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return self.alive()
+from support.launcher import Launcher
 
 
 @pytest.fixture

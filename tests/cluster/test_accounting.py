@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from support.processes import Launcher, eventually
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(200)]
 
@@ -20,7 +20,7 @@ exec {program} "$@"
 
 
 def test_a_job_that_ended_after_squeue_forgot_it_is_told_by_sacct(
-    slurm_with_accounting: Path, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
+    slurm_with_accounting: Path, tmp_path: Path, launcher: Launcher
 ) -> None:
     programs = slurm_with_accounting / "bin"
     front = tmp_path / "front/squeue"

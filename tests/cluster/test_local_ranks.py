@@ -3,11 +3,11 @@
 import json
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from support.processes import Launcher, eventually
 
 SHOW = """
 import json, os, pathlib
@@ -44,7 +44,7 @@ def _code(template: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_ranks_meet_whatever_the_folder_is_called(name: str, tmp_path: Path, launcher: Any) -> None:
+def test_ranks_meet_whatever_the_folder_is_called(name: str, tmp_path: Path, launcher: Launcher) -> None:
     folder = tmp_path / name / "run"
     done = launcher.run(_code(SHOW, tmp_path), folder, "tasks_per_node=2")
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_ranks_meet_whatever_the_folder_is_called(name: str, tmp_path: Path, lau
 
 
 @pytest.mark.parametrize("name", ["100%j", "back\\slash"])
-def test_names_that_job_managers_rewrite_are_refused(name: str, tmp_path: Path, launcher: Any) -> None:
+def test_names_that_job_managers_rewrite_are_refused(name: str, tmp_path: Path, launcher: Launcher) -> None:
     done = launcher.run("pass", tmp_path / name)
     assert done.returncode == 1
     assert done.stderr.startswith("SettingsError: ")
@@ -70,7 +70,7 @@ def test_names_that_job_managers_rewrite_are_refused(name: str, tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_rank_ends_the_others_and_its_last_lines_are_shown(tmp_path: Path, launcher: Any) -> None:
+def test_a_failing_rank_ends_the_others_and_its_last_lines_are_shown(tmp_path: Path, launcher: Launcher) -> None:
     code = """
 import os, sys, time
 if os.environ["RANK"] == "1":
@@ -87,7 +87,7 @@ time.sleep(600)
     assert launcher.wait_until_gone(5) == []
 
 
-def test_a_killed_rank_is_told_apart_from_a_failed_one(tmp_path: Path, launcher: Any) -> None:
+def test_a_killed_rank_is_told_apart_from_a_failed_one(tmp_path: Path, launcher: Launcher) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     done = launcher.run(code, tmp_path / "run")
     assert done.returncode == 1
@@ -95,7 +95,7 @@ def test_a_killed_rank_is_told_apart_from_a_failed_one(tmp_path: Path, launcher:
     assert "memory" in done.stderr
 
 
-def test_exit_code_75_starts_the_command_again(tmp_path: Path, launcher: Any) -> None:
+def test_exit_code_75_starts_the_command_again(tmp_path: Path, launcher: Launcher) -> None:
     code = f"""
 import os, pathlib, sys
 tries = pathlib.Path({str(tmp_path)!r}, "tries-" + os.environ["RANK"])
@@ -108,7 +108,7 @@ sys.exit(75 if len(tries.read_text()) < 3 else 0)
     assert [(tmp_path / f"tries-{rank}").read_text() for rank in range(2)] == ["xxx", "xxx"]
 
 
-def test_a_command_is_started_again_max_requeues_times(tmp_path: Path, launcher: Any) -> None:
+def test_a_command_is_started_again_max_requeues_times(tmp_path: Path, launcher: Launcher) -> None:
     done = launcher.run("import sys; print('started', flush=True); sys.exit(75)", tmp_path / "run", "max_requeues=1")
     assert done.returncode == 1
     assert "max_requeues=1 reached" in done.stderr
@@ -116,7 +116,7 @@ def test_a_command_is_started_again_max_requeues_times(tmp_path: Path, launcher:
 
 
 def test_a_rank_that_fails_while_the_others_ask_to_be_started_again_fails_the_job(
-    tmp_path: Path, launcher: Any
+    tmp_path: Path, launcher: Launcher
 ) -> None:
     code = "import os, sys, time; rank = int(os.environ['RANK']); time.sleep(rank); sys.exit((75, 3)[rank])"
     done = launcher.run(code, tmp_path / "run", "tasks_per_node=2")
@@ -127,7 +127,7 @@ def test_a_rank_that_fails_while_the_others_ask_to_be_started_again_fails_the_jo
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_lets_the_ranks_save_and_ends_their_helpers(
-    number: signal.Signals, tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
+    number: signal.Signals, tmp_path: Path, launcher: Launcher
 ) -> None:
     process = launcher.start(_code(SAVE + HELPER + SLEEP, tmp_path), tmp_path / "run", "tasks_per_node=2")
     eventually(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
@@ -138,9 +138,7 @@ def test_an_interrupt_lets_the_ranks_save_and_ends_their_helpers(
     assert launcher.wait_until_gone(5) == []
 
 
-def test_ranks_that_ignore_term_are_killed_by_a_second_interrupt(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
-) -> None:
+def test_ranks_that_ignore_term_are_killed_by_a_second_interrupt(tmp_path: Path, launcher: Launcher) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HELPER + SLEEP
     process = launcher.start(_code(stubborn, tmp_path), tmp_path / "run", "tasks_per_node=2")
     eventually(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
@@ -154,9 +152,7 @@ def test_ranks_that_ignore_term_are_killed_by_a_second_interrupt(
     assert launcher.wait_until_gone(5) == []
 
 
-def test_ranks_that_ignore_term_are_killed_after_some_time(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
-) -> None:
+def test_ranks_that_ignore_term_are_killed_after_some_time(tmp_path: Path, launcher: Launcher) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HELPER + SLEEP
     process = launcher.start(_code(stubborn, tmp_path), tmp_path / "run")
     eventually((tmp_path / "up-0").exists)
@@ -165,9 +161,7 @@ def test_ranks_that_ignore_term_are_killed_after_some_time(
     assert launcher.wait_until_gone(5) == []
 
 
-def test_ranks_end_with_a_killed_launcher_and_the_next_one_starts_them_again(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
-) -> None:
+def test_ranks_end_with_a_killed_launcher_and_the_next_one_restarts_them(tmp_path: Path, launcher: Launcher) -> None:
     code = _code(SLEEP, tmp_path)
     first = launcher.start(code, tmp_path / "run", "tasks_per_node=2")
     eventually(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
@@ -179,9 +173,7 @@ def test_ranks_end_with_a_killed_launcher_and_the_next_one_starts_them_again(
     assert sorted((tmp_path / "starts").read_text().split()) == ["0", "0", "1", "1"]
 
 
-def test_a_second_launcher_of_a_run_names_the_first_and_waits_for_it(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., Any]
-) -> None:
+def test_a_second_launcher_of_a_run_names_the_first_and_waits_for_it(tmp_path: Path, launcher: Launcher) -> None:
     first = launcher.start(_code(SLEEP, tmp_path), tmp_path / "run")
     eventually((tmp_path / "up-0").exists)
     second = launcher.start(_code(SLEEP, tmp_path), tmp_path / "run")
@@ -194,21 +186,21 @@ def test_a_second_launcher_of_a_run_names_the_first_and_waits_for_it(
     assert (tmp_path / "starts").read_text().split() == ["0", "0"]
 
 
-def test_more_gpus_than_are_visible_are_refused(tmp_path: Path, launcher: Any) -> None:
+def test_more_gpus_than_are_visible_are_refused(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment["CUDA_VISIBLE_DEVICES"] = "3"
     done = launcher.run("pass", tmp_path / "run", "gpus_per_node=2")
     assert done.returncode == 1
     assert "gpus_per_node=2, but CUDA_VISIBLE_DEVICES='3' shows 1" in done.stderr
 
 
-def test_every_rank_has_its_own_threads_whatever_the_launcher_had(tmp_path: Path, launcher: Any) -> None:
+def test_every_rank_has_its_own_threads_whatever_the_launcher_had(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment |= {"OMP_NUM_THREADS": "7", "MKL_NUM_THREADS": "7"}
     code = "import os; print('threads', os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"
     done = launcher.run(code, tmp_path / "run", "cpus_per_task=3")
     assert "threads 3 3" in done.stdout, done.stderr
 
 
-def test_the_users_choice_of_gpus_is_kept(tmp_path: Path, launcher: Any) -> None:
+def test_the_users_choice_of_gpus_is_kept(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment["CUDA_VISIBLE_DEVICES"] = "5,GPU-abc,7"
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", "gpus_per_node=2")
     assert done.returncode == 0, done.stderr

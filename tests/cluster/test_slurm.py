@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from support.processes import Launcher, eventually
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(280)]
 
@@ -62,14 +62,14 @@ def _job(folder: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _empty_queue(slurm: Path, eventually: Callable[..., None]) -> None:
+def _empty_queue(slurm: Path) -> None:
     """Begin with no jobs and all nodes idle."""
     subprocess.run(["scancel", "--full", "--me"], check=False)
     eventually(lambda: _slurm("squeue", "-h") == "" and set(_slurm("sinfo", "-h", "-o", "%T").split()) == {"idle"}, 60)
 
 
 @pytest.mark.parametrize("name", ["plain", "two 'words'", 'new\nline "quoted" $HOME'])
-def test_ranks_on_two_nodes_meet_whatever_the_folder_is_called(name: str, tmp_path: Path, launcher: Any) -> None:
+def test_ranks_on_two_nodes_meet_whatever_the_folder_is_called(name: str, tmp_path: Path, launcher: Launcher) -> None:
     folder = tmp_path / name / "run"
     done = launcher.run(_code(SHOW, tmp_path), folder, *FOUR)
     assert done.returncode == 0, done.stderr
@@ -82,14 +82,14 @@ def test_ranks_on_two_nodes_meet_whatever_the_folder_is_called(name: str, tmp_pa
     assert len({item["MASTER_PORT"] for item in seen}) == 1
 
 
-def test_a_job_inside_a_job_gets_its_own_size(tmp_path: Path, launcher: Any) -> None:
+def test_a_job_inside_a_job_gets_its_own_size(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment |= {"SLURM_MEM_PER_NODE": "7", "SLURM_NTASKS": "9", "SLURM_JOB_ID": "1", "RANK": "5"}
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", *SLURM)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "seen-0").read_text())["WORLD_SIZE"] == "1"
 
 
-def test_a_failing_rank_ends_the_job_and_its_last_lines_are_shown(tmp_path: Path, launcher: Any) -> None:
+def test_a_failing_rank_ends_the_job_and_its_last_lines_are_shown(tmp_path: Path, launcher: Launcher) -> None:
     code = "import os, time\nif os.environ['RANK'] == '3': raise ValueError('the tumour is too large')\ntime.sleep(600)"
     begun = time.monotonic()
     done = launcher.run(code, tmp_path / "run", *FOUR)
@@ -99,7 +99,7 @@ def test_a_failing_rank_ends_the_job_and_its_last_lines_are_shown(tmp_path: Path
     assert time.monotonic() - begun < 60
 
 
-def test_a_refused_job_says_what_sbatch_said_at_once(tmp_path: Path, launcher: Any) -> None:
+def test_a_refused_job_says_what_sbatch_said_at_once(tmp_path: Path, launcher: Launcher) -> None:
     done = launcher.run("pass", tmp_path / "run", "cluster=slurm", "partition=nonexistent")
     assert done.returncode == 1
     assert "could not be submitted" in done.stderr
@@ -109,7 +109,7 @@ def test_a_refused_job_says_what_sbatch_said_at_once(tmp_path: Path, launcher: A
 
 @pytest.mark.parametrize("lost_record", [False, True])
 def test_a_killed_launcher_leaves_the_job_and_the_next_one_attaches(
-    lost_record: bool, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
+    lost_record: bool, tmp_path: Path, launcher: Launcher
 ) -> None:
     code = _code(WORK, tmp_path)
     first = launcher.start(code, tmp_path / "run", *FOUR)
@@ -126,9 +126,7 @@ def test_a_killed_launcher_leaves_the_job_and_the_next_one_attaches(
     assert len(_starts(tmp_path)) == 4
 
 
-def test_an_interrupted_launcher_says_that_the_job_goes_on(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., None]
-) -> None:
+def test_an_interrupted_launcher_says_that_the_job_goes_on(tmp_path: Path, launcher: Launcher) -> None:
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *SLURM)
     eventually(lambda: len(_starts(tmp_path)) == 1)
     process.terminate()
@@ -138,9 +136,7 @@ def test_an_interrupted_launcher_says_that_the_job_goes_on(
     assert _slurm("squeue", "-h", "-o", "%T").split() == ["RUNNING"]
 
 
-def test_no_ranks_start_on_this_machine_while_the_job_of_the_run_is_alive(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., None]
-) -> None:
+def test_no_ranks_start_on_this_machine_while_the_job_of_the_run_is_alive(tmp_path: Path, launcher: Launcher) -> None:
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *SLURM)
     eventually(lambda: len(_starts(tmp_path)) == 1)
     here = launcher.run(_code(WORK, tmp_path), tmp_path / "run")
@@ -152,7 +148,7 @@ def test_no_ranks_start_on_this_machine_while_the_job_of_the_run_is_alive(
     assert len(_starts(tmp_path)) == 2
 
 
-def test_a_cancelled_job_stays_cancelled(tmp_path: Path, launcher: Any, eventually: Callable[..., None]) -> None:
+def test_a_cancelled_job_stays_cancelled(tmp_path: Path, launcher: Launcher) -> None:
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *FOUR)
     eventually(lambda: len(_starts(tmp_path)) == 4)
     _slurm("scancel", _job(tmp_path))
@@ -164,9 +160,7 @@ def test_a_cancelled_job_stays_cancelled(tmp_path: Path, launcher: Any, eventual
     assert len(_starts(tmp_path)) == 4
 
 
-def test_preemption_requeues_and_the_job_resumes(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., None]
-) -> None:
+def test_preemption_requeues_and_the_job_resumes(tmp_path: Path, launcher: Launcher) -> None:
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *FOUR)
     eventually(lambda: len(_starts(tmp_path)) == 4)
     _slurm("sbatch", "-p", "urgent", "-N2", "-n2", "--exclusive", "--mem=100", "-o", "/dev/null", "--wrap", "sleep 5")
@@ -180,9 +174,7 @@ def test_preemption_requeues_and_the_job_resumes(
     assert len((tmp_path / "run/001/requeues.tsv").read_text().splitlines()) == 1
 
 
-def test_the_time_limit_requeues_and_the_job_resumes(
-    tmp_path: Path, launcher: Any, eventually: Callable[..., None]
-) -> None:
+def test_the_time_limit_requeues_and_the_job_resumes(tmp_path: Path, launcher: Launcher) -> None:
     process = launcher.start(
         _code(WORK, tmp_path), tmp_path / "run", "cluster=slurm", "partition=gpu", "timeout_min=1", "signal_delay_s=50"
     )
@@ -194,9 +186,7 @@ def test_the_time_limit_requeues_and_the_job_resumes(
     assert not _starts(tmp_path)[1].endswith("from 0")
 
 
-def test_a_dead_node_daemon_does_not_lose_the_job(
-    slurm: Path, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_dead_node_daemon_does_not_lose_the_job(slurm: Path, tmp_path: Path, launcher: Launcher) -> None:
     from cluster.sandbox.daemons import daemons, start_node
 
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *FOUR)
@@ -212,7 +202,7 @@ def test_a_dead_node_daemon_does_not_lose_the_job(
     assert all(not line.endswith("from 0") for line in _starts(tmp_path)[4:])
 
 
-def test_a_job_may_wait_in_the_queue_for_as_long_as_it_takes(tmp_path: Path, launcher: Any) -> None:
+def test_a_job_may_wait_in_the_queue_for_as_long_as_it_takes(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment["LAUNCH_TEST_PATIENCE"] = "2"  # a job that waits is known, however short the patience
     _slurm("scontrol", "update", "partitionname=gpu", "state=down")
     try:
@@ -242,7 +232,7 @@ def _failing(folder: Path, slurm: Path, program: str, times: int) -> Path:
     return counter
 
 
-def test_sbatch_that_fails_for_a_while_is_asked_again(slurm: Path, tmp_path: Path, launcher: Any) -> None:
+def test_sbatch_that_fails_for_a_while_is_asked_again(slurm: Path, tmp_path: Path, launcher: Launcher) -> None:
     counter = _failing(tmp_path, slurm, "sbatch", times=3)
     launcher.environment["PATH"] = f"{tmp_path}/wrappers:{os.environ['PATH']}"
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", *SLURM)
@@ -251,9 +241,7 @@ def test_sbatch_that_fails_for_a_while_is_asked_again(slurm: Path, tmp_path: Pat
     assert "trying again" in (tmp_path / "run/001/submit.log").read_text()
 
 
-def test_a_queue_that_does_not_answer_for_a_while_is_waited_for(
-    slurm: Path, tmp_path: Path, launcher: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_queue_that_does_not_answer_is_waited_for(slurm: Path, tmp_path: Path, launcher: Launcher) -> None:
     _failing(tmp_path, slurm, "squeue", times=6)
     launcher.environment["PATH"] = f"{tmp_path}/wrappers:{os.environ['PATH']}"
     process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *SLURM)
@@ -265,7 +253,7 @@ def test_a_queue_that_does_not_answer_for_a_while_is_waited_for(
     assert len(_starts(tmp_path)) == 1
 
 
-def test_a_killed_owner_takes_its_cluster_along(tmp_path: Path, eventually: Callable[..., None]) -> None:
+def test_a_killed_owner_takes_its_cluster_along(tmp_path: Path) -> None:
     from cluster.sandbox.daemons import daemons
 
     hold = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'cluster.sandbox', 'hold'])"

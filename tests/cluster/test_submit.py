@@ -1,7 +1,6 @@
 """The sbatch script made from job settings, and the names by which jobs are found."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from cluster.job_record import digest, job_name
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
 from cluster.submit import command_line
+from support.slurm import batch_script
 
 GOLDEN = """\
 #!/bin/bash
@@ -40,7 +40,7 @@ srun --unbuffered --output '/runs/my run/001/%j_%t_log.out' --kill-on-bad-exit=1
 """
 
 
-def test_golden_script(batch_script: Callable[..., str]) -> None:
+def test_golden_script() -> None:
     settings = JobSettings.from_options(
         [
             "cluster=slurm", "nodes=2", "tasks_per_node=4", "gpus_per_node=4", "cpus_per_task=8", "mem_gb=128",
@@ -51,14 +51,14 @@ def test_golden_script(batch_script: Callable[..., str]) -> None:
     assert batch_script(settings, "train", Path("/runs/my run/001"), python="/usr/bin/python3") == GOLDEN
 
 
-def test_unset_settings_leave_the_clusters_defaults(batch_script: Callable[..., str]) -> None:
+def test_unset_settings_leave_the_clusters_defaults() -> None:
     text = batch_script(JobSettings(cluster="slurm"), "train", Path("/runs/001"))
     for option in ("--time", "--mem", "--partition", "--account", "--gpus", "--wckey"):
         assert option not in text
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "new\nline", "$(reboot)", "`x`;y"])
-def test_no_path_reaches_an_sbatch_line_or_the_shell_unquoted(name: str, batch_script: Callable[..., str]) -> None:
+def test_no_path_reaches_an_sbatch_line_or_the_shell_unquoted(name: str) -> None:
     folder = Path("/runs") / name
     text = batch_script(JobSettings(cluster="slurm"), "train", folder)
     head, _, body = text.partition("# command\n")

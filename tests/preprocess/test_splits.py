@@ -15,6 +15,7 @@ from preprocess.source.geometry import make_geometry
 from preprocess.source.labels import CONVENTIONS
 from preprocess.splits import Split, draw, make_split, read_list, read_split
 from preprocess.store.meta import CaseMeta
+from support import ROOT
 
 LISTS = ["brats2018-1", "brats2018-2", "brats2018-3", "brats2020", "brats2021", "brats2023"]
 
@@ -91,8 +92,8 @@ def test_hash_depends_on_the_content_alone() -> None:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_published_lists_can_be_read(root: Path, name: str) -> None:
-    split = Split.of(read_list(root / f"config/splits/{name}.tsv"))
+def test_published_lists_can_be_read(name: str) -> None:
+    split = Split.of(read_list(ROOT / f"config/splits/{name}.tsv"))
     assert split.train
     assert split.test
     assert not {patient_of(c) for c in split.train} & {patient_of(c) for c in split.test} or name == "brats2023"

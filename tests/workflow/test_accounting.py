@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from support.processes import eventually
+
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
 ON_SLURM = (
@@ -33,7 +35,7 @@ def _program(path: Path, text: str) -> None:
 
 
 def test_the_workflow_asks_sacct_and_submits_a_cancelled_job_again(
-    slurm_with_accounting: Path, project: Callable[..., Any], eventually: Callable[..., None]
+    slurm_with_accounting: Path, project: Callable[..., Any]
 ) -> None:
     slurm, clone = slurm_with_accounting / "bin", project()
     clone.configure(phantom={"cases": 5})

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from support.processes import eventually
+
 LOCAL = ("--profile", "cluster/local", "--configfile", "study.yaml")
 
 
 @pytest.fixture
-def held(project: Callable[..., Any], eventually: Callable[..., Any]) -> Any:
+def held(project: Callable[..., Any]) -> Any:
     """Return a clone whose Snakemake is held in its conversion."""
     clone = project()
     clone.configure(phantom={"cases": 3})

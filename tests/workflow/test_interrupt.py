@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
+from support.processes import eventually
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HERE = ("--profile", "cluster/local", "--configfile", "study.yaml")
@@ -20,7 +22,7 @@ PATIENCE_S = 400
 
 
 def test_interrupted_while_it_trains_it_carries_on_with_the_same_result(
-    undisturbed: Any, project: Callable[..., Any], eventually: Callable[..., None]
+    undisturbed: Any, project: Callable[..., Any]
 ) -> None:
     clone = project(stand_in=False)
     clone.configure_as(undisturbed)
@@ -46,7 +48,7 @@ def test_the_report_of_snakemake_can_be_built(undisturbed: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_whatever_is_killed_the_same_command_ends_with_the_same_scores(
-    undisturbed: Any, project: Callable[..., Any], eventually: Callable[..., None], seed: int
+    undisturbed: Any, project: Callable[..., Any], seed: int
 ) -> None:
     """A random process of the study is killed at a random moment, and the command typed again until it is done."""
     clone = project(stand_in=False)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cluster.settings import JobSettings
+from support.projects import Project
 
 LOCAL = ("--profile", "cluster/local", "--configfile", "study.yaml")
 STUDY = {
@@ -22,9 +23,9 @@ STUDY = {
 
 
 @pytest.fixture(scope="module")
-def original(project_at: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def original(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a study that ran to its end; tests work on copies of it."""
-    clone = project_at(tmp_path_factory.mktemp("original") / "clone")
+    clone = Project(tmp_path_factory.mktemp("original") / "clone")
     clone.configure(**STUDY)
     done = clone.snakemake(*LOCAL)
     assert done.returncode == 0, done.stdout + done.stderr

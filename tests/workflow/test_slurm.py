@@ -16,6 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
+from support.processes import eventually
+from support.projects import Project
+
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 STEPS = 16
@@ -74,9 +77,9 @@ def _add_program(clone: Any, name: str, text: str, **fields: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(project_at: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return the study run on this machine, with as many processes as on the cluster, and all scores by one job."""
-    clone = project_at(tmp_path_factory.mktemp("undisturbed") / "clone", stand_in=False)
+    clone = Project(tmp_path_factory.mktemp("undisturbed") / "clone", stand_in=False)
     clone.configure(**STUDY)
     done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -84,7 +87,7 @@ def undisturbed(project_at: Callable[..., Any], tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def clone(slurm: Path, project: Callable[..., Any], eventually: Callable[..., None]) -> Iterator[Any]:
+def clone(slurm: Path, project: Callable[..., Any]) -> Iterator[Any]:
     """Return a clone of the workflow whose calls are counted, with an empty queue."""
     _empty_queue()
     eventually(lambda: set(_ask("sinfo", "-h", "-o", "%T").split()) == {"idle"}, 60)
@@ -140,7 +143,7 @@ def _ranks(clone: Any, attempt: int) -> list[psutil.Process]:
     return [process for process in clone.alive() if is_rank(process)]
 
 
-def _freeze(clone: Any, attempt: int, eventually: Callable[..., None]) -> list[psutil.Process]:
+def _freeze(clone: Any, attempt: int) -> list[psutil.Process]:
     """Stop the clock for a training that got on since its last start; return its four processes."""
     before = clone.steps_saved()
     eventually(lambda: clone.steps_saved() > before, 300)
@@ -184,9 +187,7 @@ def _scores(clone: Any) -> list[list[str]]:
     return sorted([row[at], *row] for row in rows)
 
 
-def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
-    slurm: Path, clone: Any, undisturbed: Any, eventually: Callable[..., None]
-) -> None:
+def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(slurm: Path, clone: Any, undisturbed: Any) -> None:
     _add_program(clone, "sbatch", FAILING, program=slurm / "bin/sbatch", times=3)
     occupant = _occupy("cpu", 600)
     held = _hold(clone, "convert")
@@ -202,7 +203,7 @@ def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
     second = _again(clone)
     eventually(lambda: "cancelled the jobs that an earlier Snakemake left" in second.log.read_text(), 120)
     held.unlink()
-    ranks = _freeze(clone, 0, eventually)
+    ranks = _freeze(clone, 0)
     second.kill()
     assert [line for line in _squeue("-o", "%j") if line.startswith("ccsd-s0-")], "the training goes on"
 
@@ -228,7 +229,7 @@ def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
 
 
 def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
-    slurm: Path, clone: Any, undisturbed: Any, eventually: Callable[..., None]
+    slurm: Path, clone: Any, undisturbed: Any
 ) -> None:
     from cluster.sandbox.daemons import daemons, start_node
 
@@ -240,7 +241,7 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     running = clone.start(*ON_SLURM)
 
     # Preempted by a higher partition.
-    ranks = _freeze(clone, 0, eventually)
+    ranks = _freeze(clone, 0)
     _occupy("urgent", 2)
     eventually(lambda: all(_is_told(rank) for rank in ranks), 60)
     _thaw(ranks)
@@ -249,7 +250,7 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     job = _squeue("-p", "gpu", "-o", "%A")[0]
 
     # Its time limit nearly reached: SLURM sends the signal of two minutes before.
-    ranks = _freeze(clone, 1, eventually)
+    ranks = _freeze(clone, 1)
     _ask("scontrol", "update", f"jobid={job}", "timelimit=2")
     eventually(lambda: all(_is_told(rank) for rank in ranks), 90)
     _thaw(ranks)
@@ -257,7 +258,7 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     _ask("scontrol", "update", f"jobid={job}", "timelimit=10")
 
     # A node's daemon killed; the processes there live on and must not disturb their successors.
-    _freeze(clone, 2, eventually)
+    _freeze(clone, 2)
     kill_daemon()
     eventually(lambda: _squeue("-j", job, "-o", "%T") == ["PENDING"], 120)
     start_node(slurm, DEAD)
@@ -292,7 +293,7 @@ def test_a_failed_jobs_last_lines_are_shown(clone: Any) -> None:
     assert "error: the phantom cannot be drawn" in done.stdout + done.stderr
 
 
-def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Any, eventually: Callable[..., None]) -> None:
+def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Any) -> None:
     from cluster.snakemake import stale_jobs
 
     last, other = "ccsd_7b0c1e52-1111-4222-8333-0123456789ab", "ccsd_7b0c1e52-2222-4222-8333-0123456789ab"

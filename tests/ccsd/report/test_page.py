@@ -9,6 +9,7 @@ import pytest
 from ccsd.errors import UsageError
 from ccsd.evaluation import read_metrics
 from ccsd.report import write_report
+from support import ROOT
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -220,11 +221,11 @@ def test_damaged_table_is_named(study):
         write_report(study)
 
 
-def test_published_averages_are_shown_for_their_own_test_cases_only(page, study, root):
+def test_published_averages_are_shown_for_their_own_test_cases_only(page, study):
     from ccsd.report.published import PROTOCOLS
     from preprocess.splits import Split, read_list
 
-    expected = Split.of(read_list(root / "config" / "splits" / "brats2020.tsv")).hash
+    expected = Split.of(read_list(ROOT / "config" / "splits" / "brats2020.tsv")).hash
     assert "Beside published averages" not in "".join(page[0].text)
     table = study / "evaluation" / "ccsd-s0" / "all" / "metrics.tsv"
     text = table.read_text()

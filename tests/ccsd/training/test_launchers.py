@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -14,6 +12,7 @@ from ccsd.config import load_config
 from ccsd.model import load_model
 from support.comparing import WEIGHT, assert_close, weights
 from support.plain import plain_training
+from support.processes import eventually
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
 SRUN = ["srun", "--nodes", "2", "--ntasks-per-node", "1", "--kill-on-bad-exit"]
@@ -51,7 +50,7 @@ def test_srun_on_two_nodes(cohort: Path, tmp_path: Path) -> None:
 
 def start_two_ranks(cohort: Path, run: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "ccsd", "train", "--config", str(cohort / "tiny.yaml")]
-    settings = ("train.steps=12", "train.checkpoint_every=2", "train.validate_every=12", "train.workers=1")
+    settings = ("train.steps=12", "train.validate_every=12", "runtime.checkpoint_every=2", "runtime.workers=1")
     command += [word for setting in settings for word in ("--set", setting)]
     command += ["--job", "tasks_per_node=2", "--data", str(cohort / "data"), "--run", str(run)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -59,7 +58,7 @@ def start_two_ranks(cohort: Path, run: Path) -> "subprocess.Popen[str]":
 
 @pytest.mark.slow
 def test_a_training_whose_launcher_is_killed_ends_with_it_and_resumes_to_the_same_weights(
-    cohort: Path, tmp_path: Path, eventually: Callable[..., Any]
+    cohort: Path, tmp_path: Path
 ) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     text, _ = start_two_ranks(cohort, undisturbed).communicate(timeout=200)
