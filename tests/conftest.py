@@ -39,6 +39,28 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six phantoms of 32 voxels, three in each naming; do not change them."""
+    from preprocess.phantom.cohort import write_cohort
+
+    folder = tmp_path_factory.mktemp("cohort")
+    list(write_cohort(folder, cases=6, size=32, seed=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stores of the cohort, with their tables and a split; do not change them."""
+    from preprocess.convert import convert
+    from preprocess.splits import make_split
+
+    folder = tmp_path_factory.mktemp("data")
+    convert(cohort, folder)
+    make_split(folder, val=0.2)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def slurm() -> Iterator[Path]:
     """Return the folder of a throw-away cluster; its commands are first on the PATH.
 

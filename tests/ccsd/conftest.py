@@ -15,20 +15,22 @@ PATCH = (24, 24, 24)
 
 
 @pytest.fixture(scope="session")
-def made_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return `results/NAME` with four converted phantoms, a split (two for testing) and a run; do not change it."""
+def made_study(cohort: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return `results/NAME` with four of the phantoms, a split (two for testing) and a run; do not change it."""
     from ccsd.config import Config
     from ccsd.model import SharedSpecificNet
     from ccsd.model.weights import file_hash, save_weights
     from ccsd.study import RECORD, WEIGHTS
-    from preprocess.convert import convert
     from preprocess.dataset import write_tables
-    from preprocess.phantom.cohort import write_cohort
+    from preprocess.phantom.cohort import MARK, case_names
 
     root = tmp_path_factory.mktemp("study") / "results" / "tiny"
-    list(write_cohort(root / "phantoms", cases=4, size=(32, 32, 32), seed=3, difficulty=0.2))
-    convert(root / "phantoms", root / "data")
-    cases = sorted(write_tables(root / "data"))
+    cases = sorted(case_names(4))
+    for case in cases:
+        shutil.copytree(cohort / case, root / "phantoms" / case, copy_function=os.link)
+        shutil.copytree(data / f"{case}.zarr", root / "data" / f"{case}.zarr", copy_function=os.link)
+    shutil.copy(cohort / MARK, root / "phantoms")
+    write_tables(root / "data")
     split = [f"{case}\t{part}" for case, part in zip(cases, ("train", "test", "val", "test"), strict=True)]
     (root / "data" / "split.tsv").write_text("case\tsplit\n" + "\n".join(split) + "\n")
     config = Config.model_validate(

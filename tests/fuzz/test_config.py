@@ -5,7 +5,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,10 +12,9 @@ from pydantic import BaseModel
 
 from ccsd.config.load import load_config
 from ccsd.config.schema import Config
-from ccsd.errors import UsageError
 from ccsd.study import Study
+from support.fuzzing import attempt
 
-Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
 EASY = {"suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
 
 scalars = st.one_of(
@@ -72,7 +70,7 @@ def run(test: Callable[[Any], None], strategy: st.SearchStrategy[Any], examples:
     settings(max_examples=examples, **EASY)(given(strategy)(test))()
 
 
-def test_random_values(tries: int, attempt: Attempt, tmp_path: Path) -> None:
+def test_random_values(tries: int, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
 
     def one(raw: dict[str, Any]) -> None:
@@ -84,27 +82,3 @@ def test_random_values(tries: int, attempt: Attempt, tmp_path: Path) -> None:
             attempt(lambda: (study.parts, study.runs, study.groups, study.split_options()), repr(raw))
 
     run(one, configurations(), 8 * tries)
-
-
-@pytest.mark.parametrize("text", ["name: x\nname: y\nphantom: {}", "name: x\nphantom: {cases: 3, cases: 4}"])
-def test_a_key_that_is_given_twice_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(text)
-    with pytest.raises(UsageError, match="given twice"):
-        load_config(tmp_path / "study.yaml")
-
-
-def test_settings_may_be_shared_by_anchors(tmp_path: Path) -> None:
-    text = "experiments:\n  a: &a {train.steps: 3}\n  b: {<<: *a, train.steps: 4, train.augment: false}\n"
-    (tmp_path / "study.yaml").write_text(f"name: x\nphantom: {{}}\n{text}")
-    found = load_config(tmp_path / "study.yaml").experiments
-    assert found == {"a": {"train.steps": 3}, "b": {"train.steps": 4, "train.augment": False}}
-
-
-@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
-@pytest.mark.parametrize(
-    "key", ["train.learning_rate", "train.weight_decay", "distillation.temperature", "evaluation.hd95_penalty"]
-)
-def test_numbers_are_finite(key: str, value: str, tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text("name: x\nphantom: {}\n")
-    with pytest.raises(UsageError, match=key):
-        load_config(tmp_path / "study.yaml", [f"{key}={value}"])

@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from ccsd.study import RECORD, WEIGHTS
 from ccsd.training import checkpoint
 from ccsd.training.zero_shards import ABOUT, CheckpointFiles, checkpoint_file_name
 from preprocess.splits import read_list
+from support.fuzzing import attempt
 
-Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
 Rng = np.random.Generator
 ODD = (None, True, -1, 0, 10**6, 2**63, 0.5, "", "x", "../x", [], [1], {}, {"a": 1}, float("inf"))
 
@@ -67,9 +66,7 @@ def use(folder: Path) -> tuple[float, ...]:
     return training_spacing(load_model(folder))
 
 
-def test_damaged_models(
-    model: Path, tmp_path: Path, tries: int, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_models(model: Path, tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights are damaged so that the record still knows them: the hash alone must not be what saves us."""
     monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(model, tmp_path / "model")
@@ -111,9 +108,7 @@ def resume(run: Path) -> torch.nn.Module:
     return module
 
 
-def test_damaged_checkpoints(
-    saved: Path, tmp_path: Path, tries: int, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_checkpoints(saved: Path, tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (resume(saved).weight == 1).all()
     run = shutil.copytree(saved, tmp_path / "run")
@@ -137,7 +132,7 @@ def test_damaged_checkpoints(
     assert not (tmp_path / "trapped").exists()
 
 
-def test_damaged_tables(tmp_path: Path, tries: int, attempt: Attempt) -> None:
+def test_damaged_tables(tmp_path: Path, tries: int) -> None:
     """Lists of cases and tables of scores, damaged byte by byte and field by field."""
     split = "case\tsplit\n" + "".join(f"case{n}\t{name}\n" for n, name in enumerate(("train", "val", "test")))
     fields = ("", "train", "../x", "a" * 999, "\0", "\u2028", "case1", "\udcff", "case\tsplit", "\r", '"')

@@ -1,18 +1,16 @@
 """Damaged stores: one error that names the case, never a wrong number."""
 
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from preprocess.convert import convert
 from preprocess.modalities import MODALITIES
 from preprocess.store.reader import CaseStore, list_cases
+from support.fuzzing import attempt
 
-Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
 Rng = np.random.Generator
 
 
@@ -37,19 +35,18 @@ def read(root: Path, case: str) -> tuple[Any, Any]:
     return store.read(MODALITIES), store.read_label()
 
 
-def test_random_damage(cohort: Path, tmp_path: Path, tries: int, attempt: Attempt) -> None:
-    convert(cohort, tmp_path / "whole")
-    case = list_cases(tmp_path / "whole")[0]
-    image, label = read(tmp_path / "whole", case)
-    shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
-    files = sorted(path for path in (tmp_path / "damaged" / f"{case}.zarr").rglob("*") if path.is_file())
+def test_random_damage(data: Path, tmp_path: Path, tries: int) -> None:
+    case = list_cases(data)[0]
+    image, label = read(data, case)
+    store = shutil.copytree(data / f"{case}.zarr", tmp_path / f"{case}.zarr")
+    files = sorted(path for path in store.rglob("*") if path.is_file())
     for seed in range(10 * tries):
         rng = np.random.default_rng(seed)
         path = files[rng.integers(len(files))]
         whole = path.read_bytes()
         path.unlink()  # a new file: the old one may be mapped
         path.write_bytes(damaged(whole, rng))
-        found, message = attempt(partial(read, tmp_path / "damaged", case), f"{path.name}, seed {seed}")
+        found, message = attempt(partial(read, tmp_path, case), f"{path.name}, seed {seed}")
         path.unlink()
         path.write_bytes(whole)
         if message:

@@ -8,19 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from preprocess.modalities import MODALITIES
-from preprocess.phantom.cohort import write_cohort
 from preprocess.source import nifti
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 CaseWriter = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six phantoms of 32 voxels, three in each naming."""
-    folder = tmp_path_factory.mktemp("cohort")
-    list(write_cohort(folder, cases=6, size=32, seed=1))
-    return folder
 
 
 @pytest.fixture

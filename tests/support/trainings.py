@@ -40,12 +40,12 @@ Launch = Callable[..., list[list[Ending]]]
 
 
 def launch_trainings(
-    cohort: Path, *trainings: Training, world: int = 1, patience: int = 120, timeout: float = 280
+    inputs: Path, *trainings: Training, world: int = 1, patience: int = 120, timeout: float = 280
 ) -> list[list[Ending]]:
     """Run trainings one after the other in one launch of `world` processes; returns endings, by process."""
     ports = _free_ports(len(trainings))
     plan = [
-        {"arguments": [*_arguments(cohort, item), *item.options], "port": port, **dict(item.accidents)}
+        {"arguments": [*_arguments(inputs, item), *item.options], "port": port, **dict(item.accidents)}
         for item, port in zip(trainings, ports, strict=True)
     ]
     return [_endings(text) for text in _outputs(json.dumps(plan), world, patience, timeout)]
@@ -61,8 +61,8 @@ def _free_ports(number: int) -> list[int]:
     return ports
 
 
-def _arguments(cohort: Path, item: Training) -> list[str]:
-    words = ["train", "--config", str(cohort / "tiny.yaml"), "--data", str(cohort / "data"), "--run", str(item.run)]
+def _arguments(inputs: Path, item: Training) -> list[str]:
+    words = ["train", "--config", str(inputs / "tiny.yaml"), "--data", str(inputs / "data"), "--run", str(item.run)]
     return [*words, *(word for setting in item.settings for word in ("--set", setting))]
 
 

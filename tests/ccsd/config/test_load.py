@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from ccsd.config import load_config
 from ccsd.errors import UsageError
@@ -66,7 +67,15 @@ def test_unknown_experiment(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read the configuration"), ("- a\n", "expected a mapping"), ("a: [", "not valid YAML")],
+    [
+        (None, "cannot read the configuration"),
+        ("- a\n", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+        ("name: x\nname: y\nphantom: {}", "given twice"),
+        ("name: x\nphantom: {cases: 3, cases: 4}", "given twice"),
+        ("name: !!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("name: !!python/name:os.system", "not valid YAML"),
+    ],
 )
 def test_unusable_files(tmp_path: Path, content: str | None, message: str) -> None:
     file = tmp_path / "c.yaml"
@@ -78,4 +87,20 @@ def test_unusable_files(tmp_path: Path, content: str | None, message: str) -> No
 
 @pytest.mark.parametrize("name", ["demo", "config", "ablation"])
 def test_shipped_configurations_are_valid(name: str) -> None:
-    load_config(Path(__file__).parents[3] / "config" / f"{name}.yaml")
+    load_config(ROOT / "config" / f"{name}.yaml")
+
+
+def test_settings_may_be_shared_by_anchors(tmp_path: Path) -> None:
+    text = "experiments:\n  a: &a {train.steps: 3}\n  b: {<<: *a, train.steps: 4, train.augment: false}\n"
+    (tmp_path / "study.yaml").write_text(f"name: x\nphantom: {{}}\n{text}")
+    found = load_config(tmp_path / "study.yaml").experiments
+    assert found == {"a": {"train.steps": 3}, "b": {"train.steps": 4, "train.augment": False}}
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize(
+    "key", ["train.learning_rate", "train.weight_decay", "distillation.temperature", "evaluation.hd95_penalty"]
+)
+def test_numbers_are_finite(key: str, value: str, path: Path) -> None:
+    with pytest.raises(UsageError, match=key):
+        load_config(path, [f"{key}={value}"])

@@ -1,18 +1,15 @@
-"""A small converted cohort, and trainings on it."""
+"""Trainings of seconds."""
 
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from preprocess.convert import convert
-from preprocess.phantom.cohort import write_cohort
-from preprocess.splits import make_split
 from support.trainings import Launch, launch_trainings
 
 CONFIG = """\
 name: tiny
-phantom: {cases: 8, size: 32}
+phantom: {cases: 6, size: 32}
 model: {width: 4, levels: 2}
 distillation: {every_n: 2}
 train:
@@ -32,17 +29,15 @@ runtime:
 
 
 @pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `data` and `tiny.yaml`."""
-    root = tmp_path_factory.mktemp("cohort")
-    list(write_cohort(root / "phantoms", cases=8, size=32, seed=0, difficulty=0.2))
-    convert(root / "phantoms", root / "data")
-    make_split(root / "data", val=0.2)
+    root = tmp_path_factory.mktemp("inputs")
+    (root / "data").symlink_to(data)
     (root / "tiny.yaml").write_text(CONFIG)
     return root
 
 
 @pytest.fixture(scope="session")
-def launch(cohort: Path) -> Launch:
+def launch(inputs: Path) -> Launch:
     """Run trainings one after the other in one launch of `world` processes; returns endings, by process."""
-    return partial(launch_trainings, cohort)
+    return partial(launch_trainings, inputs)

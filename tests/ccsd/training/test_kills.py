@@ -15,8 +15,8 @@ CHEAP = ("distillation.method=full", "train.batch_size=2", "train.steps=200", "t
 SAVING = ("runtime.checkpoint_every=1", "train.validate_every=200", "runtime.sinks=[]", "runtime.zero_stage=2")
 
 
-def kill(cohort: Path, run: Path, trials: int, world: int, seed: int) -> list[dict[str, object]]:
-    words = ["train", "--config", str(cohort / "tiny.yaml"), "--data", str(cohort / "data"), "--run", str(run)]
+def kill(inputs: Path, run: Path, trials: int, world: int, seed: int) -> list[dict[str, object]]:
+    words = ["train", "--config", str(inputs / "tiny.yaml"), "--data", str(inputs / "data"), "--run", str(run)]
     words += [word for setting in (*CHEAP, *SAVING) for word in ("--set", setting)]
     command = [sys.executable, str(KILLER), str(trials), str(world), str(seed), *words]
     done = subprocess.run(
@@ -27,8 +27,8 @@ def kill(cohort: Path, run: Path, trials: int, world: int, seed: int) -> list[di
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def check(launch: Launch, cohort: Path, run: Path, trials: int, world: int) -> list[dict[str, object]]:
-    found = kill(cohort, run, trials, world, seed=trials)
+def check(launch: Launch, inputs: Path, run: Path, trials: int, world: int) -> list[dict[str, object]]:
+    found = kill(inputs, run, trials, world, seed=trials)
     assert len(found) == trials
     for outcome in found:
         assert sorted(outcome["codes"]) == [-9, *[1] * (world - 1)]
@@ -40,13 +40,13 @@ def check(launch: Launch, cohort: Path, run: Path, trials: int, world: int) -> l
     return found
 
 
-def test_a_process_killed_while_saving(launch: Launch, cohort: Path, tmp_path: Path) -> None:
-    check(launch, cohort, tmp_path, trials=2, world=1)
+def test_a_process_killed_while_saving(launch: Launch, inputs: Path, tmp_path: Path) -> None:
+    check(launch, inputs, tmp_path, trials=2, world=1)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
-def test_fifty_kills_of_two_processes(launch: Launch, cohort: Path, tmp_path: Path) -> None:
-    found = check(launch, cohort, tmp_path, trials=50, world=2)
+def test_fifty_kills_of_two_processes(launch: Launch, inputs: Path, tmp_path: Path) -> None:
+    found = check(launch, inputs, tmp_path, trials=50, world=2)
     assert any(outcome["unfinished"] for outcome in found), "no kill fell into the writing"
     assert max(outcome["noticed_s"] for outcome in found) < 60

@@ -18,53 +18,53 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 SRUN = ["srun", "--nodes", "2", "--ntasks-per-node", "1", "--kill-on-bad-exit"]
 
 
-def train_under(launcher: list[str], cohort: Path, run: Path) -> subprocess.CompletedProcess[str]:
-    train = [sys.executable, "-m", "ccsd", "train", "--config", str(cohort / "tiny.yaml")]
+def train_under(launcher: list[str], inputs: Path, run: Path) -> subprocess.CompletedProcess[str]:
+    train = [sys.executable, "-m", "ccsd", "train", "--config", str(inputs / "tiny.yaml")]
     one_machine = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu"}
     return subprocess.run(
-        [*launcher, "--", *train, "--data", str(cohort / "data"), "--run", str(run)],
+        [*launcher, "--", *train, "--data", str(inputs / "data"), "--run", str(run)],
         env=os.environ | one_machine, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 
 
-def assert_trained_together(cohort: Path, run: Path) -> None:
-    _, final = plain_training(load_config(cohort / "tiny.yaml"), cohort / "data")
+def assert_trained_together(inputs: Path, run: Path) -> None:
+    _, final = plain_training(load_config(inputs / "tiny.yaml"), inputs / "data")
     assert_close(final, weights(run), WEIGHT)
     assert load_model(run).record.processes == 2
 
 
 @pytest.mark.slow
-def test_torchrun(cohort: Path, tmp_path: Path) -> None:
-    done = train_under(TORCHRUN, cohort, tmp_path)
+def test_torchrun(inputs: Path, tmp_path: Path) -> None:
+    done = train_under(TORCHRUN, inputs, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_trained_together(cohort, tmp_path)
+    assert_trained_together(inputs, tmp_path)
 
 
 @pytest.mark.slurm
 @pytest.mark.usefixtures("slurm")
-def test_srun_on_two_nodes(cohort: Path, tmp_path: Path) -> None:
-    done = train_under(SRUN, cohort, tmp_path)
+def test_srun_on_two_nodes(inputs: Path, tmp_path: Path) -> None:
+    done = train_under(SRUN, inputs, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_trained_together(cohort, tmp_path)
+    assert_trained_together(inputs, tmp_path)
 
 
-def start_two_ranks(cohort: Path, run: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "ccsd", "train", "--config", str(cohort / "tiny.yaml")]
+def start_two_ranks(inputs: Path, run: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "ccsd", "train", "--config", str(inputs / "tiny.yaml")]
     settings = ("train.steps=12", "train.validate_every=12", "runtime.checkpoint_every=2", "runtime.workers=1")
     command += [word for setting in settings for word in ("--set", setting)]
-    command += ["--job", "tasks_per_node=2", "--data", str(cohort / "data"), "--run", str(run)]
+    command += ["--job", "tasks_per_node=2", "--data", str(inputs / "data"), "--run", str(run)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
 def test_a_training_whose_launcher_is_killed_ends_with_it_and_resumes_to_the_same_weights(
-    cohort: Path, tmp_path: Path
+    inputs: Path, tmp_path: Path
 ) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    text, _ = start_two_ranks(cohort, undisturbed).communicate(timeout=200)
+    text, _ = start_two_ranks(inputs, undisturbed).communicate(timeout=200)
     assert (undisturbed / "model.safetensors").exists(), text
 
-    launcher = start_two_ranks(cohort, killed)
+    launcher = start_two_ranks(inputs, killed)
     eventually(lambda: list(killed.glob("checkpoints/step-*")), 120)
     ranks = psutil.Process(launcher.pid).children(recursive=True)
     assert len(ranks) >= 4, "two ranks, each with a worker"
@@ -74,6 +74,6 @@ def test_a_training_whose_launcher_is_killed_ends_with_it_and_resumes_to_the_sam
     assert not alive
     assert not (killed / "model.safetensors").exists(), "the training was over before it could be killed"
 
-    text, _ = start_two_ranks(cohort, killed).communicate(timeout=200)
+    text, _ = start_two_ranks(inputs, killed).communicate(timeout=200)
     assert "resuming from step" in text
     assert (undisturbed / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()

@@ -38,24 +38,24 @@ def together(request: pytest.FixtureRequest, launch: Launch, tmp_path_factory: p
 
 
 @cache
-def reference(cohort: Path, precision: str) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def reference(inputs: Path, precision: str) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return losses, final and initial weights of plain PyTorch."""
-    config = load_config(cohort / "tiny.yaml", [f"train.precision={precision}"])
-    start = load_config(cohort / "tiny.yaml", ["train.steps=1", "train.learning_rate=1e-30"])
-    return *plain_training(config, cohort / "data"), plain_training(start, cohort / "data")[1]
+    config = load_config(inputs / "tiny.yaml", [f"train.precision={precision}"])
+    start = load_config(inputs / "tiny.yaml", ["train.steps=1", "train.learning_rate=1e-30"])
+    return *plain_training(config, inputs / "data"), plain_training(start, inputs / "data")[1]
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_float32_equals_plain_pytorch(together: Path, cohort: Path, stage: int) -> None:
-    curve, final, _ = reference(cohort, "fp32")
+def test_float32_equals_plain_pytorch(together: Path, inputs: Path, stage: int) -> None:
+    curve, final, _ = reference(inputs, "fp32")
     run = together / f"fp32-{stage}"
     assert losses(run) == pytest.approx(curve, abs=LOSS)
     assert_close(final, weights(run), WEIGHT)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_bfloat16_equals_plain_pytorch(together: Path, cohort: Path, stage: int) -> None:
-    curve, final, start = reference(cohort, "bf16")
+def test_bfloat16_equals_plain_pytorch(together: Path, inputs: Path, stage: int) -> None:
+    curve, final, start = reference(inputs, "bf16")
     run = together / f"bf16-{stage}"
     assert losses(run) == pytest.approx(curve, abs=BF16_LOSS)
     found = weights(run)
@@ -65,20 +65,20 @@ def test_bfloat16_equals_plain_pytorch(together: Path, cohort: Path, stage: int)
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_two_processes_carry_on_what_four_began(cohort: Path, launch: Launch, tmp_path: Path, stage: int) -> None:
+def test_two_processes_carry_on_what_four_began(inputs: Path, launch: Launch, tmp_path: Path, stage: int) -> None:
     sharded = f"runtime.zero_stage={stage}"
     ((stopped,), *_) = launch(training(tmp_path, sharded, stop_at=2), world=4, timeout=600)
     assert stopped.code == 75, stopped.text
     ((resumed,), _) = launch(training(tmp_path, sharded), world=2, timeout=600)
     assert resumed.code == 0, resumed.text
     assert f"saved by 4 processes with ZeRO stage {stage}, now sharded over 2 processes" in resumed.text
-    curve, final, _ = reference(cohort, "fp32")
+    curve, final, _ = reference(inputs, "fp32")
     assert losses(tmp_path) == pytest.approx(curve, abs=LOSS)
     assert_close(final, weights(tmp_path), WEIGHT)
 
 
-def test_the_samples_draw_different_subsets(cohort: Path) -> None:
-    config = load_config(cohort / "tiny.yaml")
+def test_the_samples_draw_different_subsets(inputs: Path) -> None:
+    config = load_config(inputs / "tiny.yaml")
     available = torch.ones(4, 4, dtype=torch.bool)
     for step in range(config.train.steps):
         draw = draw_step(config.distillation, available, seed=0, step=step, total_steps=6, samples=range(4))

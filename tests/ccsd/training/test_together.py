@@ -56,8 +56,8 @@ def test_two_sharded_processes_resume_exactly(endings: dict[str, Ending], runs: 
     assert_same_run(runs / "whole", runs / "parts")
 
 
-def test_two_sharded_processes_equal_plain_pytorch(endings: dict[str, Ending], runs: Path, cohort: Path) -> None:
-    curve, final = plain_training(load_config(cohort / "tiny.yaml"), cohort / "data")
+def test_two_sharded_processes_equal_plain_pytorch(endings: dict[str, Ending], runs: Path, inputs: Path) -> None:
+    curve, final = plain_training(load_config(inputs / "tiny.yaml"), inputs / "data")
     assert losses(runs / "whole") == pytest.approx(curve, abs=LOSS)
     assert_close(final, weights(runs / "whole"), WEIGHT)
 

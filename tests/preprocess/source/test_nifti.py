@@ -1,5 +1,9 @@
 """NIfTI files: what nibabel reads, we read; what is damaged is refused in one clear message."""
 
+import gzip
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -82,3 +86,46 @@ def test_truncated_voxels_without_gzip(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"b\.nii: cannot be read: No such file"):
         nifti.read(tmp_path / "b.nii")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder_t1.nii").mkdir()
+    os.mkfifo(tmp_path / "pipe_t1.nii")
+    (tmp_path / "endless_t1.nii").symlink_to("/dev/zero")
+    for name in ("folder", "pipe", "endless"):
+        with pytest.raises(InputError, match="not a file"):
+            nifti.read(tmp_path / f"{name}_t1.nii")
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from preprocess.source import nifti
+from preprocess.errors import InputError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+try:
+    nifti.read(Path(sys.argv[1]))
+except InputError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize(("declared", "megabytes"), [(32000, 1), (4, 300)])
+def test_a_small_file_cannot_fill_the_memory(tmp_path: Path, declared: int, megabytes: int) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape((declared, declared, declared))
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    path = tmp_path / "bomb_t1.nii.gz"
+    with gzip.open(path, "wb", 1) as file:
+        file.write(header.binaryblock + bytes(4))
+        for _ in range(megabytes):
+            file.write(bytes(1 << 20))
+    command = [sys.executable, "-c", MEASURE, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    message, grown_mb = done.stdout.splitlines()
+    assert str(path) in message
+    assert int(grown_mb) < 100
