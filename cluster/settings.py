@@ -112,6 +112,15 @@ class JobSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _options_are_single_lines(self) -> Self:
+        """Reject line breaks: each option is one `#SBATCH` line of the script, and a second line is another option."""
+        options = self.model_dump(exclude={"extra"}) | {f"extra.{name}": value for name, value in self.extra.items()}
+        for name, value in options.items():
+            if not str(value).isprintable():
+                raise ValueError(f"{name}: {value!r} must be a single line of printable characters")
+        return self
+
+    @model_validator(mode="after")
     def _extra_is_really_extra(self) -> Self:
         for name in self.extra:
             if not OPTION_NAME.match(name):
