@@ -5,6 +5,7 @@ import re
 import runpy
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,13 @@ LONGEST_FUNCTION = 80
 USED_BY_OTHERS = {"pyarrow": "pandas", "tensorboard": "torch"}
 """Dependencies that no module imports, because the package named here does."""
 WORKFLOW = {"snakemake-executor-plugin-slurm"}
+RUNS_CODE = {"eval", "exec", "compile", "__import__"}
+"""Calls of the language that run text."""
+UNSAFE = {
+    ("pickle", "*"), ("marshal", "*"), ("shelve", "*"), ("dill", "*"), ("cloudpickle", "*"), ("joblib", "*"),
+    ("os", "system"), ("os", "popen"), ("subprocess", "getoutput"), ("subprocess", "getstatusoutput"),
+    ("torch", "load"), ("yaml", "unsafe_load"), ("yaml", "full_load"), ("yaml", "load_all"), ("tempfile", "mktemp"),
+}  # fmt: skip
 
 
 def _sources() -> list[Path]:
@@ -68,6 +76,45 @@ def test_source_is_ascii() -> None:
     assert not strange
 
 
+def offences(source: str) -> Iterator[str]:
+    """Yield what runs code from data or text through a shell."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+            modules = names if isinstance(node, ast.Import) else [node.module or ""]
+            yield from (name for name in modules if (name.partition(".")[0], "*") in UNSAFE)
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        if isinstance(called, ast.Name) and called.id in RUNS_CODE:
+            yield called.id
+        if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+            name = (called.value.id, called.attr)
+            loader = [arg.id for arg in node.args[1:] if isinstance(arg, ast.Name)]
+            if name in UNSAFE or (name == ("yaml", "load") and loader != ["_Loader"]):
+                yield ".".join(name)
+        for keyword in node.keywords:
+            if keyword.arg == "shell" and not (
+                isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+            ):
+                yield "shell=True"
+
+
+def test_no_code_is_run_from_data_or_through_a_shell() -> None:
+    found = {str(path): list(offences(path.read_text(encoding="utf-8"))) for path in _sources()}
+    assert len(found) > 100
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import pickle", "from pickle import loads", "eval('1')", "import os\nos.system('x')", "yaml.load(t, yaml.Loader)",
+     "torch.load(p)", "run('x', shell=True)", "yaml.load(text)", "import cloudpickle"],
+)  # fmt: skip
+def test_the_scan_sees_what_is_forbidden(source: str) -> None:
+    assert list(offences(source))
+
+
 @pytest.mark.parametrize("path", list(GENERATED), ids=str)
 def test_generated_files_are_up_to_date(path: Path) -> None:
     assert (ROOT / path).read_text(encoding="utf-8") == GENERATED[path], "run `python docs/generate.py`"
@@ -111,12 +158,3 @@ def test_what_is_listed_has_an_exact_version_within_its_range() -> None:
     pins = _pins()
     for name, requirement in (_requirements() | _requirements("dev")).items():
         assert requirement.specifier.contains(pins[name]), requirement
-
-
-def test_the_table_of_dependencies_is_that_of_the_project() -> None:
-    text = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
-    section = text[text.index("## Dependencies") :].split("\n## ")[0]
-    rows = re.findall(r"^\| (\S+) \| ([\d.]+) \| ([\d.]+) \| .+ \|$", section, re.MULTILINE)
-    pins = _pins()
-    listed = _requirements()
-    assert rows == [(name, pins[name], str(listed[name].specifier).removeprefix(">=")) for name in listed]

@@ -1,13 +1,15 @@
 """`ccsd doctor`: the judgement on made-up machines, and the command on this one."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ccsd import doctor
+from support.hostile import SECRETS
+from support.processes import ccsd, ccsd_here
 
 HEALTHY = doctor.Facts(
     python="3.11.7",
@@ -70,9 +72,7 @@ def test_what_limits_is_a_warning(change: dict[str, object], words: str) -> None
 
 
 def test_the_command_prints_facts_of_this_machine() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ccsd", "doctor", "--json"], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = ccsd("doctor", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -82,9 +82,15 @@ def test_the_command_prints_facts_of_this_machine() -> None:
 
 
 def test_a_missing_folder_is_one_message() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ccsd", "doctor", "/no/such/folder"], capture_output=True, text=True, check=False
-    )
+    done = ccsd_here("doctor", "/no/such/folder")
     assert done.returncode == 2
     assert done.stderr.startswith("error: /no/such/folder: no such folder")
     assert "Traceback" not in done.stderr
+
+
+def test_no_secret_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    facts = doctor.examine(tmp_path)
+    found = doctor.diagnose(facts)
+    assert "secret-" not in doctor.report(facts, found) + json.dumps(doctor.as_dict(facts, found))

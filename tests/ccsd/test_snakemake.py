@@ -1,5 +1,6 @@
 """What the rules ask for: options that survive the shell, and which marks no longer hold."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -7,14 +8,40 @@ import pytest
 
 from ccsd.snakemake import allow_options, evaluation_options, outdated_marks, split_options
 from ccsd.study import Study
+from support import ROOT
+from support.hostile import HOSTILE
 
 BASE = {"name": "s", "phantom": {"cases": 5}}
 
 
-def test_options_survive_the_shell() -> None:
-    study = Study.from_mapping({**BASE, "split": {"list": "my lists/it's.tsv"}, "convert": {"allow": ["a b", "$(c)"]}})
-    assert shlex.split(split_options(study))[:2] == ["--list", "my lists/it's.tsv"]
-    assert shlex.split(allow_options(study)) == ["--allow", "a b", "--allow", "$(c)"]
+@pytest.mark.parametrize("value", [*HOSTILE, "two words"])
+def test_options_survive_the_shell(value: str) -> None:
+    raw = {"name": "x", "source": value, "convert": {"allow": [value, "b"]}, "split": {"list": value}}
+    study = Study.from_mapping(raw)
+    assert shlex.split(allow_options(study)) == ["--allow", value, "--allow", "b"]
+    assert shlex.split(split_options(study))[:2] == ["--list", str(Path(value))]
+    assert study.source == Path(value)
+
+
+PLAIN = {
+    "threads",
+    "params.part",
+    "wildcards.experiment",
+    "wildcards.seed",
+    "params.options",
+    "params.allow",
+    "params.job",
+}
+"""Numbers, names that wildcard_constraints hold to letters and digits, and options that are quoted one by one."""
+
+
+def test_every_value_in_a_shell_command_is_quoted() -> None:
+    text = "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    commands = re.findall(r"shell:\n((?: {8}.*\n)+)", text)
+    values = [value for command in commands for value in re.findall(r"\{([^}]*)\}", command)]
+    assert len(commands) >= 6
+    loose = {value for value in values if not value.endswith(":q") and not value.startswith("resources.")}
+    assert loose <= PLAIN
 
 
 def test_every_setting_that_scores_is_an_option() -> None:

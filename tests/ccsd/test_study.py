@@ -13,6 +13,7 @@ from ccsd.study import Study, grouped
 from preprocess.modalities import SUBSET_ORDER
 from preprocess.source.layouts import discover
 from support import ROOT
+from support.hostile import ESCAPES, HOSTILE
 
 BASE = {"name": "s", "phantom": {"cases": 5}}
 
@@ -92,3 +93,10 @@ def test_overlays_of_the_ablation_fit_it(overlay: str, runs: int) -> None:
         update_config(config, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()))
     study = Study.from_mapping(config)
     assert len(study.experiments) * len(study.config.seeds) == runs
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *ESCAPES])
+def test_studies_and_experiments_have_plain_names(name: str) -> None:
+    for raw in ({"name": name}, {"name": "x", "experiments": {name: {}}}):
+        with pytest.raises(UsageError):
+            Study.from_mapping({"phantom": {}, **raw})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.launcher import Launcher
+from support.processes import Launcher
 
 
 @pytest.fixture

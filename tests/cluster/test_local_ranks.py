@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.hostile import SECRETS, files_with_secrets
 from support.processes import Launcher, eventually
 
 SHOW = """
@@ -205,3 +206,12 @@ def test_the_users_choice_of_gpus_is_kept(tmp_path: Path, launcher: Launcher) ->
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", "gpus_per_node=2")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "seen-0").read_text())["CUDA_VISIBLE_DEVICES"] == "5,GPU-abc"
+
+
+@pytest.mark.parametrize("code", ["print('done')", "raise SystemExit('failed')"])
+def test_no_secret_of_the_environment_is_written(code: str, tmp_path: Path, launcher: Launcher) -> None:
+    launcher.environment |= SECRETS
+    done = launcher.run(code, tmp_path / "run", "tasks_per_node=2")
+    assert "secret-" not in done.stdout + done.stderr
+    assert len(list(tmp_path.rglob("*"))) > 4
+    assert files_with_secrets(tmp_path) == []

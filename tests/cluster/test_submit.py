@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from cluster import slurm_queries
+from cluster.errors import SettingsError
 from cluster.job_record import digest, job_name
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
 from cluster.submit import command_line
+from support.hostile import SECRETS
 from support.slurm import batch_script
 
 GOLDEN = """\
@@ -103,3 +105,21 @@ def test_job_names_differ_by_folder_and_survive_strange_names() -> None:
 
 def test_commands_that_only_look_alike_differ() -> None:
     assert digest(["a b", "c"]) != digest(["a", "b c"])
+
+
+@pytest.mark.parametrize("setting", ["partition", "account", "qos", "constraint", "reservation"])
+def test_no_setting_adds_a_line_to_the_script(setting: str) -> None:
+    def script(value: str) -> str:
+        given = {"extra": {setting: value}} if setting == "reservation" else {setting: value}
+        return batch_script(JobSettings.from_mapping({"cluster": "slurm", **given}), "train", Path("/runs/001"))
+
+    assert script("a b; $(id) #").count("\n") == script("plain").count("\n")
+    with pytest.raises(SettingsError, match=f"{setting}: .* must be a single line"):
+        script("a\n#SBATCH --uid=0")
+
+
+def test_the_script_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    text = batch_script(JobSettings(cluster="slurm", nodes=2, gpus_per_node=1), "name", Path("/runs/001"))
+    assert "secret-" not in text

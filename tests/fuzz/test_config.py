@@ -1,6 +1,5 @@
 """Random configurations: values of every type in every place, and unknown keys, are used or named in one message."""
 
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 
 from ccsd.config.load import load_config
 from ccsd.config.schema import Config
+from ccsd.snakemake import split_options
 from ccsd.study import Study
 from support.fuzzing import attempt
 
@@ -66,10 +66,6 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     return raw
 
 
-def run(test: Callable[[Any], None], strategy: st.SearchStrategy[Any], examples: int) -> None:
-    settings(max_examples=examples, **EASY)(given(strategy)(test))()
-
-
 def test_random_values(tries: int, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
 
@@ -79,6 +75,6 @@ def test_random_values(tries: int, tmp_path: Path) -> None:
         assert str(path) in message if message else isinstance(config, Config)
         study, message = attempt(lambda: Study.from_mapping(raw), repr(raw))
         if not message:
-            attempt(lambda: (study.parts, study.runs, study.groups, study.split_options()), repr(raw))
+            attempt(lambda: (study.parts, study.runs, study.groups, split_options(study)), repr(raw))
 
-    run(one, configurations(), 8 * tries)
+    settings(max_examples=8 * tries, **EASY)(given(configurations())(one))()

@@ -60,9 +60,12 @@ def test_table_and_page(odd: Path, tmp_path: Path) -> None:
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    write_audit([CaseAudit("<b>", "generic", ("t1",), has_label=False, findings=(), digests={})], tmp_path)
-    assert "<b><" not in (tmp_path / "audit.html").read_text()
-    assert "&lt;b&gt;" in (tmp_path / "audit.html").read_text()
+    name = "'\"><img src=x>"
+    case = CaseAudit(name, "generic", ("t1",), has_label=False, findings=(), digests={}, thumbnail=b"\xff\xd8")
+    write_audit([case], tmp_path)
+    page = (tmp_path / "audit.html").read_text()
+    assert "&lt;img src=x&gt;" in page
+    assert page.count("<img") == 1, "the thumbnail"
 
 
 def test_a_case_without_label_or_with_one_modality_has_a_thumbnail(cohort: Path, tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ from preprocess.errors import InputError
 from preprocess.files import complete_or_absent, sweep
 from preprocess.modalities import MODALITIES
 from preprocess.parallel import select_part
+from preprocess.restore import write_restored
 from preprocess.source import nifti
 from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store import write
 from preprocess.store.reader import CaseStore, list_cases
+from support.hostile import HOSTILE
 
 NAMES = [f"BraTS20_Training_{n:03d}" for n in (1, 2, 3)]
 
@@ -290,3 +292,17 @@ def test_tables(three: Path, tmp_path: Path) -> None:
     found = json.loads((dest / "dataset.json").read_text())
     assert (found["cases"], found["refused"], found["labelled"]) == (2, 1, 1)
     assert found["source_shape"]["max"] == [12, 10, 8]
+
+
+def test_names_that_a_shell_or_a_browser_acts_on_are_names_and_nothing_else(
+    write_case: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = sorted(name for name in HOSTILE if "/" not in name)
+    for name in names:
+        src = write_case(name)
+    assert statuses(src, tmp_path / "dest") == dict.fromkeys(names, "converted")
+    for name in names:
+        written = write_restored(tmp_path / "dest", name, tmp_path / "out")
+        assert {path.parent for path in written} == {tmp_path / "out"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dest", "out", "src"]

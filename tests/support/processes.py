@@ -6,8 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 
@@ -16,6 +19,20 @@ def ccsd(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str
     """Run the command in a process of its own; options are those of `subprocess.run`."""
     command = [sys.executable, "-m", "ccsd", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **{"timeout": 280, **options})
+
+
+def ccsd_here(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Run the command in this process, which has the libraries loaded."""
+    from ccsd.cli import main
+
+    words = ["ccsd", *map(str, arguments)]
+    code: Any = 0
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err, patch.object(sys, "argv", words):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(words, code or 0, out.getvalue(), err.getvalue())
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 40.0) -> Any:

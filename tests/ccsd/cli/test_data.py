@@ -1,31 +1,30 @@
 """The commands for data, as a person types them: exit codes, one message, nothing half-written."""
 
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 
-
-def ccsd(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ccsd", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+from preprocess.phantom.cohort import case_names
+from support.processes import ccsd, ccsd_here
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    result = ccsd("phantom", tmp_path / "src", "--cases", 4, "--size", 32, "--seed", 0)
-    assert result.returncode == 0, result.stderr
+def source(cohort: Path, tmp_path: Path) -> Path:
+    """Four of the phantoms, for the test to change."""
+    for case in case_names(4):
+        shutil.copytree(cohort / case, tmp_path / "src" / case)
     return tmp_path / "src"
 
 
-def test_phantom_convert_split(source: Path, tmp_path: Path) -> None:
-    dest = tmp_path / "dest"
+def test_phantom_convert_split(tmp_path: Path) -> None:
+    source, dest = tmp_path / "src", tmp_path / "dest"
+    result = ccsd("phantom", source, "--cases", 4, "--size", 32, "--seed", 0)
+    assert result.returncode == 0, result.stderr
     result = ccsd("convert", source, dest, "--workers", 2)
     assert (result.returncode, result.stdout) == (0, f"4 converted, 0 unchanged, 0 refused; stores in {dest}\n")
-    assert "0 converted, 4 unchanged" in ccsd("convert", source, dest).stdout
-    result = ccsd("split", dest, "--seed", 1)
+    assert "0 converted, 4 unchanged" in ccsd_here("convert", source, dest).stdout
+    result = ccsd_here("split", dest, "--seed", 1)
     assert result.returncode == 0
     assert "2 train, 1 val, 1 test" in result.stdout
     assert {"cases.tsv", "dataset.json", "split.tsv"} <= {path.name for path in dest.iterdir()}
@@ -33,14 +32,14 @@ def test_phantom_convert_split(source: Path, tmp_path: Path) -> None:
 
 def test_a_part_writes_no_tables(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
-    assert ccsd("convert", source, dest, "--part", "1/2").returncode == 0
+    assert ccsd_here("convert", source, dest, "--part", "1/2").returncode == 0
     assert sorted(path.suffix for path in dest.iterdir()) == [".zarr", ".zarr"]
 
 
 def test_refused_cases_are_listed_at_the_end(source: Path, tmp_path: Path) -> None:
     path = source / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz"
     path.write_bytes(path.read_bytes()[:-30])
-    result = ccsd("convert", source, tmp_path / "dest")
+    result = ccsd_here("convert", source, tmp_path / "dest")
     assert result.returncode == 2
     assert "3 converted, 0 unchanged, 1 refused" in result.stdout
     assert result.stderr.splitlines()[-1].startswith("refused: BraTS20_Training_001: ")
@@ -65,7 +64,7 @@ def test_bad_input_is_one_message(source: Path, tmp_path: Path, kind: str) -> No
     arguments, message = REFUSALS[kind]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    result = ccsd(*(a.format(src=source, tmp=elsewhere) for a in arguments))
+    result = ccsd_here(*(a.format(src=source, tmp=elsewhere) for a in arguments))
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stderr.startswith("error: ")
@@ -79,7 +78,7 @@ def test_bad_input_is_one_message(source: Path, tmp_path: Path, kind: str) -> No
 def test_a_place_that_cannot_be_written(source: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     file = tmp_path / "a file"
     file.touch()
-    result = ccsd(*(part.format(src=source, file=file) for part in command))
+    result = ccsd_here(*(part.format(src=source, file=file) for part in command))
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith(f"error: {file}")
     assert "Traceback" not in result.stderr
@@ -90,31 +89,34 @@ def test_no_usable_case_is_an_error(source: Path, tmp_path: Path) -> None:
         path.write_bytes(b"")
     for path in source.rglob("*-t1n.nii.gz"):
         path.write_bytes(b"")
-    result = ccsd("convert", source, tmp_path / "dest")
+    result = ccsd_here("convert", source, tmp_path / "dest")
     assert result.returncode == 2
     assert "none of 4 cases can be used" in result.stderr
 
 
 def test_audit_and_restore(source: Path, tmp_path: Path) -> None:
-    result = ccsd("audit", source, "--out", tmp_path / "audit")
+    result = ccsd_here("audit", source, "--out", tmp_path / "audit")
     assert (result.returncode, result.stderr.splitlines()[-1]) == (0, "audit: 4/4 done")
     assert result.stdout.startswith("0 refused, ")
     assert {path.name for path in (tmp_path / "audit").iterdir()} == {"audit.tsv", "audit.html"}
     case = "BraTS20_Training_001"
     (source / case / f"{case}_t2.nii.gz").write_bytes(b"")
-    assert ccsd("audit", source, "--out", tmp_path / "audit").returncode == 2
-    assert ccsd("convert", source, tmp_path / "dest").returncode == 2
-    result = ccsd("restore", tmp_path / "dest", "BraTS20_Training_002", tmp_path / "out", "-m", "T1c+flair")
+    assert ccsd_here("audit", source, "--out", tmp_path / "audit").returncode == 2
+    assert ccsd_here("convert", source, tmp_path / "dest").returncode == 2
+    result = ccsd_here("restore", tmp_path / "dest", "BraTS20_Training_002", tmp_path / "out", "-m", "T1c+flair")
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "BraTS20_Training_002_flair.nii.gz",
         "BraTS20_Training_002_t1ce.nii.gz",
     ]
-    assert ccsd("restore", tmp_path / "dest", case, tmp_path / "out").returncode == 2
+    assert ccsd_here("restore", tmp_path / "dest", case, tmp_path / "out").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["phantom", "convert", "split", "audit", "restore"])
-def test_help(command: str) -> None:
-    result = ccsd(command, "--help")
-    assert result.returncode == 0
-    assert "Usage" in result.stdout
+def test_a_folder_where_a_file_is_written_keeps_what_it_holds(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    ccsd_here("convert", source, dest)
+    (dest / "cases.tsv").unlink()
+    (dest / "cases.tsv").mkdir()
+    (dest / "cases.tsv" / "precious").touch()
+    assert ccsd_here("split", dest).returncode == 2
+    assert (dest / "cases.tsv" / "precious").exists()

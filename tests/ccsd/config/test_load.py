@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from support import ROOT
 
 from ccsd.config import load_config
 from ccsd.errors import UsageError
+from support import ROOT
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from ccsd.errors import UsageError
 from ccsd.model import load_model
 from ccsd.records import read_events
 from support.comparing import assert_same_run, science
+from support.hostile import SECRETS, files_with_secrets
 from support.trainings import Ending, Launch, training
 
 NAN = ("train.learning_rate=1e30", "train.clip=0", "train.warmup=0")
@@ -35,7 +36,10 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "offload": training(runs / "offload", "runtime.offload=optimizer"),
         "wandb": training(runs / "wandb", "runtime.sinks=[wandb]"),
     }
-    (found,) = launch(*items.values())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        (found,) = launch(*items.values())
     return dict(zip(items, found, strict=True))
 
 
@@ -120,3 +124,17 @@ def test_the_record_has_a_curve_for_each_term(endings: dict[str, Ending], runs: 
     train = next(event for event in science(runs / "whole") if event["event"] == "train")
     assert train.keys() == {"event", "step", "loss", "supervised", "hmsd", "dmcd", "shared", "specific", "lr"}
     assert "data_share" in next(event for event in read_events(runs / "whole") if event["event"] == "train")
+
+
+def test_no_secret_of_the_environment_is_written(endings: dict[str, Ending], runs: Path) -> None:
+    """Weights, record, checkpoints, curves and what is printed; TensorBoard is among the sinks."""
+    assert "secret-" not in "".join(ending.text for ending in endings.values())
+    assert files_with_secrets(runs) == []
+
+
+def test_files_of_a_run_are_as_readable_as_others(endings: dict[str, Ending], runs: Path) -> None:
+    (runs / "plain").touch()
+    readable = (runs / "plain").stat().st_mode
+    files = [path for path in (runs / "whole").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert {path for path in files if path.stat().st_mode != readable} == set()

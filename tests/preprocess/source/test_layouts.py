@@ -1,5 +1,6 @@
 """Every released layout is found by names alone: the files here are empty."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,17 @@ def test_images_with_names_of_their_own_are_told(tmp_path: Path) -> None:
 def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such folder"):
         discover(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [b"a\tb_t1.nii.gz", b"\xff\xfe_t1.nii.gz", b"x" * 200 + b"_t1.nii.gz"])
+def test_a_file_with_an_impossible_name_is_one_message(name: bytes, tmp_path: Path) -> None:
+    touch(tmp_path, [os.fsdecode(name)])
+    with pytest.raises(InputError, match="rename it"):
+        discover(tmp_path)
+
+
+def test_folders_that_hold_themselves_are_read_once(tmp_path: Path) -> None:
+    touch(tmp_path, TREES["brats2021"])
+    for name in "abcd":
+        (tmp_path / name).symlink_to(tmp_path)
+    assert len(discover(tmp_path)) == 1

@@ -19,11 +19,14 @@ from hypothesis import strategies as st
 from preprocess.case import Prepared, prepare
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES
+from preprocess.restore import write_restored
 from preprocess.source.layouts import discover
+from preprocess.splits import read_list
 from preprocess.store import shard, write
 from preprocess.store.meta import CaseMeta
-from preprocess.store.reader import CaseStore, list_cases
+from preprocess.store.reader import CaseStore, list_cases, store_path
 from preprocess.store.write import write_case
+from support.hostile import ESCAPES
 
 CASE = "BraTS20_Training_001"
 Damage = Callable[[Path], None]
@@ -230,3 +233,14 @@ def test_list_cases_sees_complete_stores_only(tmp_path: Path) -> None:
     assert list_cases(tmp_path) == [CASE]
     with pytest.raises(InputError, match="no such folder"):
         list_cases(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=ascii)
+def test_a_case_cannot_leave_its_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "split.tsv").write_text(f"case\tsplit\n{name}\ttrain\n", errors="surrogateescape")
+    with pytest.raises(InputError):
+        read_list(tmp_path / "split.tsv")
+    for work in (store_path, CaseStore, lambda root, case: write_restored(root, case, root / "out")):
+        with pytest.raises(InputError, match="cannot be the name of a case"):
+            work(tmp_path, name)
+    assert [path.name for path in tmp_path.iterdir()] == ["split.tsv"]
