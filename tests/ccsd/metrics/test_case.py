@@ -1,6 +1,7 @@
 """Rows of one case: regions, empty regions, the clean-up."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,22 @@ from ccsd.metrics import Policy, Reference, clean_enhancing, paint, region_mask
 from preprocess.modalities import REGIONS
 
 LABEL_MAPS = hnp.arrays(np.uint8, (4, 5, 6), elements=st.integers(0, 3))
+Spacing = tuple[float, float, float]
 UNIT = (1.0, 1.0, 1.0)
 
 
-def score(reference, predicted, policy=None, min_enhancing=0, spacing=UNIT):
+def score(
+    reference: np.ndarray,
+    predicted: np.ndarray,
+    policy: Policy | None = None,
+    min_enhancing: int = 0,
+    spacing: Spacing = UNIT,
+) -> dict[str, dict[str, Any]]:
     rows = Reference(reference, spacing, policy or Policy()).score(predicted, min_enhancing)
     return {row["region"]: row for row in rows}
 
 
-def labels(*regions):
+def labels(*regions: tuple[int, int]) -> np.ndarray:
     """Return a 10 x 10 x 10 map with the given label in one plane each."""
     array = np.zeros((10, 10, 10), np.uint8)
     for plane, label in regions:
@@ -30,7 +38,7 @@ def labels(*regions):
 
 @settings(max_examples=60)
 @given(LABEL_MAPS, LABEL_MAPS)
-def test_scores_are_bounded_and_perfect_exactly_for_equal_regions(reference, predicted):
+def test_scores_are_bounded_and_perfect_exactly_for_equal_regions(reference: np.ndarray, predicted: np.ndarray) -> None:
     for region, row in score(reference, predicted).items():
         equal = np.array_equal(region_mask(reference, region), region_mask(predicted, region))
         assert 0 <= row["dice"] <= 1
@@ -41,9 +49,8 @@ def test_scores_are_bounded_and_perfect_exactly_for_equal_regions(reference, pre
             assert (row["hd95"], row["nsd"]) == (0, 1)
 
 
-def test_overlap_scores_by_hand():
+def test_overlap_scores_by_hand() -> None:
     row = score(labels((0, 2), (1, 2), (2, 2), (3, 2)), labels((2, 2), (3, 2), (4, 2)), spacing=(2.0, 1.0, 1.5))["WT"]
-
     assert row["dice"] == pytest.approx(2 * 200 / 700)
     assert row["sensitivity"] == pytest.approx(0.5)
     assert row["precision"] == pytest.approx(2 / 3)
@@ -59,25 +66,24 @@ def test_overlap_scores_by_hand():
         (labels((1, 3)), labels((1, 3)), "no", 1, 0),
     ],
 )
-def test_empty_regions_score_by_the_policy(reference, predicted, empty, overlap, distance):
+def test_empty_regions_score_by_the_policy(
+    reference: np.ndarray, predicted: np.ndarray, empty: str, overlap: float, distance: float
+) -> None:
     row = score(reference, predicted)["ET"]
-
     assert row["empty"] == empty
     assert (row["dice"], row["nsd"]) == (overlap, overlap)
     assert (row["hd95"], row["hd95_pooled"]) == (distance, distance)
 
 
-def test_policy_may_leave_out_what_is_rightly_absent_and_set_the_penalty():
+def test_policy_may_leave_out_what_is_rightly_absent_and_set_the_penalty() -> None:
     policy = Policy(hd95_penalty=1.0, score_both_empty=False)
-
     absent = score(labels(), labels(), policy)["ET"]
     assert all(math.isnan(absent[column]) for column in ("dice", "hd95", "hd95_pooled", "nsd"))
     assert score(labels((1, 3)), labels(), policy)["ET"]["hd95"] == 1.0
 
 
-def test_a_policy_is_printed_with_every_number_it_sets():
+def test_a_policy_is_printed_with_every_number_it_sets() -> None:
     left_out = Policy(hd95_penalty=1.0, score_both_empty=False)
-
     assert Policy().label() == "both-empty:dice=1,hd95=0,nsd=1;one-empty:dice=0,hd95=373.13,nsd=0"
     assert left_out.label() == "both-empty:left-out;one-empty:dice=0,hd95=1,nsd=0"
     assert Policy().sentence() == (
@@ -90,29 +96,27 @@ def test_a_policy_is_printed_with_every_number_it_sets():
     )
 
 
-def test_shares_of_nothing_are_not_numbers():
+def test_shares_of_nothing_are_not_numbers() -> None:
     assert math.isnan(score(labels(), labels((1, 3)))["ET"]["sensitivity"])
     assert math.isnan(score(labels((1, 3)), labels())["ET"]["precision"])
 
 
-def test_lesions_are_counted_with_those_missed_and_those_invented():
+def test_lesions_are_counted_with_those_missed_and_those_invented() -> None:
     row = score(labels((0, 2), (8, 2)), labels((8, 2)))["WT"]
     assert (row["lesions"], row["lesions_missed"], row["lesions_false"]) == (2, 1, 0)
-
     row = score(labels((8, 2)), labels((0, 2), (8, 2)))["WT"]
     assert (row["lesions"], row["lesions_missed"], row["lesions_false"]) == (1, 0, 1)
 
 
 @pytest.mark.parametrize(("minimum", "cleaned"), [(100, 0.0), (101, 1.0)])
-def test_clean_up_adds_columns_and_keeps_the_raw_ones(minimum, cleaned):
+def test_clean_up_adds_columns_and_keeps_the_raw_ones(minimum: int, cleaned: float) -> None:
     rows = score(labels((1, 1)), labels((1, 3)), min_enhancing=minimum)
-
     assert rows["ET"]["dice"] == 0
     assert rows["ET"]["dice_clean"] == cleaned
     assert rows["TC"]["dice_clean"] == rows["TC"]["dice"] == 1
 
 
-def test_cleaned_columns_are_the_scores_of_the_cleaned_prediction():
+def test_cleaned_columns_are_the_scores_of_the_cleaned_prediction() -> None:
     reference, predicted = labels((1, 1), (4, 3)), labels((1, 3), (5, 3))
     alone = score(reference, clean_enhancing(predicted, 500))
     for region, row in score(reference, predicted, min_enhancing=500).items():
@@ -120,49 +124,44 @@ def test_cleaned_columns_are_the_scores_of_the_cleaned_prediction():
             assert row[f"{column}_clean"] == alone[region][column]
 
 
-def test_clean_up_keeps_tumour_core_and_leaves_its_input_alone():
+def test_clean_up_keeps_tumour_core_and_leaves_its_input_alone() -> None:
     array = labels((1, 3), (2, 2))
     cleaned = clean_enhancing(array, 500)
-
     assert not region_mask(cleaned, "ET").any()
     assert np.array_equal(region_mask(cleaned, "TC"), region_mask(array, "TC"))
     assert region_mask(array, "ET").sum() == 100
 
 
 @pytest.mark.parametrize(("voxels", "minimum"), [(0, 5), (5, 5), (5, 0)])
-def test_what_needs_no_clean_up_is_returned_as_it_is(voxels, minimum):
+def test_what_needs_no_clean_up_is_returned_as_it_is(voxels: int, minimum: int) -> None:
     array = labels((2, 1))
     array[1, 0, :voxels] = 3
-
     assert clean_enhancing(array, minimum) is array
 
 
-def test_a_single_voxel_is_cleaned_up():
+def test_a_single_voxel_is_cleaned_up() -> None:
     array = labels()
     array[1, 1, 1] = 3
-
     assert clean_enhancing(array, 2)[1, 1, 1] == 1
 
 
 @settings(max_examples=60)
 @given(hnp.arrays(np.float32, (3, 3, 3, 3), elements=st.floats(0, 1, width=32)))
-def test_painted_regions_are_nested_and_keep_the_probable_ones(probabilities):
+def test_painted_regions_are_nested_and_keep_the_probable_ones(probabilities: np.ndarray) -> None:
     painted = paint(probabilities)
     masks = [region_mask(painted, region) for region in REGIONS]
-
     assert not (masks[1] & ~masks[0]).any()
     assert not (masks[2] & ~masks[1]).any()
     assert np.array_equal(masks[2], probabilities[2] > 0.5)
     assert (masks[0] >= (probabilities[0] > 0.5)).all()
 
 
-def test_paint_gives_each_region_its_class():
+def test_paint_gives_each_region_its_class() -> None:
     probabilities = np.array([[0.9, 0.9, 0.9, 0.5], [0.1, 0.9, 0.9, 0.0], [0.0, 0.0, 0.9, 0.0]], np.float32)
-
     assert paint(probabilities.reshape(3, 1, 1, 4)).ravel().tolist() == [2, 1, 3, 0]
 
 
 @pytest.mark.parametrize("regions", [2, 4])
-def test_paint_refuses_any_other_number_of_regions(regions):
+def test_paint_refuses_any_other_number_of_regions(regions: int) -> None:
     with pytest.raises(ValueError, match="zip"):
         paint(np.zeros((regions, 2, 2, 2), np.float32))

@@ -6,13 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from ccsd.metrics.lesions import PENALTY_MM, find_lesions, lesion_scores
+from ccsd.metrics.lesions import PENALTY_MM, LesionScores, find_lesions, lesion_scores
 from ccsd.metrics.surface import hd95
 
+Spacing = tuple[float, float, float]
+Cube = tuple[tuple[int, int, int], int]
 UNIT = (1.0, 1.0, 1.0)
 
 
-def volume(*cubes):
+def volume(*cubes: Cube) -> np.ndarray:
     """Return a mask with cubes given as (start, side)."""
     mask = np.zeros((40, 40, 60), bool)
     for (z, y, x), side in cubes:
@@ -24,98 +26,86 @@ BIG = ((5, 5, 5), 6)
 FAR = ((5, 5, 40), 6)
 
 
-def score(reference, predicted, spacing=UNIT):
+def score(reference: np.ndarray, predicted: np.ndarray, spacing: Spacing = UNIT) -> LesionScores:
     return lesion_scores(find_lesions(reference, spacing), predicted, spacing)
 
 
-def test_equal_lesions_score_one_each():
+def test_equal_lesions_score_one_each() -> None:
     scores = score(volume(BIG, FAR), volume(BIG, FAR))
-
     assert (scores.dice, scores.hd95, scores.lesions, scores.missed, scores.false) == (1, 0, 2, 0, 0)
 
 
-def test_a_missed_lesion_costs_as_much_as_any_other():
+def test_a_missed_lesion_costs_as_much_as_any_other() -> None:
     scores = score(volume(BIG, FAR), volume(BIG))
-
     assert (scores.dice, scores.hd95) == (0.5, PENALTY_MM / 2)
     assert (scores.lesions, scores.missed, scores.false) == (2, 1, 0)
 
 
-def test_false_positives_of_any_size_count_as_lesions_with_score_zero():
+def test_false_positives_of_any_size_count_as_lesions_with_score_zero() -> None:
     scores = score(volume(BIG), volume(BIG, ((30, 30, 30), 1), FAR))
-
     assert (scores.dice, scores.hd95) == (pytest.approx(1 / 3), pytest.approx(2 * PENALTY_MM / 3))
     assert (scores.lesions, scores.false) == (1, 2)
 
 
 @pytest.mark.parametrize(("gap", "lesions"), [(6, 1), (8, 2)])
-def test_components_whose_dilations_touch_are_one_lesion(gap, lesions):
+def test_components_whose_dilations_touch_are_one_lesion(gap: int, lesions: int) -> None:
     reference = volume(((5, 5, 5), 6), ((5, 5, 11 + gap), 6))
-
     assert len(find_lesions(reference, UNIT)) == lesions
 
 
 @pytest.mark.parametrize(("side", "counted"), [(3, 0), (4, 1)])
-def test_lesions_of_at_most_50_mm3_are_left_out_even_when_missed(side, counted):
+def test_lesions_of_at_most_50_mm3_are_left_out_even_when_missed(side: int, counted: int) -> None:
     scores = score(volume(BIG, ((25, 25, 40), side)), volume(BIG))
-
     assert scores.lesions == 1 + counted
     assert scores.missed == counted
     assert scores.dice == 1 / (1 + counted)
 
 
-def test_a_lesion_of_exactly_50_mm3_is_left_out():
+def test_a_lesion_of_exactly_50_mm3_is_left_out() -> None:
     reference = volume(BIG)
     reference[25:27, 25:30, 40:45] = True
-
     assert score(reference, volume(BIG)).lesions == 1
     reference[27, 25, 40] = True
     assert score(reference, volume(BIG)).lesions == 2
 
 
-def test_volume_counts_millimetres_not_voxels():
+def test_volume_counts_millimetres_not_voxels() -> None:
     reference = volume(((5, 5, 5), 3))
-
     assert score(reference, reference, (2.0, 1.0, 1.0)).lesions == 1  # 27 voxels of 2 mm3
     assert score(reference, reference, UNIT).lesions == 0
 
 
-def test_a_prediction_that_meets_only_a_small_lesion_is_not_a_false_positive():
+def test_a_prediction_that_meets_only_a_small_lesion_is_not_a_false_positive() -> None:
     small = ((25, 25, 40), 2)
-
     assert score(volume(BIG, small), volume(BIG, small)).false == 0
 
 
-def test_one_prediction_may_belong_to_two_lesions_and_is_compared_whole_with_each():
+def test_one_prediction_may_belong_to_two_lesions_and_is_compared_whole_with_each() -> None:
     predicted = volume(BIG, FAR)
     predicted[7, 7, 5:46] = True  # a bridge of 29 voxels between the two
     scores = score(volume(BIG, FAR), predicted)
-
     assert scores.false == 0
     assert scores.dice == pytest.approx(2 * 216 / (216 + 2 * 216 + 29))
 
 
-def test_a_near_prediction_outside_the_lesion_but_inside_its_dilation_belongs_to_it():
+def test_a_near_prediction_outside_the_lesion_but_inside_its_dilation_belongs_to_it() -> None:
     reference, predicted = volume(((5, 5, 5), 4)), volume(((5, 5, 10), 4))
     scores = score(reference, predicted)
-
     assert (scores.dice, scores.missed, scores.false) == (0, 0, 0)
     assert 0 < scores.hd95 < PENALTY_MM
 
 
-def test_nothing_to_find_and_nothing_found_is_perfect():
+def test_nothing_to_find_and_nothing_found_is_perfect() -> None:
     scores = score(volume(), volume())
-
     assert (scores.dice, scores.hd95) == (1, 0)
 
 
-def test_everything_invented_scores_zero():
+def test_everything_invented_scores_zero() -> None:
     scores = score(volume(), volume(BIG))
-
     assert (scores.dice, scores.hd95, scores.false) == (0, 374, 1)
 
 
-def by_the_letter(reference, predicted, spacing):
+def by_the_letter(reference: np.ndarray, predicted: np.ndarray, spacing: Spacing) -> tuple[float, float, int, int]:
     """Follow the challenge's rule step by step on whole volumes: no boxes, no surfaces shared between lesions."""
     touch, grow = ndimage.generate_binary_structure(3, 3), ndimage.generate_binary_structure(3, 2)
     dilated = ndimage.label(ndimage.binary_dilation(reference, grow, iterations=3), touch)[0]
@@ -139,7 +129,7 @@ def by_the_letter(reference, predicted, spacing):
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([UNIT, (2.0, 1.0, 0.5)]), st.floats(0.3, 0.6))
-def test_scattered_blobs_score_as_the_rule_says_word_for_word(seed, spacing, level):
+def test_scattered_blobs_score_as_the_rule_says_word_for_word(seed: int, spacing: Spacing, level: float) -> None:
     rng = np.random.default_rng(seed)
     noise = ndimage.gaussian_filter(rng.normal(size=(2, 22, 24, 60)), (0, 1.5, 1.5, 1.5))
     noise /= noise.std()
@@ -147,6 +137,5 @@ def test_scattered_blobs_score_as_the_rule_says_word_for_word(seed, spacing, lev
     reference, predicted = noise[0] > 4 * level, shared > 4 * level
     predicted[..., :25] = False  # what lies there is missed
     found = score(reference, predicted, spacing)
-
     expected = by_the_letter(reference, predicted, spacing)
     assert (found.dice, found.hd95, found.missed, found.false) == pytest.approx(expected)

@@ -1,14 +1,18 @@
-"""metrics.jsonl: what was recorded after the checkpoint that is resumed from is forgotten."""
+"""What a training records: metrics.jsonl and its sinks, means of the loss terms, shares of the removal paths."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ccsd.errors import UsageError
 from ccsd.records import read_events
 from ccsd.training import sinks
-from ccsd.training.log import TrainingLog
+from ccsd.training.distributed import Process
+from ccsd.training.log import TERMS, StepMeans, TrainingLog
+
+ALONE = Process(0, 1, torch.device("cpu"))
 
 
 def test_events_survive_and_later_ones_are_forgotten(tmp_path: Path) -> None:
@@ -61,10 +65,35 @@ def test_pictures_are_kept_and_shown(tmp_path: Path) -> None:
     assert b"validation/overlay" in events.read_bytes()
 
 
-def test_a_log_gets_lines(tmp_path: Path, capsys: object) -> None:
+def test_a_log_gets_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = TrainingLog(tmp_path, 0, 20)
     record.progress(1, 0.5, 60.0)
     record.progress(2, 0.4, 60.0)
     record.close()
-    lines = capsys.readouterr().out.splitlines()  # type: ignore[attr-defined]
+    lines = capsys.readouterr().out.splitlines()
     assert lines == ["step 1/20  loss 0.500  60.00 s/step  0:19:00 left"]
+
+
+def outputs(loss: float, removed: list[list[int]]) -> dict[str, torch.Tensor]:
+    terms = {name: torch.tensor(loss) for name in TERMS}
+    return {**terms, "removed": torch.tensor(removed).T if removed else torch.empty(0, 2, dtype=torch.long)}
+
+
+def test_means_and_shares() -> None:
+    tally = StepMeans(ALONE.device)
+    tally.add(outputs(1.0, [[2, 0, 3], [2, 3, 0]]))
+    tally.add(outputs(3.0, [[2, 0, 3], [0, -1, -1]]))
+    terms, removal = tally.take(ALONE)
+    assert terms == pytest.approx(dict.fromkeys(TERMS, 2.0))
+    assert removal["first"] == {"flair": 0.25, "t1": 0, "t1ce": 0.75, "t2": 0}
+    assert removal["paths"] == {"t1ce>flair>t2": 0.5, "flair": 0.25, "t1ce>t2>flair": 0.25}
+
+
+def test_taking_starts_anew_and_methods_without_a_path_have_none() -> None:
+    tally = StepMeans(ALONE.device)
+    tally.add(outputs(1.0, [[2, 0, 3], [2, 3, 0]]))
+    tally.take(ALONE)
+    tally.add(outputs(5.0, []))
+    terms, removal = tally.take(ALONE)
+    assert terms["loss"] == 5.0
+    assert removal == {}
