@@ -12,9 +12,9 @@ import typer
 
 from ccsd import cli
 from preprocess.phantom.cohort import MARK, case_names
+from support.fuzzing import Rng
 from support.processes import ccsd_here
 
-Rng = np.random.Generator
 COMMANDS = {str(command.name or command.callback.__name__): command.callback for command in cli.app.registered_commands}
 WORDS = (
     "", "0", "1", "-1", "2", "3/2", "0/0", "1/1", "1/999999999", "\u0661/\u0663", "\u00b2", "9" * 5000, "nan", "inf",

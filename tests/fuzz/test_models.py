@@ -21,9 +21,8 @@ from ccsd.study import RECORD, WEIGHTS
 from ccsd.training import checkpoint
 from ccsd.training.zero_shards import ABOUT, CheckpointFiles, checkpoint_file_name
 from preprocess.splits import read_list
-from support.fuzzing import attempt
+from support.fuzzing import Rng, attempt, flip_bits
 
-Rng = np.random.Generator
 ODD = (None, True, -1, 0, 10**6, 2**63, 0.5, "", "x", "../x", [], [1], {}, {"a": 1}, float("inf"))
 
 
@@ -43,11 +42,7 @@ def damage(data: bytes, rng: Rng) -> bytes:
         return pickle.dumps(Trap())
     if kind == 2:
         return rng.bytes(int(rng.integers(0, 100)))
-    changed = bytearray(data)
-    last = len(data) if kind == 3 else min(len(data), 3000)
-    for place in rng.integers(0, last, rng.integers(1, 5)):
-        changed[place] ^= 1 << int(rng.integers(8))
-    return bytes(changed)
+    return flip_bits(data, rng, None if kind == 3 else min(len(data), 3000))
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,10 @@ import numpy as np
 
 from preprocess.case import prepare
 from preprocess.source.layouts import discover
-from support.fuzzing import attempt
+from support.fuzzing import Rng, attempt, flip_bits
 
-Rng = np.random.Generator
 HEADER_BYTES = 352
 ALLOW = ("affine", "mirrored", "not-finite", "duplicate")
-
-
-def flip_bits(data: bytes, rng: Rng, last: int | None = None) -> bytes:
-    changed = bytearray(data)
-    for place in rng.integers(0, last or len(data), rng.integers(1, 6)):
-        changed[place] ^= 1 << int(rng.integers(8))
-    return bytes(changed)
 
 
 def odd_fields(data: bytes, rng: Rng) -> bytes:

@@ -9,9 +9,7 @@ import numpy as np
 
 from preprocess.modalities import MODALITIES
 from preprocess.store.reader import CaseStore, list_cases
-from support.fuzzing import attempt
-
-Rng = np.random.Generator
+from support.fuzzing import Rng, attempt, flip_bits
 
 
 def damaged(data: bytes, rng: Rng) -> bytes:
@@ -21,13 +19,9 @@ def damaged(data: bytes, rng: Rng) -> bytes:
         return data[: rng.integers(len(data))]
     if kind == 1:
         return data + rng.bytes(int(rng.integers(1, 50)))
-    changed = bytearray(data)
     if kind == 2:
-        changed[-int(rng.integers(1, 90)) :] = rng.bytes(20)
-    else:
-        for place in rng.integers(0, len(data), rng.integers(1, 4)):
-            changed[place] ^= 1 << int(rng.integers(8))
-    return bytes(changed)
+        return data[: -int(rng.integers(1, 90))] + rng.bytes(20)
+    return flip_bits(data, rng)
 
 
 def read(root: Path, case: str) -> tuple[Any, Any]:

@@ -17,11 +17,7 @@ from support.processes import ccsd_here
         pytest.param(
             "name: x\nphantom: {}\ntrain: {stepz: 3}", "train.stepz: unknown key; allowed here: steps", id="key"
         ),
-        pytest.param("name: x\nphantom: {}\ntrain: {steps: many}", "train.steps", id="value"),
-        pytest.param("name: x", "exactly one of 'source'", id="no-data"),
-        pytest.param("name: x\nphantom: {}\ntrain: {validate_subsets: [flair+t9]}", "t9", id="modality"),
         pytest.param("name: [", "not valid YAML", id="yaml"),
-        pytest.param("- a", "expected a mapping", id="list"),
     ],
 )
 def test_wrong_configurations(text: str, words: str, tmp_path: Path) -> None:
