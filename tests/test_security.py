@@ -165,7 +165,9 @@ def test_a_file_with_an_impossible_name_is_one_message(cohort: Path, tmp_path: P
         path.unlink()
 
 
-PLAIN = {"threads", "params.part", "wildcards.experiment", "wildcards.seed", "params.options", "params.allow"}
+PLAIN = {
+    "threads", "params.part", "wildcards.experiment", "wildcards.seed", "params.options", "params.allow", "params.job",
+}  # fmt: skip
 """Numbers, names that wildcard_constraints hold to letters and digits, and options that are quoted one by one."""
 
 
