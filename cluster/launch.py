@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from cluster import local_ranks, rank_status, slurm_queries
-from cluster.errors import JobError, SettingsError
+from cluster.errors import JobError, SettingsError, advise
 from cluster.job_record import FILE, JobRecord, digest, job_name, new_folder
 from cluster.logs import Follower, failure, log_file, say
 from cluster.settings import JobSettings
@@ -62,18 +62,15 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     """
     folder = folder.absolute()
     check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _interruptible():
-        if settings.cluster == "local":
-            _run_here(command, folder, settings, name)
-            return
-        try:
-            _run_on_slurm(command, folder, settings, name, results)
-        except KeyboardInterrupt:
-            job = JobRecord.load(folder)
-            if job is not None and job.ended is None:
-                say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
-            raise
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _interruptible():
+            if settings.cluster == "local":
+                _run_here(command, folder, settings, name)
+            else:
+                _run_on_slurm(command, folder, settings, name, results)
+    except OSError as error:
+        raise JobError(advise(error)) from None
 
 
 def check_folder(folder: Path) -> None:
@@ -99,7 +96,19 @@ def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name:
 def _run_on_slurm(
     command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
 ) -> None:
-    """Attach to the run's job or submit one, and see it and its successors through."""
+    """Attach to the run's job or submit one, and see it through; an interrupt ends the launcher, not the job."""
+    try:
+        _see_through(command, folder, settings, name, results)
+    except KeyboardInterrupt:
+        job = JobRecord.load(folder)
+        if job is not None and job.ended is None:
+            say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
+        raise
+
+
+def _see_through(
+    command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
+) -> None:
     with _lock(folder):
         job = _last_job(folder, name)
         attached = job is not None and _is_alive(job)

@@ -31,7 +31,7 @@ HEALTHY = doctor.Facts(
 def test_nothing_is_wrong_with_a_healthy_machine() -> None:
     found = doctor.diagnose(HEALTHY)
     assert (found.blocking, found.warnings) == ([], [])
-    assert "All that is needed is here." in doctor.report(HEALTHY, found)
+    assert "All that is needed is here." in doctor.as_text(HEALTHY, found)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_makes_running_impossible_is_blocking(change: dict[str, object], wo
     found = doctor.diagnose(replace(HEALTHY, **change))
     assert len(found.blocking) == 1
     assert words in found.blocking[0]
-    assert "PROBLEM" in doctor.report(HEALTHY, found)
+    assert "PROBLEM" in doctor.as_text(HEALTHY, found)
 
 
 @pytest.mark.parametrize(

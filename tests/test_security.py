@@ -293,9 +293,9 @@ def test_doctor_tells_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    facts = doctor.examine(tmp_path)
+    facts = doctor.inspect_machine(tmp_path)
     found = doctor.diagnose(facts)
-    assert "secret-" not in doctor.report(facts, found) + json.dumps(doctor.as_dict(facts, found))
+    assert "secret-" not in doctor.as_text(facts, found) + json.dumps(doctor.as_dict(facts, found))
 
 
 @pytest.mark.slow
