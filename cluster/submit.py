@@ -21,7 +21,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from cluster import slurm_queries
 from cluster.errors import JobError, advise
-from cluster.job_record import JobRecord, digest, job_name, new_folder, write_json
+from cluster.job_record import JobRecord, command_digest, job_name, new_folder, write_json
 from cluster.logs import say
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
@@ -81,7 +81,7 @@ def write_record(job_id: str, submission: Path) -> JobRecord:
     request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
     job = JobRecord(
         job_id=job_id,
-        command=digest(request["command"]),
+        command=command_digest(request["command"]),
         folder=str(submission),
         tasks=JobSettings.from_mapping(request["settings"]).tasks,
         submissions=request["submissions"],
