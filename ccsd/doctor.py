@@ -54,7 +54,7 @@ class Diagnosis:
     warnings: list[str] = field(default_factory=list)
 
 
-def examine(folder: Path) -> Facts:
+def inspect_machine(folder: Path) -> Facts:
     """Look at this machine; `folder` is where results would be written."""
     versions = {name: _version(name) for name in PACKAGES}
     accelerator, problem = _accelerator()
@@ -99,7 +99,7 @@ def diagnose(facts: Facts) -> Diagnosis:
     return found
 
 
-def report(facts: Facts, found: Diagnosis) -> str:
+def as_text(facts: Facts, found: Diagnosis) -> str:
     """Return the text for people, ready to be pasted into a bug report."""
     programs = ", ".join(f"{name} {version or 'missing'}" for name, version in facts.versions.items())
     lines = [

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
 
-from ccsd.config.load import validate
+from ccsd.config.load import validate_config
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.study import EVALUATION, EVENTS, RECORD
@@ -84,7 +84,7 @@ class RunRecord(_Record):
         UsageError
             If a setting cannot be used; every problem is listed.
         """
-        return validate(self.config, folder / self.FILE, unknown="ignore")
+        return validate_config(self.config, folder / self.FILE, unknown="ignore")
 
 
 class Identity(BaseModel):

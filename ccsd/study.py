@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import yaml
 
-from ccsd.config.load import set_key, validate
+from ccsd.config.load import set_key, validate_config
 from ccsd.config.schema import Config
 from ccsd.config.science import EXPERIMENT_SECTIONS, science_digest
 from ccsd.errors import UsageError
@@ -123,7 +123,7 @@ class Study:
         UsageError
             If anything in it cannot be used; every problem is listed.
         """
-        config = validate(raw, "configuration")
+        config = validate_config(raw, "configuration")
         return cls(config, {name: experiment_config(raw, config, name) for name in config.experiments})
 
     @cached_property
@@ -199,7 +199,7 @@ def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Conf
                 f"{', '.join(EXPERIMENT_SECTIONS)} except train.seed (set `seeds` instead)"
             )
         set_key(nested, key, value)
-    return validate(nested, f"configuration with experiment {name}")
+    return validate_config(nested, f"configuration with experiment {name}")
 
 
 def grouped(subsets: Sequence[str], size: int) -> dict[str, list[str]]:

@@ -45,7 +45,7 @@ class JobRecord:
             raise JobError(f"{path}: not a job record ({error}); delete it if no job of this run is alive") from None
 
 
-def digest(command: Sequence[str]) -> str:
+def command_digest(command: Sequence[str]) -> str:
     """Return a fingerprint of a command, to tell a job of the same work from another one."""
     return hashlib.sha256("\0".join(command).encode()).hexdigest()[:16]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 from cluster import local_ranks, rank_status, slurm_queries
-from cluster.errors import JobError, SettingsError
-from cluster.job_record import FILE, JobRecord, digest, job_name, new_folder
+from cluster.errors import JobError, SettingsError, advise
+from cluster.job_record import FILE, JobRecord, command_digest, job_name, new_folder
 from cluster.logs import Follower, failure, log_file, say
 from cluster.settings import JobSettings
 from cluster.submit import submit, write_record
@@ -62,18 +62,15 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     """
     folder = folder.absolute()
     check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _interruptible():
-        if settings.cluster == "local":
-            _run_here(command, folder, settings, name)
-            return
-        try:
-            _run_on_slurm(command, folder, settings, name, results)
-        except KeyboardInterrupt:
-            job = JobRecord.load(folder)
-            if job is not None and job.ended is None:
-                say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
-            raise
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _interruptible():
+            if settings.cluster == "local":
+                _run_here(command, folder, settings, name)
+            else:
+                _run_on_slurm(command, folder, settings, name, results)
+    except OSError as error:
+        raise JobError(advise(error)) from None
 
 
 def check_folder(folder: Path) -> None:
@@ -93,13 +90,25 @@ def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name:
                 f"{folder}: {job.title} of this run is alive on the SLURM cluster; wait for it, or end it with "
                 f"`scancel {job.job_id}`, then start again"
             )
-        local_ranks.run(command, new_folder(folder), settings, name)
+        local_ranks.run_ranks(command, new_folder(folder), settings, name)
 
 
 def _run_on_slurm(
     command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
 ) -> None:
-    """Attach to the run's job or submit one, and see it and its successors through."""
+    """Attach to the run's job or submit one, and see it through; an interrupt ends the launcher, not the job."""
+    try:
+        _see_through(command, folder, settings, name, results)
+    except KeyboardInterrupt:
+        job = JobRecord.load(folder)
+        if job is not None and job.ended is None:
+            say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
+        raise
+
+
+def _see_through(
+    command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
+) -> None:
     with _lock(folder):
         job = _last_job(folder, name)
         attached = job is not None and _is_alive(job)
@@ -160,14 +169,14 @@ def _is_alive(job: JobRecord) -> bool:
 
 def _has_result(job: JobRecord, command: Sequence[str], results: Sequence[Path]) -> bool:
     """Tell whether an ended job did this very work and its files are still there."""
-    if job.command != digest(command) or not results or not all(path.exists() for path in results):
+    if job.command != command_digest(command) or not results or not all(path.exists() for path in results):
         return False
     return rank_status.succeeded(rank_status.read_statuses(Path(job.folder), job.tasks), job.tasks)
 
 
 def _refuse_other_work(job: JobRecord, command: Sequence[str], folder: Path) -> None:
     """Raise a `JobError` when a live job does something else than what is asked for now."""
-    if job.command != digest(command):
+    if job.command != command_digest(command):
         raise JobError(
             f"{folder}: {job.title} is alive and runs another command than this one (were settings changed?); "
             f"wait for it, or end it with `scancel {job.job_id}`, then start again"

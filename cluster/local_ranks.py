@@ -30,7 +30,7 @@ POLL_S = 0.05
 Children = Sequence["subprocess.Popen[bytes]"]
 
 
-def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> None:
+def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> None:
     """Run `command` once per task on this machine and return when all have ended well.
 
     Exit code 75 of all ranks starts them again, `settings.max_requeues` times.

@@ -7,7 +7,6 @@ submitit writes the script and pickles the call. What differs here: log paths go
 `#SBATCH` line cannot hold every legal path name (a newline ends it), and the job is always requeueable.
 """
 
-import errno
 import json
 import os
 import subprocess
@@ -21,8 +20,8 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from cluster import slurm_queries
-from cluster.errors import JobError
-from cluster.job_record import JobRecord, digest, job_name, new_folder, write_json
+from cluster.errors import JobError, advise
+from cluster.job_record import JobRecord, command_digest, job_name, new_folder, write_json
 from cluster.logs import say
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
@@ -31,7 +30,6 @@ from cluster.task import Task
 REQUEST = "request.json"
 TIMEOUT_S = 1200.0
 LOG_NAME = "%j_0_log.out"
-NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 def submit(command: Sequence[str], folder: Path, settings: JobSettings, name: str, submissions: int = 1) -> JobRecord:
@@ -83,7 +81,7 @@ def write_record(job_id: str, submission: Path) -> JobRecord:
     request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
     job = JobRecord(
         job_id=job_id,
-        command=digest(request["command"]),
+        command=command_digest(request["command"]),
         folder=str(submission),
         tasks=JobSettings.from_mapping(request["settings"]).tasks,
         submissions=request["submissions"],
@@ -100,7 +98,7 @@ def main() -> None:
     except JobError as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"{error}; make room, or fix the folder's permissions" if error.errno in NO_PLACE else str(error))
+        sys.exit(advise(error))
 
 
 def _submit_request(submission: Path) -> str:

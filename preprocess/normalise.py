@@ -31,7 +31,7 @@ def z_scores(array: NDArray[np.generic]) -> tuple[NDArray[np.float16], Scale]:
     return _z_scores_by_voxel(array)
 
 
-def restore(z: NDArray[np.floating], scale: Scale) -> NDArray[np.float32]:
+def from_z_scores(z: NDArray[np.floating], scale: Scale) -> NDArray[np.float32]:
     """Return the source's values for z-scores: 0 outside the brain. The error is at most 2^-11 |value - mean|."""
     inside = z != 0
     values = z.astype(np.float32) * np.float32(scale.std) + np.float32(scale.mean)

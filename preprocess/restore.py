@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
-from preprocess.normalise import restore
+from preprocess.normalise import from_z_scores
 from preprocess.source import nifti
 from preprocess.source.geometry import to_source
 from preprocess.source.labels import to_convention
@@ -26,7 +26,7 @@ def restore_image(store: CaseStore, modality: str) -> NDArray[Any]:
     InputError
         If the case lacks the modality, or its store is damaged.
     """
-    values = restore(store.read((modality,))[0], store.meta.scales[modality])
+    values = from_z_scores(store.read((modality,))[0], store.meta.scales[modality])
     dtype = np.dtype(store.meta.dtypes[modality])
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)

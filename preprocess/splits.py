@@ -121,7 +121,9 @@ def make_split(
     notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
     notes += [f"left out, converted without a segmentation: {first_few(bare)}"] if bare else []
     if listed is None:
-        split = draw({case: meta for case, meta in metas.items() if meta.volumes_ml}, seed=seed, train=train, val=val)
+        split = draw_split(
+            {case: meta for case, meta in metas.items() if meta.volumes_ml}, seed=seed, train=train, val=val
+        )
     else:
         assigned = read_list(listed)
         _check_list(assigned, metas, refusals, listed)
@@ -132,7 +134,7 @@ def make_split(
     return split, notes
 
 
-def draw(metas: Mapping[str, CaseMeta], *, seed: int, train: float, val: float) -> Split:
+def draw_split(metas: Mapping[str, CaseMeta], *, seed: int, train: float, val: float) -> Split:
     """Draw a split: a patient's scans stay together, and each part gets small and large tumours alike.
 
     Patients are ordered by tumour volume, shuffled among neighbours, and each goes to the part that is furthest below

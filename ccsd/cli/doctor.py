@@ -17,11 +17,11 @@ def doctor(
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give one that exists")
-    facts = examination.examine(folder)
+    facts = examination.inspect_machine(folder)
     found = examination.diagnose(facts)
     if as_json:
         typer.echo(json.dumps(examination.as_dict(facts, found), indent=2))
     else:
-        typer.echo(examination.report(facts, found))
+        typer.echo(examination.as_text(facts, found))
     if found.blocking:
         raise typer.Exit(1)

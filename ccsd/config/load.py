@@ -61,12 +61,12 @@ def load_config(path: Path, overrides: Iterable[str] = (), experiment: str | Non
     """
     raw = _read_yaml(path)
     if experiment is not None:
-        for key, value in _experiment_settings(validate(raw, path), experiment, path).items():
+        for key, value in _experiment_settings(validate_config(raw, path), experiment, path).items():
             set_key(raw, key, value)
     for override in overrides:
         key, value = parse_override(override)
         set_key(raw, key, value)
-    return validate(raw, path)
+    return validate_config(raw, path)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -92,7 +92,7 @@ def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
     node[last] = value
 
 
-def validate(raw: Any, origin: Path | str, *, unknown: Literal["forbid", "ignore"] = "forbid") -> Config:
+def validate_config(raw: Any, origin: Path | str, *, unknown: Literal["forbid", "ignore"] = "forbid") -> Config:
     """Validate nested mappings; `origin` is named in the message when something is wrong."""
     if not isinstance(raw, Mapping):
         raise UsageError(f"{origin}: expected a mapping of settings; see config/config.yaml for an example")

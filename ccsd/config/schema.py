@@ -42,7 +42,7 @@ class Convert(Section):
     )
 
 
-class Split(Section):
+class SplitSettings(Section):
     """Which cases train, validate and test."""
 
     list: Path | None = Field(None, description="TSV with columns case and split; without it a seeded split is drawn")
@@ -197,7 +197,7 @@ class Config(Section):
     source: Path | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
     phantom: Phantom | None = Field(None, description="phantom cohort to use instead of a source")
     convert: Convert = Convert()
-    split: Split = Split()
+    split: SplitSettings = SplitSettings()
     model: Model = Model()
     distillation: Distillation = Distillation()
     train: Train = Train()

@@ -16,7 +16,7 @@ FILE = ".lock"
 _held = ExitStack()
 
 
-def hold(folder: Path) -> None:
+def hold_study(folder: Path) -> None:
     """Keep every other Snakemake from a study's folder for as long as this process lives.
 
     Raises

@@ -14,7 +14,7 @@ FILE = ".slurm-run"
 GONE_S = 120.0
 
 
-def cancel(folder: Path, run: str) -> bool:
+def cancel_stale_jobs(folder: Path, run: str) -> bool:
     """Cancel the jobs of the study's last Snakemake, wait until they are gone, and record this one.
 
     To be called only by the one Snakemake that works on the study (`cluster.snakemake.lock`).

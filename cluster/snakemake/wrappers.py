@@ -27,7 +27,7 @@ exit $code
 """
 
 
-def install(folder: Path) -> None:
+def install_wrappers(folder: Path) -> None:
     """Write the wrappers to `folder` and put it first on this process' PATH; does nothing where there is no SLURM."""
     if shutil.which("sbatch") is None or os.environ.get(FOLDER) == str(folder):
         return

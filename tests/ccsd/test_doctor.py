@@ -33,7 +33,7 @@ HEALTHY = doctor.Facts(
 def test_nothing_is_wrong_with_a_healthy_machine() -> None:
     found = doctor.diagnose(HEALTHY)
     assert (found.blocking, found.warnings) == ([], [])
-    assert "All that is needed is here." in doctor.report(HEALTHY, found)
+    assert "All that is needed is here." in doctor.as_text(HEALTHY, found)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_makes_running_impossible_is_blocking(change: dict[str, object], wo
     found = doctor.diagnose(replace(HEALTHY, **change))
     assert len(found.blocking) == 1
     assert words in found.blocking[0]
-    assert "PROBLEM" in doctor.report(HEALTHY, found)
+    assert "PROBLEM" in doctor.as_text(HEALTHY, found)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,6 @@ def test_a_missing_folder_is_one_message() -> None:
 def test_no_secret_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    facts = doctor.examine(tmp_path)
+    facts = doctor.inspect_machine(tmp_path)
     found = doctor.diagnose(facts)
-    assert "secret-" not in doctor.report(facts, found) + json.dumps(doctor.as_dict(facts, found))
+    assert "secret-" not in doctor.as_text(facts, found) + json.dumps(doctor.as_dict(facts, found))

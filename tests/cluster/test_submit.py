@@ -7,7 +7,7 @@ import pytest
 
 from cluster import slurm_queries
 from cluster.errors import SettingsError
-from cluster.job_record import digest, job_name
+from cluster.job_record import command_digest, job_name
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
 from cluster.submit import command_line
@@ -104,7 +104,7 @@ def test_job_names_differ_by_folder_and_survive_strange_names() -> None:
 
 
 def test_commands_that_only_look_alike_differ() -> None:
-    assert digest(["a b", "c"]) != digest(["a", "b c"])
+    assert command_digest(["a b", "c"]) != command_digest(["a", "b c"])
 
 
 @pytest.mark.parametrize("setting", ["partition", "account", "qos", "constraint", "reservation"])

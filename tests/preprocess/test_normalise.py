@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from preprocess.errors import InputError
-from preprocess.normalise import restore, z_scores
+from preprocess.normalise import from_z_scores, z_scores
 
 VOXELS = hnp.arrays(np.int16, (4, 5, 6), elements=st.integers(-500, 5000)).filter(
     lambda a: len(np.unique(a[a != 0])) > 1
@@ -33,9 +33,9 @@ def test_zero_is_outside_and_only_outside(array: np.ndarray) -> None:
 @given(VOXELS)
 def test_whole_numbers_come_back(array: np.ndarray) -> None:
     z, scale = z_scores(array)
-    error = np.abs(restore(z, scale) - array)
+    error = np.abs(from_z_scores(z, scale) - array)
     assert (error <= 2**-11 * np.abs(array - scale.mean) + 2**-13 * scale.std + 1e-3).all()
-    assert (restore(z, scale)[array == 0] == 0).all()
+    assert (from_z_scores(z, scale)[array == 0] == 0).all()
 
 
 @given(VOXELS)

@@ -13,7 +13,7 @@ from preprocess.dataset import patient_of
 from preprocess.errors import InputError
 from preprocess.source.geometry import make_geometry
 from preprocess.source.labels import CONVENTIONS
-from preprocess.splits import Split, draw, make_split, read_list, read_split
+from preprocess.splits import Split, draw_split, make_split, read_list, read_split
 from preprocess.store.meta import CaseMeta
 from support import ROOT
 
@@ -48,27 +48,27 @@ def cohort_of(patients: int, rng: np.random.Generator) -> dict[str, CaseMeta]:
 )
 def test_drawn_splits(patients: int, seed: int, shares: tuple[float, float]) -> None:
     metas = cohort_of(patients, np.random.default_rng(patients))
-    split = draw(metas, seed=seed, train=shares[0], val=shares[1])
+    split = draw_split(metas, seed=seed, train=shares[0], val=shares[1])
     parts = [split.train, split.val, split.test]
     assert sorted(case for part in parts for case in part) == sorted(metas)
     owners = [{patient_of(case) for case in part} for part in parts]
     assert sum(map(len, owners)) == len(set().union(*owners)), "no patient is in two parts"
     assert all(parts)
-    assert split == draw(dict(reversed(metas.items())), seed=seed, train=shares[0], val=shares[1])
+    assert split == draw_split(dict(reversed(metas.items())), seed=seed, train=shares[0], val=shares[1])
 
 
 def test_shares_are_kept_and_sizes_spread() -> None:
     metas = cohort_of(300, np.random.default_rng(0))
-    split = draw(metas, seed=0, train=0.7, val=0.1)
+    split = draw_split(metas, seed=0, train=0.7, val=0.1)
     shares = [len(part) / len(metas) for part in (split.train, split.val, split.test)]
     assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.02)
     means = [np.mean([metas[case].volumes_ml["WT"] for case in part]) for part in (split.train, split.val, split.test)]
     assert means == pytest.approx([np.mean(means)] * 3, rel=0.08)
-    assert split != draw(metas, seed=1, train=0.7, val=0.1)
+    assert split != draw_split(metas, seed=1, train=0.7, val=0.1)
 
 
 def test_no_validation_set_on_request() -> None:
-    split = draw(cohort_of(4, np.random.default_rng(0)), seed=0, train=0.5, val=0.0)
+    split = draw_split(cohort_of(4, np.random.default_rng(0)), seed=0, train=0.5, val=0.0)
     assert split.train
     assert split.test
     assert not split.val
@@ -77,12 +77,12 @@ def test_no_validation_set_on_request() -> None:
 @pytest.mark.parametrize("shares", [(0.0, 0.1), (0.9, 0.1), (0.5, -0.1)])
 def test_impossible_shares(shares: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="split shares"):
-        draw(cohort_of(9, np.random.default_rng(0)), seed=0, train=shares[0], val=shares[1])
+        draw_split(cohort_of(9, np.random.default_rng(0)), seed=0, train=shares[0], val=shares[1])
 
 
 def test_too_few_patients() -> None:
     with pytest.raises(InputError, match=r"needs at least 3 patients .*there are 2; --val 0"):
-        draw(cohort_of(2, np.random.default_rng(0)), seed=0, train=0.7, val=0.1)
+        draw_split(cohort_of(2, np.random.default_rng(0)), seed=0, train=0.7, val=0.1)
 
 
 def test_hash_depends_on_the_content_alone() -> None:

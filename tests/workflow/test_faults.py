@@ -130,7 +130,7 @@ def own_mounts() -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize("share", [0.2, 0.55, 0.8])
+@pytest.mark.parametrize("share", [0.2, 0.65, 0.8])
 def test_a_full_disk_stops_it_with_a_message_and_costs_nothing_that_was_done(
     undisturbed: Any, project: Callable[..., Any], own_mounts: Callable[..., Any], share: float
 ) -> None:

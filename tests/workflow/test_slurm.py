@@ -297,10 +297,10 @@ def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Any) ->
     from cluster.snakemake import stale_jobs
 
     last, other = "ccsd_7b0c1e52-1111-4222-8333-0123456789ab", "ccsd_7b0c1e52-2222-4222-8333-0123456789ab"
-    assert not stale_jobs.cancel(clone.folder, last)
+    assert not stale_jobs.cancel_stale_jobs(clone.folder, last)
     for name in (last, last, other):
         _ask("sbatch", "-J", name, "--mem=10", "-o", "/dev/null", "--wrap", "sleep 300")
     eventually(lambda: len(_squeue()) == 3)
-    assert stale_jobs.cancel(clone.folder, "ccsd_next")
+    assert stale_jobs.cancel_stale_jobs(clone.folder, "ccsd_next")
     assert _squeue("-o", "%j") == [other]
-    assert not stale_jobs.cancel(clone.folder, "ccsd_after")
+    assert not stale_jobs.cancel_stale_jobs(clone.folder, "ccsd_after")

@@ -58,17 +58,17 @@ wildcard_constraints:
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
     try:
-        lock.hold(study.folder.root)
+        lock.hold_study(study.folder.root)
         study.write_config()
         for mark in sum(OUTDATED.values(), []):
             mark.unlink(missing_ok=True)
         # Only SLURM's executor names its jobs.
         run = getattr(workflow.scheduler._executor, "run_uuid", None)
-        if run is not None and stale_jobs.cancel(study.folder.root, run):
+        if run is not None and stale_jobs.cancel_stale_jobs(study.folder.root, run):
             print(
                 "cancelled the jobs that an earlier Snakemake left in the queue",
                 flush=True,
             )
     except (*USER_ERRORS, JobError) as error:
         raise WorkflowError(str(error)) from None
-    wrappers.install(Path(".snakemake/bin").absolute())
+    wrappers.install_wrappers(Path(".snakemake/bin").absolute())

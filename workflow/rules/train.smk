@@ -29,9 +29,9 @@ rule train:
             run_name(wildcards.experiment, wildcards.seed)
         ),
         # What depends on `resources` is no reason to train again.
-        job=lambda wildcards, resources: job_options(dict(resources.items())),
+        options=lambda wildcards, resources: job_options(dict(resources.items())),
     shell:
         "ccsd train --config {params.config:q} --data {params.data:q} --run {params.run:q}"
         " --experiment {wildcards.experiment} --set train.seed={wildcards.seed}"
-        " {params.job}"
+        " {params.options}"
         " 2>&1 | tee -i {log:q}"

@@ -14,7 +14,7 @@ HOLDER = """\
 import subprocess, sys, time
 from pathlib import Path
 from cluster.snakemake import lock
-lock.hold(Path(sys.argv[1]))
+lock.hold_study(Path(sys.argv[1]))
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 print("held", flush=True)
 time.sleep(60)
@@ -33,14 +33,14 @@ def test_a_study_is_held_until_its_process_is_killed(tmp_path: Path) -> None:
     assert holder.stdout is not None
     holder.stdout.readline()
     with pytest.raises(JobError, match=f"another Snakemake works on this study, process {holder.pid} on"):
-        lock.hold(tmp_path / "study")
-    lock.hold(tmp_path / "other")
+        lock.hold_study(tmp_path / "study")
+    lock.hold_study(tmp_path / "other")
     holder.kill()
     holder.communicate()
-    lock.hold(tmp_path / "study")
+    lock.hold_study(tmp_path / "study")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JobError, match="file cannot be written"):
-        lock.hold(tmp_path / "file")
+        lock.hold_study(tmp_path / "file")

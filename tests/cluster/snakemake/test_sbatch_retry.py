@@ -93,7 +93,7 @@ def test_installed_it_stands_before_the_real_one_and_passes_on(
     monkeypatch.setenv("PATH", os.environ["PATH"])  # restored at the end
     monkeypatch.setenv(wrappers.FOLDER, "")
     for _ in range(2):
-        wrappers.install(tmp_path / "front")
+        wrappers.install_wrappers(tmp_path / "front")
     assert os.environ["PATH"].count(str(tmp_path / "front")) == 1
     done = subprocess.run(["sbatch", *CALL], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "77\n")
@@ -108,13 +108,13 @@ def test_a_cancelled_job_is_told_in_a_word_that_the_executor_knows(
     monkeypatch.setenv(wrappers.FOLDER, "")
     (folder / "sacct").write_text("#!/bin/sh\necho '7|CANCELLED by 1000'\necho '8|RUNNING'\nexit 3\n")
     (folder / "sacct").chmod(0o755)
-    wrappers.install(tmp_path / "front")
+    wrappers.install_wrappers(tmp_path / "front")
     done = subprocess.run(["sacct", "-X"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "7|CANCELLED\n8|RUNNING\n")
 
 
 def test_without_slurm_nothing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    wrappers.install(tmp_path / "front")
+    wrappers.install_wrappers(tmp_path / "front")
     assert not (tmp_path / "front").exists()
     assert os.environ["PATH"] == str(tmp_path)
