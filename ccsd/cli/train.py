@@ -58,13 +58,13 @@ def _run_as_job(job: list[str], options: list[str], run: Path, science: str) -> 
     The digest makes the command another one when the content of the configuration or the split changes, so that an
     earlier job for the same folder is not taken for this one.
     """
-    from ccsd.study import RECORD, WEIGHTS
+    from ccsd.study import JOB, RECORD_FILE, WEIGHTS
     from cluster.launch import run as run_job
     from cluster.settings import JobSettings
 
     command = [sys.executable, "-m", "ccsd", "train", *options, "--science", science]
     settings = JobSettings.from_options(job)
-    return run_job(command, run / "job", settings, name=run.name, results=[run / WEIGHTS, run / RECORD])
+    return run_job(command, run / JOB, settings, name=run.name, results=[run / WEIGHTS, run / RECORD_FILE])
 
 
 def _options(context: typer.Context, without: set[str]) -> list[str]:
