@@ -136,7 +136,7 @@ class Study:
         from preprocess.source.layouts import discover
 
         assert self.config.source is not None
-        return [case.case for case in discover(self.config.source)]
+        return [case.case for case in discover(self.config.source, self.config.convert.layout)]
 
     @property
     def source(self) -> Path:
@@ -167,7 +167,10 @@ class Study:
 
     def cases_digest(self) -> str:
         """Return a digest of the cases to convert and how; with a case more or less all parts are converted again."""
-        return digest({"cases": self.cases, "source": str(self.source), "allow": self.config.convert.allow})
+        settings = self.config.convert
+        read_as = {"layout": settings.layout and _content(settings.layout), "labels": settings.labels}
+        content = {"cases": self.cases, "source": str(self.source), "allow": settings.allow}
+        return digest(content | {name: value for name, value in read_as.items() if value is not None})
 
     def training_digest(self, run: str) -> str:
         """Return a digest of the settings that decide the weights of a run; the split is an input of its own."""
@@ -175,6 +178,12 @@ class Study:
         config = self.experiments[experiment]
         train = config.train.model_copy(update={"seed": int(seed)})
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
+
+
+def _content(layout: str) -> str:
+    """Return what a layout's file says, or its name if it is one that this version knows."""
+    path = Path(layout)
+    return path.read_text(encoding="utf-8") if path.is_file() else layout
 
 
 def run_name(experiment: str, seed: int | str) -> str:

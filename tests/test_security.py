@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from ccsd.errors import UsageError
-from ccsd.snakemake import allow_options, split_options
+from ccsd.snakemake import convert_options, split_options
 from ccsd.study import Study
 from cluster.settings import JobSettings
 from preprocess.audit import audit, write_audit
 from preprocess.convert import convert
 from preprocess.errors import InputError
 from preprocess.restore import write_restored
+from preprocess.source.accounts import find_cases
 from preprocess.source.layouts import discover
 from preprocess.splits import read_list
 from preprocess.store.reader import CaseStore, store_path
@@ -144,8 +145,11 @@ def test_hostile_names_are_names_and_nothing_else(
         folder.mkdir(parents=True)
         for key, path in {**original.images, "seg": original.label}.items():
             (folder / f"{name}_{key}.nii.gz").symlink_to(path)
-    assert [o.case for o in convert(tmp_path / "src", tmp_path / "dest") if o.status == "converted"] == sorted(names)
-    write_audit(audit(tmp_path / "src"), tmp_path / "audit")
+    assert [
+        o.case for o in convert(tmp_path / "src", tmp_path / "dest", labels="brats2020") if o.status == "converted"
+    ] == sorted(names)
+    found = find_cases(tmp_path / "src")
+    write_audit(audit(found.cases), found.files, tmp_path / "audit")
     page = Tags((tmp_path / "audit" / "audit.html").read_text())
     assert not [tag for tag, _ in page.found if tag == "script"]
     assert all(str(dict(attrs)["src"]).startswith("data:image/") for tag, attrs in page.found if tag == "img")
@@ -165,7 +169,7 @@ def test_a_file_with_an_impossible_name_is_one_message(cohort: Path, tmp_path: P
         path.unlink()
 
 
-PLAIN = {"threads", "params.part", "wildcards.experiment", "wildcards.seed", "params.options", "params.allow"}
+PLAIN = {"threads", "params.part", "wildcards.experiment", "wildcards.seed", "params.options", "params.job"}
 """Numbers, names that wildcard_constraints hold to letters and digits, and options that are quoted one by one."""
 
 
@@ -182,7 +186,7 @@ def test_every_value_in_a_shell_command_is_quoted(root: Path) -> None:
 def test_options_of_the_rules_are_quoted_one_by_one(hostile: str) -> None:
     raw = {"name": "x", "source": hostile, "convert": {"allow": [hostile]}, "split": {"list": hostile}}
     study = Study.from_mapping(raw)
-    assert shlex.split(allow_options(study)) == ["--allow", hostile]
+    assert shlex.split(convert_options(study)) == ["--allow", hostile]
     assert shlex.split(split_options(study))[:2] == ["--list", str(Path(hostile))]
     assert str(study.source) == str(Path(hostile))
 
@@ -236,7 +240,8 @@ def write_one_of_each(cohort: Path, out: Path) -> None:
     convert(cohort, out / "data")
     (case,) = write_tables(out / "data")
     write_text(out / "data" / "split.tsv", Split((case,), (), ()).as_tsv())
-    write_audit(audit(cohort), out / "audit")
+    found = find_cases(cohort)
+    write_audit(audit(found.cases), found.files, out / "audit")
     write_restored(out / "data", case, out / "restored")
     store = CaseStore(out / "data", case)
     write_labelmap(out / "p" / "a.nii.gz", store.read_label(), store.meta.geometry, store.meta.label_convention)

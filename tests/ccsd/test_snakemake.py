@@ -5,16 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from ccsd.snakemake import allow_options, evaluation_options, outdated_marks, split_options
+from ccsd.snakemake import convert_options, evaluation_options, outdated_marks, split_options
 from ccsd.study import Study
 
 BASE = {"name": "s", "phantom": {"cases": 5}}
 
 
 def test_options_survive_the_shell() -> None:
-    study = Study.from_mapping({**BASE, "split": {"list": "my lists/it's.tsv"}, "convert": {"allow": ["a b", "$(c)"]}})
-    assert shlex.split(split_options(study))[:2] == ["--list", "my lists/it's.tsv"]
-    assert shlex.split(allow_options(study)) == ["--allow", "a b", "--allow", "$(c)"]
+    study = Study.from_mapping(
+        {
+            **BASE,
+            "split": {"list": "my lists/it's.tsv", "patients": "a b"},
+            "convert": {"allow": ["a b", "$(c)"], "layout": "my own.yaml", "labels": "msd"},
+        }
+    )
+    assert shlex.split(split_options(study))== [
+        "--list", "my lists/it's.tsv", "--max-refused", "0.05", "--patients", "a b"
+    ]  # fmt: skip
+    assert shlex.split(convert_options(study)) == [
+        "--allow", "a b", "--allow", "$(c)", "--layout", "my own.yaml", "--labels", "msd"
+    ]  # fmt: skip
 
 
 def test_every_setting_that_scores_is_an_option() -> None:

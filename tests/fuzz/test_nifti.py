@@ -16,6 +16,7 @@ import pytest
 from preprocess.case import prepare
 from preprocess.errors import InputError
 from preprocess.source import nifti
+from preprocess.source.accounts import find_cases
 from preprocess.source.layouts import discover
 
 Attempt = Callable[[Callable[[], Any], str], tuple[Any, str]]
@@ -66,7 +67,7 @@ def test_random_damage(cohort: Path, tmp_path: Path, tries: int, attempt: Attemp
     (tmp_path / "fuzzed").mkdir()
     for name, path in paths.items():
         (tmp_path / "fuzzed" / f"fuzzed_{name}.nii").write_bytes(gzip.decompress(path.read_bytes()))
-    (files,) = discover(tmp_path)
+    (files,) = find_cases(tmp_path, labels="brats2020").cases
     expected = prepare(files).z
     refused = 0
     for seed in range(10 * tries):

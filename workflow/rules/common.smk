@@ -6,8 +6,9 @@ from snakemake.exceptions import WorkflowError
 
 from ccsd.errors import USER_ERRORS
 from ccsd.snakemake import (
-    allow_options,
+    convert_options,
     evaluation_options,
+    found_files,
     outdated_marks,
     phantom_options,
     plan_without,

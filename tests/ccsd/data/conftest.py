@@ -24,7 +24,7 @@ def _convert_one(folder: Path, endings: tuple[str, ...]) -> Path:
     (folder / "src").mkdir()
     for ending in endings:
         (folder / f"src/lonely_{ending}.nii.gz").write_bytes((case / f"{case.name}_{ending}.nii.gz").read_bytes())
-    convert(folder / "src", folder / "dest")
+    convert(folder / "src", folder / "dest", labels="brats2020")
     return folder / "dest"
 
 
