@@ -17,7 +17,7 @@ from preprocess.files import write_text
 from preprocess.modalities import MODALITIES
 from preprocess.parallel import run_parallel, track
 from preprocess.pictures import draw, jpeg, side_by_side, slice_of_interest
-from preprocess.source.accounts import summary, write_files
+from preprocess.source.accounts import summary
 from preprocess.source.geometry import to_canonical
 from preprocess.source.labels import LabelConvention
 from preprocess.source.layouts import CaseFiles, FileRole
@@ -64,7 +64,7 @@ def audit(cases: Sequence[CaseFiles], *, workers: int = 1) -> list[CaseAudit]:
 
 
 def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Path) -> None:
-    """Write `audit.tsv` (a line per finding, or one for a case without), `files.tsv` and `audit.html` below `out`."""
+    """Write `audit.tsv` (a line per finding, or one for a case without) and `audit.html` below `out`."""
     lines = ["\t".join(_COLUMNS)]
     for item in audits:
         label = "yes" if item.has_label else "no"
@@ -72,7 +72,6 @@ def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Pat
         pairs = [(f.check, " ".join(f.message.split())) for f in item.findings] or [("", "")]
         lines += ["\t".join([*start, *pair]) for pair in pairs]
     write_text(out / TABLE, "\n".join(lines) + "\n")
-    write_files(out, files)
     write_text(out / PAGE, _page(audits, summary(files)))
 
 

@@ -23,7 +23,7 @@ def audit(
     from preprocess.audit import verdicts, write_audit
     from preprocess.source.accounts import find_cases, summary
 
-    found = find_cases(src, layout, labels)
+    found = find_cases(src, layout, labels, record=out)
     audits = run(found.cases, workers=workers)
     write_audit(audits, found.files, out)
     report_lines(summary(found.files))

@@ -21,8 +21,17 @@ _UNUSED = {
 }
 
 
-def find_cases(src: Path, layout: str | None = None, labels: str | None = None) -> Survey:
+def find_cases(src: Path, layout: str | None = None, labels: str | None = None, record: Path | None = None) -> Survey:
     """Return the cases below a folder and the role of every file.
+
+    Parameters
+    ----------
+    layout
+        Name or file of the layout; found out by default.
+    labels
+        Label convention of all segmentations, instead of those that the layouts say.
+    record
+        Folder for `files.tsv`, which is of most use when there is no case.
 
     Raises
     ------
@@ -34,6 +43,8 @@ def find_cases(src: Path, layout: str | None = None, labels: str | None = None) 
     if not src.is_dir():
         raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
     found = survey([src], layout)
+    if record is not None:
+        write_files(record, found.files)
     if not found.cases:
         more = "".join(f"; {line}" for line in summary(found.files)[1:])
         raise InputError(

@@ -60,9 +60,10 @@ def test_the_table_has_every_file_and_comes_back(mixed: Path, tmp_path: Path) ->
 
 
 def test_nothing_usable_is_refused_with_what_is_there(tmp_path: Path) -> None:
-    touch(tmp_path, "P1/CT1.nii.gz", "P2/P2_seg.nii.gz")
+    touch(tmp_path / "src", "P1/CT1.nii.gz", "P2/P2_seg.nii.gz")
     with pytest.raises(InputError, match=r"no case found; .*1 files not used.*CT1.*1 segmentations not used.*P2_seg"):
-        find_cases(tmp_path)
+        find_cases(tmp_path / "src", record=tmp_path)
+    assert [file.role for file in read_files(tmp_path)] == ["unknown", "orphan"]
 
 
 def test_labels_name_a_known_convention(mixed: Path) -> None:

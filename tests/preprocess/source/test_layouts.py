@@ -1,11 +1,12 @@
 """Every released data set is recognised by names alone: the files here are empty."""
 
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from preprocess.errors import InputError
-from preprocess.modalities import MODALITIES
+from preprocess.modalities import MODALITIES, TASK
 from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, Survey, discover, survey
 from preprocess.source.layouts.layout import read_layout, shipped_layouts
 
@@ -336,6 +337,25 @@ def test_a_broken_layout_is_refused_with_file_key_and_what_is_allowed(kind: str,
     with pytest.raises(InputError, match=message) as caught:
         read_layout(str(tmp_path / "mine.yaml"))
     assert str(caught.value).startswith(str(tmp_path / "mine.yaml"))
+
+
+def test_the_documentation_lists_every_layout_and_its_example_works(root: Path, tmp_path: Path) -> None:
+    page = (root / "docs/data.md").read_text()
+    table = page[page.index("| layout |") : page.index("**Names of your own**")]
+    for layout in shipped_layouts():
+        (row,) = [line for line in table.splitlines() if f"`{layout.name}`" in line.split(" | ")[0]]
+        is_ours = TASK in layout.tasks
+        assert row.endswith(
+            f"| `{layout.numbering}` |"
+            if is_ours and layout.numbering
+            else "you name them |"
+            if is_ours
+            else "by name |"
+        )
+    example = page[page.index("       numbering: ") : page.index("3. Try it")]
+    (tmp_path / "mine.yaml").write_text(dedent(example))
+    touch(tmp_path, *(f"P7/scan1/{name}.nii" for name in ("dark-fluid", "t1-km", "tumour", "scout2")))
+    assert UNKNOWN not in {file.role for file in survey([tmp_path], str(tmp_path / "mine.yaml")).files}
 
 
 def test_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
