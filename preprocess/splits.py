@@ -135,7 +135,7 @@ def make_split(
         _check_list(assigned, metas, refusals, listed)
         split = Split.of(assigned)
         if torn := _torn(assigned, find_patients(metas, about)):
-            text = f"{listed}: {len(torn)} patients have scans in several parts: {first_few(torn, 3)}"
+            text = f"{listed}: patients with scans in several parts: {first_few(torn, 3)}"
             if not allow_torn:
                 raise InputError(
                     f"{text}; what is trained on would be tested. Correct the list, name the patients if they are "

@@ -15,9 +15,9 @@ from preprocess.source.layouts.layout import SEGMENTATION
 FILES_TABLE = "files.tsv"
 _COLUMNS = ("path", "case", "role", "layout", "pattern")
 _UNUSED = {
-    UNKNOWN: "files not used, because their names fit no layout (docs/data.md: My data set is not listed)",
-    ORPHAN: "segmentations not used, because they belong to no case",
-    IGNORED: "files not used, because their layout says so",
+    UNKNOWN: "not used, because the name fits no layout (docs/data.md: My data set is not listed)",
+    ORPHAN: "not used, because a segmentation without images is no case",
+    IGNORED: "not used, because the layout says so",
 }
 
 
@@ -94,5 +94,5 @@ def unused(files: Sequence[FileRole]) -> list[str]:
     lines = []
     for role, text in _UNUSED.items():
         if some := [str(file.path) for file in files if file.role == role]:
-            lines.append(f"{len(some)} {text}: {first_few(some, 3)}")
+            lines.append(f"{text}: {first_few(some, 3)}")
     return lines

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ccsd.snakemake import convert_options, evaluation_options, outdated_marks, split_options
+from ccsd.snakemake import convert_options, evaluation_options, found_files, outdated_marks, split_options
 from ccsd.study import Study
+from preprocess.source.accounts import write_files
+from preprocess.source.layouts import FileRole
 
 BASE = {"name": "s", "phantom": {"cases": 5}}
 
@@ -25,6 +27,15 @@ def test_options_survive_the_shell() -> None:
     assert shlex.split(convert_options(study)) == [
         "--allow", "a b", "--allow", "$(c)", "--layout", "my own.yaml", "--labels", "msd"
     ]  # fmt: skip
+
+
+def test_the_end_of_the_workflow_says_what_the_source_has(converted: Study) -> None:
+    assert found_files(converted) == []
+    files = [FileRole(Path("a_t1.nii"), "a", "t1", "generic"), FileRole(Path("CT1.nii"))]
+    write_files(converted.folder.data, files)
+    first, *_, last = found_files(converted)
+    assert "t1 1, t1ce 0" in first
+    assert last.endswith("CT1.nii")
 
 
 def test_every_setting_that_scores_is_an_option() -> None:

@@ -50,7 +50,7 @@ def test_tables_have_the_patients(scans: Path) -> None:
 
 def test_a_list_that_tears_a_patient_apart_is_refused_unless_allowed(scans: Path, tmp_path: Path) -> None:
     listed = write(tmp_path / "list.tsv", f"case\tsplit\n{SCANS[0]}\ttrain\n{SCANS[1]}\ttest\n")
-    words = f"1 patients have scans in several parts: {SCANS[0]} .{SCANS[0]} train, {SCANS[1]} test"
+    words = f"patients with scans in several parts: {SCANS[0]} .{SCANS[0]} train, {SCANS[1]} test"
     with pytest.raises(InputError, match=f"{words}.*--allow-torn-patients"):
         make_split(scans, listed=listed)
     assert not (scans / "split.tsv").exists()

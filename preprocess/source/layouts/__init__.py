@@ -317,8 +317,8 @@ def _distinct_names(cases: Mapping[Key, Match]) -> dict[Key, str]:
     lengths = {key: match.case.count("/") + 1 for key, match in cases.items()}
     while True:
         names = {key: "_".join(parts[key][-length:]) for key, length in lengths.items()}
-        counts = Counter(name.lower() for name in names.values())
-        equal = [key for key, name in names.items() if counts[name.lower()] > 1]
+        counts = Counter(names.values())
+        equal = [key for key, name in names.items() if counts[name] > 1]
         if not equal:
             return names
         for key in equal:

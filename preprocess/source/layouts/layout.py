@@ -75,7 +75,7 @@ class Candidate:
     @property
     def key(self) -> Key:
         """The case that the file is of."""
-        return self.layout.name, self.match.root, self.match.case.lower()
+        return self.layout.name, self.match.root, self.match.case
 
     @property
     def meaning(self) -> tuple[str, str, str | None]:
