@@ -6,6 +6,7 @@ its path says: files of two folders become one case only where a layout or the n
 
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from preprocess.source.nifti import stem
 
 IGNORED, UNKNOWN, ORPHAN = "ignored", "unknown", "orphan"
 """Roles of files that no case uses: by a layout, because no pattern fits, or a segmentation without images."""
+_LABEL_FOLDER = re.compile("label|seg|mask|annot|truth", re.IGNORECASE)
 
 
 @dataclass
@@ -238,17 +240,18 @@ def _best(found: Sequence[Candidate]) -> Candidate:
 
 
 def _joined(found: Sequence[Candidate]) -> list[Candidate]:
-    """Give segmentations in a tree of their own to the one case of the same layout and name that has none."""
+    """Give segmentations to the case of the same name in a folder beside theirs: `images/P1_t1`, `labels/P1_seg`."""
     imaged = {candidate.key: candidate for candidate in found if candidate.match.role != SEGMENTATION}
     labelled = {candidate.key for candidate in found if candidate.match.role == SEGMENTATION}
-    places: dict[tuple[str, str], list[Key]] = defaultdict(list)
-    for layout, root, case in imaged:
-        places[layout, case].append((layout, root, case))
+    places: dict[tuple[str, str, Path], list[Key]] = defaultdict(list)
+    for key in imaged.keys() - labelled:
+        layout, root, case = key
+        places[layout, case, Path(root).parent].append(key)
     result = []
     for candidate in found:
-        layout, _, case = candidate.key
-        keys, match = places[layout, case], candidate.match
-        if candidate.key not in imaged and len(keys) == 1 and keys[0] not in labelled:
+        layout, root, case = candidate.key
+        keys, match = places[layout, case, Path(root).parent], candidate.match
+        if candidate.key not in imaged and len(keys) == 1 and _LABEL_FOLDER.search(Path(root).name):
             match = replace(match, root=imaged[keys[0]].match.root)
         result.append(replace(candidate, match=match))
     return result

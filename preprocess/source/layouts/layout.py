@@ -122,6 +122,8 @@ class Layout(BaseModel):
             raise ValueError(f"files: no image; give at least one of {', '.join(MODALITIES)}")
         if wrong := [name for name in self.channels if name not in MODALITIES]:
             raise ValueError(f"channels: unknown {wrong[0]}; allowed: {', '.join(MODALITIES)}")
+        if VOLUMES in self.files and set(self.files) - {VOLUMES, SEGMENTATION}:
+            raise ValueError(f"files: {VOLUMES} and single images; describe them in two layouts")
         if (VOLUMES in self.files) != bool(self.channels):
             raise ValueError(f"channels: the order of the modalities in a file of files.{VOLUMES}; give both or none")
         if not all("(?P<channel>" in pattern for pattern in self.files.get(CHANNEL, ())):
@@ -179,7 +181,7 @@ class Layout(BaseModel):
         text = _PLACEHOLDER.sub(r"(?P=\1)", text)
         try:
             return re.compile(f"(?P<root>(?:.*?/)?)(?:{text})", re.IGNORECASE)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{key}: {pattern!r} with the case {self.case!r}: {error}") from None
 
 

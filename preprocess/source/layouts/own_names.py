@@ -81,7 +81,10 @@ def _contrast(case: str) -> tuple[str, str]:
 
 
 def _with_odd_labels(found: list[Candidate]) -> list[Candidate]:
-    """Give a segmentation with a name of its own to the one case of its folder, if that has none by name."""
+    """Give a segmentation with a name of its own to the one case of its folder, if that has none by name.
+
+    The folder or the segmentation has to be named after the case: it may be of a case without images otherwise.
+    """
     cases = {candidate.key: candidate.match for candidate in found if candidate.match.role != SEGMENTATION}
     labelled = {candidate.key for candidate in found if candidate.match.role == SEGMENTATION}
     near: dict[Path, set[Key]] = defaultdict(set)
@@ -93,8 +96,9 @@ def _with_odd_labels(found: list[Candidate]) -> list[Candidate]:
         keys, match = near[candidate.path.parent], candidate.match
         if candidate.key not in cases and len(keys) == 1 and not keys & labelled:
             case = cases[next(iter(keys))]
-            pattern = f"{match.pattern} beside the images of one case"
-            match = replace(match, root=case.root, case=case.case, pattern=pattern)
+            if candidate.path.parent.name == case.case or re.match(rf"{re.escape(case.case)}[-_. ]", match.case):
+                pattern = f"{match.pattern} beside the images of one case"
+                match = replace(match, root=case.root, case=case.case, pattern=pattern)
         result.append(replace(candidate, match=match))
     return result
 

@@ -1,14 +1,18 @@
 """Every released data set is recognised by names alone: the files here are empty."""
 
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES, TASK
 from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, Survey, discover, survey
-from preprocess.source.layouts.layout import read_layout, shipped_layouts
+from preprocess.source.layouts.layout import Layout, read_layout, shipped_layouts
 
 OLD = ("flair", "t1", "t1ce", "t2", "seg")
 NEW = ("t2f", "t1n", "t1c", "t2w", "seg")
@@ -211,9 +215,12 @@ def test_names_that_speak_of_something_else_are_neither_label_nor_sequence(name:
 
 def test_files_of_two_patients_never_become_one_case(tmp_path: Path) -> None:
     touch(tmp_path, "P1/anat/FLAIR.nii", "P1/anat/T2.nii", "P2/anat/T1.nii", "P2/anat/T1ce.nii")
-    touch(tmp_path, "siteA/P7_t1.nii", "siteB/P7_t2.nii")
-    assert {case.case: list(case.images) for case in discover(tmp_path)} == {
-        "P1_anat": ["flair", "t2"], "P2_anat": ["t1", "t1ce"], "siteA_P7": ["t1"], "siteB_P7": ["t2"]
+    touch(tmp_path, "siteA/P7_t1.nii", "siteB/P7_t2.nii", "siteA/P8_t1.nii", "siteB/P8_seg.nii", "siteA/p8_t2.nii")
+    found = discover(tmp_path)
+    assert [case.case for case in found if case.label] == []
+    assert {case.case: list(case.images) for case in found} == {
+        "P1_anat": ["flair", "t2"], "P2_anat": ["t1", "t1ce"], "siteA_P7": ["t1"], "siteB_P7": ["t2"],
+        "P8": ["t1"], "p8": ["t2"],
     }  # fmt: skip
 
 
@@ -323,7 +330,9 @@ WRONG = {
     "no case": (("{case}/tumour", "tumour"), "files.segmentation: 'tumour' does not say where {case} stands"),
     "group": (("{case}/tumour", "{case}/{time}"), "unknown group name 'time'"),
     "numbers": (("brats2023", "brats2099"), "numbering: unknown brats2099; allowed: brats2020, brats2023"),
-    "volumes": (("flair:", "volumes:"), "channels: the order of the modalities"),
+    "volumes": (("flair:", "volumes:"), "files: volumes and single images"),
+    "order": (("numbering:", "channels: [t1]\nnumbering:"), "channels: the order of the modalities"),
+    "repetition": (("dark", "(d{99999999999})"), "files.flair: .*repetition"),
     "channel": (("flair:", "channel:"), "files.channel: mark the number"),
 }
 
@@ -356,6 +365,19 @@ def test_the_documentation_lists_every_layout_and_its_example_works(root: Path, 
     (tmp_path / "mine.yaml").write_text(dedent(example))
     touch(tmp_path, *(f"P7/scan1/{name}.nii" for name in ("dark-fluid", "t1-km", "tumour", "scout2")))
     assert UNKNOWN not in {file.role for file in survey([tmp_path], str(tmp_path / "mine.yaml")).files}
+
+
+TEXT = st.text(max_size=12)
+VALUES = st.one_of(st.none(), st.integers(), st.floats(), TEXT, st.lists(TEXT, max_size=3))
+ROLES = st.dictionaries(st.sampled_from(["flair", "volumes", "channel", "x"]), VALUES)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from([*Layout.model_fields, "x"]), value=st.one_of(VALUES, ROLES))
+def test_any_value_in_a_layout_is_taken_or_one_message(key: str, value: object, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**yaml.safe_load(OWN), key: value}, allow_unicode=True))
+    with suppress(InputError):
+        assert read_layout(str(tmp_path / "mine.yaml")).files
 
 
 def test_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
