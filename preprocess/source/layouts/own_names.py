@@ -21,7 +21,7 @@ _ENDINGS = "|".join(sorted((re.escape(word) for word in (*_IMAGE_WORDS, *LABEL_W
 _FILE = re.compile(rf"(?:(?P<case>.+?)[-_. ])?(?P<word>{_ENDINGS})", re.IGNORECASE)
 _FOREIGN = re.compile(
     r"(?:^|[-_. ])(?:brain(?!tumou?r)[a-z0-9]*|(?:hd)?bet|skull|stripped|unstripped|parenchyma|ventricles?|tissues?"
-    r"|gm|wm|csf|parc|parcellation|aparc|aseg|bias|biasfield|probseg|probabilit(?:y|ies)"
+    r"|gm|wm|csf|parc|parcellation|aparc|aseg|bias|biasfield|probseg|probability|probabilities"
     r"|adc|dwi|dti|swi|asl|dsc|dce|cbf|cbv|mtt)(?=[-_. ]|$)",
     re.IGNORECASE,
 )

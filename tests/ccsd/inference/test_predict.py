@@ -12,7 +12,7 @@ import torch
 from ccsd.errors import UsageError
 from ccsd.inference import case as module
 from ccsd.inference.labelmaps import read_labelmap
-from ccsd.inference.predict import Options, predict
+from ccsd.inference.predict import Options, find_cases, predict
 from preprocess.source.layouts import discover
 from preprocess.store.reader import CaseStore
 
@@ -308,3 +308,16 @@ def test_folders_without_images_and_wrong_outputs_are_refused(made_study, case, 
         list(predict([shutil.copy(image(case, "t1"), tmp_path / "scan.nii.gz")], tmp_path / "out", run))
     with pytest.raises(UsageError, match="not a finished run"):
         list(predict([case], tmp_path / "out.nii.gz", tmp_path))
+
+
+def test_cases_are_found_by_their_paths_in_any_spelling(tmp_path):
+    names = ["P1/anat/FLAIR.nii", "P2/anat/T1.nii", "P3_T1CE.NII.GZ", "BraTS-PED-00001-000/BraTS-PED-00001-000-t2w.nii"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {case.case: case for case in find_cases([tmp_path / names[2], tmp_path])}
+
+    assert list(found) == ["BraTS-PED-00001-000", "P1_anat", "P2_anat", "P3"]
+    assert "this version segments" in found["BraTS-PED-00001-000"].problem
+    with pytest.raises(UsageError, match="name does not say which sequence"):
+        find_cases([tmp_path / names[2]], "bids")

@@ -320,7 +320,7 @@ def test_a_layout_of_ones_own(tmp_path: Path) -> None:
 
 
 BROKEN = {
-    "key": ("fils: {}", r"fils: unknown key; allowed: name, tasks, numbering, case, files"),
+    "key": ("folder: x", r"folder: unknown key; allowed: name, tasks, numbering, case, files"),
     "twice": ('case: "x"', "case: given twice"),
     "not YAML": ("a: [", "not valid YAML"),
 }
