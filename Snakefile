@@ -35,6 +35,7 @@ onsuccess:
     print(
         "\n".join(
             [
+                *found_files(study),
                 *rejected_cases(study),
                 f"The report lies at {study.folder.report.absolute()}",
             ]
@@ -43,4 +44,4 @@ onsuccess:
 
 
 onerror:
-    print("\n".join(rejected_cases(study)))
+    print("\n".join([*found_files(study), *rejected_cases(study)]))

@@ -14,6 +14,7 @@ from ccsd.config.schema import Evaluation
 from ccsd.study import Study
 from preprocess.dataset import CASES_FILE, is_settled, read_refusals
 from preprocess.parallel import select_part
+from preprocess.source.accounts import read_files, summary
 
 
 def phantom_options(study: Study) -> str:
@@ -22,17 +23,24 @@ def phantom_options(study: Study) -> str:
     return shlex.join(item for name, value in values.items() for item in (f"--{name}", str(value)))
 
 
-def allow_options(study: Study) -> str:
+def convert_options(study: Study) -> str:
     """Return the options of `ccsd convert`."""
-    return shlex.join(item for check in study.config.convert.allow for item in ("--allow", check))
+    settings = study.config.convert
+    options = [item for check in settings.allow for item in ("--allow", check)]
+    for name, value in (("--layout", settings.layout), ("--labels", settings.labels)):
+        options += [name, value] if value is not None else []
+    return shlex.join(options)
 
 
 def split_options(study: Study) -> str:
     """Return the options of `ccsd split`: a published list, or a draw, and how many cases may be missing."""
-    split, refused = study.config.split, f"--max-refused {study.config.convert.max_refused}"
-    if split.list is not None:
-        return f"{shlex.join(['--list', str(split.list)])} {refused}"
-    return f"--seed {split.seed} --train {split.train} --val {split.val} {refused}"
+    split, rest = study.config.split, ["--max-refused", str(study.config.convert.max_refused)]
+    if split.patients is not None:
+        rest += ["--patients", str(split.patients)]
+    if split.list is None:
+        return shlex.join(["--seed", str(split.seed), "--train", str(split.train), "--val", str(split.val), *rest])
+    rest += ["--allow-torn-patients"] if split.allow_torn_patients else []
+    return shlex.join(["--list", str(split.list), *rest])
 
 
 def evaluation_options(study: Study, group: str) -> str:
@@ -50,6 +58,12 @@ def rejected_cases(study: Study) -> list[str]:
     lines = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in rejected.items()]
     advice = "To use them, fix them or allow the check (convert.allow), and add --forcerun convert once."
     return [*lines, advice] if lines else []
+
+
+def found_files(study: Study) -> list[str]:
+    """Return what the source has: sequences by number of cases, and files that no case uses."""
+    files = read_files(study.folder.data)
+    return summary(files) if files else []
 
 
 def outdated_marks(study: Study) -> dict[Path, list[Path]]:

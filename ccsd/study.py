@@ -138,7 +138,7 @@ class Study:
         from preprocess.source.layouts import discover
 
         assert self.config.source is not None
-        return [case.case for case in discover(self.config.source)]
+        return [case.case for case in discover(self.config.source, self.config.convert.layout)]
 
     @property
     def source(self) -> Path:
@@ -169,7 +169,10 @@ class Study:
 
     def cases_digest(self) -> str:
         """Return a digest of the cases to convert and how; with a case more or less all parts are converted again."""
-        return digest({"cases": self.cases, "source": str(self.source), "allow": self.config.convert.allow})
+        settings = self.config.convert
+        read_as = {"layout": settings.layout and _content(settings.layout), "labels": settings.labels}
+        content = {"cases": self.cases, "source": str(self.source), "allow": settings.allow}
+        return digest(content | {name: value for name, value in read_as.items() if value is not None})
 
     def training_digest(self, run: str) -> str:
         """Return a digest of the settings that decide the weights of a run; the split is an input of its own."""
@@ -182,6 +185,12 @@ class Study:
 def prediction_file(folder: Path, subset: str, case: str) -> Path:
     """Return where an evaluation in `folder` keeps its label map of a case for one combination."""
     return folder / PREDICTIONS / subset / f"{case}.nii.gz"
+
+
+def _content(layout: str) -> str:
+    """Return what a layout's file says, or its name if it is one that this version knows."""
+    path = Path(layout)
+    return path.read_text(encoding="utf-8") if path.is_file() else layout
 
 
 def run_name(experiment: str, seed: int | str) -> str:

@@ -17,9 +17,10 @@ from preprocess.files import write_text
 from preprocess.modalities import MODALITIES
 from preprocess.parallel import run_parallel, track
 from preprocess.pictures import draw, jpeg, side_by_side, slice_of_interest
+from preprocess.source.accounts import summary
 from preprocess.source.geometry import to_canonical
 from preprocess.source.labels import LabelConvention
-from preprocess.source.layouts import CaseFiles, discover
+from preprocess.source.layouts import CaseFiles, FileRole
 from preprocess.source.load import Loaded, load
 
 TABLE, PAGE = "audit.tsv", "audit.html"
@@ -55,23 +56,14 @@ class CaseAudit:
         return "odd" if self.findings else "fine"
 
 
-def audit(src: Path, *, workers: int = 1) -> list[CaseAudit]:
-    """Examine every case below `src`, in parallel over cases.
-
-    Raises
-    ------
-    InputError
-        If the folder is missing or holds no case.
-    """
-    cases = discover(src)
-    if not cases:
-        raise InputError(f"{src}: no case found; docs/data.md shows every layout")
+def audit(cases: Sequence[CaseFiles], *, workers: int = 1) -> list[CaseAudit]:
+    """Examine cases, in parallel, and return what was found, sorted by name."""
     lost = partial(_unreadable, text="the process died while reading it; is there enough memory?")
     found = list(track(run_parallel(_audit_case, cases, workers, lost), len(cases), "audit"))
     return _with_shared_files(sorted(found, key=lambda item: item.case))
 
 
-def write_audit(audits: Sequence[CaseAudit], out: Path) -> None:
+def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Path) -> None:
     """Write `audit.tsv` (a line per finding, or one for a case without) and `audit.html` below `out`."""
     lines = ["\t".join(_COLUMNS)]
     for item in audits:
@@ -80,7 +72,7 @@ def write_audit(audits: Sequence[CaseAudit], out: Path) -> None:
         pairs = [(f.check, " ".join(f.message.split())) for f in item.findings] or [("", "")]
         lines += ["\t".join([*start, *pair]) for pair in pairs]
     write_text(out / TABLE, "\n".join(lines) + "\n")
-    write_text(out / PAGE, _page(audits))
+    write_text(out / PAGE, _page(audits, summary(files)))
 
 
 def _audit_case(files: CaseFiles) -> CaseAudit:
@@ -146,7 +138,7 @@ def _square(plane: NDArray[Any]) -> NDArray[Any]:
     return plane[np.ix_(rows, columns)]
 
 
-def _page(audits: Sequence[CaseAudit]) -> str:
+def _page(audits: Sequence[CaseAudit], lines: Sequence[str]) -> str:
     order = {"refused": 0, "odd": 1, "fine": 2}
     counts = {verdict: sum(item.verdict == verdict for item in audits) for verdict in order}
     rows = [
@@ -154,10 +146,10 @@ def _page(audits: Sequence[CaseAudit]) -> str:
         for item in sorted(audits, key=lambda item: (order[item.verdict], item.case))
     ]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_TEMPLATE).render(rows=rows, counts=counts, total=len(audits))
+    return environment.from_string(_TEMPLATE).render(rows=rows, counts=counts, total=len(audits), lines=lines)
 
 
-def summary(audits: Iterable[CaseAudit]) -> dict[str, int]:
+def verdicts(audits: Iterable[CaseAudit]) -> dict[str, int]:
     """Return the number of cases by verdict."""
     counts = {"refused": 0, "odd": 0, "fine": 0}
     for item in audits:
@@ -175,6 +167,7 @@ vertical-align: top } .refused { color: #b00020 } .odd { color: #9a6700 } .fine 
 <h1>Audit of {{ total }} case{{ '' if total == 1 else 's' }}</h1>
 <p>{{ counts.refused }} refused, {{ counts.odd }} odd, {{ counts.fine }} fine. From left to right: FLAIR, T1, T1ce, T2,
 and FLAIR with the segmentation (orange NCR, blue ED, yellow ET); the patient's right is on the left.</p>
+<ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>
 <table><tr><th>Case</th><th>Slice</th><th>Findings</th></tr>
 {% for row in rows %}
 <tr><td>{{ row.item.case }}<br><b class="{{ row.item.verdict }}">{{ row.item.verdict }}</b><br>

@@ -16,7 +16,7 @@ from preprocess.source.geometry import Geometry, bounding_box, enclosing_box, ma
 from preprocess.source.labels import to_classes
 from preprocess.source.layouts import CaseFiles
 from preprocess.source.load import Loaded, load
-from preprocess.store.meta import CaseMeta, Source
+from preprocess.store.meta import CaseMeta, Source, patient_of
 
 _FOREGROUND_VOXELS = 1000
 
@@ -100,8 +100,14 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
         sources=_sources(case),
         allow=tuple(sorted(allow)),
         warnings=tuple(str(finding) for finding in findings),
+        patient=stored_patient(case.files),
     )
     return Prepared(meta, z, label, tuple(findings))
+
+
+def stored_patient(files: CaseFiles) -> str | None:
+    """Return the patient that a store has to name, because the name of the case does not show it."""
+    return None if files.patient == patient_of(files.case) else files.patient
 
 
 def _clean(array: NDArray[Any]) -> NDArray[Any]:

@@ -6,13 +6,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from preprocess.case import prepare
+from preprocess.case import prepare, stored_patient
 from preprocess.checks import check_names
 from preprocess.dataset import REFUSED, drop_outdated_refusals, drop_refusal, write_refusal
 from preprocess.errors import InputError
 from preprocess.files import make_folder, sweep
 from preprocess.parallel import run_parallel, select_part, track
-from preprocess.source.layouts import CaseFiles, discover
+from preprocess.source.accounts import find_cases, write_files
+from preprocess.source.labels import DEFAULT
+from preprocess.source.layouts import CaseFiles
 from preprocess.store.reader import CaseStore
 from preprocess.store.write import write_case
 
@@ -36,12 +38,19 @@ class CaseConversion:
 
 
 def convert(
-    src: Path, dest: Path, *, workers: int = 1, part: tuple[int, int] = (1, 1), allow: Sequence[str] = ()
+    src: Path,
+    dest: Path,
+    *,
+    workers: int = 1,
+    part: tuple[int, int] = (1, 1),
+    allow: Sequence[str] = (),
+    layout: str | None = None,
+    labels: str | None = None,
 ) -> list[CaseConversion]:
     """Convert the cases below `src` into stores below `dest`, in parallel over cases; return what became of each.
 
     A store whose source files have not changed is left alone. A case that cannot be converted leaves a note below
-    `dest/refused` instead of a store, and costs none of the others.
+    `dest/refused` instead of a store, and costs none of the others. `dest/files.tsv` has the role of every file.
 
     Parameters
     ----------
@@ -51,6 +60,10 @@ def convert(
         (I, N): convert only the I-th of N parts of the sorted cases. Parts may run at the same time.
     allow
         Checks that do not refuse a case.
+    layout
+        Name or file of the layout of the source; found out by default.
+    labels
+        Label convention of all segmentations, instead of those that the layouts say.
 
     Raises
     ------
@@ -58,24 +71,17 @@ def convert(
         If the folder is missing or holds no case, or an option is wrong.
     """
     check_names(allow)
-    mine = select_part(_found(src), part)
+    found = find_cases(src, layout, labels)
+    mine = select_part(found.cases, part)
     make_folder(dest)
     for folder in (dest, dest / REFUSED):
         sweep(folder)
     drop_outdated_refusals(dest)
     jobs = [(files, dest, tuple(sorted(allow))) for files in mine]
-    found = track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")
-    return sorted(found, key=lambda item: item.case)
-
-
-def _found(src: Path) -> list[CaseFiles]:
-    cases = discover(src)
-    if not cases:
-        raise InputError(
-            f"{src}: no case found; expected files like CASE_flair.nii.gz, CASE-t2f.nii.gz or imagesTr/CASE.nii.gz "
-            "in this folder or below it (docs/data.md shows every layout)"
-        )
-    return cases
+    outcomes = track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")
+    made = sorted(outcomes, key=lambda item: item.case)
+    write_files(dest, found.files)
+    return made
 
 
 _Job = tuple[CaseFiles, Path, tuple[str, ...]]
@@ -108,7 +114,10 @@ def _is_current(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> bool:
     except InputError:
         return False
     paths = {**files.images, **({"seg": files.label} if files.label else {})}
-    if files.problem or set(paths) != set(meta.sources) or allow != meta.allow:
+    read_as = (files.layout, files.numbering or DEFAULT.name, stored_patient(files), allow)
+    if read_as != (meta.layout, meta.label_convention.name, meta.patient, meta.allow):
+        return False
+    if files.problem or set(paths) != set(meta.sources):
         return False
     digests = {path: _digest(path) for path in files.paths}
     return all(digests[path] == meta.sources[name].sha256 for name, path in paths.items())

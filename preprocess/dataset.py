@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,8 @@ import numpy as np
 from preprocess.errors import InputError
 from preprocess.files import remove, write_text
 from preprocess.modalities import MODALITIES, REGIONS
-from preprocess.store.meta import LAYOUT_VERSION, CaseMeta
+from preprocess.reading import read_table
+from preprocess.store.meta import LAYOUT_VERSION, CaseMeta, patient_of
 from preprocess.store.reader import CaseStore, list_cases, store_path
 
 CASES_FILE, FINGERPRINT_FILE, REFUSED = "cases.tsv", "dataset.json", "refused"
@@ -31,7 +31,6 @@ _COLUMNS = (
     *(f"{r}_ml" for r in REGIONS),
     "note",
 )
-_SCAN = re.compile(r"^(BraTS-[A-Za-z]+-\d+)-\d{3}$")
 
 
 def read_metas(dest: Path) -> dict[str, CaseMeta]:
@@ -86,28 +85,74 @@ def _notes(dest: Path) -> list[dict[str, Any]]:
     return found
 
 
-def write_tables(dest: Path) -> dict[str, CaseMeta]:
-    """Write `cases.tsv` and `dataset.json` from the stores and refusals below `dest`; return the attributes read."""
-    metas, refusals = read_metas(dest), read_refusals(dest)
+def write_tables(dest: Path, about: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, CaseMeta]:
+    """Write `cases.tsv` and `dataset.json` from the stores and refusals below `dest`; return the attributes read.
+
+    Parameters
+    ----------
+    about
+        From `read_patients`: the patient of a case, and what else the user's table says about it.
+    """
+    metas, refusals, about = read_metas(dest), read_refusals(dest), about or {}
+    patients = find_patients(metas, about)
     rows = [_row(meta) for meta in metas.values()]
     rows += [{"case": case, "status": "refused", "note": _line(reason)} for case, reason in refusals.items()]
+    further = list(dict.fromkeys(name for values in about.values() for name in values if name not in _COLUMNS))
     for row in rows:
-        row["patient"] = patient_of(row["case"])
+        known = about.get(row["case"], {})
+        row |= {name: _line(known.get(name, "")) for name in further}
+        row["patient"] = patients.get(row["case"]) or known.get("patient") or patient_of(row["case"])
     table = io.StringIO()
     writer = csv.DictWriter(
-        table, _COLUMNS, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
+        table, (*_COLUMNS, *further), delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
     )
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: row["case"]))
     write_text(dest / CASES_FILE, table.getvalue())
-    write_text(dest / FINGERPRINT_FILE, json.dumps(fingerprint(metas, len(refusals)), indent=2) + "\n")
+    counts = {"refused": len(refusals), "patients": len(set(patients.values()))}
+    write_text(dest / FINGERPRINT_FILE, json.dumps(fingerprint(metas, **counts), indent=2) + "\n")
     return metas
 
 
-def patient_of(case: str) -> str:
-    """Return the patient a scan is of: `BraTS-GLI-00000` for `BraTS-GLI-00000-001`, else the case itself."""
-    match = _SCAN.match(case)
-    return match[1] if match else case
+def read_patients(path: Path) -> dict[str, dict[str, str]]:
+    """Return the row of each case in a table with the columns case and patient, and any others.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be read, or a case is listed twice or without a patient.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for number, row in read_table(path, ("case", "patient")).items():
+        case = row.pop("case")
+        if not case or not row["patient"] or case in found:
+            raise InputError(f"{path}, line {number}: give each case once, with its patient")
+        found[case] = row
+    return found
+
+
+def find_patients(metas: Mapping[str, CaseMeta], about: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the patient of each case: by the user's table, the layout or the name.
+
+    Cases with an image in common are of one patient.
+    """
+    patients = {
+        case: about.get(case, {}).get("patient") or meta.patient or patient_of(case) for case, meta in metas.items()
+    }
+    for cases in shared_images(metas):
+        same = {patients[case] for case in cases}
+        patients = {case: min(same) if patient in same else patient for case, patient in patients.items()}
+    return patients
+
+
+def shared_images(metas: Mapping[str, CaseMeta]) -> list[list[str]]:
+    """Return the cases that were made from the same image under several names, sorted."""
+    owners: dict[str, set[str]] = {}
+    for case, meta in metas.items():
+        for name, source in meta.sources.items():
+            if name != "seg":  # an empty segmentation may be that of many cases
+                owners.setdefault(source.sha256, set()).add(case)
+    return sorted(sorted(cases) for cases in {frozenset(cases) for cases in owners.values() if len(cases) > 1})
 
 
 def data_hash(metas: Iterable[CaseMeta]) -> str:
@@ -119,7 +164,7 @@ def data_hash(metas: Iterable[CaseMeta]) -> str:
     return sha256("\n".join([f"layout {LAYOUT_VERSION}", *lines]).encode()).hexdigest()[:16]
 
 
-def fingerprint(metas: Mapping[str, CaseMeta], refused: int = 0) -> dict[str, Any]:
+def fingerprint(metas: Mapping[str, CaseMeta], *, refused: int, patients: int) -> dict[str, Any]:
     """Return what is worth knowing about a data set before training on it: counts, shapes, intensities, volumes."""
     found = list(metas.values())
     labelled = [meta for meta in found if meta.volumes_ml]
@@ -127,7 +172,7 @@ def fingerprint(metas: Mapping[str, CaseMeta], refused: int = 0) -> dict[str, An
         "cases": len(found),
         "refused": refused,
         "labelled": len(labelled),
-        "patients": len({patient_of(meta.case) for meta in found}),
+        "patients": patients,
         "data_hash": data_hash(found),
         "layouts": dict(Counter(meta.layout for meta in found)),
         "modalities": {m: sum(m in meta.modalities for meta in found) for m in MODALITIES},

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from preprocess.errors import InputError
 
+TASK = "brats-gli-pre"
+"""What is segmented: glioma before treatment, by the labels and regions below."""
+
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 
 ALIASES = {

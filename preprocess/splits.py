@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.dataset import patient_of, read_refusals, write_tables
+from preprocess.dataset import find_patients, read_patients, read_refusals, shared_images, write_tables
 from preprocess.errors import InputError, first_few
 from preprocess.files import check_case_name, write_text
+from preprocess.modalities import MODALITIES
+from preprocess.reading import read_table
 from preprocess.store.meta import CaseMeta
 
 NAMES = ("train", "val", "test")
+_SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 FILE = "split.tsv"
 
 
@@ -68,19 +71,11 @@ def read_list(path: Path) -> dict[str, str]:
     InputError
         If the file cannot be read, has other columns or names, or lists a case twice; the line is named.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not lines or lines[0].split("\t")[:2] != ["case", "split"]:
-        raise InputError(f"{path}: expected tab-separated columns 'case' and 'split' in the first line")
     assigned: dict[str, str] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        case, _, name = (part.strip() for part in line.partition("\t"))
+    for number, row in read_table(path, ("case", "split")).items():
+        case, name = row["case"], _SPELLINGS.get(row["split"].lower(), row["split"].lower())
         if name not in NAMES:
-            raise InputError(f"{path}, line {number}: split {name!r}; allowed: {', '.join(NAMES)}")
+            raise InputError(f"{path}, line {number}: split {row['split']!r}; allowed: {', '.join(NAMES)}")
         check_case_name(case, f"{path}, line {number}")
         if case in assigned:
             raise InputError(f"{path}, line {number}: case {case} is listed twice")
@@ -96,6 +91,8 @@ def make_split(
     train: float = 0.7,
     val: float = 0.1,
     max_refused: float = 1.0,
+    patients: Path | None = None,
+    allow_torn: bool = False,
 ) -> tuple[Split, list[str]]:
     """Write `split.tsv`, `cases.tsv` and `dataset.json` below `dest`; return the split and what to tell the user.
 
@@ -107,34 +104,58 @@ def make_split(
         Seed and shares of a drawn split; the rest is tested.
     max_refused
         Share of all cases that conversion may have refused.
+    patients
+        Table with the columns case and patient, which wins over what layouts and names show; others are kept.
+    allow_torn
+        Whether a list may have scans of one patient in several parts.
 
     Raises
     ------
     InputError
-        If a listed case is missing or lacks a segmentation, too many were refused, or too few are left to draw from.
+        If a listed case is missing or lacks a segmentation, too many were refused, too few are left to draw from, or a
+        list tears a patient apart.
     """
-    metas, refusals = write_tables(dest), read_refusals(dest)
+    about = read_patients(patients) if patients else {}
+    metas, refusals = write_tables(dest, about), read_refusals(dest)
     _check_refusals(refusals, len(metas) + len(refusals), max_refused)
     if not metas:
         raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
     bare = [case for case, meta in metas.items() if not meta.volumes_ml]
     notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
     notes += [f"left out, converted without a segmentation: {first_few(bare)}"] if bare else []
+    notes += [f"no case has {m}" for m in MODALITIES if not any(m in meta.modalities for meta in metas.values())]
+    notes += [f"the same image in several cases: {first_few(cases)}" for cases in shared_images(metas)]
+    if strangers := sorted(set(about) - set(metas) - set(refusals)):
+        notes.append(f"in {patients}, but not converted: {first_few(strangers)}")
     if listed is None:
-        split = draw_split(
-            {case: meta for case, meta in metas.items() if meta.volumes_ml}, seed=seed, train=train, val=val
-        )
+        labelled = {case: meta for case, meta in metas.items() if meta.volumes_ml}
+        split = draw_split(labelled, seed=seed, train=train, val=val, about=about)
     else:
         assigned = read_list(listed)
         _check_list(assigned, metas, refusals, listed)
         split = Split.of(assigned)
+        if torn := _torn(assigned, find_patients(metas, about)):
+            text = f"{listed}: patients with scans in several parts: {first_few(torn, 3)}"
+            if not allow_torn:
+                raise InputError(
+                    f"{text}; what is trained on would be tested. Correct the list, name the patients if they are "
+                    "others (--patients), or allow it (--allow-torn-patients, split.allow_torn_patients)"
+                )
+            notes.append(text)
         unused = sorted(set(metas) - set(assigned) - set(bare))
         notes += [f"not in {listed}, unused: {first_few(unused)}"] if unused else []
     write_text(dest / FILE, split.as_tsv())
     return split, notes
 
 
-def draw_split(metas: Mapping[str, CaseMeta], *, seed: int, train: float, val: float) -> Split:
+def draw_split(
+    metas: Mapping[str, CaseMeta],
+    *,
+    seed: int,
+    train: float,
+    val: float,
+    about: Mapping[str, Mapping[str, str]] | None = None,
+) -> Split:
     """Draw a split: a patient's scans stay together, and each part gets small and large tumours alike.
 
     Patients are ordered by tumour volume, shuffled among neighbours, and each goes to the part that is furthest below
@@ -149,8 +170,8 @@ def draw_split(metas: Mapping[str, CaseMeta], *, seed: int, train: float, val: f
     if not (train > 0 and val >= 0 and train + val < 1):
         raise InputError(f"split shares train {train:g} and val {val:g}: both from 0, train above 0, their sum below 1")
     scans: dict[str, list[str]] = {}
-    for case in sorted(metas):
-        scans.setdefault(patient_of(case), []).append(case)
+    for case, patient in sorted(find_patients(metas, about or {}).items()):
+        scans.setdefault(patient, []).append(case)
     parts = int((shares > 0).sum())
     if len(scans) < parts:
         raise InputError(
@@ -197,6 +218,18 @@ def _check_refusals(refusals: Mapping[str, str], cases: int, share: float) -> No
             f"{reasons}\nmend or remove these cases, or allow the check, and convert again; or leave more out "
             "(--max-refused, convert.max_refused)"
         )
+
+
+def _torn(assigned: Mapping[str, str], owners: Mapping[str, str]) -> list[str]:
+    """Return the patients whose scans are in several parts, with an example."""
+    scans: dict[str, dict[str, str]] = {}
+    for case, name in sorted(assigned.items()):
+        scans.setdefault(owners[case], {}).setdefault(name, case)
+    return [
+        f"{patient} ({', '.join(f'{case} {name}' for name, case in found.items())})"
+        for patient, found in scans.items()
+        if len(found) > 1
+    ]
 
 
 def _check_list(

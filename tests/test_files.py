@@ -16,6 +16,7 @@ from preprocess.convert import convert
 from preprocess.dataset import write_tables
 from preprocess.files import write_text
 from preprocess.restore import write_restored
+from preprocess.source.accounts import find_cases
 from preprocess.splits import Split
 from preprocess.store.reader import CaseStore
 
@@ -40,7 +41,8 @@ def write_one_of_each(case: Path, out: Path) -> None:
     convert(case, out / "data")
     write_tables(out / "data")
     write_text(out / "data" / "split.tsv", Split((CASE,), (), ()).as_tsv())
-    write_audit(audit(case), out / "audit")
+    found = find_cases(case)
+    write_audit(audit(found.cases), found.files, out / "audit")
     write_restored(out / "data", CASE, out / "restored")
     store = CaseStore(out / "data", CASE)
     write_labelmap(out / "p" / "a.nii.gz", store.read_label(), store.meta.geometry, store.meta.label_convention)

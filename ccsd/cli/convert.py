@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ccsd.cli.options import LabelsOption, LayoutOption, report_lines
 from preprocess.errors import InputError
 
 
@@ -17,6 +18,8 @@ def convert(
     allow: Annotated[
         list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
     ] = None,
+    layout: LayoutOption = None,
+    labels: LabelsOption = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Exit with 0 though cases were refused; `ccsd split` leaves them out.")
     ] = False,
@@ -28,13 +31,12 @@ def convert(
     """
     from preprocess.convert import convert as run
     from preprocess.dataset import write_tables
-    from preprocess.source.layouts import passed_over
+    from preprocess.source.accounts import read_files, summary
 
-    found = run(src, dest, workers=workers, part=_part(part), allow=allow or ())
+    found = run(src, dest, workers=workers, part=_part(part), allow=allow or (), layout=layout, labels=labels)
     if not part:
         write_tables(dest)
-        if note := passed_over([src]):
-            typer.echo(f"note: {note}", err=True)
+    report_lines(summary(read_files(dest)))
     kinds = {kind: [case for case in found if case.status == kind] for kind in ("converted", "unchanged", "refused")}
     for case in kinds["converted"]:
         if case.message:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ccsd.cli.options import LayoutOption
 from ccsd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ def predict(
         float | None, typer.Option(help="Share of a window that overlaps its neighbour; 0.25 is faster than 0.5.")
     ] = None,
     min_enhancing: Annotated[int, typer.Option(min=0, help="ET of fewer voxels becomes necrotic core.")] = 0,
+    layout: LayoutOption = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
 ) -> None:
     """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
     from ccsd.inference.predict import Options, predict
 
-    options = Options(subset, labels, probabilities, flips, overlap, min_enhancing, skip_existing)
+    options = Options(subset, labels, probabilities, flips, overlap, min_enhancing, layout, skip_existing)
     failed = [outcome for outcome in predict(sources, out, model, options) if not _tell(outcome)]
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)

@@ -1,43 +1,15 @@
 """From YAML and `KEY=VALUE` options to a validated configuration."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
-from yaml.composer import ComposerError
 
 from ccsd.config.schema import Config, Evaluation, Section
 from ccsd.errors import UsageError
 from preprocess.errors import first_few
-
-YAML_ERRORS = (yaml.YAMLError, ValueError)
-"""What `read_yaml` raises for text that is not valid; a date such as `2024-13-45` is a bare ValueError."""
-
-
-class _Loader(yaml.SafeLoader):
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Refuse a key that is given twice, of which PyYAML takes the last without a word."""
-        node = super().compose_mapping_node(anchor)
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = [key for key, number in counts.items() if number > 1]
-        if twice:
-            raise ComposerError("in a mapping", node.start_mark, f"{', '.join(twice[:5])}: given twice", node.end_mark)
-        return node
-
-
-def read_yaml(text: str) -> Any:
-    """Return the value of a YAML text.
-
-    Raises
-    ------
-    YAML_ERRORS
-        If it is not valid or has a key twice.
-    """
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, which makes plain values only
-
+from preprocess.reading import YAML_ERRORS, read_yaml
 
 _Model = TypeVar("_Model", bound=Section)
 

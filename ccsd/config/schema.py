@@ -10,8 +10,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFl
 
 from preprocess.modalities import subset_name
 
+
+def _checked_labels(name: str) -> str:
+    from preprocess.source.labels import convention_named
+
+    return convention_named(name).name
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
+Labels = Annotated[str, AfterValidator(_checked_labels)]
 SubsetName = Annotated[str, AfterValidator(subset_name)]
 Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
@@ -37,6 +45,14 @@ class Convert(Section):
 
     cases_per_job: PositiveInt = Field(32, description="cases converted by one job of the workflow")
     allow: tuple[str, ...] = Field((), description="names of audit checks that do not refuse a case")
+    layout: str | None = Field(
+        None, description="name or YAML file of the layout of the source; without it each file's layout is found out"
+    )
+    labels: Labels | None = Field(
+        None,
+        description="what the label numbers mean, instead of what the layout says: brats2020, brats2023, brats2024, "
+        "msd, deepbratumia",
+    )
     max_refused: Fraction = Field(
         0.05, description="share of the cases that may be refused and left out; more stops the study before training"
     )
@@ -46,6 +62,10 @@ class SplitSettings(Section):
     """Which cases train, validate and test."""
 
     list: Path | None = Field(None, description="TSV with columns case and split; without it a seeded split is drawn")
+    patients: Path | None = Field(
+        None, description="TSV with columns case and patient, for scans of one patient whose names do not show it"
+    )
+    allow_torn_patients: bool = Field(False, description="allow a list with scans of one patient in several parts")
     seed: int = Field(0, ge=0, description="seed of the drawn split")
     train: Fraction = Field(0.7, description="share of training cases in a drawn split")
     val: Fraction = Field(0.1, description="share of validation cases in a drawn split; the rest is tested")

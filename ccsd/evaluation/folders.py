@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ from ccsd.records import Identity
 from ccsd.study import SCORES_FILE
 from preprocess.errors import first_few
 from preprocess.files import check_case_name
-from preprocess.modalities import ALIASES, SUBSET_ORDER
+from preprocess.modalities import ALIASES, MODALITIES, SUBSET_ORDER
 from preprocess.parallel import track
 from preprocess.source import nifti
-from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values
-from preprocess.source.load import read_volume
+from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values, fitting
+from preprocess.source.layouts import IGNORED, survey
+from preprocess.source.layouts.layout import numberings_of
+from preprocess.source.layouts.own_names import GENERIC, is_foreign
+from preprocess.source.load import read_label
 
 _LABEL_WORDS = (
     r"(?:seg|segm|segmentation|label|labels|gt|truth|ref|reference|pred|prediction|mask|ensemble|glistrboost)"
@@ -52,8 +56,9 @@ def find_subsets(folder: Path) -> dict[str, Path]:
 def find_segmentations(folder: Path) -> dict[str, Path]:
     """Return the segmentations at any depth below a folder by case.
 
-    A case is the file's name without its ending and without a word like `seg`, `pred` or `label` at its end; where
-    nothing is left, the name of its folder. Images, whose names end in a modality's name, are left out.
+    Where a layout says which file is the segmentation of a case, it is. Elsewhere a case is the file's name without its
+    ending and without a word like `seg`, `pred` or `label` at its end; where nothing is left, the name of its folder.
+    Left out are images, files that a layout ignores, and files whose names speak of the brain.
 
     Raises
     ------
@@ -63,9 +68,10 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give a folder with one .nii or .nii.gz file per case")
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if nifti.stem(p) and not p.name.startswith(".")):
-        case = case_name(path)
-        if case is None:
+    for file in survey([folder]).files:
+        path, by_layout = file.path, file.layout not in ("", GENERIC.name)
+        case = file.case if by_layout else case_name(path)
+        if case is None or file.role in (*MODALITIES, IGNORED) or "+" in file.role:
             continue
         check_case_name(case, path)
         if case in found:
@@ -77,9 +83,9 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
 
 
 def case_name(path: Path) -> str | None:
-    """Return the case that a segmentation is of, or None for the image of a modality."""
+    """Return the case that a segmentation is of, or None for an image, or what is not of a tumour."""
     stem = nifti.stem(path) or path.name
-    if re.split(r"[-_.]", stem)[-1].lower() in ALIASES:
+    if re.split(r"[-_.]", stem)[-1].lower() in ALIASES or is_foreign(stem):
         return None
     while shorter := _LABEL_ENDING.sub("", stem) if _LABEL_ENDING.search(stem) else "":
         stem = shorter
@@ -97,7 +103,8 @@ def match(
     Raises
     ------
     UsageError
-        If a reference has no prediction: leaving such cases out unasked would make the means too good.
+        If a reference has no prediction: leaving such cases out unasked would make the means too good; or if a
+        prediction fits several references.
     """
     pairs, missing = [], []
     for case, reference in references.items():
@@ -113,7 +120,14 @@ def match(
             "Name the files after the cases, or leave such cases out with --partial, e.g. to score predictions of the "
             "test cases against the whole data set"
         )
-    used = {pair.prediction for pair in pairs}
+    used: dict[Path, str] = {}
+    for pair in pairs:
+        if pair.prediction in used:
+            raise UsageError(
+                f"{pair.prediction} fits the references {used[pair.prediction]} and {pair.case}; "
+                "keep one reference per case, or name the prediction after its own"
+            )
+        used[pair.prediction] = pair.case
     return pairs, [name for name, path in predictions.items() if path not in used]
 
 
@@ -125,8 +139,7 @@ def _related(name: str, other: str) -> bool:
 @dataclass(frozen=True)
 class _Job:
     pairs: Sequence[tuple[str, Pair]]
-    pred_convention: LabelConvention
-    ref_convention: LabelConvention
+    conventions: Mapping[Path, LabelConvention]
     settings: Evaluation
     policy: Policy
     name: str
@@ -157,7 +170,7 @@ def evaluate_folders(
     settings
         Policy and clean-up; the defaults of the configuration without it.
     pred_labels, ref_labels
-        Name of the label convention, or `auto`: 4 means ET until BraTS 2021, 3 from 2023 on.
+        Name of the label convention, or `auto`: what the layout that a case is named in says, or the one that fits.
     ignore_affine
         Compare voxel by voxel although the files lie in different places, for files that lost their header.
     partial
@@ -177,10 +190,11 @@ def evaluate_folders(
     folders = find_subsets(pred)
     pairs = [(name, pair) for name, folder in folders.items() for pair in _match(folder, references, partial)]
     scored = sorted({pair.case for _, pair in pairs})
+    predicted = conventions_of("--pred-labels", pred_labels, {pair.prediction: pair.case for _, pair in pairs})
+    expected = conventions_of("--ref-labels", ref_labels, {pair.reference: pair.case for _, pair in pairs})
     job = _Job(
         pairs=pairs,
-        pred_convention=convention_of("--pred-labels", pred_labels, (p.prediction for _, p in pairs)),
-        ref_convention=convention_of("--ref-labels", ref_labels, (p.reference for _, p in pairs)),
+        conventions=predicted | expected,
         settings=settings,
         policy=policy_of(settings),
         name=pred.resolve().name,
@@ -197,8 +211,8 @@ def evaluate_folders(
         subsets=tuple(sorted({name for name, _ in pairs})),
         predictions=str(pred),
         references=str(ref),
-        prediction_labels=f"{job.pred_convention.name}: {job.pred_convention}",
-        reference_labels=f"{job.ref_convention.name}: {job.ref_convention}",
+        prediction_labels=_described(predicted.values()),
+        reference_labels=_described(expected.values()),
         ignore_affine=ignore_affine,
         settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"}),
     )
@@ -206,24 +220,55 @@ def evaluate_folders(
     return out / SCORES_FILE
 
 
-def convention_of(option: str, name: str, paths: Iterable[Path]) -> LabelConvention:
-    """Return the convention by its name, or the one that fits what all files have together."""
+def conventions_of(option: str, name: str, cases: Mapping[Path, str]) -> dict[Path, LabelConvention]:
+    """Return the label convention of each file: the one named, or by `auto` what the name of its case shows.
+
+    Files whose cases have names of their own are read in the one convention that fits what all of them have together.
+
+    Raises
+    ------
+    UsageError
+        If there is no such convention, or it cannot be told.
+    """
     if name != "auto":
         if name not in CONVENTIONS:
             raise UsageError(f"{option} {name}: unknown label convention; allowed: auto, {', '.join(CONVENTIONS)}")
-        return CONVENTIONS[name]
-    found: set[int | float] = set()
+        return dict.fromkeys(cases, CONVENTIONS[name])
+    found: dict[Path, LabelConvention] = {}
+    others = []
+    for path, case in cases.items():
+        known = numberings_of(case)
+        if not known:
+            others.append(path)
+        elif len(known) == 1 and (numbering := next(iter(known))) in CONVENTIONS:
+            found[path] = CONVENTIONS[numbering]
+        else:
+            raise UsageError(f"{path}: its name does not tell its label numbers; {_asked(option)}")
+    if others:
+        found |= dict.fromkeys(others, _fitting(option, others))
+    for convention, number in Counter(found.values()).items():
+        print(f"{option}: {number} files read as {convention.name} ({convention})", file=sys.stderr)
+    return found
+
+
+def _fitting(option: str, paths: Sequence[Path]) -> LabelConvention:
+    counts: Counter[int | float] = Counter()
     for path in paths:
-        found |= set(count_values(read_volume(path).array))
-    # Without 3 and 4 the two mean the same; the older one comes first.
-    for convention in (CONVENTIONS["brats2020"], CONVENTIONS["brats2023"]):
-        if found <= {0, *convention.values}:
-            print(f"{option}: reading labels as {convention.name} ({convention})", file=sys.stderr)
-            return convention
-    listed = ", ".join(str(value) for value in sorted(found))
-    raise UsageError(
-        f"the files have labels {listed}, which fit no convention; name one: {option} {'|'.join(CONVENTIONS)}"
-    )
+        counts.update(count_values(read_label(path)[0].array))
+    fit = fitting(counts)
+    if len(fit) != 1:
+        listed = ", ".join(str(value) for value in sorted(counts))
+        names = ", ".join(convention.name for convention in fit) or "no convention"
+        raise UsageError(f"{paths[0].parent}: labels {listed} fit {names}; {_asked(option)}")
+    return fit[0]
+
+
+def _asked(option: str) -> str:
+    return f"name the convention: {option} {'|'.join(CONVENTIONS)}"
+
+
+def _described(conventions: Iterable[LabelConvention]) -> str:
+    return "; ".join(sorted({f"{convention.name}: {convention}" for convention in conventions}))
 
 
 def _match(folder: Path, references: dict[str, Path], partial: bool) -> list[Pair]:
@@ -247,8 +292,8 @@ def _score_all(job: _Job, workers: int) -> Iterable[list[ScoreRow]]:
 
 def _score_pair(job: _Job, item: tuple[str, Pair]) -> list[ScoreRow]:
     name, pair = item
-    predicted = read_labelmap(pair.prediction, job.pred_convention)
-    expected = read_labelmap(pair.reference, job.ref_convention)
+    predicted = read_labelmap(pair.prediction, job.conventions[pair.prediction])
+    expected = read_labelmap(pair.reference, job.conventions[pair.reference])
     check_same_grid(predicted, expected, ignore_place=job.ignore_affine)
     shared = {
         "experiment": job.name,

@@ -1,5 +1,6 @@
 """Label maps as NIfTI: written in the space and label numbers of the input, and read as classes on a grid."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from preprocess.files import complete_or_absent
 from preprocess.source import nifti
 from preprocess.source.geometry import Geometry, to_canonical, to_source
 from preprocess.source.labels import LabelConvention, to_convention, to_internal
-from preprocess.source.load import read_volume
+from preprocess.source.load import read_label
 
 PLACE_TOLERANCE_MM = 0.1
 
@@ -49,7 +50,9 @@ def read_labelmap(path: Path, convention: LabelConvention) -> LabelMap:
     InputError
         If it cannot be read or has labels that the convention does not know; the message names the file.
     """
-    volume = read_volume(path)
+    volume, was_near = read_label(path)
+    if was_near:
+        print(f"{path}: label values were not whole numbers; rounded by less than 0.001", file=sys.stderr)
     try:
         labels = to_internal(volume.array, convention)
         oriented = np.ascontiguousarray(to_canonical(labels, volume.affine))

@@ -1,7 +1,7 @@
 """`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one case or many from whatever sequences they have."""
 
+import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,47 +20,42 @@ from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
 from preprocess.modalities import ALIASES, MODALITIES, Subset, subset
 from preprocess.source import nifti
+from preprocess.source.accounts import summary, unused
 from preprocess.source.geometry import Geometry, to_source
 from preprocess.source.labels import CONVENTIONS
-from preprocess.source.layouts import CaseFiles, discover, group, passed_over
+from preprocess.source.layouts import IGNORED, UNKNOWN, CaseFiles, survey
 
 _NAMING = f"file names must end in one of {', '.join(ALIASES)} before .nii or .nii.gz, for example PATIENT_flair.nii.gz"
 
 
-def find_cases(sources: Sequence[Path]) -> list[CaseFiles]:
+def find_cases(sources: Sequence[Path], layout: str | None = None) -> list[CaseFiles]:
     """Return the cases that folders and files hold, without their segmentations: prediction must not see those.
 
     Parameters
     ----------
     sources
         Folders of cases or with such folders below them, and files; files are put together to cases by their names.
+    layout
+        Name or file of the layout; found out by default.
 
     Raises
     ------
     UsageError
-        If a file's name does not say which sequence it is, two cases have the same name, or there is none.
+        If a file's name does not say which sequence it is, or there is no case.
     """
-    files = [path for path in sources if not path.is_dir()]
-    for path in files:
-        _check_file(path)
-    found = [case for folder in sources if folder.is_dir() for case in discover(folder)] + group(files)
-    note = passed_over(sources)
-    if not found:
-        about = f". {note[0].upper()}{note[1:]}" if note else ""
+    if gone := [path for path in sources if not path.exists()]:
+        raise UsageError(f"{gone[0]}: no such file or folder")
+    found = survey(sources, layout)
+    named = {Path(os.path.abspath(path)) for path in sources}  # noqa: PTH100 - as `survey` names files
+    lost = [file.path for file in found.files if file.path in named and file.role in (UNKNOWN, IGNORED)]
+    if lost:
+        raise UsageError(f"{lost[0]}: the name does not say which sequence it is; {_NAMING}")
+    if not found.cases:
+        about = "".join(f". {line}" for line in unused(found.files))
         raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {_NAMING}{about}")
-    if note:
-        print(f"note: {note}", file=sys.stderr)
-    twice = [name for name, count in Counter(case.case for case in found).items() if count > 1]
-    if twice:
-        raise UsageError(f"{', '.join(twice)}: found in several of the inputs; segment them one after another")
-    return [replace(case, label=None) for case in found]
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file or folder")
-    if not nifti.stem(path) or not group([path]):
-        raise UsageError(f"{path}: the name does not say which sequence it is; {_NAMING}")
+    for line in summary(found.files):
+        print(f"note: {line}", file=sys.stderr)
+    return [replace(case, label=None) for case in found.cases]
 
 
 def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
@@ -127,6 +122,8 @@ class Options:
     """Share of a window that overlaps its neighbour, in [0, 1); None takes that of the evaluation."""
     min_enhancing: int = 0
     """ET of fewer voxels becomes NCR."""
+    layout: str | None = None
+    """Layout of the input; None finds it out."""
     skip_existing: bool = False
     """Leave cases alone whose segmentation is already there."""
 
@@ -178,7 +175,7 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
         raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
     if options.labels != "auto" and options.labels not in CONVENTIONS:
         raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(CONVENTIONS)}")
-    cases = find_cases(sources)
+    cases = find_cases(sources, options.layout)
     targets = [output_path(out, case.case, cases) for case in cases]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_model(model, device)

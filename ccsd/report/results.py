@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from ccsd.config.load import YAML_ERRORS, read_yaml
 from ccsd.errors import UsageError
 from ccsd.evaluation.tables import read_metrics
 from ccsd.records import EvaluationRecord, RunRecord, read_events
 from ccsd.study import RECORD_FILE, SCORES_FILE, StudyFolder
+from preprocess.reading import YAML_ERRORS, read_yaml
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from itertools import combinations
 import numpy as np
 
 from preprocess.normalise import LARGEST
-from preprocess.source.labels import wrong_values
+from preprocess.source.labels import readings, wrong_values
 from preprocess.source.load import Loaded
 
+_FEWEST = 200  # sampled voxels
+_TUMOUR_SHARE = 0.8  # of the brain
 _BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
 
 
@@ -30,6 +32,35 @@ def empty(case: Loaded) -> Iterator[str]:
             yield f"{name} has values up to {largest:g}; rescale the image to within {1 / LARGEST:g} and {LARGEST:g}"
         elif 0 in (low, high) and ((volume.array == low) | (volume.array == high)).all():
             yield f"{name} has one value ({low or high}) everywhere in the brain"
+
+
+def label_numbering(case: Loaded) -> Iterator[str]:
+    """A segmentation of which nobody says what its numbers mean."""
+    if case.label is None or case.files.numbering or set(case.label_counts) == {0}:
+        return
+    voxel_ml = abs(float(np.linalg.det(case.label.affine[:3, :3]))) / 1000
+    listed = ", ".join(f"{value:g}" for value in sorted(case.label_counts))
+    yield (
+        f"the segmentation has the values {listed}, and neither the layout nor you say what they mean; by convention: "
+        f"{readings(case.label_counts, voxel_ml)}; name one: --labels NAME, or convert.labels in the configuration"
+    )
+
+
+def label_rounded(case: Loaded) -> Iterator[str]:
+    """Label values such as 0.99999."""
+    if case.label_was_near:
+        yield "label values were not whole numbers, and have been rounded by less than 0.001"
+
+
+def brain_mask(case: Loaded) -> Iterator[str]:
+    """A segmentation of nearly the whole brain."""
+    sample = case.sample
+    brain = int(sample.mask.sum())
+    if sample.label is None or brain < _FEWEST:
+        return
+    share = int(np.count_nonzero(sample.label[sample.mask])) / brain
+    if share > _TUMOUR_SHARE:
+        yield f"the segmentation covers {share:.0%} of the brain; is it a mask of the brain?"
 
 
 def label_values(case: Loaded) -> Iterator[str]:

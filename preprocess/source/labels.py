@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.errors import InputError, first_few
-from preprocess.modalities import LABELS
+from preprocess.modalities import LABELS, REGIONS
 
 _FEW = 16
+_SLACK = 1e-3
 CAVITY = "resection-cavity"
 """Name of the check that refuses BraTS 2024's label 4; allowed, the cavity counts as background."""
 
@@ -46,9 +47,26 @@ CONVENTIONS = {
         LabelConvention("brats2023", {1: LABELS["NCR"], 2: LABELS["ED"], 3: LABELS["ET"]}),
         LabelConvention("brats2024", {1: LABELS["NCR"], 2: LABELS["ED"], 3: LABELS["ET"]}, cavity=4),
         LabelConvention("msd", {1: LABELS["ED"], 2: LABELS["NCR"], 3: LABELS["ET"]}),
+        LabelConvention("deepbratumia", {1: LABELS["NCR"], 2: LABELS["ET"], 3: LABELS["ED"]}),
     )
 }
-"""`brats2020` holds for 2018 to 2021, `brats2024` for the post-treatment cases of 2024, `msd` for Task01."""
+"""`brats2020` holds for 2018 to 2021, `brats2024` for the post-treatment cases of 2024, `msd` for Task01,
+`deepbratumia` for the automatic segmentations of LUMIERE."""
+DEFAULT = CONVENTIONS["brats2023"]
+"""What is written where the input has no label numbers of its own."""
+
+
+def convention_named(name: str) -> LabelConvention:
+    """Return a convention by its name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in CONVENTIONS:
+        raise InputError(f"labels {name}: unknown convention; allowed: {', '.join(CONVENTIONS)}")
+    return CONVENTIONS[name]
 
 
 def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
@@ -64,9 +82,35 @@ def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
     }
 
 
-def guess_convention(found: Mapping[int | float, int]) -> LabelConvention:
-    """Return the convention that a label map of unknown origin follows: 4 without 3 is ET as until BraTS 2021."""
-    return CONVENTIONS["brats2020" if 4 in found and 3 not in found else "brats2023"]  # noqa: PLR2004 - label values
+def fitting(found: Mapping[int | float, int]) -> list[LabelConvention]:
+    """Return the conventions without a cavity that know all values; of those that agree on them the first."""
+    known: dict[tuple[int, ...], LabelConvention] = {}
+    for convention in CONVENTIONS.values():
+        if convention.cavity is None and found.keys() <= {0, *convention.values}:
+            meaning = tuple(convention.values[int(value)] for value in sorted(found) if value)
+            known.setdefault(meaning, convention)
+    return list(known.values())
+
+
+def readings(found: Mapping[int | float, int], voxel_ml: float) -> str:
+    """Return what each convention would make of the values: the regions in millilitres."""
+    texts = []
+    for convention in CONVENTIONS.values():
+        if wrong_values(found, convention):
+            continue
+        classes = {convention.values.get(int(value)): number for value, number in found.items()}
+        sizes = {region: sum(classes.get(c, 0) for c in parts) * voxel_ml for region, parts in REGIONS.items()}
+        texts.append(f"{convention.name} ({', '.join(f'{region} {size:.1f} ml' for region, size in sizes.items())})")
+    return ", ".join(texts) or f"none of {', '.join(CONVENTIONS)} knows all of them"
+
+
+def whole_numbers(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return a label map of real numbers rounded, if all are within 0.001 of a whole number, else as it is."""
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(invalid="ignore"):
+        near = np.rint(array)
+        return near if bool((np.abs(array - near) <= _SLACK).all()) else array
 
 
 def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) -> str:

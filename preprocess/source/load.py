@@ -1,6 +1,6 @@
 """Reading the files of one case as they are, before anything is checked or changed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from preprocess.errors import InputError
 from preprocess.source import nifti
 from preprocess.source.geometry import to_canonical
-from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values, guess_convention
-from preprocess.source.layouts import MSD_ORDER, CaseFiles
+from preprocess.source.labels import CONVENTIONS, DEFAULT, LabelConvention, count_values, whole_numbers
+from preprocess.source.layouts import CaseFiles
 from preprocess.source.nifti import Volume
 
 _AXES = 3
@@ -50,9 +50,9 @@ class Loaded:
     images
         3-D volume by modality, in the source's axes; only those asked for.
     label
-        The segmentation as it is in the file, if there is one.
+        The segmentation, if there is one, with values near a whole number (`label_was_near`) rounded.
     convention
-        What its values mean; `label_counts` are the values found in it.
+        What its values mean, if that is known (`files.numbering`); `label_counts` are the values found in it.
     """
 
     files: CaseFiles
@@ -60,6 +60,7 @@ class Loaded:
     label: Volume | None
     convention: LabelConvention
     label_counts: Mapping[int | float, int]
+    label_was_near: bool = False
 
     @property
     def reference(self) -> Volume:
@@ -97,20 +98,22 @@ def load(files: CaseFiles, modalities: Iterable[str] | None = None) -> Loaded:
     absent = [m for m in wanted if m not in files.images]
     if absent or not wanted:
         raise InputError(f"no {' and no '.join(absent) or 'image'}; the case has {', '.join(files.images) or 'none'}")
-    if files.layout == "msd":
-        images = _split_channels(files.images[wanted[0]], wanted)
+    if files.channels:
+        images = _split_channels(files.images[wanted[0]], files.channels, wanted)
     else:
         images = {m: read_volume(files.images[m]) for m in wanted}
-    label = read_volume(files.label) if files.label else None
-    counts = count_values(label.array) if label else {}
-    return Loaded(files, images, label, _convention(files, counts), counts)
+    convention = CONVENTIONS[files.numbering] if files.numbering else DEFAULT
+    if files.label is None:
+        return Loaded(files, images, None, convention, {})
+    label, was_near = read_label(files.label)
+    return Loaded(files, images, label, convention, count_values(label.array), was_near)
 
 
-def _split_channels(path: Path, wanted: Iterable[str]) -> dict[str, Volume]:
+def _split_channels(path: Path, channels: Sequence[str], wanted: Iterable[str]) -> dict[str, Volume]:
     volume = nifti.read(path)
-    if volume.array.ndim != _AXES + 1 or volume.array.shape[-1] != len(MSD_ORDER):
-        raise InputError(f"{path}: shape {volume.array.shape}; a Task01 image holds {len(MSD_ORDER)} volumes in one")
-    return {m: replace(volume, array=volume.array[..., MSD_ORDER.index(m)]) for m in wanted}
+    if volume.array.ndim != _AXES + 1 or volume.array.shape[-1] != len(channels):
+        raise InputError(f"{path}: shape {volume.array.shape}; expected {len(channels)} volumes: {', '.join(channels)}")
+    return {m: replace(volume, array=volume.array[..., channels.index(m)]) for m in wanted}
 
 
 def read_volume(path: Path) -> Volume:
@@ -130,5 +133,14 @@ def read_volume(path: Path) -> Volume:
     return replace(volume, array=array)
 
 
-def _convention(files: CaseFiles, counts: Mapping[int | float, int]) -> LabelConvention:
-    return CONVENTIONS.get(files.layout) or guess_convention(counts)
+def read_label(path: Path) -> tuple[Volume, bool]:
+    """Read a label map, and return whether its values were only near whole numbers and have been rounded.
+
+    Raises
+    ------
+    InputError
+        As `read_volume`.
+    """
+    volume = read_volume(path)
+    whole = whole_numbers(volume.array)
+    return replace(volume, array=whole), whole is not volume.array and not np.array_equal(whole, volume.array)

@@ -1,5 +1,6 @@
 """What a store says about its case: the attributes of its Zarr group."""
 
+import re
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, PlainSerializer
@@ -8,6 +9,7 @@ from preprocess.source.geometry import Geometry
 from preprocess.source.labels import CONVENTIONS, LabelConvention
 
 LAYOUT_VERSION: Final = 1
+_SCAN = re.compile(r"^(BraTS-[A-Za-z]+-\d+)-\d{3}$")
 _NamedConvention = Annotated[
     LabelConvention,
     BeforeValidator(lambda value: CONVENTIONS.get(value, value) if isinstance(value, str) else value),
@@ -60,6 +62,8 @@ class CaseMeta(BaseModel):
         Checks that were off when the case was converted.
     warnings
         What was odd about it.
+    patient
+        The patient by the layout, where the name alone does not show it (`patient_of`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,3 +81,10 @@ class CaseMeta(BaseModel):
     sources: dict[str, Source]
     allow: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    patient: str | None = None
+
+
+def patient_of(case: str) -> str:
+    """Return the patient that a name shows: `BraTS-GLI-00000` of `BraTS-GLI-00000-001`, else the case itself."""
+    match = _SCAN.match(case)
+    return match[1] if match else case

@@ -23,7 +23,7 @@ _IMAGE_AXES = ("modality", "z", "y", "x")
 def write_case(root: Path, prepared: Prepared) -> Path:
     """Write a case's store below `root` and return its path; an older store of the case is replaced."""
     path = store_path(root, prepared.meta.case)
-    attributes = {ATTRIBUTE: prepared.meta.model_dump(mode="json")}
+    attributes = {ATTRIBUTE: prepared.meta.model_dump(mode="json", exclude_none=True)}
     with complete_or_absent(path) as temporary, zarr.config.set({"array.write_empty_chunks": True}):
         group = zarr.create_group(temporary, zarr_format=3, attributes=attributes)
         _write_array(group, IMAGE, prepared.z, (1, *_slab(prepared.z.shape[1:])), _IMAGE_AXES)

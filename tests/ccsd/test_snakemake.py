@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ccsd.snakemake import allow_options, evaluation_options, outdated_marks, split_options
+from ccsd.snakemake import convert_options, evaluation_options, found_files, outdated_marks, split_options
 from ccsd.study import Study
+from preprocess.source.accounts import write_files
+from preprocess.source.layouts import FileRole
 from support import ROOT
 from support.hostile import HOSTILE
 
@@ -15,10 +17,10 @@ BASE = {"name": "s", "phantom": {"cases": 5}}
 
 
 @pytest.mark.parametrize("value", [*HOSTILE, "two words"])
-def test_options_survive_the_shell(value: str) -> None:
+def test_values_survive_the_shell(value: str) -> None:
     raw = {"name": "x", "source": value, "convert": {"allow": [value, "b"]}, "split": {"list": value}}
     study = Study.from_mapping(raw)
-    assert shlex.split(allow_options(study)) == ["--allow", value, "--allow", "b"]
+    assert shlex.split(convert_options(study)) == ["--allow", value, "--allow", "b"]
     assert shlex.split(split_options(study))[:2] == ["--list", str(Path(value))]
     assert study.source == Path(value)
 
@@ -29,7 +31,6 @@ PLAIN = {
     "wildcards.experiment",
     "wildcards.seed",
     "params.options",
-    "params.allow",
     "params.job",
 }
 """Numbers, names that wildcard_constraints hold to letters and digits, and options that are quoted one by one."""
@@ -42,6 +43,31 @@ def test_every_value_in_a_shell_command_is_quoted() -> None:
     assert len(commands) >= 6
     loose = {value for value in values if not value.endswith(":q") and not value.startswith("resources.")}
     assert loose <= PLAIN
+
+
+def test_options_survive_the_shell() -> None:
+    study = Study.from_mapping(
+        {
+            **BASE,
+            "split": {"list": "my lists/it's.tsv", "patients": "a b"},
+            "convert": {"allow": ["a b", "$(c)"], "layout": "my own.yaml", "labels": "msd"},
+        }
+    )
+    assert shlex.split(split_options(study)) == [
+        "--list", "my lists/it's.tsv", "--max-refused", "0.05", "--patients", "a b"
+    ]  # fmt: skip
+    assert shlex.split(convert_options(study)) == [
+        "--allow", "a b", "--allow", "$(c)", "--layout", "my own.yaml", "--labels", "msd"
+    ]  # fmt: skip
+
+
+def test_the_end_of_the_workflow_says_what_the_source_has(converted: Study) -> None:
+    assert found_files(converted) == []
+    files = [FileRole(Path("a_t1.nii"), "a", "t1", "generic"), FileRole(Path("CT1.nii"))]
+    write_files(converted.folder.data, files)
+    first, *_, last = found_files(converted)
+    assert "t1 1, t1ce 0" in first
+    assert last.endswith("CT1.nii")
 
 
 def test_every_setting_that_scores_is_an_option() -> None:

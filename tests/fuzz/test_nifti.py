@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from preprocess.case import prepare
+from preprocess.source.accounts import find_cases
 from preprocess.source.layouts import discover
 from support.fuzzing import Rng, attempt, flip_bits
 
@@ -51,7 +52,7 @@ def test_random_damage(cohort: Path, tmp_path: Path, tries: int) -> None:
     (tmp_path / "fuzzed").mkdir()
     for name, path in paths.items():
         (tmp_path / "fuzzed" / f"fuzzed_{name}.nii").write_bytes(gzip.decompress(path.read_bytes()))
-    (files,) = discover(tmp_path)
+    (files,) = find_cases(tmp_path, labels="brats2020").cases
     expected = prepare(files).z
     refused = 0
     for seed in range(10 * tries):

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.audit import CaseAudit, audit, summary, write_audit
+from preprocess import audit as module
+from preprocess.audit import CaseAudit, verdicts, write_audit
 from preprocess.convert import convert
 from preprocess.errors import InputError
 from preprocess.source import nifti
+from preprocess.source.accounts import find_cases
 
 FIRST, SECOND, THIRD = (f"BraTS20_Training_{n:03d}" for n in (1, 2, 3))
 
@@ -25,6 +27,10 @@ def odd(cohort: Path, tmp_path: Path) -> Path:
     return src
 
 
+def audit(src: Path, **options: int) -> list[CaseAudit]:
+    return module.audit(find_cases(src).cases, **options)
+
+
 def by_case(audits: list[CaseAudit]) -> dict[str, CaseAudit]:
     return {item.case: item for item in audits}
 
@@ -38,7 +44,7 @@ def test_findings_by_case(odd: Path) -> None:
         [f.message for f in found[THIRD].findings if f.check == "shared-file"]
     )
     assert (found[FIRST].verdict, found[SECOND].verdict, found[THIRD].verdict) == ("refused", "refused", "odd")
-    assert summary(found.values())["refused"] == 2
+    assert verdicts(found.values())["refused"] == 2
 
 
 def test_conversion_refuses_what_the_audit_refuses(odd: Path, tmp_path: Path) -> None:
@@ -48,7 +54,7 @@ def test_conversion_refuses_what_the_audit_refuses(odd: Path, tmp_path: Path) ->
 
 def test_table_and_page(odd: Path, tmp_path: Path) -> None:
     audits = audit(odd)
-    write_audit(audits, tmp_path / "out")
+    write_audit(audits, find_cases(odd).files, tmp_path / "out")
     header, *rows = [line.split("\t") for line in (tmp_path / "out/audit.tsv").read_text().splitlines()]
     assert header[0] == "case"
     assert {len(row) for row in rows} == {len(header)}
@@ -62,7 +68,7 @@ def test_table_and_page(odd: Path, tmp_path: Path) -> None:
 def test_names_are_escaped(tmp_path: Path) -> None:
     name = "'\"><img src=x>"
     case = CaseAudit(name, "generic", ("t1",), has_label=False, findings=(), digests={}, thumbnail=b"\xff\xd8")
-    write_audit([case], tmp_path)
+    write_audit([case], [], tmp_path)
     page = (tmp_path / "audit.html").read_text()
     assert "&lt;img src=x&gt;" in page
     assert page.count("<img") == 1, "the thumbnail"

@@ -191,9 +191,9 @@ def test_wrong_label_values_are_refused_with_counts(write_case: Callable[..., Pa
 
 def test_resection_cavity(write_case: Callable[..., Path], tmp_path: Path) -> None:
     src = write_case("BraTS-GLI-02405-100")
-    (outcome,) = convert(src, tmp_path / "dest")
+    (outcome,) = convert(src, tmp_path / "dest", labels="brats2024")
     assert "resection cavity" in outcome.message
-    (outcome,) = convert(src, tmp_path / "dest", allow=["resection-cavity"])
+    (outcome,) = convert(src, tmp_path / "dest", labels="brats2024", allow=["resection-cavity"])
     assert outcome.status == "converted"
     assert set(np.unique(CaseStore(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
 

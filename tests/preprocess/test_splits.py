@@ -96,7 +96,7 @@ def test_published_lists_can_be_read(name: str) -> None:
     split = Split.of(read_list(ROOT / f"config/splits/{name}.tsv"))
     assert split.train
     assert split.test
-    assert not {patient_of(c) for c in split.train} & {patient_of(c) for c in split.test} or name == "brats2023"
+    assert not {patient_of(c) for c in split.train} & {patient_of(c) for c in split.test}
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_too_many_refused_cases_are_an_error_and_few_are_told(small: Path, tmp_p
 
 def test_files_that_are_no_lists(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("id,split\n")
-    with pytest.raises(InputError, match="columns 'case' and 'split'"):
+    with pytest.raises(InputError, match="expected a column 'case' in the first line, which has: 'id,split'"):
         read_list(tmp_path / "a.tsv")
     with pytest.raises(InputError, match="cannot be read"):
         read_list(tmp_path / "b.tsv")

@@ -6,15 +6,23 @@ from snakemake.exceptions import WorkflowError
 
 from ccsd.errors import USER_ERRORS
 from ccsd.snakemake import (
-    allow_options,
+    convert_options,
     evaluation_options,
+    found_files,
     outdated_marks,
     phantom_options,
     plan_without,
     rejected_cases,
     split_options,
 )
-from ccsd.study import EVALUATION_FILE, RECORD_FILE, SCORES_FILE, WEIGHTS, Study, run_name
+from ccsd.study import (
+    EVALUATION_FILE,
+    RECORD_FILE,
+    SCORES_FILE,
+    WEIGHTS,
+    Study,
+    run_name,
+)
 from cluster.errors import JobError
 from cluster.snakemake import lock, stale_jobs, wrappers
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE

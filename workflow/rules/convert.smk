@@ -38,11 +38,11 @@ rule convert:
         source=study.source,
         dest=DATA,
         part=lambda wildcards: wildcards.part.replace("-of-", "/"),
-        allow=allow_options(study),
+        options=convert_options(study),
         cases=study.cases_digest(),
     shell:
         "ccsd convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} --keep-going"
-        " {params.allow}"
+        " {params.options}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -51,6 +51,7 @@ rule split:
     input:
         expand(rules.convert.output, part=PARTS),
         study.config.split.list or [],
+        study.config.split.patients or [],
     output:
         DATA / CASES_FILE,
         DATA / FINGERPRINT_FILE,

@@ -33,7 +33,8 @@ def test_phantom_convert_split(tmp_path: Path) -> None:
 def test_a_part_writes_no_tables(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     assert ccsd_here("convert", source, dest, "--part", "1/2").returncode == 0
-    assert sorted(path.suffix for path in dest.iterdir()) == [".zarr", ".zarr"]
+    assert sorted(path.suffix for path in dest.iterdir()) == [".tsv", ".zarr", ".zarr"]
+    assert len((dest / "files.tsv").read_text().splitlines()) == 21, "every file of the source, and the header"
 
 
 def test_refused_cases_are_listed_at_the_end(source: Path, tmp_path: Path) -> None:
@@ -96,9 +97,9 @@ def test_no_usable_case_is_an_error(source: Path, tmp_path: Path) -> None:
 
 def test_audit_and_restore(source: Path, tmp_path: Path) -> None:
     result = ccsd_here("audit", source, "--out", tmp_path / "audit")
-    assert (result.returncode, result.stderr.splitlines()[-1]) == (0, "audit: 4/4 done")
+    assert (result.returncode, result.stderr.splitlines()[0]) == (0, "audit: 4/4 done")
     assert result.stdout.startswith("0 refused, ")
-    assert {path.name for path in (tmp_path / "audit").iterdir()} == {"audit.tsv", "audit.html"}
+    assert {path.name for path in (tmp_path / "audit").iterdir()} == {"audit.tsv", "files.tsv", "audit.html"}
     case = "BraTS20_Training_001"
     (source / case / f"{case}_t2.nii.gz").write_bytes(b"")
     assert ccsd_here("audit", source, "--out", tmp_path / "audit").returncode == 2

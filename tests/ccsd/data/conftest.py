@@ -14,7 +14,7 @@ def _convert_one(cohort: Path, folder: Path, endings: tuple[str, ...]) -> Path:
     (folder / "src").mkdir()
     for ending in endings:
         (folder / f"src/lonely_{ending}.nii.gz").symlink_to(cohort / CASE / f"{CASE}_{ending}.nii.gz")
-    convert(folder / "src", folder / "dest")
+    convert(folder / "src", folder / "dest", labels="brats2020")
     return folder / "dest"
 
 

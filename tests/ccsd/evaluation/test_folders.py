@@ -63,7 +63,7 @@ def test_labels_and_orientation_may_differ_between_the_folders(folders):
     turned = np.flip(tumour(3), (0, 1)).transpose(1, 2, 0)
     affine = np.array([[0, 0, -1, 19], [-1, 0, 0, 17], [0, 2, 0, 0], [0, 0, 0, 1]], float)
     write(pred / "A.nii.gz", turned, affine)
-    table = read_metrics(evaluate_folders(pred, ref, out))
+    table = read_metrics(evaluate_folders(pred, ref, out, pred_labels="brats2023"))
     identity = json.loads((out / "evaluation.json").read_text())["identity"]
 
     assert (table["dice"] == 1).all()
@@ -79,8 +79,8 @@ def test_msd_labels_are_read_as_such_when_named(folders):
     swapped = np.select([array == 1, array == 2], [2, 1], array)
     write(pred / "A.nii.gz", swapped)
 
-    assert dice(evaluate_folders(pred, ref, out))["A", "TC"] < 1
-    assert dice(evaluate_folders(pred, ref, out, pred_labels="msd"))["A", "TC"] == 1
+    assert dice(evaluate_folders(pred, ref, out, pred_labels="brats2023", ref_labels="brats2023"))["A", "TC"] < 1
+    assert dice(evaluate_folders(pred, ref, out, pred_labels="msd", ref_labels="brats2023"))["A", "TC"] == 1
 
 
 def test_folders_named_after_combinations_are_scored_as_such(folders):
@@ -110,7 +110,9 @@ def test_policy_and_clean_up_apply_without_a_model(folders):
     without = np.where(tumour() == 4, 1, tumour())
     write(ref / "A.nii.gz", without)
     write(pred / "A.nii.gz", tumour())
-    table = read_metrics(evaluate_folders(pred, ref, out, Evaluation(hd95_penalty=7, min_enhancing=50)))
+    table = read_metrics(
+        evaluate_folders(pred, ref, out, Evaluation(hd95_penalty=7, min_enhancing=50), ref_labels="brats2020")
+    )
     row = table.set_index("region").loc["ET"]
 
     assert (row["dice"], row["hd95"], row["empty"], row["dice_clean"]) == (0, 7, "reference", 1)

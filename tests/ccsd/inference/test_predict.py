@@ -12,7 +12,7 @@ import torch
 from ccsd.errors import UsageError
 from ccsd.inference import case as module
 from ccsd.inference.labelmaps import read_labelmap
-from ccsd.inference.predict import Options, predict
+from ccsd.inference.predict import Options, find_cases, predict
 from preprocess.source.layouts import discover
 from preprocess.store.reader import CaseStore
 
@@ -110,11 +110,11 @@ def test_a_sequence_with_a_name_of_its_own_is_not_missed_without_a_word(case, ru
     outcome = one(case, tmp_path / "out", run)
 
     assert outcome.missing == ("t1ce",)
-    assert "passed over" in (said := capsys.readouterr().err)
+    assert "not used, because the name fits no layout" in (said := capsys.readouterr().err)
     assert str(case / "T1post.nii.gz") in said
     for path in case.glob("*_*.nii*"):
         path.unlink()
-    with pytest.raises(UsageError, match=r"no sequence recognised.*Passed over.*T1post\.nii\.gz"):
+    with pytest.raises(UsageError, match=r"no sequence recognised.*name fits no layout.*T1post\.nii\.gz"):
         one(case, tmp_path / "out", run)
 
 
@@ -306,7 +306,18 @@ def test_folders_without_images_and_wrong_outputs_are_refused(made_study, case, 
         list(predict([tmp_path / "nothing"], tmp_path / "out.nii.gz", run))
     with pytest.raises(UsageError, match=r"scan.nii.gz: the name does not say which sequence it is"):
         list(predict([shutil.copy(image(case, "t1"), tmp_path / "scan.nii.gz")], tmp_path / "out", run))
-    with pytest.raises(UsageError, match="found in several of the inputs"):
-        list(predict([case, image(case, "t1")], tmp_path / "out", run))
     with pytest.raises(UsageError, match="not a finished run"):
         list(predict([case], tmp_path / "out.nii.gz", tmp_path))
+
+
+def test_cases_are_found_by_their_paths_in_any_spelling(tmp_path):
+    names = ["P1/anat/FLAIR.nii", "P2/anat/T1.nii", "P3_T1CE.NII.GZ", "BraTS-PED-00001-000/BraTS-PED-00001-000-t2w.nii"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {case.case: case for case in find_cases([tmp_path / names[2], tmp_path])}
+
+    assert list(found) == ["BraTS-PED-00001-000", "P1_anat", "P2_anat", "P3"]
+    assert "this version segments" in found["BraTS-PED-00001-000"].problem
+    with pytest.raises(UsageError, match="name does not say which sequence"):
+        find_cases([tmp_path / names[2]], "bids")

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from preprocess.errors import InputError
-from preprocess.source.labels import CONVENTIONS, count_values, guess_convention, to_convention, to_internal
+from preprocess.source.labels import (
+    CONVENTIONS,
+    count_values,
+    fitting,
+    readings,
+    to_convention,
+    to_internal,
+    whole_numbers,
+)
 
 CLASSES = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6), elements=st.integers(0, 3))
 
@@ -54,9 +62,29 @@ def test_the_cavity_is_background() -> None:
     assert to_internal(np.array([[[0, 1, 4]]]), CONVENTIONS["brats2024"]).tolist() == [[[0, 1, 0]]]
 
 
-@pytest.mark.parametrize(("values", "name"), [([1, 2, 4], "brats2020"), ([1, 2, 3], "brats2023"), ([], "brats2023")])
-def test_guess(values: list[int], name: str) -> None:
-    assert guess_convention(dict.fromkeys(values, 1)).name == name
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([0, 1, 2, 4], ["brats2020"]),
+        ([0, 1, 2, 3], ["brats2023", "msd", "deepbratumia"]),
+        ([0, 1, 2], ["brats2020", "msd", "deepbratumia"]),
+        ([0], ["brats2020"]),
+        ([0, 1, 2, 3, 4], []),
+    ],
+)
+def test_values_fit_every_convention_that_reads_them_otherwise(values: list[int], names: list[str]) -> None:
+    assert [convention.name for convention in fitting(dict.fromkeys(values, 1))] == names
+
+
+def test_what_each_convention_makes_of_values_is_told() -> None:
+    assert readings({0: 10, 2: 3000, 4: 1000}, 0.001) == (
+        "brats2020 (WT 4.0 ml, TC 1.0 ml, ET 1.0 ml), brats2024 (WT 3.0 ml, TC 0.0 ml, ET 0.0 ml)"
+    )
+
+
+def test_values_near_whole_numbers_are_rounded_only_all_together() -> None:
+    assert whole_numbers(np.array([0.9995, 3.0004, -0.0])).tolist() == [1, 3, 0]
+    assert whole_numbers(np.array([0.9995, 0.5])).tolist() == [0.9995, 0.5]
 
 
 @given(hnp.arrays(np.int16, (4, 5, 6), elements=st.integers(-3, 300)))

@@ -1,0 +1,70 @@
+"""Reading what people write by hand: YAML, and tables that may have been through a spreadsheet."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+
+from preprocess.errors import InputError
+
+YAML_ERRORS = (yaml.YAMLError, ValueError)
+"""What `read_yaml` raises for text that is not valid; a date such as `2024-13-45` is a bare ValueError."""
+_DELIMITERS = "\t;,"
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Refuse a key that is given twice, of which PyYAML takes the last without a word."""
+        node = super().compose_mapping_node(anchor)
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, number in counts.items() if number > 1]
+        if twice:
+            raise ComposerError("in a mapping", node.start_mark, f"{', '.join(twice[:5])}: given twice", node.end_mark)
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises
+    ------
+    YAML_ERRORS
+        If it is not valid or has a key twice.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, which makes plain values only
+
+
+def read_table(path: Path, required: Iterable[str]) -> dict[int, dict[str, str]]:
+    """Return the rows of a table by line number, as value by column name in lower case.
+
+    Columns are separated by tabs, commas or semicolons, whichever the first line has; a byte order mark, Windows line
+    ends, quotes and empty lines, which spreadsheets leave, do not matter.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, lacks a required column, or has a row with more cells than columns.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        first = lines[0] if lines else ""
+        delimiter = next((mark for mark in _DELIMITERS if mark in first), "\t")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read: {error}; save it as text with tabs or commas, in UTF-8") from None
+    columns = [name.lower() for name in rows[0]] if rows else []
+    if missing := [name for name in required if columns.count(name) != 1]:
+        raise InputError(f"{path}: expected a column {missing[0]!r} in the first line, which has: {first!r:.100}")
+    found = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if not any(row):
+            continue
+        if any(row[len(columns) :]):
+            raise InputError(f"{path}, line {number}: {len(row)} cells, but the first line names {len(columns)}")
+        found[number] = dict(zip_longest(columns, row[: len(columns)], fillvalue=""))
+    return found

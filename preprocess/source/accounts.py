@@ -1,0 +1,98 @@
+"""What became of every file of a source: the table `files.tsv`, and the summary that commands print."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from preprocess.errors import InputError, first_few
+from preprocess.files import write_text
+from preprocess.modalities import MODALITIES
+from preprocess.source.labels import convention_named
+from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, FileRole, Survey, survey
+from preprocess.source.layouts.layout import SEGMENTATION
+
+FILES_TABLE = "files.tsv"
+_COLUMNS = ("path", "case", "role", "layout", "pattern")
+_UNUSED = {
+    UNKNOWN: "not used, because the name fits no layout (docs/data.md: My data set is not listed)",
+    ORPHAN: "not used, because a segmentation without images is no case",
+    IGNORED: "not used, because the layout says so",
+}
+
+
+def find_cases(src: Path, layout: str | None = None, labels: str | None = None, record: Path | None = None) -> Survey:
+    """Return the cases below a folder and the role of every file.
+
+    Parameters
+    ----------
+    layout
+        Name or file of the layout; found out by default.
+    labels
+        Label convention of all segmentations, instead of those that the layouts say.
+    record
+        Folder for `files.tsv`, which is of most use when there is no case.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or holds no case, or `survey` refuses it, or there is no such label convention.
+    """
+    if labels is not None:
+        convention_named(labels)
+    if not src.is_dir():
+        raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
+    found = survey([src], layout)
+    if record is not None:
+        write_files(record, found.files)
+    if not found.cases:
+        more = "".join(f"; {line}" for line in summary(found.files)[1:])
+        raise InputError(
+            f"{src}: no case found; expected files like CASE_flair.nii.gz, CASE-t2f.nii.gz or imagesTr/CASE.nii.gz "
+            f"in this folder or below it (docs/data.md shows every layout){more}"
+        )
+    if labels is None:
+        return found
+    return Survey([replace(case, numbering=labels) for case in found.cases], found.files)
+
+
+def write_files(folder: Path, files: Sequence[FileRole]) -> None:
+    """Write `files.tsv`: a line per image file, with its role and the pattern that gave it."""
+    rows = [_COLUMNS, *((str(f.path), f.case, f.role, f.layout, f.pattern) for f in files)]
+    write_text(folder / FILES_TABLE, "".join("\t".join(map(_cell, row)) + "\n" for row in rows))
+
+
+def _cell(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
+
+
+def read_files(folder: Path) -> list[FileRole]:
+    """Return what `write_files` wrote, nothing if there is no such table."""
+    path = folder / FILES_TABLE
+    if not path.is_file():
+        return []
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    return [FileRole(Path(row[0]), *row[1:]) for row in rows if len(row) == len(_COLUMNS)]
+
+
+def summary(files: Sequence[FileRole]) -> list[str]:
+    """Return what to report of a source: how many cases have what, in which layouts, and which files are not used."""
+    used = [file for file in files if file.role not in (IGNORED, UNKNOWN, ORPHAN)]
+    layouts = Counter({file.case: file.layout for file in used}.values())
+    pairs = {(file.case, role) for file in used for role in file.role.split("+")}
+    counts = Counter(role for _, role in pairs)
+    total = len({file.case for file in used})
+    names = ", ".join(f"{name} ({number})" for name, number in sorted(layouts.items()))
+    listed = ", ".join(f"{name} {counts[name]}" for name in (*MODALITIES, SEGMENTATION))
+    lines = [f"{total} cases, by layout {names or 'none'}; files found: {listed}"]
+    lines += [f"no case has {name}" for name in MODALITIES if total and not counts[name]]
+    return lines + unused(files)
+
+
+def unused(files: Sequence[FileRole]) -> list[str]:
+    """Return what to report of files that no case uses."""
+    lines = []
+    for role, text in _UNUSED.items():
+        if some := [str(file.path) for file in files if file.role == role]:
+            lines.append(f"{text}: {first_few(some, 3)}")
+    return lines

@@ -1,0 +1,330 @@
+"""Which file is what: cases, the role of every image file, and what is left over. By names alone; no image is opened.
+
+A file's role comes from a layout (`layout`), else from the rule for folders of one's own (`own_names`). A case is what
+its path says: files of two folders become one case only where a layout or the name of the case joins them.
+"""
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from preprocess.errors import InputError, first_few
+from preprocess.files import check_case_name
+from preprocess.modalities import ALIASES, MODALITIES, TASK
+from preprocess.source.layouts.layout import (
+    CHANNEL,
+    SEGMENTATION,
+    VOLUMES,
+    Candidate,
+    Key,
+    Layout,
+    Match,
+    read_layout,
+    shipped_layouts,
+)
+from preprocess.source.layouts.own_names import GENERIC, own_candidates
+from preprocess.source.nifti import stem
+
+IGNORED, UNKNOWN, ORPHAN = "ignored", "unknown", "orphan"
+"""Roles of files that no case uses: by a layout, because no pattern fits, or a segmentation without images."""
+_LABEL_FOLDER = re.compile("label|seg|mask|annot|truth", re.IGNORECASE)
+
+
+@dataclass
+class CaseFiles:
+    """The files of one case.
+
+    Attributes
+    ----------
+    case
+        Name of the case.
+    images
+        Path by modality, only those that are there; several may be in one file.
+    label
+        Path of the segmentation, if there is one.
+    layout
+        Name of the layout, `generic` for names of one's own.
+    numbering
+        Name of the label convention, if the layout says it.
+    patient
+        The patient, if the layout says it.
+    channels
+        The modalities along the last axis of a file that holds several.
+    problem
+        Why the names alone rule the case out, e.g. two files for one modality.
+    """
+
+    case: str
+    images: dict[str, Path] = field(default_factory=dict)
+    label: Path | None = None
+    layout: str = GENERIC.name
+    numbering: str | None = None
+    patient: str | None = None
+    channels: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file once, in a fixed order."""
+        found = [self.images[m] for m in MODALITIES if m in self.images]
+        return list(dict.fromkeys([*found, *([self.label] if self.label else [])]))
+
+
+@dataclass(frozen=True)
+class FileRole:
+    """What one image file is used as, and by which pattern of which layout.
+
+    Attributes
+    ----------
+    role
+        Modality, several joined by `+`, `segmentation`, `ignored`, `unknown` or `orphan`.
+    """
+
+    path: Path
+    case: str = ""
+    role: str = UNKNOWN
+    layout: str = ""
+    pattern: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The cases, sorted by name, and every image file, sorted by path."""
+
+    cases: list[CaseFiles]
+    files: list[FileRole]
+
+
+def discover(src: Path, layout: str | None = None) -> list[CaseFiles]:
+    """Return the cases below a folder, sorted by name; see `survey`.
+
+    Raises
+    ------
+    InputError
+        If the folder is not there, or as `survey` says.
+    """
+    if not src.is_dir():
+        raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
+    return survey([src], layout).cases
+
+
+def survey(sources: Sequence[Path], layout: str | None = None) -> Survey:
+    """Return the cases and the role of every NIfTI file among files and below folders.
+
+    Hidden files are left out, and so are cases without images.
+
+    Parameters
+    ----------
+    layout
+        Name or path of the one layout to use. By default each file belongs to the layout that fits it, and files that
+        fit none follow the rule for names of one's own.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be read, two layouts fit a file and differ in what it is, or a case has a name that cannot
+        be one.
+    """
+    paths = list(dict.fromkeys(path for source in sources for path in _image_files(source)))
+    layouts = shipped_layouts() if layout is None else (read_layout(layout),)
+    found, orphans = _declared(paths, layouts)
+    used = {candidate.path: candidate for candidate in found}
+    ignored = {path: role for path in paths if path not in used and (role := _ignored(path, layouts))}
+    problems: dict[Key, str] = {}
+    if layout is None:
+        folders = {path.parent for path in used}
+        own, problems = own_candidates([p for p in paths if p not in ignored and p.parent not in folders])
+        own = _joined(own)
+        imaged = {candidate.key for candidate in own if candidate.match.role != SEGMENTATION}
+        used |= {candidate.path: candidate for candidate in own if candidate.key in imaged}
+        orphans = {candidate.path: candidate for candidate in own} | orphans
+    cases, roles = _cases(used.values(), problems)
+    left = {
+        path: FileRole(path, c.match.case.replace("/", "_"), ORPHAN, c.layout.name, c.match.pattern)
+        for path, c in orphans.items()
+    }
+    roles = left | roles | ignored
+    return Survey(cases, [roles.get(path) or FileRole(path) for path in sorted(paths)])
+
+
+def _image_files(source: Path) -> Iterator[Path]:
+    """Yield a file, or every NIfTI file below a folder, as absolute paths in a fixed order."""
+    place = Path(os.path.abspath(source))  # noqa: PTH100 - names as they are, whatever links lead to
+    if not place.is_dir():
+        yield place
+        return
+    errors: list[OSError] = []
+    seen = set()
+    for folder, below, names in os.walk(place, onerror=errors.append, followlinks=True):
+        status = os.stat(folder)  # noqa: PTH116 - what it is, whatever links led to it
+        if (status.st_dev, status.st_ino) in seen:  # links may form circles
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith(".") and not name.endswith(".zarr"))
+        for name in sorted(names):
+            if stem(Path(name)) and not name.startswith("."):  # archives made on a Mac are full of ._NAME files
+                yield Path(folder) / name
+    if errors:
+        listed = first_few([f"{error.filename} ({error.strerror})" for error in errors])
+        raise InputError(f"folders cannot be read: {listed}; get access to them, or move them away")
+
+
+def _declared(paths: Sequence[Path], layouts: Sequence[Layout]) -> tuple[list[Candidate], dict[Path, Candidate]]:
+    """Return what layouts say about files, one answer per file, and segmentations whose images are not there.
+
+    Of several layouts that fit a file the one that says more about its path is right.
+    """
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        folders[path.parent].append(path)
+    answers = _joined([answer for folder, files in folders.items() for answer in _answers(folder, files, layouts)])
+    imaged = {candidate.key for candidate in answers if candidate.match.role != SEGMENTATION}
+    by_path: dict[Path, list[Candidate]] = defaultdict(list)
+    orphans = {}
+    for candidate in answers:
+        if candidate.key in imaged:
+            by_path[candidate.path].append(candidate)
+        else:
+            orphans[candidate.path] = candidate
+    return [_best(found) for found in by_path.values()], orphans
+
+
+def _answers(folder: Path, files: Sequence[Path], layouts: Sequence[Layout]) -> Iterator[Candidate]:
+    """Yield what each layout says about the files of a folder.
+
+    A folder that has the name of a file, or holds just one, may stand for what is in it: some archives come out so.
+    """
+    names = {path: _without_ending(path) for path in files}
+    own = _without_ending(folder)
+    stands = len(files) == 1 or own != str(folder)
+    everything = "\n".join(names.values())
+    for layout in layouts:
+        if not layout.may_fit(everything):
+            continue
+        for path, name in names.items():
+            match = layout.match(name) or (layout.match(own) if stands else None)
+            if match is not None:
+                yield _with_modality(Candidate(path, layout, match))
+
+
+def _without_ending(path: Path) -> str:
+    name = stem(path)
+    return str(path) if name is None else str(path.with_name(name))
+
+
+def _with_modality(candidate: Candidate) -> Candidate:
+    """Replace a modality by number by the one that `dataset.json` gives the number."""
+    match = candidate.match
+    if match.role != CHANNEL:
+        return candidate
+    try:
+        values = json.loads((Path(match.root) / "dataset.json").read_text(encoding="utf-8"))
+        name = str((values.get("channel_names") or values["modality"])[str(match.channel)])
+        return replace(candidate, match=replace(match, role=ALIASES[name.lower()]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return candidate
+
+
+def _best(found: Sequence[Candidate]) -> Candidate:
+    said = max(candidate.match.said for candidate in found)
+    best = [candidate for candidate in found if candidate.match.said == said]
+    if len({candidate.meaning for candidate in best}) > 1:
+        names = " and ".join(candidate.layout.name for candidate in best)
+        raise InputError(f"{best[0].path}: fits the layouts {names}, which differ; choose one with --layout")
+    return best[0]
+
+
+def _joined(found: Sequence[Candidate]) -> list[Candidate]:
+    """Give segmentations to the case of the same name in a folder beside theirs: `images/P1_t1`, `labels/P1_seg`."""
+    imaged = {candidate.key: candidate for candidate in found if candidate.match.role != SEGMENTATION}
+    labelled = {candidate.key for candidate in found if candidate.match.role == SEGMENTATION}
+    places: dict[tuple[str, str, Path], list[Key]] = defaultdict(list)
+    for key in imaged.keys() - labelled:
+        layout, root, case = key
+        places[layout, case, Path(root).parent].append(key)
+    result = []
+    for candidate in found:
+        layout, root, case = candidate.key
+        keys, match = places[layout, case, Path(root).parent], candidate.match
+        if candidate.key not in imaged and len(keys) == 1 and _LABEL_FOLDER.search(Path(root).name):
+            match = replace(match, root=imaged[keys[0]].match.root)
+        result.append(replace(candidate, match=match))
+    return result
+
+
+def _ignored(path: Path, layouts: Sequence[Layout]) -> FileRole | None:
+    text = _without_ending(path)
+    for layout in layouts:
+        if pattern := layout.ignores(text):
+            return FileRole(path, role=IGNORED, layout=layout.name, pattern=pattern)
+    return None
+
+
+def _cases(found: Iterable[Candidate], problems: Mapping[Key, str]) -> tuple[list[CaseFiles], dict[Path, FileRole]]:
+    """Return the cases sorted by name, and what their files are used as."""
+    groups: dict[Key, list[Candidate]] = defaultdict(list)
+    for candidate in found:
+        groups[candidate.key].append(candidate)
+    names = _distinct_names({key: group[0].match for key, group in groups.items()})
+    cases, roles = [], {}
+    for key, group in groups.items():
+        check_case_name(names[key], group[0].path)
+        case = _case(names[key], group)
+        case.problem = problems.get(key, case.problem)
+        cases.append(case)
+        for c in group:
+            is_used = c.path in case.paths or case.problem
+            pattern = c.match.pattern if is_used else f"{c.match.pattern}: another file comes first"
+            role = "+".join(case.channels) if c.match.role == VOLUMES else c.match.role
+            role = role if is_used else IGNORED
+            roles[c.path] = FileRole(c.path, case.case, role, c.layout.name, pattern)
+    return sorted(cases, key=lambda case: case.case), roles
+
+
+def _case(name: str, group: Sequence[Candidate]) -> CaseFiles:
+    layout = group[0].layout
+    case = CaseFiles(name, layout=layout.name, numbering=layout.numbering, patient=group[0].match.patient)
+    case.channels = layout.channels
+    for role in dict.fromkeys(candidate.match.role for candidate in group):
+        mine = [candidate for candidate in group if candidate.match.role == role]
+        first = min(candidate.match.rank for candidate in mine)
+        paths = [candidate.path for candidate in mine if candidate.match.rank == first]
+        if len(paths) > 1:
+            case.problem = f"two files for {role}: {paths[0]} and {paths[1]}; remove or rename one"
+        if role == CHANNEL:
+            case.problem = (
+                f"{paths[0]}: dataset.json does not say which sequence this is; name it there (channel_names), or "
+                "describe the files in a layout of your own (see docs/data.md)"
+            )
+        elif role == SEGMENTATION:
+            case.label = paths[0]
+        else:
+            case.images |= dict.fromkeys(layout.channels if role == VOLUMES else (role,), paths[0])
+    case.images = {m: case.images[m] for m in MODALITIES if m in case.images}
+    if TASK not in layout.tasks:
+        case.problem = (
+            f"{name} is laid out as {layout.name}, of the task {' or '.join(layout.tasks)}; this version segments "
+            f"{TASK}. If that is meant, give a layout of your own with this task (--layout, see docs/data.md)"
+        )
+    return case
+
+
+def _distinct_names(cases: Mapping[Key, Match]) -> dict[Key, str]:
+    """Return the name of each case; equal ones get as many of the folders above as tell them apart."""
+    parts = {key: [*Path(match.root).parts[1:], *match.case.split("/")] for key, match in cases.items()}
+    lengths = {key: match.case.count("/") + 1 for key, match in cases.items()}
+    while True:
+        names = {key: "_".join(parts[key][-length:]) for key, length in lengths.items()}
+        counts = Counter(names.values())
+        equal = [key for key, name in names.items() if counts[name] > 1]
+        if not equal:
+            return names
+        for key in equal:
+            if lengths[key] >= len(parts[key]):
+                raise InputError(f"{cases[key].root}: two cases are called {names[key]}; rename one of them")
+            lengths[key] += 1

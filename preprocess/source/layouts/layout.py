@@ -1,0 +1,243 @@
+"""A layout: which file of a data set is what, as data, in one short YAML file.
+
+Patterns are regular expressions over the path of a file without `.nii` or `.nii.gz`. They match at its end, from the
+beginning of a folder's or file's name, and upper and lower case are the same. In them `{case}` stands for the name of
+the case, and other braces for named groups of it.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from preprocess.errors import InputError, first_few
+from preprocess.modalities import MODALITIES, TASK
+from preprocess.reading import YAML_ERRORS, read_yaml
+from preprocess.source.labels import CONVENTIONS
+
+SEGMENTATION, VOLUMES, CHANNEL = "segmentation", "volumes", "channel"
+"""Roles of files besides those named after their modality: several modalities in one file, or a modality by number."""
+_ROLES = (*MODALITIES, SEGMENTATION, VOLUMES, CHANNEL)
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+Patterns = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(min_length=1)
+]
+
+
+Key = tuple[str, str, str]
+"""What the files of one case have in common: layout, place and name."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a layout says about one file.
+
+    Attributes
+    ----------
+    role
+        A modality, `SEGMENTATION`, `VOLUMES` or `CHANNEL`.
+    rank
+        Position of the pattern among those of the role; the first file is used.
+    pattern
+        As it stands in the layout.
+    root
+        The path before what the pattern matched, empty or with a `/` at its end: a case is one there.
+    case, patient
+        As the path has them; a case may have several parts, separated by `/`.
+    channel
+        Number of the modality, for `CHANNEL`.
+    said
+        Length of what the pattern matched.
+    """
+
+    role: str
+    rank: int
+    pattern: str
+    root: str
+    case: str
+    patient: str | None = None
+    channel: int | None = None
+    said: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file, and what a layout says it is."""
+
+    path: Path
+    layout: "Layout"
+    match: Match
+
+    @property
+    def key(self) -> Key:
+        """The case that the file is of."""
+        return self.layout.name, self.match.root, self.match.case
+
+    @property
+    def meaning(self) -> tuple[str, str, str | None]:
+        """What two layouts that fit one file must agree in."""
+        return self.match.role, self.match.case, self.layout.numbering
+
+
+class Layout(BaseModel):
+    """The file names of one data set.
+
+    Attributes
+    ----------
+    name
+        The file's own name without `.yaml`.
+    tasks
+        Tasks that the segmentations belong to.
+    numbering
+        Label convention of the segmentations; without one the user names it.
+    case
+        Pattern of a case; its group `patient`, if it has one, is the patient.
+    files
+        Pattern or patterns by role; of several for one role the first that is there counts.
+    channels
+        The modalities along the last axis of a `volumes` file. Those of `channel` files are named in `dataset.json`.
+    ignored
+        Patterns of files that have no role.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_min_length=1)
+
+    name: str
+    tasks: tuple[str, ...] = Field((TASK,), min_length=1)
+    numbering: str | None = None
+    case: str
+    files: dict[str, Patterns]
+    channels: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _can_be_used(self) -> Self:
+        if wrong := [role for role in self.files if role not in _ROLES]:
+            raise ValueError(f"files.{wrong[0]}: unknown role; allowed: {', '.join(_ROLES)}")
+        if not set(self.files) - {SEGMENTATION}:
+            raise ValueError(f"files: no image; give at least one of {', '.join(MODALITIES)}")
+        if wrong := [name for name in self.channels if name not in MODALITIES]:
+            raise ValueError(f"channels: unknown {wrong[0]}; allowed: {', '.join(MODALITIES)}")
+        if VOLUMES in self.files and set(self.files) - {VOLUMES, SEGMENTATION}:
+            raise ValueError(f"files: {VOLUMES} and single images; describe them in two layouts")
+        if (VOLUMES in self.files) != bool(self.channels):
+            raise ValueError(f"channels: the order of the modalities in a file of files.{VOLUMES}; give both or none")
+        if not all("(?P<channel>" in pattern for pattern in self.files.get(CHANNEL, ())):
+            raise ValueError(f"files.{CHANNEL}: mark the number of the modality, for example (?P<channel>[0-9]{{4}})")
+        if TASK in self.tasks and self.numbering not in (None, *CONVENTIONS):
+            raise ValueError(f"numbering: unknown {self.numbering}; allowed: {', '.join(CONVENTIONS)}, or none")
+        _ = self._case, self._patterns, self._ignored  # compiled here, so that what is wrong is known at once
+        return self
+
+    def may_fit(self, paths: str) -> bool:
+        """Return whether a text with many paths has the name of a case: most layouts are out at once."""
+        return bool(self._case.search(paths))
+
+    def match(self, path: str) -> Match | None:
+        """Return what the file with this absolute path, without its ending, is by its name."""
+        for role, rank, pattern, regex in self._patterns:
+            if found := regex.fullmatch(path):
+                named = found.groupdict()
+                number = named.get("channel")
+                channel = None if number is None else int(number)
+                root, case, said = found["root"], found["case"], len(path) - len(found["root"])
+                root = without_own_folder(root, case)
+                return Match(role, rank, pattern, root, case, named.get("patient"), channel, said)
+        return None
+
+    def ignores(self, path: str) -> str | None:
+        """Return the pattern by which a file has no role."""
+        return next((pattern for pattern, regex in self._ignored if regex.fullmatch(path)), None)
+
+    def has_case(self, name: str) -> bool:
+        """Return whether a name shows that it is of a case of this layout; patterns that fit any name never do."""
+        return not self._case.fullmatch("~") and bool(re.fullmatch(self.case.replace("/", "_"), name, re.IGNORECASE))
+
+    @cached_property
+    def _case(self) -> re.Pattern[str]:
+        return re.compile(self.case, re.IGNORECASE)
+
+    @cached_property
+    def _patterns(self) -> list[tuple[str, int, str, re.Pattern[str]]]:
+        return [
+            (role, rank, pattern, self._compiled(pattern, f"files.{role}"))
+            for role, patterns in self.files.items()
+            for rank, pattern in enumerate(patterns)
+        ]
+
+    @cached_property
+    def _ignored(self) -> list[tuple[str, re.Pattern[str]]]:
+        return [(pattern, self._compiled(pattern, "ignored", has_case=False)) for pattern in self.ignored]
+
+    def _compiled(self, pattern: str, key: str, *, has_case: bool = True) -> re.Pattern[str]:
+        if has_case and "{case}" not in pattern:
+            raise ValueError(f"{key}: {pattern!r} does not say where {{case}} stands")
+        first, *others = pattern.partition("{case}")
+        text = first + "".join(others).replace("{case}", f"(?P<case>{self.case})", 1)
+        text = _PLACEHOLDER.sub(r"(?P=\1)", text)
+        try:
+            return re.compile(f"(?P<root>(?:.*?/)?)(?:{text})", re.IGNORECASE)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{key}: {pattern!r} with the case {self.case!r}: {error}") from None
+
+
+def without_own_folder(root: str, case: str) -> str:
+    """Return the place of a case without folders that have its name."""
+    while root.endswith(f"/{case}/"):
+        root = root[: -len(case) - 1]
+    return root
+
+
+def numberings_of(case: str) -> set[str | None]:
+    """Return what the layouts say about label numbers that have cases of such a name."""
+    return {layout.numbering for layout in shipped_layouts() if layout.has_case(case)}
+
+
+@cache
+def shipped_layouts() -> tuple[Layout, ...]:
+    """Return the layouts of the released data sets that this version knows, sorted by name."""
+    return tuple(_read(path) for path in sorted(Path(__file__).parent.glob("*.yaml")))
+
+
+def read_layout(name: str) -> Layout:
+    """Return a layout by its name, or by the path of a YAML file.
+
+    Raises
+    ------
+    InputError
+        If there is none, or the file has keys, roles or patterns that cannot be used; every problem is listed.
+    """
+    known = {layout.name: layout for layout in shipped_layouts()}
+    if name in known:
+        return known[name]
+    if not name.endswith((".yaml", ".yml")):
+        raise InputError(f"layout {name}: unknown; give the path of a .yaml file, or one of {', '.join(known)}")
+    return _read(Path(name))
+
+
+def _read(path: Path) -> Layout:
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the layout: {error.strerror}") from None
+    except YAML_ERRORS as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected the keys of a layout; docs/data.md has an example")
+    try:
+        return Layout.model_validate({"name": path.stem, **values})
+    except ValidationError as error:
+        found = [_problem(item) for item in error.errors(include_url=False)]
+        raise InputError(f"{path}: the layout cannot be used: {first_few(found, 10, '; ')}") from None
+
+
+def _problem(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key; allowed: {', '.join(Layout.model_fields)}"
+    text = str(item["msg"]).removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text

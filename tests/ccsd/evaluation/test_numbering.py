@@ -1,0 +1,82 @@
+"""`ccsd evaluate --pred --ref`: only tumours are cases, and label numbers are read as the names of cases show."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ccsd.errors import UsageError
+from ccsd.evaluation import read_metrics
+from ccsd.evaluation.folders import evaluate_folders, find_segmentations
+
+
+def write(path: Path, *values: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.zeros((20, 18, 16), np.float32)
+    for number, value in enumerate(values):
+        array[3 + 4 * number : 7 + 4 * number, 4:9, 4:9] = value
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    return path
+
+
+Folders = tuple[Path, Path, Path]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return tmp_path / "pred", tmp_path / "ref", tmp_path / "out"
+
+
+def test_masks_of_the_brain_are_no_references(tmp_path: Path) -> None:
+    for name in ("tumor", "brain", "brain_parenchyma"):
+        write(tmp_path / "UCSF-PDGM-0004_nifti" / f"UCSF-PDGM-0004_{name}_segmentation.nii.gz", 1)
+    for name in ("P1_seg", "P1_brain_mask", "P1_t1_bet_mask"):
+        write(tmp_path / "P1" / f"{name}.NII.GZ", 1)
+    assert sorted(find_segmentations(tmp_path)) == ["P1", "UCSF-PDGM-0004"]
+
+
+def test_one_prediction_is_never_scored_twice(folders: Folders) -> None:
+    pred, ref, out = folders
+    write(pred / "A.nii.gz", 4)
+    for name in ("A_rater1", "A_rater2"):
+        write(ref / f"{name}.nii.gz", 4)
+    with pytest.raises(UsageError, match=r"A\.nii\.gz fits the references A_rater1 and A_rater2; keep one"):
+        evaluate_folders(pred, ref, out)
+
+
+def test_each_case_is_read_in_the_numbers_of_its_layout(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
+    pred, ref, out = folders
+    for case, enhancing in (("BraTS20_Training_001", 4), ("BraTS-GLI-00000-000", 3)):
+        write(pred / f"{case}.nii.gz", 1, 2, enhancing)
+        write(ref / case / f"{case}{'_' if enhancing == 4 else '-'}seg.nii.gz", 1, 2, enhancing)
+    assert (read_metrics(evaluate_folders(pred, ref, out))["dice"] == 1).all()
+    assert "--ref-labels: 1 files read as brats2023" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("case", "values", "words"),
+    [
+        ("A", (1, 2, 3), "labels 0, 1, 2, 3 fit brats2023, msd, deepbratumia; name the convention: --pred-labels"),
+        ("A", (1, 2), "fit brats2020, msd, deepbratumia"),
+        ("BraTS-PED-00001-000", (1, 2, 4), "its name does not tell its label numbers; name the convention"),
+        ("sub-01", (1, 2, 4), "its name does not tell its label numbers"),
+    ],
+)
+def test_numbers_that_nobody_explains_are_asked_for(
+    folders: Folders, case: str, values: tuple[int, ...], words: str
+) -> None:
+    pred, ref, out = folders
+    for folder in (pred, ref):
+        write(folder / f"{case}.nii.gz", *values)
+    with pytest.raises(UsageError, match=words):
+        evaluate_folders(pred, ref, out)
+    evaluate_folders(pred, ref, out, pred_labels="brats2024", ref_labels="brats2024")
+
+
+def test_values_near_whole_numbers_are_rounded_and_told(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
+    pred, ref, out = folders
+    write(pred / "A.nii.gz", 1, 2, 3.9996)
+    write(ref / "A.nii.gz", 1, 2, 4)
+    assert (read_metrics(evaluate_folders(pred, ref, out))["dice"] == 1).all()
+    assert "A.nii.gz: label values were not whole numbers" in capsys.readouterr().err
