@@ -22,7 +22,7 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 RUN := . $(VENV)/bin/activate &&
 
-.PHONY: help env own-environment demo test lower-bounds coverage lint check format ablation slurm-up slurm-down
+.PHONY: help env reject-linked-environment demo test lower-bounds coverage lint check format ablation slurm-up slurm-down
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
@@ -30,12 +30,12 @@ help:
 env: $(STAMP)
 
 # The stamp is written last: an interrupted installation is taken up again, a complete one is left alone.
-$(STAMP): pyproject.toml constraints.txt | own-environment
+$(STAMP): pyproject.toml constraints.txt | reject-linked-environment
 	@.ci/make-env "$(VENV)" "$(PYTHON)"
 	touch "$@"
 
 # A link leads to another checkout's environment, with that one's code in it.
-own-environment:
+reject-linked-environment:
 	@[ ! -L "$(VENV)" ] || .ci/make-env "$(VENV)"
 
 demo: $(STAMP)

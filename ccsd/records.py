@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
 from ccsd.config.load import validate_config
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
-from ccsd.study import EVALUATION, EVENTS, RECORD
+from ccsd.study import EVALUATION_FILE, EVENTS, RECORD_FILE
 from preprocess.files import write_text
 
 
@@ -52,7 +52,7 @@ class _Record(BaseModel):
 class RunRecord(_Record):
     """What a finished training was: `run.json`, written after the weights."""
 
-    FILE, KIND, COMMAND = RECORD, "run", "ccsd train"
+    FILE, KIND, COMMAND = RECORD_FILE, "run", "ccsd train"
 
     config: dict[str, Any]
     """The resolved configuration."""
@@ -108,7 +108,7 @@ class Identity(BaseModel):
 class EvaluationRecord(_Record):
     """Where scores come from: `evaluation.json`, written after them."""
 
-    FILE, KIND, COMMAND = EVALUATION, "evaluation", "ccsd evaluate"
+    FILE, KIND, COMMAND = EVALUATION_FILE, "evaluation", "ccsd evaluate"
 
     format: int = 1
     identity: Identity

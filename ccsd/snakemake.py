@@ -1,4 +1,8 @@
-"""What the rules of the workflow ask for: option strings, and which marks no longer hold."""
+"""What the rules of the workflow ask for: option strings, and which marks no longer hold.
+
+What knows nothing of a study (locks, jobs of an earlier Snakemake, wrappers of SLURM's commands) is in
+`cluster.snakemake`.
+"""
 
 import json
 import shlex

@@ -22,9 +22,11 @@ from ccsd.errors import UsageError
 from preprocess.files import write_text
 from preprocess.modalities import SUBSET_ORDER
 
-WEIGHTS, RECORD, EVENTS = "model.safetensors", "run.json", "metrics.jsonl"
+WEIGHTS, RECORD_FILE, EVENTS = "model.safetensors", "run.json", "metrics.jsonl"
 """Files of a training run."""
-SCORES, EVALUATION, PREDICTIONS = "metrics.tsv", "evaluation.json", "predictions"
+CHECKPOINTS, BEST, OVERLAYS, JOB = "checkpoints", "best.safetensors", "overlays", "job"
+"""Its folders, of which the first has the best validated weights."""
+SCORES_FILE, EVALUATION_FILE, PREDICTIONS = "metrics.tsv", "evaluation.json", "predictions"
 """Files of an evaluation, and the folder of its label maps."""
 
 
@@ -63,13 +65,13 @@ class StudyFolder:
 
     def evaluations(self) -> dict[str, Path]:
         """Folders that hold scores, sorted, by `RUN/GROUP`."""
-        found = sorted(path.parent for path in self.root.glob(f"evaluation/*/*/{SCORES}"))
+        found = sorted(path.parent for path in self.root.glob(f"evaluation/*/*/{SCORES_FILE}"))
         return {f"{path.parent.name}/{path.name}": path for path in found}
 
     @property
     def scores(self) -> Path:
         """All scores, as text."""
-        return self.root / SCORES
+        return self.root / SCORES_FILE
 
     @property
     def scores_parquet(self) -> Path:
@@ -175,6 +177,11 @@ class Study:
         config = self.experiments[experiment]
         train = config.train.model_copy(update={"seed": int(seed)})
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
+
+
+def prediction_file(folder: Path, subset: str, case: str) -> Path:
+    """Return where an evaluation in `folder` keeps its label map of a case for one combination."""
+    return folder / PREDICTIONS / subset / f"{case}.nii.gz"
 
 
 def run_name(experiment: str, seed: int | str) -> str:

@@ -2,9 +2,9 @@
 
     run([sys.executable, "train.py"], Path("run/logs"), JobSettings(tasks_per_node=2), "train")
 
-Each task runs the command with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set. A command that exits
-with code 75 is started again. On `local` the ranks end with the launcher, and the same call starts them again; on
-`slurm` the job goes on, and the same call attaches to it. There are never two jobs of one run.
+Each task runs the command with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set. On `local` the ranks end
+with the launcher, and the same call starts them again; on `slurm` the job goes on, a command that exits with code 75 is
+started again, and the same call attaches to the job. There are never two jobs of one run.
 """
 
 import signal
@@ -37,7 +37,7 @@ FIRST_SETTLE_S = 5.0
 """The same for the first of them: ranks that never started write none."""
 
 
-def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path] = ()) -> None:
+def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path] = ()) -> int:
     """Run `command` once on every task of a job and return when all have ended well.
 
     Parameters
@@ -53,6 +53,11 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     results
         Files that the command leaves. If they exist, a SLURM job that ended well is not submitted again.
 
+    Returns
+    -------
+    int
+        0, or 75 when the ranks on this machine saved and stopped because they were asked to.
+
     Raises
     ------
     JobError
@@ -66,9 +71,9 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
         folder.mkdir(parents=True, exist_ok=True)
         with _interruptible():
             if settings.cluster == "local":
-                _run_here(command, folder, settings, name)
-            else:
-                _run_on_slurm(command, folder, settings, name, results)
+                return _run_here(command, folder, settings, name)
+            _run_on_slurm(command, folder, settings, name, results)
+            return 0
     except OSError as error:
         raise JobError(advise(error)) from None
 
@@ -82,7 +87,7 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> None:
+def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> int:
     with _lock(folder):
         job = JobRecord.load(folder)
         if job is not None and _is_alive(job):
@@ -90,7 +95,7 @@ def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name:
                 f"{folder}: {job.title} of this run is alive on the SLURM cluster; wait for it, or end it with "
                 f"`scancel {job.job_id}`, then start again"
             )
-        local_ranks.run_ranks(command, new_folder(folder), settings, name)
+        return local_ranks.run_ranks(command, new_folder(folder), settings, name)
 
 
 def _run_on_slurm(
@@ -248,17 +253,24 @@ def _lock(folder: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Treat TERM, and the HUP of a terminal that is closed, like Ctrl-C."""
+    """Treat TERM, and the HUP of a terminal that is closed, like Ctrl-C.
+
+    Only a second Ctrl-C interrupts again: a closed terminal may send several signals, and what is being saved by then
+    must not be lost.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.getsignal(number) for number in numbers}
+    caught = [number for number, handler in previous.items() if handler != signal.SIG_IGN]  # nohup ignores HUP
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in caught:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in previous.items():
-        if handler != signal.SIG_IGN:  # nohup ignores HUP
-            signal.signal(number, interrupt)
+    for number in caught:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number in caught:
+            signal.signal(number, previous[number])

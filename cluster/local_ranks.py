@@ -10,7 +10,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 
 from cluster import rendezvous
@@ -30,10 +29,8 @@ POLL_S = 0.05
 Children = Sequence["subprocess.Popen[bytes]"]
 
 
-def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> None:
-    """Run `command` once per task on this machine and return when all have ended well.
-
-    Exit code 75 of all ranks starts them again, `settings.max_requeues` times.
+def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> int:
+    """Run `command` once per task on this machine until all have ended.
 
     Parameters
     ----------
@@ -46,6 +43,12 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
     name
         What messages call the job.
 
+    Returns
+    -------
+    int
+        0 when all ended well, 75 when all saved and stopped because they were asked to. Nobody asked this launcher to
+        start them again, so it does not.
+
     Raises
     ------
     JobError
@@ -57,17 +60,14 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
     }
     say(f"starting {settings.tasks} rank{'s' * (settings.tasks > 1)} on this machine, logs in {folder}")
     follower = Follower(log_file(folder, JOB_ID, 0))
-    for attempt in count():
-        codes, first = _run_once(command, folder, settings, shared, follower)
-        if first is None:
-            return
-        asked = all(code == REQUEUE_CODE for code in codes)
-        if asked and attempt < settings.max_requeues:
-            say("the ranks asked to be started again")
-            continue
-        status = RankStatus(first, socket.gethostname(), attempt, codes[first])
-        why = f"not started again: max_requeues={settings.max_requeues} reached" if asked else None
-        raise JobError(failure(name, why, status, log_file(folder, JOB_ID, first)))
+    codes, first = _run_once(command, folder, settings, shared, follower)
+    if first is None:
+        return 0
+    if all(code == REQUEUE_CODE for code in codes):
+        say("the ranks saved and stopped, as they were asked to; run the same command again to resume")
+        return REQUEUE_CODE
+    status = RankStatus(first, socket.gethostname(), 0, codes[first])
+    raise JobError(failure(name, None, status, log_file(folder, JOB_ID, first)))
 
 
 def visible_devices(gpus: int, visible: str | None) -> str:
@@ -98,10 +98,10 @@ def _run_once(
             children.append(_start(command, {**shared, **own}, log_file(folder, JOB_ID, rank)))
         first = _first_failure(children, follower)
         codes = [child.poll() for child in children]
-        _end(children)
+        _end(children, GRACE_S)
     except KeyboardInterrupt:
-        say("interrupted: the ranks save and end; once more ends them at once")
-        _end(children)
+        say("interrupted: the ranks save and end; Ctrl-C once more ends them at once")
+        _end(children, settings.signal_delay_s)
         raise
     finally:
         for child in children:
@@ -143,8 +143,8 @@ def _first_failure(children: Children, follower: Follower) -> int | None:
         time.sleep(POLL_S)
 
 
-def _end(children: Children) -> None:
+def _end(children: Children, seconds: float) -> None:
     """Ask the ranks that still run to save and end, and give them time for it."""
     for child in children:
         child.send_signal(signal.SIGTERM)
-    wait_until(lambda: all(child.poll() is not None for child in children), GRACE_S, POLL_S)
+    wait_until(lambda: all(child.poll() is not None for child in children), seconds, POLL_S)

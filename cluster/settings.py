@@ -60,8 +60,12 @@ class JobSettings(BaseModel):
     account: str | None = Field(None, description="SLURM account")
     qos: str | None = Field(None, description="SLURM quality of service")
     constraint: str | None = Field(None, description="SLURM node features")
-    signal_delay_s: PositiveInt = Field(120, description="seconds before the time limit at which the job must save")
-    max_requeues: NonNegativeInt = Field(100, description="times a job may be started again before it is given up")
+    signal_delay_s: PositiveInt = Field(
+        120, description="seconds that a job has to save in, before its time limit or, on `local`, after Ctrl-C"
+    )
+    max_requeues: NonNegativeInt = Field(
+        100, description="times a SLURM job may be started again before it is given up"
+    )
     extra: dict[str, str | int | float | bool] = Field(
         default={}, description="further sbatch options, e.g. extra.reservation=NAME; true for an option without value"
     )

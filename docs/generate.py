@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from ccsd.config.schema import Config
 from ccsd.evaluation.tables import KEYS, PROVENANCE
-from ccsd.metrics.case import CLEANED, SCORES
+from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
 from cluster.settings import JobSettings
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
@@ -79,7 +79,7 @@ def cli_reference() -> str:
 def metrics_reference() -> str:
     """Return the columns of the table of scores."""
     clean = f"the same after the ET clean-up: {', '.join(f'`{name}`' for name in CLEANED)}"
-    columns = {**KEYS, **SCORES, "*_clean": clean, **PROVENANCE}
+    columns = {**KEYS, **SCORE_COLUMNS, "*_clean": clean, **PROVENANCE}
     text = [
         HEADER + "# Columns of metrics.tsv\n",
         METRICS_TEXT,

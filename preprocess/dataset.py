@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.errors import InputError
 from preprocess.files import remove, write_text
 from preprocess.modalities import MODALITIES, REGIONS
 from preprocess.store.meta import LAYOUT_VERSION, CaseMeta
@@ -142,6 +143,21 @@ def fingerprint(metas: Mapping[str, CaseMeta], refused: int = 0) -> dict[str, An
         },
         "volume_ml": {region: _spread([[meta.volumes_ml[region]] for meta in labelled]) for region in REGIONS},
     }
+
+
+def read_fingerprint(dest: Path) -> dict[str, Any]:
+    """Return the fingerprint that `write_tables` left below `dest`.
+
+    Raises
+    ------
+    InputError
+        If it is missing or damaged.
+    """
+    path = dest / FINGERPRINT_FILE
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); `ccsd split {dest}` writes it") from None
 
 
 def _spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:

@@ -27,6 +27,7 @@ PAINT = {"WT": "ED", "TC": "NCR", "ET": "ET"}
 """Class of a label map by the region that it is painted with, in the order of painting: later over earlier."""
 
 MODALITY_NAMES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+CLASS_NAMES = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 REGION_NAMES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 """What people read in reports and messages."""
 

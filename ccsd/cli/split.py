@@ -19,10 +19,11 @@ def split(
     ] = 1.0,
 ) -> None:
     """Say which cases train, validate and test: a published list, or a draw that keeps patients together."""
+    from preprocess.splits import FILE as SPLIT_FILE
     from preprocess.splits import make_split
 
     made, notes = make_split(dest, listed=list_file, seed=seed, train=train, val=val, max_refused=max_refused)
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     counts = ", ".join(f"{len(cases)} {name}" for name, cases in made.by_name.items())
-    typer.echo(f"split {made.hash}: {counts}; written to {dest / 'split.tsv'}")
+    typer.echo(f"split {made.hash}: {counts}; written to {dest / SPLIT_FILE}")

@@ -44,8 +44,7 @@ def train(
 
     current = science_digest(settings, read_split(data).hash)
     if job:
-        _run_as_job(job, _options(context, without={"job", "science"}), run, current)
-        return
+        sys.exit(_run_as_job(job, _options(context, without={"job", "science"}), run, current))
     if science not in (None, current):
         raise UsageError(f"{config} or {data} changed after this job was submitted; submit it again")
     from ccsd.training.loop import train as run_training
@@ -53,19 +52,19 @@ def train(
     sys.exit(run_training(settings, data, run, experiment, stop_after))
 
 
-def _run_as_job(job: list[str], options: list[str], run: Path, science: str) -> None:
-    """Run this very command, without `--job`, on the processes that the job describes.
+def _run_as_job(job: list[str], options: list[str], run: Path, science: str) -> int:
+    """Run this very command, without `--job`, on the processes that the job describes; return its exit code.
 
     The digest makes the command another one when the content of the configuration or the split changes, so that an
     earlier job for the same folder is not taken for this one.
     """
-    from ccsd.study import RECORD, WEIGHTS
+    from ccsd.study import JOB, RECORD_FILE, WEIGHTS
     from cluster.launch import run as run_job
     from cluster.settings import JobSettings
 
     command = [sys.executable, "-m", "ccsd", "train", *options, "--science", science]
     settings = JobSettings.from_options(job)
-    run_job(command, run / "job", settings, name=run.name, results=[run / WEIGHTS, run / RECORD])
+    return run_job(command, run / JOB, settings, name=run.name, results=[run / WEIGHTS, run / RECORD_FILE])
 
 
 def _options(context: typer.Context, without: set[str]) -> list[str]:

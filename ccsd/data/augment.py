@@ -7,16 +7,15 @@ Background stays 0 and absent modalities stay 0.
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from torch import Tensor
 
 from ccsd.data import intensity, spatial
+from ccsd.data.intensity import Generators
 from ccsd.randomness import Stream, generator
 
 Key = tuple[int, int, int]
-Chances = Sequence[np.random.Generator]
 
-_INTENSITY: tuple[tuple[float, Callable[[Tensor, Tensor, Chances], Tensor]], ...] = (
+_INTENSITY: tuple[tuple[float, Callable[[Tensor, Tensor, Generators], Tensor]], ...] = (
     (0.15, intensity.noise),
     (0.15, intensity.blur),
     (0.15, intensity.brightness),
@@ -59,6 +58,6 @@ def augment(image: Tensor, label: Tensor, available: Tensor, keys: Sequence[Key]
     return image * mask, label
 
 
-def _selected(rngs: Chances, probability: float) -> list[int]:
+def _selected(rngs: Generators, probability: float) -> list[int]:
     """Return the samples that a change applies to."""
     return [row for row, rng in enumerate(rngs) if rng.random() < probability]

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Chances = Sequence[np.random.Generator]
+Generators = Sequence[np.random.Generator]
 Matrix = npt.NDArray[np.float32]
 
 _HALF = 0.5
 _VOXELS = (-3, -2, -1)
 
 
-def noise(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001 - one signature for all
+def noise(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:  # noqa: ARG001 - one signature for all
     """Add Gaussian noise of a standard deviation up to 0.15."""
     added = torch.empty_like(image)
     for row, rng in enumerate(rngs):  # a generator of its own keeps a sample's noise the same in any batch
@@ -27,12 +27,12 @@ def noise(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001
     return image + _strength(image, rngs, 0.0, 0.15, neutral=0.0) * added
 
 
-def brightness(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001 - one signature for all
+def brightness(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:  # noqa: ARG001 - one signature for all
     """Multiply by 0.75 to 1.25 and shift by up to 0.2."""
     return image * _strength(image, rngs, 0.75, 1.25) + _strength(image, rngs, -0.2, 0.2, neutral=0.0)
 
 
-def contrast(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:
+def contrast(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:
     """Stretch around the brain's mean by 0.7 to 1.4, within the range of values that was there."""
     low, high = _range(image, mask)
     mean, _ = _moments(image, mask)
@@ -40,7 +40,7 @@ def contrast(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:
     return torch.minimum(torch.maximum(stretched, low), high)
 
 
-def gamma(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:
+def gamma(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:
     """Bend the range of values by an exponent of 0.7 to 1.5, keeping mean and standard deviation."""
     low, high = _range(image, mask)
     mean, std = _moments(image, mask)
@@ -51,12 +51,12 @@ def gamma(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:
     return torch.where(exponent == 1, image, (bent - bent_mean) / bent_std.clamp_min(1e-6) * std + mean)
 
 
-def blur(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001 - one signature for all
+def blur(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:  # noqa: ARG001 - one signature for all
     """Blur with a Gaussian of 0.5 to 1.2 voxels."""
     return _filtered(image, rngs, lambda rng: [rng.uniform(0.5, 1.2)] * 3, gaussian)
 
 
-def low_resolution(image: Tensor, mask: Tensor, rngs: Chances) -> Tensor:  # noqa: ARG001 - one signature for all
+def low_resolution(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:  # noqa: ARG001 - one signature for all
     """Sample down to 0.5 to 0.9 of the resolution along each axis, and up again."""
     return _filtered(image, rngs, lambda rng: list(rng.uniform(0.5, 0.9, 3)), down_and_up)
 
@@ -81,7 +81,7 @@ def down_and_up(voxels: int, share: float) -> Matrix:
 
 def _filtered(
     image: Tensor,
-    rngs: Chances,
+    rngs: Generators,
     draw: Callable[[np.random.Generator], Sequence[float]],
     matrix: Callable[[int, float], Matrix],
 ) -> Tensor:
@@ -107,7 +107,7 @@ def along_axis(volumes: Tensor, matrices: Tensor, axis: int) -> Tensor:
     return (matrices @ volumes.flatten(2)).view_as(volumes)
 
 
-def _strength(image: Tensor, rngs: Chances, low: float, high: float, neutral: float = 1.0) -> Tensor:
+def _strength(image: Tensor, rngs: Generators, low: float, high: float, neutral: float = 1.0) -> Tensor:
     """Return one number per sample and modality, broadcastable; half of them `neutral`."""
     count = image.shape[1]
     values = [np.where(rng.random(count) < _HALF, rng.uniform(low, high, count), neutral) for rng in rngs]

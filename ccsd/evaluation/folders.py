@@ -17,7 +17,7 @@ from ccsd.inference.labelmaps import check_same_grid, read_labelmap
 from ccsd.metrics import Policy, Reference
 from ccsd.metrics.policy import policy_of
 from ccsd.records import Identity
-from ccsd.study import SCORES
+from ccsd.study import SCORES_FILE
 from preprocess.errors import first_few
 from preprocess.files import check_case_name
 from preprocess.modalities import ALIASES, SUBSET_ORDER
@@ -187,7 +187,7 @@ def evaluate_folders(
         ignore_affine=ignore_affine,
     )
     rows = [row for case in _score_all(job, workers) for row in case]
-    write_metrics(out / SCORES, rows)
+    write_metrics(out / SCORES_FILE, rows)
     identity = Identity(
         experiment=job.name,
         seed=None,
@@ -203,7 +203,7 @@ def evaluate_folders(
         settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"}),
     )
     evaluation_record(identity, job.policy, cases=len(scored)).write(out)
-    return out / SCORES
+    return out / SCORES_FILE
 
 
 def convention_of(option: str, name: str, paths: Iterable[Path]) -> LabelConvention:

@@ -16,7 +16,7 @@ from ccsd.inference.labelmaps import write_labelmap
 from ccsd.metrics import Policy, Reference, paint
 from ccsd.metrics.policy import policy_of
 from ccsd.records import EvaluationRecord, Identity
-from ccsd.study import PREDICTIONS, SCORES
+from ccsd.study import SCORES_FILE, prediction_file
 from preprocess.modalities import Subset, all_subsets, subset_name
 from preprocess.parallel import track
 from preprocess.splits import read_split
@@ -80,7 +80,7 @@ def evaluate_model(
     job = _Job(trained, experiment, device, settings, _wanted(subsets, settings), out, policy_of(settings))
     identity = _identity(job, split.hash, split.test)
     if _is_complete(out, identity):
-        return out / SCORES
+        return out / SCORES_FILE
     finished = FinishedCases(out, identity)
     rows: list[ScoreRow] = []
     for case in track(split.test, len(split.test), "evaluating"):
@@ -91,7 +91,7 @@ def evaluate_model(
         rows += [{**row, "split_hash": split.hash[:DIGITS]} for row in done]
     _write(job, rows, identity)
     finished.discard()
-    return out / SCORES
+    return out / SCORES_FILE
 
 
 def _wanted(names: Sequence[str], settings: Evaluation) -> tuple[Subset, ...]:
@@ -116,7 +116,7 @@ def _identity(job: _Job, split_hash: str, cases: Sequence[str]) -> Identity:
 
 def _is_complete(out: Path, identity: Identity) -> bool:
     try:
-        return (out / SCORES).is_file() and EvaluationRecord.read(out).identity == identity
+        return (out / SCORES_FILE).is_file() and EvaluationRecord.read(out).identity == identity
     except UsageError:
         return False
 
@@ -135,7 +135,7 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
     for combination, regions in zip(possible, found, strict=True):
         labels = paint(regions.cpu().numpy())
         if job.settings.keep_predictions:
-            path = job.out / PREDICTIONS / subset_name(combination) / f"{case.case}.nii.gz"
+            path = prediction_file(job.out, subset_name(combination), case.case)
             write_labelmap(path, labels, case.meta.geometry, case.meta.label_convention)
         shared = _row_keys(job, case.case, combination)
         rows += [{**shared, **row} for row in reference.score(labels, job.settings.min_enhancing)]
@@ -159,7 +159,7 @@ def _write(job: _Job, rows: list[ScoreRow], identity: Identity) -> None:
     if not rows:
         names = ", ".join(subset_name(s) for s in job.subsets)
         raise UsageError(f"no test case has all modalities of any of: {names}; choose others with -m")
-    write_metrics(job.out / SCORES, rows)
+    write_metrics(job.out / SCORES_FILE, rows)
     scored = {(str(row["subset"]), row["case"]) for row in rows}
     evaluation_record(
         identity,

@@ -12,7 +12,7 @@ import pandas as pd
 from ccsd import __version__
 from ccsd.errors import UsageError
 from ccsd.metrics import Policy
-from ccsd.metrics.case import CLEANED, SCORES
+from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
 from ccsd.records import EvaluationRecord, Identity
 from preprocess.files import write_text
 
@@ -32,7 +32,7 @@ PROVENANCE = {
     "split_hash": "first 12 digits of the hash of the split; empty without a model",
 }
 """How its scores came about."""
-COLUMNS = (*KEYS, *SCORES, *(f"{name}_clean" for name in CLEANED), *PROVENANCE)
+COLUMNS = (*KEYS, *SCORE_COLUMNS, *(f"{name}_clean" for name in CLEANED), *PROVENANCE)
 DIGITS = 12
 """Digits of a hash that tables show."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from ccsd.errors import UsageError
 from ccsd.inference.case import is_resampled, segment_case, training_spacing
 from ccsd.inference.labelmaps import write_labelmap
-from ccsd.inference.sanity import astray, oddities
+from ccsd.inference.sanity import background_tumour, oddities
 from ccsd.metrics import clean_enhancing, paint
 from ccsd.metrics.surface import Spacing
 from preprocess.case import prepare, region_volumes
@@ -214,7 +214,7 @@ def _predict_case(
         _write_probabilities(path, probabilities, geometry)
     write_labelmap(path, labels, geometry, convention)
     notes = [str(finding) for finding in prepared.findings if finding.check != "spacing"]  # which is fixed here
-    notes += [*oddities(prepared), *astray(prepared, used, labels)]
+    notes += [*oddities(prepared), *background_tumour(prepared, used, labels)]
     if is_resampled(model, geometry.spacing):
         own, training = _mm(geometry.spacing), _mm(training_spacing(model))
         notes.append(f"voxels of {own} were resampled to the training's {training} and back")

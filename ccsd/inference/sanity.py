@@ -26,7 +26,7 @@ def oddities(case: Prepared) -> Iterator[str]:
             )
 
 
-def astray(case: Prepared, used: Subset, labels: NDArray[np.uint8]) -> Iterator[str]:
+def background_tumour(case: Prepared, used: Subset, labels: NDArray[np.uint8]) -> Iterator[str]:
     """Yield a warning when much of a segmentation lies where every sequence that was used is 0."""
     background = ~np.any([case.z[MODALITIES.index(name)] != 0 for name in used], axis=0)
     tumour = np.count_nonzero(labels)

@@ -12,7 +12,7 @@ from preprocess.modalities import REGIONS
 
 Score = float | int | str
 NAN = float("nan")
-SCORES = {
+SCORE_COLUMNS = {
     "empty": "which region is empty: `no`, `prediction` (missed), `reference` (a false positive), `both`",
     "dice": "2 x overlap / sum of the volumes, 0 to 1",
     "hd95": "mm. The 95th percentile of the distance from each surface voxel to the other surface, the larger of both "

@@ -15,7 +15,7 @@ from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
 from ccsd.records import RunRecord
-from ccsd.study import RECORD, WEIGHTS
+from ccsd.study import RECORD_FILE, WEIGHTS
 from preprocess.files import complete_or_absent
 
 ABOUT = "ccsd"
@@ -42,7 +42,9 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
     config = record.settings(folder)
     weights, _ = load_weights(folder / WEIGHTS)
     if record.model_hash != file_hash(folder / WEIGHTS):
-        raise UsageError(f"{folder}: {WEIGHTS} is not the file that {RECORD} describes; copy both again or train again")
+        raise UsageError(
+            f"{folder}: {WEIGHTS} is not the file that {RECORD_FILE} describes; copy both again or train again"
+        )
     try:
         with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
             net = SharedSpecificNet(config.model)

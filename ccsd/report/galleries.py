@@ -9,7 +9,7 @@ import pandas as pd
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.report.results import StudyResults
 from ccsd.report.statistics import FULL, case_matrix, subset_order
-from ccsd.study import PREDICTIONS
+from ccsd.study import prediction_file
 from preprocess.errors import InputError
 from preprocess.modalities import MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
 from preprocess.pictures import Picture, draw, png, slice_of_interest
@@ -99,7 +99,7 @@ def _prediction(study: StudyResults, part: pd.DataFrame, case: str, name: str) -
     wanted = (str(part["experiment"].iloc[0]), part["seed"].min())
     for group, folder in study.folder.evaluations().items():
         identity = study.evaluations[group].identity
-        path = folder / PREDICTIONS / name / f"{case}.nii.gz"
+        path = prediction_file(folder, name, case)
         if (identity.experiment, identity.seed) == wanted and path.is_file():
             return path
     return None

@@ -22,7 +22,7 @@ from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import SeedMeans, seed_means
 from preprocess.files import complete_or_absent, write_text
-from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
+from preprocess.modalities import CLASS_NAMES, MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
 from preprocess.pictures import CLASS_COLOURS
 
 
@@ -112,6 +112,7 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
         more_columns=tables.columns(tables.MORE),
         modalities=[MODALITY_NAMES[m] for m in MODALITIES],
         regions=list(REGIONS),
+        class_names=CLASS_NAMES,
         region_names=REGION_NAMES,
         class_colours=CLASS_COLOURS,
         published=_published(study),

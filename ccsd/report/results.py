@@ -10,7 +10,7 @@ from ccsd.config.load import YAML_ERRORS, read_yaml
 from ccsd.errors import UsageError
 from ccsd.evaluation.tables import read_metrics
 from ccsd.records import EvaluationRecord, RunRecord, read_events
-from ccsd.study import RECORD, SCORES, StudyFolder
+from ccsd.study import RECORD_FILE, SCORES_FILE, StudyFolder
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,15 @@ def read_results(root: Path) -> StudyResults:
     folder = StudyFolder(root)
     scored = folder.evaluations()
     if not scored:
-        elsewhere = next((path.parent for path in sorted(root.glob(f"**/{SCORES}")) if path.parent != root), None)
+        elsewhere = next((path.parent for path in sorted(root.glob(f"**/{SCORES_FILE}")) if path.parent != root), None)
         hint = f"; {elsewhere} has scores, but lies elsewhere" if elsewhere else ""
         expected = folder.evaluation("RUN", "GROUP")
         raise UsageError(
-            f"{root}: no scores found; expected {expected / SCORES}, which `ccsd evaluate` writes with "
+            f"{root}: no scores found; expected {expected / SCORES_FILE}, which `ccsd evaluate` writes with "
             f"--out {expected}{hint}"
         )
-    metrics = pd.concat([read_metrics(path / SCORES) for path in scored.values()], ignore_index=True).drop_duplicates()
+    tables = [read_metrics(path / SCORES_FILE) for path in scored.values()]
+    metrics = pd.concat(tables, ignore_index=True).drop_duplicates()
     twice = metrics[metrics.duplicated(["experiment", "seed", "case", "subset", "region"], keep=False)]
     if len(twice):
         first = twice.iloc[0]
@@ -85,7 +86,7 @@ def _in_order(metrics: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:
 
 
 def _read_training(run: Path) -> TrainingResults:
-    record = RunRecord.read(run) if (run / RECORD).is_file() else None
+    record = RunRecord.read(run) if (run / RECORD_FILE).is_file() else None
     return TrainingResults(run.name, record, read_events(run))
 
 

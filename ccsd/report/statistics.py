@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from ccsd.metrics.case import CLEANED, SCORES
+from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
 from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
 
 Matrix = npt.NDArray[np.float64]
@@ -23,11 +23,12 @@ FULL = "+".join(MODALITIES)
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _COUNTED = {"empty", "volume_mm3", "reference_mm3", "lesions", "lesions_missed", "lesions_false"}
-METRICS = (*(name for name in SCORES if name not in _COUNTED), *(f"{name}_clean" for name in CLEANED))
+METRICS = (*(name for name in SCORE_COLUMNS if name not in _COUNTED), *(f"{name}_clean" for name in CLEANED))
 """Columns of scores whose means say something."""
 SUMMARY_COLUMNS = (
     "experiment", "scope", "name", "region", "metric", "cases", "seeds", "mean", "low", "high", "median", "drop",
-    "drop_low", "drop_high", "both_empty", "missed", "invented", "policy", "min_enhancing", "model_hash", "split_hash",
+    "drop_low", "drop_high", "both_empty", "missed", "false_positive", "policy", "min_enhancing", "model_hash",
+    "split_hash",
 )  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def _empties(part: pd.DataFrame) -> dict[str, int]:
     return {
         "both_empty": int(counts.get("both", 0)),
         "missed": int(counts.get("prediction", 0)),
-        "invented": int(counts.get("reference", 0)),
+        "false_positive": int(counts.get("reference", 0)),
     }
 
 

@@ -1,1 +1,1 @@
-"""Distributed training that can be stopped and resumed: engine, checkpoints, validation, record."""
+"""Distributed training that can be stopped and resumed: loop, engine, checkpoints, validation, log, result."""

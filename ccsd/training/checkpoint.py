@@ -9,6 +9,7 @@ name, by one rename, and then remove folders that are no longer needed. What is 
 checkpoints as they were. The one to resume from is simply the one of the highest step.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -21,11 +22,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
 from safetensors import SafetensorError
 
 from ccsd.errors import TrainingError, UsageError
+from ccsd.study import CHECKPOINTS
 from ccsd.training.distributed import Process
 from ccsd.training.zero_shards import write_checkpoint_file
 from preprocess.files import remove, sync_entry
 
-FOLDER = "checkpoints"
 META = "checkpoint.json"
 
 
@@ -63,7 +64,7 @@ def save(engine: Any, run: Path, meta: CheckpointMeta, process: Process, keep_la
     TrainingError
         On every process, if one of them could not write; earlier checkpoints are unchanged.
     """
-    folder = run / FOLDER
+    folder = run / CHECKPOINTS
     hidden = folder / f".{meta.tag}"
     with _on_all(process, meta, folder):
         _begin(hidden, process)
@@ -83,7 +84,7 @@ def latest(run: Path) -> CheckpointMeta | None:
     UsageError
         If it cannot be read.
     """
-    tags = sorted(path for path in (run / FOLDER).glob("step-*") if path.is_dir())
+    tags = sorted(path for path in (run / CHECKPOINTS).glob("step-*") if path.is_dir())
     if not tags:
         return None
     try:
@@ -97,9 +98,9 @@ def latest(run: Path) -> CheckpointMeta | None:
 
 def set_aside(run: Path, meta: CheckpointMeta) -> Path:
     """Move the checkpoints of another configuration out of the way, so that nothing is lost."""
-    aside = run / f"{FOLDER}-{meta.science}"
+    aside = run / f"{CHECKPOINTS}-{meta.science}"
     remove(aside)
-    (run / FOLDER).rename(aside)
+    (run / CHECKPOINTS).rename(aside)
     return aside
 
 
@@ -154,3 +155,20 @@ def _drop_old(folder: Path, keep_last: int) -> None:
 
 def _processes(number: int) -> str:
     return "1 process" if number == 1 else f"{number} processes"
+
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def report_full_disk(run: Path) -> Iterator[None]:
+    """Turn an error about space into one message; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise TrainingError(
+            f"{error.filename or run}: cannot be written ({error.strerror}); make room, then run the same "
+            "command again to resume from the last checkpoint"
+        ) from None

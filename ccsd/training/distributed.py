@@ -101,7 +101,7 @@ M_MMAP_THRESHOLD = -3
 M_TRIM_THRESHOLD = -1
 LARGEST = 2**30
 
-PATIENCE = "CCSD_PATIENCE_S"
+PEER_TIMEOUT = "CCSD_PEER_TIMEOUT_S"
 """Environment variable: how many seconds a process waits for another in one exchange; 600 without it."""
 
 
@@ -155,15 +155,15 @@ def joined() -> Iterator[Process]:
     UsageError
         If the environment is contradictory.
     TrainingError
-        If the others do not come, or one of them ends or is silent for longer than the patience.
+        If the others do not come, or one of them ends or is silent for longer than the timeout.
     """
     _quieten_deepspeed()
     os.environ.update(from_srun(os.environ, slurm_hosts))
     here = rank_environment(os.environ)
     os.environ["LOCAL_RANK"] = str(here.local_rank)  # DeepSpeed insists on it, also for a process alone
     device = _device(here)
-    patience = _patience()
-    _meet(here, device, patience)
+    timeout = _peer_timeout()
+    _meet(here, device, timeout)
     process = Process(here.rank, here.world, device)
     try:
         yield process
@@ -171,7 +171,7 @@ def joined() -> Iterator[Process]:
         if not _is_lost_peer(error):
             raise
         raise TrainingError(
-            f"process {here.rank} lost the others: one of them ended, or was silent for {patience:.0f} s. Its own "
+            f"process {here.rank} lost the others: one of them ended, or was silent for {timeout:.0f} s. Its own "
             "message, above or in its log, says why. The same command carries on from the last checkpoint"
         ) from None
     finally:
@@ -190,32 +190,34 @@ def _device(here: RankEnvironment) -> torch.device:
     return torch.device("cpu")
 
 
-def _meet(here: RankEnvironment, device: torch.device, patience: float) -> None:
+def _meet(here: RankEnvironment, device: torch.device, timeout: float) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     if here.world == 1:
         distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return
     # DeepSpeed makes groups of its own, which would wait for torch's default time.
     distributed.constants.default_pg_timeout = distributed.distributed_c10d.default_pg_timeout = timedelta(
-        seconds=patience
+        seconds=timeout
     )
     try:
-        distributed.init_process_group(backend, timeout=timedelta(seconds=patience))
+        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
         distributed.barrier()
     except RuntimeError as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise TrainingError(
-            f"process {here.rank} of {here.world} could not meet the others at {where} within {patience:.0f} s "
+            f"process {here.rank} of {here.world} could not meet the others at {where} within {timeout:.0f} s "
             f"({str(error).splitlines()[0]}). Start all of them at the same time, with a port that is free"
         ) from None
 
 
-def _patience() -> float:
-    text = os.environ.get(PATIENCE, "600")
+def _peer_timeout() -> float:
+    text = os.environ.get(PEER_TIMEOUT, "600")
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"environment variable {PATIENCE} is {text!r}; expected seconds, or leave it unset") from None
+        raise UsageError(
+            f"environment variable {PEER_TIMEOUT} is {text!r}; expected seconds, or leave it unset"
+        ) from None
 
 
 def _is_lost_peer(error: RuntimeError) -> bool:

@@ -1,4 +1,4 @@
-"""DeepSpeed behind two functions: the JSON as a pure function of our settings, and the engine made from it."""
+"""From settings to a network in DeepSpeed's engine, fresh or resumed, and its learning rate and weights."""
 
 import os
 import shutil
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ccsd.config.schema import Config, Runtime, Train
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
-from ccsd.training.checkpoint import FOLDER, CheckpointMeta
+from ccsd.study import CHECKPOINTS
+from ccsd.training.checkpoint import CheckpointMeta
 from ccsd.training.distributed import Process
 from ccsd.training.zero_shards import CheckpointFiles
 
@@ -177,7 +178,7 @@ def resumed_engine(
     """
     if checkpoint is None:
         return build_engine(module, config.train, config.runtime, process.world)
-    with CheckpointFiles(run / FOLDER / checkpoint.tag, checkpoint.world) as files:
+    with CheckpointFiles(run / CHECKPOINTS / checkpoint.tag, checkpoint.world) as files:
         files.load_weights(module)
         engine = build_engine(module, config.train, config.runtime, process.world)
         files.load_optimizer(engine)

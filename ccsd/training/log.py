@@ -13,14 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ccsd.records import read_events
-from ccsd.study import EVENTS
+from ccsd.study import EVENTS, OVERLAYS
 from ccsd.training.distributed import Process
 from ccsd.training.sinks import Sinks
 from preprocess.files import complete_or_absent, write_text
 from preprocess.modalities import MODALITIES
 from preprocess.pictures import Picture, png
 
-PICTURES = "overlays"
 HEARTBEAT_S = 15.0
 
 
@@ -32,7 +31,7 @@ class TrainingLog:
         _forget_after(run / EVENTS, start)
         self._file = (run / EVENTS).open("a", encoding="utf-8", buffering=1)
         self._sinks = Sinks(sinks, run, start)
-        self._pictures = run / PICTURES
+        self._pictures = run / OVERLAYS
         self._bar = tqdm(initial=start, total=total, desc="train", unit="step") if sys.stderr.isatty() else None
         self._total = total
         self._last_line = 0.0

@@ -1,11 +1,9 @@
 """The training: the same program on a laptop's CPU, one GPU and many nodes."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,16 +12,17 @@ from ccsd.config.science import science_digest
 from ccsd.data import Batch, PatchReader, PatchStream, augment
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
-from ccsd.errors import TrainingError, UsageError
+from ccsd.errors import TrainingError
+from ccsd.study import BEST, CHECKPOINTS
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_net, resumed_engine, samples_per_process, set_learning_rate
 from ccsd.training.log import StepMeans, StepTimes, TrainingLog, peak_memory_mb
-from ccsd.training.result import BEST, finished, keep_if_best, run_record, write_result
+from ccsd.training.result import finished, keep_if_best, run_record, write_result
 from ccsd.training.sinks import check_installed
-from ccsd.training.stop import StopRequest, report_full_disk
+from ccsd.training.stop import StopRequest
 from ccsd.training.validate import validate
-from preprocess.dataset import FINGERPRINT_FILE
+from preprocess.dataset import read_fingerprint
 from preprocess.splits import Split, read_split
 
 
@@ -71,7 +70,7 @@ def train(
         print(f"{run}: already trained with this configuration")
         return 0
     stop = StopRequest(stop_after)
-    with joined() as process, report_full_disk(run):
+    with joined() as process, checkpoint.report_full_disk(run):
         return _Training(config, data, run, experiment, split, science, process, stop, log_every).go()
 
 
@@ -93,7 +92,8 @@ class _Training:
         self.config, self.data, self.run, self.experiment = config, data, run, experiment
         self.split, self.science, self.process, self.stop = split, science, process, stop
         self.log_every = log_every
-        self.origin = _of_data(data)  # at once: what is missing must not be found out after the last step
+        fingerprint = read_fingerprint(data)  # at once: what is missing must not be found out after the last step
+        self.origin = {"data_hash": fingerprint["data_hash"], "spacing_mm": fingerprint["spacing_mm"]["median"]}
         samples_per_process(config.train.batch_size, process.world)  # rejects what cannot be shared, before any work
         objective = Objective(
             prepared_net(config, process.device),
@@ -213,7 +213,7 @@ class _Training:
         if self.process.any(broken):
             raise TrainingError(
                 f"the loss of step {self.step} is not finite (patches above); nothing was updated and the "
-                f"last checkpoint in {self.run / checkpoint.FOLDER} is good. "
+                f"last checkpoint in {self.run / CHECKPOINTS} is good. "
                 "Try a lower train.learning_rate or train.precision=fp32"
             )
 
@@ -241,7 +241,7 @@ class _Training:
         if not self.split.val:
             return
         found = validate(self.engine, self.config, self.data, self.split.val, self.process)
-        folder = self.run / checkpoint.FOLDER
+        folder = self.run / CHECKPOINTS
         best = keep_if_best(self.engine, folder, found.mean, self.step, self.process)
         if log is not None:
             log.add("validation", self.step, dice=found.dice, mean=found.mean)
@@ -265,20 +265,10 @@ class _Training:
         self._save()
         origin = {"science": self.science, "split_hash": self.split.hash, **self.origin}
         record = run_record(self.config, self.experiment, origin, self.process, self._elapsed())
-        best = self.run / checkpoint.FOLDER / BEST if self.config.train.select == "best" else None
+        best = self.run / CHECKPOINTS / BEST if self.config.train.select == "best" else None
         write_result(self.engine, self.run, best, record, self.process)
         self.process.wait_for_all()
         self.process.say(f"trained {self.step} steps in {self._elapsed():.0f} s; model in {self.run}")
 
     def _elapsed(self) -> float:
         return self.wall_s + time.monotonic() - self.started
-
-
-def _of_data(data: Path) -> dict[str, Any]:
-    """Return the data's hash, and the voxel spacing (D, H, W) that later inputs are brought to."""
-    path = data / FINGERPRINT_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {"data_hash": found["data_hash"], "spacing_mm": found["spacing_mm"]["median"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error!r}); `ccsd split {data}` writes it") from None

@@ -13,11 +13,10 @@ from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.model.weights import ABOUT, file_hash, load_weights, save_weights
 from ccsd.records import RunRecord
-from ccsd.study import WEIGHTS
+from ccsd.study import BEST, WEIGHTS
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
 
-BEST = "best.safetensors"
 PACKAGES = ("ccsd", "torch", "deepspeed", "numpy", "zarr")
 SECONDS_PER_HOUR = 3600
 

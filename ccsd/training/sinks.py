@@ -11,14 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ccsd.errors import UsageError
 from preprocess.files import write_text
-
-Picture = npt.NDArray[np.uint8]
-"""H x W x 3."""
+from preprocess.pictures import Picture
 
 
 class Sink(Protocol):

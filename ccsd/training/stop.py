@@ -1,19 +1,12 @@
-"""Stopping at the end of a step: signals and the time limit only raise a flag, the loop asks for it. A full disk."""
+"""Stopping at the end of a step: signals and the time limit only raise a flag, the loop asks for it."""
 
-import errno
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import psutil
 
-from ccsd.errors import TrainingError
-
-REQUEUE_CODE = 75
-"""Exit code after a requested stop: the state is saved, start the same command again (EX_TEMPFAIL)."""
+from cluster.task import REQUEUE_CODE
 
 RESERVE = 2.0
 """How many of the longest steps so far (with validation and saving) are kept in reserve before the time limit."""
@@ -48,20 +41,3 @@ class StopRequest:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@contextmanager
-def report_full_disk(run: Path) -> Iterator[None]:
-    """Turn an error about space into one message; other errors pass."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise TrainingError(
-            f"{error.filename or run}: cannot be written ({error.strerror}); make room, and the same command carries "
-            "on from the last checkpoint"
-        ) from None

@@ -1,4 +1,4 @@
-"""Which elements of which parameters this process holds the optimizer's state of, under every ZeRO stage.
+"""The elements that each process owns under every ZeRO stage, and the checkpoint files that hold them.
 
 Stage 0 keeps everything everywhere. Stages 1 and 2 lay the parameters end to end and cut them into one flat tensor per
 process; stage 3 cuts every parameter by itself. Here all of them look the same: consecutive elements of a named

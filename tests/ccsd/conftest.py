@@ -20,7 +20,7 @@ def made_study(cohort: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
     from ccsd.config import Config
     from ccsd.model import SharedSpecificNet
     from ccsd.model.weights import file_hash, save_weights
-    from ccsd.study import RECORD, WEIGHTS
+    from ccsd.study import RECORD_FILE, WEIGHTS
     from preprocess.dataset import write_tables
     from preprocess.phantom.cohort import MARK, case_names
 
@@ -49,7 +49,7 @@ def made_study(cohort: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
     record = {"config": config.model_dump(mode="json"), "experiment": "ccsd", "model_hash": file_hash(run / WEIGHTS)}
     record |= {"steps": 30, "wall_s": 90.0, "gpu_hours": 0.0, "git": "0123abc", "data_hash": "d" * 64}
     record["spacing_mm"] = [1.0, 1.0, 1.0]
-    (run / RECORD).write_text(json.dumps(record))
+    (run / RECORD_FILE).write_text(json.dumps(record))
     (run / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in _events()))
     (root / "config.yaml").write_text("name: tiny\nphantom: {cases: 4, size: 32}\n")
     return root

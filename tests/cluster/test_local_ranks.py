@@ -96,29 +96,15 @@ def test_a_killed_rank_is_told_apart_from_a_failed_one(tmp_path: Path, launcher:
     assert "memory" in done.stderr
 
 
-def test_exit_code_75_starts_the_command_again(tmp_path: Path, launcher: Launcher) -> None:
-    code = f"""
-import os, pathlib, sys
-tries = pathlib.Path({str(tmp_path)!r}, "tries-" + os.environ["RANK"])
-with tries.open("a") as log:
-    log.write("x")
-sys.exit(75 if len(tries.read_text()) < 3 else 0)
-"""
+def test_ranks_that_were_asked_to_stop_are_not_started_again(tmp_path: Path, launcher: Launcher) -> None:
+    code = "import sys; print('started', flush=True); sys.exit(75)"
     done = launcher.run(code, tmp_path / "run", "tasks_per_node=2")
-    assert done.returncode == 0, done.stderr
-    assert [(tmp_path / f"tries-{rank}").read_text() for rank in range(2)] == ["xxx", "xxx"]
+    assert done.returncode == 75, done.stderr
+    assert done.stdout.splitlines().count("started") == 1
+    assert "run the same command again to resume" in done.stdout
 
 
-def test_a_command_is_started_again_max_requeues_times(tmp_path: Path, launcher: Launcher) -> None:
-    done = launcher.run("import sys; print('started', flush=True); sys.exit(75)", tmp_path / "run", "max_requeues=1")
-    assert done.returncode == 1
-    assert "max_requeues=1 reached" in done.stderr
-    assert done.stdout.splitlines().count("started") == 2
-
-
-def test_a_rank_that_fails_while_the_others_ask_to_be_started_again_fails_the_job(
-    tmp_path: Path, launcher: Launcher
-) -> None:
+def test_a_rank_that_fails_while_another_stops_fails_the_job(tmp_path: Path, launcher: Launcher) -> None:
     code = "import os, sys, time; rank = int(os.environ['RANK']); time.sleep(rank); sys.exit((75, 3)[rank])"
     done = launcher.run(code, tmp_path / "run", "tasks_per_node=2")
     assert done.returncode == 1
@@ -139,6 +125,20 @@ def test_an_interrupt_lets_the_ranks_save_and_ends_their_helpers(
     assert launcher.wait_until_gone(5) == []
 
 
+@pytest.mark.parametrize("second", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_that_sends_two_signals_loses_nothing(
+    second: signal.Signals, tmp_path: Path, launcher: Launcher
+) -> None:
+    slow = SAVE.replace("    pathlib", "    import time; time.sleep(1.5)\n    pathlib")
+    process = launcher.start(_code(slow + SLEEP, tmp_path), tmp_path / "run")
+    eventually((tmp_path / "up-0").exists)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    process.send_signal(second)
+    assert process.wait(timeout=30) == 130
+    assert (tmp_path / "saved-0").exists()
+
+
 def test_ranks_that_ignore_term_are_killed_by_a_second_interrupt(tmp_path: Path, launcher: Launcher) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HELPER + SLEEP
     process = launcher.start(_code(stubborn, tmp_path), tmp_path / "run", "tasks_per_node=2")
@@ -147,7 +147,7 @@ def test_ranks_that_ignore_term_are_killed_by_a_second_interrupt(tmp_path: Path,
     process.terminate()
     process.stdout.readline()
     assert "once more" in process.stdout.readline()
-    process.terminate()
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert time.monotonic() - began < 10
     assert launcher.wait_until_gone(5) == []
@@ -155,7 +155,7 @@ def test_ranks_that_ignore_term_are_killed_by_a_second_interrupt(tmp_path: Path,
 
 def test_ranks_that_ignore_term_are_killed_after_some_time(tmp_path: Path, launcher: Launcher) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HELPER + SLEEP
-    process = launcher.start(_code(stubborn, tmp_path), tmp_path / "run")
+    process = launcher.start(_code(stubborn, tmp_path), tmp_path / "run", "signal_delay_s=3")
     eventually((tmp_path / "up-0").exists)
     process.terminate()
     assert process.wait(timeout=60) == 130

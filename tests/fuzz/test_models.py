@@ -17,7 +17,7 @@ from ccsd.evaluation.tables import read_metrics
 from ccsd.inference.case import training_spacing
 from ccsd.model import SharedSpecificNet, load_model
 from ccsd.model.weights import file_hash, save_weights
-from ccsd.study import RECORD, WEIGHTS
+from ccsd.study import CHECKPOINTS, RECORD_FILE, WEIGHTS
 from ccsd.training import checkpoint
 from ccsd.training.zero_shards import ABOUT, CheckpointFiles, checkpoint_file_name
 from preprocess.splits import read_list
@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_weights(folder / WEIGHTS, SharedSpecificNet(config.model).state_dict(), {"step": "1"})
     record = {"config": config.model_dump(mode="json"), "experiment": "a", "spacing_mm": [1.0, 1.0, 1.0]}
-    (folder / RECORD).write_text(json.dumps({**record, "model_hash": file_hash(folder / WEIGHTS)}))
+    (folder / RECORD_FILE).write_text(json.dumps({**record, "model_hash": file_hash(folder / WEIGHTS)}))
     return folder
 
 
@@ -65,7 +65,7 @@ def test_damaged_models(model: Path, tmp_path: Path, tries: int, monkeypatch: py
     """Weights are damaged so that the record still knows them: the hash alone must not be what saves us."""
     monkeypatch.chdir(tmp_path)
     folder = shutil.copytree(model, tmp_path / "model")
-    weights, record = (folder / WEIGHTS).read_bytes(), json.loads((folder / RECORD).read_text())
+    weights, record = (folder / WEIGHTS).read_bytes(), json.loads((folder / RECORD_FILE).read_text())
     for seed in range(3 * tries):
         rng = np.random.default_rng(seed)
         (folder / WEIGHTS).write_bytes(damage(weights, rng) if seed % 3 == 0 else weights)
@@ -74,7 +74,7 @@ def test_damaged_models(model: Path, tmp_path: Path, tries: int, monkeypatch: py
             section = changed if rng.integers(2) else changed["config"][rng.choice(["model", "train"])]
             section[rng.choice(sorted(section))] = ODD[rng.integers(len(ODD))]
         text = json.dumps(changed).encode()
-        (folder / RECORD).write_bytes(damage(text, rng) if seed % 3 == 2 else text)
+        (folder / RECORD_FILE).write_bytes(damage(text, rng) if seed % 3 == 2 else text)
         attempt(partial(use, folder), f"seed {seed}")
     assert not (tmp_path / "trapped").exists()
 
@@ -83,7 +83,7 @@ def test_damaged_models(model: Path, tmp_path: Path, tries: int, monkeypatch: py
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run with one checkpoint of a small module, in two parts."""
     run = tmp_path_factory.mktemp("run")
-    folder = run / checkpoint.FOLDER / "step-00000007"
+    folder = run / CHECKPOINTS / "step-00000007"
     folder.mkdir(parents=True)
     for rank, runs in enumerate(({"weight": [0, 7]}, {"weight": [6, 7], "bias": [0, 7]})):
         names = {name: torch.ones(6 if name == "weight" else 4) for name in runs}
@@ -98,7 +98,7 @@ def resume(run: Path) -> torch.nn.Module:
     mark = checkpoint.latest(run)
     assert mark is not None
     module = torch.nn.Linear(3, 4)
-    with CheckpointFiles(run / checkpoint.FOLDER / mark.tag, mark.world) as parts:
+    with CheckpointFiles(run / CHECKPOINTS / mark.tag, mark.world) as parts:
         parts.load_weights(module)
     return module
 
@@ -107,7 +107,7 @@ def test_damaged_checkpoints(saved: Path, tmp_path: Path, tries: int, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert (resume(saved).weight == 1).all()
     run = shutil.copytree(saved, tmp_path / "run")
-    folder = run / checkpoint.FOLDER / "step-00000007"
+    folder = run / CHECKPOINTS / "step-00000007"
     whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
     refused = 0
     for seed in range(8 * tries):

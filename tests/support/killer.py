@@ -21,6 +21,7 @@ import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
 from ccsd.cli import main
+from ccsd.study import CHECKPOINTS
 from ccsd.training import checkpoint, loop  # noqa: F401
 
 BEGIN, END = b"b", b"e"
@@ -113,5 +114,5 @@ if __name__ == "__main__":
     for _ in range(trials):
         outcome = trial(chance, processes, arguments)
         mark = checkpoint.latest(run)
-        hidden = [path.name for path in (run / checkpoint.FOLDER).glob(".step-*")]
+        hidden = [path.name for path in (run / CHECKPOINTS).glob(".step-*")]
         print(json.dumps({**outcome, "latest": mark.step if mark else None, "unfinished": hidden}), flush=True)

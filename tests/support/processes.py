@@ -56,7 +56,7 @@ if "LAUNCH_TEST_PATIENCE" in os.environ:
     launch.SETTLE_S = launch.SILENCE_S = float(os.environ["LAUNCH_TEST_PATIENCE"])
 command, folder, options = json.loads(sys.argv[1])
 try:
-    run(command, Path(folder), JobSettings.from_options(options), "test")
+    sys.exit(run(command, Path(folder), JobSettings.from_options(options), "test"))
 except (JobError, SettingsError) as error:
     sys.exit(f"{type(error).__name__}: {error}")
 except KeyboardInterrupt:

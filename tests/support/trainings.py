@@ -71,7 +71,7 @@ def _outputs(plan: str, world: int, patience: int, timeout: float) -> list[str]:
         subprocess.Popen(
             [sys.executable, str(DRIVER), plan],
             env=os.environ
-            | {"GLOO_SOCKET_IFNAME": "lo", "CCSD_PATIENCE_S": str(patience), "DS_ACCELERATOR": "cpu"}
+            | {"GLOO_SOCKET_IFNAME": "lo", "CCSD_PEER_TIMEOUT_S": str(patience), "DS_ACCELERATOR": "cpu"}
             | ({} if world == 1 else _place(rank, world)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

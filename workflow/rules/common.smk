@@ -14,7 +14,14 @@ from ccsd.snakemake import (
     rejected_cases,
     split_options,
 )
-from ccsd.study import EVALUATION, RECORD, SCORES, WEIGHTS, Study, run_name
+from ccsd.study import (
+    EVALUATION_FILE,
+    RECORD_FILE,
+    SCORES_FILE,
+    WEIGHTS,
+    Study,
+    run_name,
+)
 from cluster.errors import JobError
 from cluster.snakemake import lock, stale_jobs, wrappers
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE

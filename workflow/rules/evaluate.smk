@@ -8,8 +8,8 @@ rule evaluate:
         study.folder.mark("train", "{run}"),
         model=study.folder.run("{run}") / WEIGHTS,
     output:
-        GROUP / EVALUATION,
-        metrics=GROUP / SCORES,
+        GROUP / EVALUATION_FILE,
+        metrics=GROUP / SCORES_FILE,
     log:
         LOGS / "evaluate" / "{run}" / "{group}.log",
     benchmark:

@@ -10,7 +10,7 @@ rule train:
     output:
         # update(): not deleted before a job, and put back when it fails, so that a finished training is never lost.
         model=update(RUN / WEIGHTS),
-        run=update(RUN / RECORD),
+        run=update(RUN / RECORD_FILE),
         # Snakemake remembers what it put back as made with the new settings. This is missing until they are trained.
         done=touch(study.folder.mark("train", run_name("{experiment}", "{seed}"))),
     log:

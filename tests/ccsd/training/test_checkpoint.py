@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ccsd.errors import TrainingError, UsageError
+from ccsd.study import CHECKPOINTS
 from ccsd.training import checkpoint
-from ccsd.training.checkpoint import FOLDER, META, CheckpointMeta, latest, set_aside
+from ccsd.training.checkpoint import META, CheckpointMeta, latest, set_aside
 from ccsd.training.distributed import Process
 from ccsd.training.zero_shards import CheckpointFiles, checkpoint_file_name
 
@@ -20,13 +21,13 @@ def meta(step: int = 5) -> CheckpointMeta:
 
 
 def put(run: Path, text: str, step: int = 5) -> None:
-    (run / FOLDER / meta(step).tag).mkdir(parents=True)
-    (run / FOLDER / meta(step).tag / META).write_text(text)
+    (run / CHECKPOINTS / meta(step).tag).mkdir(parents=True)
+    (run / CHECKPOINTS / meta(step).tag / META).write_text(text)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
     assert latest(tmp_path) is None
-    (tmp_path / FOLDER / ".step-00000007").mkdir(parents=True)
+    (tmp_path / CHECKPOINTS / ".step-00000007").mkdir(parents=True)
     assert latest(tmp_path) is None
 
 
@@ -70,7 +71,7 @@ def test_a_save_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(checkpoint, failing, fail)
     with pytest.raises(TrainingError, match=r"step 6 could not be saved \(process 0: .*No space left"):
         checkpoint.save(None, tmp_path, meta(6), ALONE, keep_last=1)
-    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["step-00000005"]
+    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000005"]
     assert latest(tmp_path) == meta()
 
 
