@@ -52,7 +52,7 @@ coverage: $(STAMP)
 	@$(RUN) rm -f .coverage*
 	export PYTEST_ADDOPTS="--cov --cov-append --cov-report="
 	pytest -n 2
-	pytest -n 2 --dist loadfile -m "(slow or slurm) and not gpu and not exhaustive"
+	pytest -n 2 -m "(slow or slurm) and not gpu and not exhaustive"
 	coverage report --fail-under 90
 
 lint: $(STAMP)

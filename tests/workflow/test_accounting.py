@@ -3,11 +3,11 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.processes import eventually
+from support.projects import Project
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
@@ -35,7 +35,7 @@ def _program(path: Path, text: str) -> None:
 
 
 def test_the_workflow_asks_sacct_and_submits_a_cancelled_job_again(
-    slurm_with_accounting: Path, project: Callable[..., Any]
+    slurm_with_accounting: Path, project: Callable[..., Project]
 ) -> None:
     slurm, clone = slurm_with_accounting / "bin", project()
     clone.configure(phantom={"cases": 5})

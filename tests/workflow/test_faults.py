@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from support.projects import HERE, Project
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-HERE = ("--profile", "cluster/local", "--configfile", "study.yaml")
 MODEL = "results/study/runs/ccsd-s0/model.safetensors"
 DELETE_ROUNDS = int(os.environ.get("DELETE_ROUNDS", "2"))
 """By hand more."""
@@ -37,18 +38,18 @@ cd "$folder"; "$@"
 
 
 @pytest.fixture
-def finished(undisturbed: Any, tmp_path: Path) -> Any:
+def finished(undisturbed: Project, tmp_path: Path) -> Project:
     """Return a copy of a finished study."""
     return undisturbed.copy(tmp_path / "clone")
 
 
-def _forget_the_scores(clone: Any) -> None:
+def _forget_the_scores(clone: Project) -> None:
     """Remove what the evaluation led to, so that all before it is needed again."""
     shutil.rmtree(clone.results / "evaluation")
     (clone.results / "report.html").unlink()
 
 
-def _fails(clone: Any, *words: str) -> None:
+def _fails(clone: Project, *words: str) -> None:
     done = clone.snakemake(*HERE)
     text = done.stdout + done.stderr
     assert done.returncode == 1, text
@@ -57,7 +58,7 @@ def _fails(clone: Any, *words: str) -> None:
         assert word in text
 
 
-def _ends_as(undisturbed: Any, clone: Any) -> None:
+def _ends_as(undisturbed: Project, clone: Project) -> None:
     done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert clone.scores() == undisturbed.scores()
@@ -65,7 +66,7 @@ def _ends_as(undisturbed: Any, clone: Any) -> None:
     assert clone.leftovers() == []
 
 
-def test_a_flipped_bit_in_a_chunk_is_told_and_mended_as_it_says(undisturbed: Any, finished: Any) -> None:
+def test_a_flipped_bit_in_a_chunk_is_told_and_mended_as_it_says(undisturbed: Project, finished: Project) -> None:
     _forget_the_scores(finished)
     shutil.rmtree(finished.training)
     case = _case_of(finished, "train")
@@ -80,7 +81,7 @@ def test_a_flipped_bit_in_a_chunk_is_told_and_mended_as_it_says(undisturbed: Any
     _ends_as(undisturbed, finished)
 
 
-def test_a_truncated_checkpoint_is_told_and_mended_as_it_says(undisturbed: Any, finished: Any) -> None:
+def test_a_truncated_checkpoint_is_told_and_mended_as_it_says(undisturbed: Project, finished: Project) -> None:
     _forget_the_scores(finished)
     (finished.folder / MODEL).unlink()
     *_, earlier, last = sorted((finished.training / "checkpoints").glob("step-*"))
@@ -96,7 +97,7 @@ def test_a_truncated_checkpoint_is_told_and_mended_as_it_says(undisturbed: Any, 
 
 
 @pytest.mark.parametrize("seed", range(DELETE_ROUNDS))
-def test_whatever_is_deleted_is_made_again(undisturbed: Any, finished: Any, seed: int) -> None:
+def test_whatever_is_deleted_is_made_again(undisturbed: Project, finished: Project, seed: int) -> None:
     rng = random.Random(seed)
     _forget_the_scores(finished)
     deleted = [path for path in _intermediates(finished) if rng.random() < 0.3]
@@ -110,7 +111,7 @@ def test_whatever_is_deleted_is_made_again(undisturbed: Any, finished: Any, seed
     assert "Nothing to be done" in again.stdout + again.stderr, deleted
 
 
-def _intermediates(clone: Any) -> list[Path]:
+def _intermediates(clone: Project) -> list[Path]:
     """Return what a person might delete below the results: single files, stores, checkpoints, cases of phantoms."""
     root = clone.results
     patterns = ("*", "phantoms/*", "data/*", "marks/*", "marks/*/*", "runs/*/*", "runs/*/checkpoints/*", "logs/*")
@@ -132,7 +133,7 @@ def own_mounts() -> Callable[..., Any]:
 
 @pytest.mark.parametrize("share", [0.2, 0.65, 0.8])
 def test_a_full_disk_stops_it_with_a_message_and_costs_nothing_that_was_done(
-    undisturbed: Any, project: Callable[..., Any], own_mounts: Callable[..., Any], share: float
+    undisturbed: Project, project: Callable[..., Project], own_mounts: Callable[..., Any], share: float
 ) -> None:
     clone = project(stand_in=False)
     clone.configure_as(undisturbed)
@@ -155,7 +156,7 @@ def test_a_full_disk_stops_it_with_a_message_and_costs_nothing_that_was_done(
 
 @pytest.mark.parametrize(("given", "word"), [("*.*", "cannot be written: Read-only file system"), ("", "protected")])
 def test_a_folder_of_results_that_cannot_be_written_is_told(
-    undisturbed: Any, finished: Any, own_mounts: Callable[..., Any], given: str, word: str
+    undisturbed: Project, finished: Project, own_mounts: Callable[..., Any], given: str, word: str
 ) -> None:
     _forget_the_scores(finished)
     for path in finished.results.glob(given or "nothing"):
@@ -172,7 +173,7 @@ def test_a_folder_of_results_that_cannot_be_written_is_told(
 
 
 def test_cases_may_lie_where_nothing_can_be_written(
-    undisturbed: Any, project: Callable[..., Any], own_mounts: Callable[..., Any]
+    undisturbed: Project, project: Callable[..., Project], own_mounts: Callable[..., Any]
 ) -> None:
     source = undisturbed.results / "phantoms"
     clone = project(stand_in=False)
@@ -184,6 +185,6 @@ def test_cases_may_lie_where_nothing_can_be_written(
     assert (clone.results / split).read_text() == (undisturbed.results / split).read_text()
 
 
-def _case_of(clone: Any, part: str) -> str:
+def _case_of(clone: Project, part: str) -> str:
     rows = [line.split("\t") for line in (clone.results / "data/split.tsv").read_text().splitlines()]
     return next(case for case, name in rows if name == part)

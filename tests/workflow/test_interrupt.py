@@ -5,16 +5,15 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 import psutil
 import pytest
 
 from support.processes import eventually
+from support.projects import HERE, Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-HERE = ("--profile", "cluster/local", "--configfile", "study.yaml")
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "30"))
 """By hand hundreds: KILL_ROUNDS=300."""
 PATIENCE_S = 400
@@ -22,7 +21,7 @@ PATIENCE_S = 400
 
 
 def test_interrupted_while_it_trains_it_carries_on_with_the_same_result(
-    undisturbed: Any, project: Callable[..., Any]
+    undisturbed: Project, project: Callable[..., Project]
 ) -> None:
     clone = project(stand_in=False)
     clone.configure_as(undisturbed)
@@ -39,7 +38,7 @@ def test_interrupted_while_it_trains_it_carries_on_with_the_same_result(
     assert clone.model_hash() == undisturbed.model_hash()
 
 
-def test_the_report_of_snakemake_can_be_built(undisturbed: Any) -> None:
+def test_the_report_of_snakemake_can_be_built(undisturbed: Project) -> None:
     done = undisturbed.snakemake(*HERE, "--report", "report.html")
     assert done.returncode == 0, done.stdout + done.stderr
     page = (undisturbed.folder / "report.html").read_text()
@@ -48,7 +47,7 @@ def test_the_report_of_snakemake_can_be_built(undisturbed: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_whatever_is_killed_the_same_command_ends_with_the_same_scores(
-    undisturbed: Any, project: Callable[..., Any], seed: int
+    undisturbed: Project, project: Callable[..., Project], seed: int
 ) -> None:
     """A random process of the study is killed at a random moment, and the command typed again until it is done."""
     clone = project(stand_in=False)
@@ -69,7 +68,7 @@ def test_whatever_is_killed_the_same_command_ends_with_the_same_scores(
     print(f"killed {killed}; exit codes {codes}")
 
 
-def _kill_one(clone: Any, seconds: float, rng: random.Random) -> str:
+def _kill_one(clone: Project, seconds: float, rng: random.Random) -> str:
     """Kill one process after some seconds; return which."""
     time.sleep(seconds)
     processes = sorted(clone.alive(), key=lambda process: process.pid)

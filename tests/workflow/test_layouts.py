@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from support.projects import Project
 
 OLD = ("flair", "t1", "t1ce", "t2", "seg")
 NEW = ("t2f", "t1n", "t1c", "t2w", "seg")
@@ -36,7 +37,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_dry_run_finds_both_cases(layout: str, tmp_path: Path, project: Callable[..., Any]) -> None:
+def test_dry_run_finds_both_cases(layout: str, tmp_path: Path, project: Callable[..., Project]) -> None:
     source = tmp_path / "source"
     for name in LAYOUTS[layout]:
         path = source / name
@@ -53,7 +54,7 @@ def test_dry_run_finds_both_cases(layout: str, tmp_path: Path, project: Callable
     assert "3" not in [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("convert ")]
 
 
-def test_missing_folder_is_one_clear_message(project: Callable[..., Any]) -> None:
+def test_missing_folder_is_one_clear_message(project: Callable[..., Project]) -> None:
     clone = project()
     config = clone.configure(source="/no/such/folder")
 
@@ -64,7 +65,7 @@ def test_missing_folder_is_one_clear_message(project: Callable[..., Any]) -> Non
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_the_linter_asks_only_for_environments_of_each_rule(project: Callable[..., Any]) -> None:
+def test_the_linter_asks_only_for_environments_of_each_rule(project: Callable[..., Project]) -> None:
     """There is one environment, which runs Snakemake itself; everything else that the linter knows is heeded."""
     clone = project()
     config = clone.configure(phantom={"cases": 5})

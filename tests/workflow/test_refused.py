@@ -4,20 +4,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from support.projects import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 UNTIL_SPLIT = ("--profile", "cluster/local", "--configfile", "study.yaml", "--until", "split")
 
 
-def _stores(clone: Any) -> int:
+def _stores(clone: Project) -> int:
     return len(list((clone.results / "data").glob("*.zarr")))
 
 
-def test_one_bad_case_is_left_out_and_told_until_it_is_mended(tmp_path: Path, project: Callable[..., Any]) -> None:
+def test_one_bad_case_is_left_out_and_told_until_it_is_mended(tmp_path: Path, project: Callable[..., Project]) -> None:
     source = tmp_path / "source"
     command = [sys.executable, "-m", "ccsd", "phantom", str(source), "--cases", "6", "--size", "32"]
     subprocess.run(command, check=True, capture_output=True)

@@ -5,15 +5,13 @@ import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from cluster.settings import JobSettings
-from support.projects import Project
+from support.projects import HERE, Project
 
-LOCAL = ("--profile", "cluster/local", "--configfile", "study.yaml")
 STUDY = {
     "phantom": {"cases": 5},
     "convert": {"cases_per_job": 2},
@@ -23,34 +21,34 @@ STUDY = {
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a study that ran to its end; tests work on copies of it."""
     clone = Project(tmp_path_factory.mktemp("original") / "clone")
     clone.configure(**STUDY)
-    done = clone.snakemake(*LOCAL)
+    done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
     return clone
 
 
 @pytest.fixture
-def finished(original: Any, tmp_path: Path) -> Any:
+def finished(original: Project, tmp_path: Path) -> Project:
     """Return a copy of the finished study."""
     return original.copy(tmp_path / "clone")
 
 
-def _stages(clone: Any) -> list[str]:
+def _stages(clone: Project) -> list[str]:
     return sorted(line.split()[0] for line in clone.calls())
 
 
-def test_every_stage_runs_as_often_as_it_must(finished: Any) -> None:
+def test_every_stage_runs_as_often_as_it_must(finished: Project) -> None:
     assert _stages(finished) == sorted(
         ["phantom", *["convert"] * 3, "split", *["train"] * 2, *["evaluate"] * 4, "report"]
     )
 
 
-def test_typed_again_nothing_runs(finished: Any) -> None:
+def test_typed_again_nothing_runs(finished: Project) -> None:
     finished.forget_calls()
-    done = finished.snakemake(*LOCAL)
+    done = finished.snakemake(*HERE)
     assert done.returncode == 0
     assert finished.calls() == []
 
@@ -68,9 +66,11 @@ def test_typed_again_nothing_runs(finished: Any) -> None:
         ),
     ],
 )
-def test_a_changed_setting_reruns_what_depends_on_it(finished: Any, settings: list[str], expected: list[str]) -> None:
+def test_a_changed_setting_reruns_what_depends_on_it(
+    finished: Project, settings: list[str], expected: list[str]
+) -> None:
     finished.forget_calls()
-    done = finished.snakemake(*LOCAL, "--config", *settings)
+    done = finished.snakemake(*HERE, "--config", *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _stages(finished) == expected
     resolved = yaml.safe_load((finished.folder / "results/study/config.yaml").read_text())
@@ -79,29 +79,29 @@ def test_a_changed_setting_reruns_what_depends_on_it(finished: Any, settings: li
     assert resolved[section] == (changed if isinstance(changed, list) else {**resolved[section], **changed})
 
 
-def test_where_a_training_runs_is_no_reason_to_train_again(finished: Any) -> None:
+def test_where_a_training_runs_is_no_reason_to_train_again(finished: Project) -> None:
     finished.forget_calls()
-    done = finished.snakemake(*LOCAL, "--set-resources", "train:tasks_per_node=7", "train:cluster=slurm")
+    done = finished.snakemake(*HERE, "--set-resources", "train:tasks_per_node=7", "train:cluster=slurm")
     assert done.returncode == 0, done.stdout + done.stderr
     assert finished.calls() == []
 
 
-def test_a_failing_retraining_keeps_the_finished_model(finished: Any) -> None:
+def test_a_failing_retraining_keeps_the_finished_model(finished: Project) -> None:
     model = finished.folder / "results/study/runs/ccsd-s0/model.safetensors"
-    done = finished.snakemake(*LOCAL, "--config", "train={steps: 9}", STAND_IN_FAILS="train")
+    done = finished.snakemake(*HERE, "--config", "train={steps: 9}", STAND_IN_FAILS="train")
     assert done.returncode == 1
     assert "told to fail" in done.stdout + done.stderr
     assert model.read_text() == "train"
 
 
-def test_job_settings_reach_the_command(project: Callable[..., Any]) -> None:
+def test_job_settings_reach_the_command(project: Callable[..., Project]) -> None:
     clone = project()
     clone.configure(**STUDY)
     settings = {
         "cluster": "slurm", "nodes": "2", "partition": "off", "account": "'00123'", "constraint": "[a100|v100]",
         "signal_delay_s": "300", "max_requeues": "0", "extra": "{reservation: maint}",
     }  # fmt: skip
-    done = clone.snakemake(*LOCAL, "-np", "--set-resources", *(f"train:{name}={settings[name]}" for name in settings))
+    done = clone.snakemake(*HERE, "-np", "--set-resources", *(f"train:{name}={settings[name]}" for name in settings))
     assert done.returncode == 0, done.stdout + done.stderr
     call = next(line for line in done.stdout.splitlines() if "ccsd train" in line)
     words = shlex.split(call)
@@ -112,45 +112,45 @@ def test_job_settings_reach_the_command(project: Callable[..., Any]) -> None:
     )  # fmt: skip
 
 
-def _delete_a_store(clone: Any) -> None:
+def _delete_a_store(clone: Project) -> None:
     shutil.rmtree(min((clone.results / "data").glob("*.zarr")))
 
 
-def _delete_a_phantom(clone: Any) -> None:
+def _delete_a_phantom(clone: Project) -> None:
     shutil.rmtree(min((clone.results / "phantoms").iterdir()))
 
 
-def _fail_to_train(clone: Any) -> None:
+def _fail_to_train(clone: Project) -> None:
     clone.configure(**STUDY, train={"steps": 7})
-    assert clone.snakemake(*LOCAL, STAND_IN_FAILS="train").returncode == 1
+    assert clone.snakemake(*HERE, STAND_IN_FAILS="train").returncode == 1
 
 
-def test_deleted_stores_are_made_again_only_if_something_needs_them(finished: Any) -> None:
+def test_deleted_stores_are_made_again_only_if_something_needs_them(finished: Project) -> None:
     _delete_a_store(finished)
     finished.forget_calls()
-    done = finished.snakemake(*LOCAL)
+    done = finished.snakemake(*HERE)
     assert done.returncode == 0, done.stderr
     assert "cases are gone from results/study/data; they are made again if anything needs them" in done.stderr
     assert finished.calls() == []
 
-    done = finished.snakemake(*LOCAL, "--config", "evaluation={overlap: 0.25}")
+    done = finished.snakemake(*HERE, "--config", "evaluation={overlap: 0.25}")
     assert done.returncode == 0, done.stderr
     assert _stages(finished) == sorted(["convert", "split", *["train"] * 2, *["evaluate"] * 4, "report"])
-    assert finished.snakemake(*LOCAL, "--config", "evaluation={overlap: 0.25}").stderr.count("cases are gone") == 0
+    assert finished.snakemake(*HERE, "--config", "evaluation={overlap: 0.25}").stderr.count("cases are gone") == 0
 
 
 @pytest.mark.parametrize("damage", [_delete_a_store, _delete_a_phantom, _fail_to_train])
-def test_a_dry_run_changes_no_file(finished: Any, damage: Callable[[Any], None]) -> None:
+def test_a_dry_run_changes_no_file(finished: Project, damage: Callable[[Project], None]) -> None:
     damage(finished)
     (finished.results / "report.html").unlink()
     before = _files(finished)
-    done = finished.snakemake(*LOCAL, "--dry-run")
+    done = finished.snakemake(*HERE, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "rule report" in done.stdout
     assert _files(finished) == before
 
 
-def _files(clone: Any) -> dict[Path, tuple[int, bytes]]:
+def _files(clone: Project) -> dict[Path, tuple[int, bytes]]:
     """Return time and content of each file of the study, and of what Snakemake remembers of it."""
     folders = (clone.results, *((clone.folder / ".snakemake" / name) for name in ("metadata", "incomplete", "locks")))
     paths = [path for folder in folders for path in folder.rglob("*")]

@@ -11,29 +11,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from support.processes import eventually
-from support.projects import Project
+from support.projects import HERE, TINY, Project, Running
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-STEPS = 16
+STEPS = TINY["train"]["steps"]
 STUDY = {
-    "phantom": {"cases": 6, "size": 32},
+    **{name: section for name, section in TINY.items() if name != "evaluation"},
     "convert": {"cases_per_job": 3},
-    "split": {"train": 0.5, "val": 0.25},
-    "model": {"width": 2, "levels": 2},
-    "distillation": {"every_n": 4},
-    "train": {
-        "steps": STEPS, "patch": [16, 16, 16], "batch_size": 4, "validate_every": STEPS,
-        "precision": "fp32",
-    },
-    "runtime": {"checkpoint_every": 2, "workers": 0},
-}  # fmt: skip
+    "train": {**TINY["train"], "batch_size": 4},
+}
 ALL = {"subsets_per_job": 1}
 TWO = {"subsets_per_job": 1, "subsets": ["t1ce", "flair+t1+t1ce+t2"]}
 TRAIN = ("train:cpus_per_task=1", "train:mem_gb=2")
@@ -44,9 +36,7 @@ ON_SLURM = (
     "train:nodes=2", "train:tasks_per_node=2", "train:gpus_per_node=2", "train:timeout_min=10", *TRAIN,
     "evaluate:slurm_partition=gpu", "evaluate:gpu=1", "evaluate:mem_mb=1000", "convert:mem_mb=1000",
 )  # fmt: skip
-HERE = (
-    "--profile", "cluster/local", "--configfile", "study.yaml", "--set-resources", "train:tasks_per_node=4", *TRAIN
-)  # fmt: skip
+FOUR_RANKS_HERE = (*HERE, "--set-resources", "train:tasks_per_node=4", *TRAIN)
 DEAD = "127.0.1.1"
 """The node whose daemon is killed."""
 
@@ -66,7 +56,7 @@ exec {program} "$@"
 """
 
 
-def _add_program(clone: Any, name: str, text: str, **fields: object) -> None:
+def _add_program(clone: Project, name: str, text: str, **fields: object) -> None:
     """Put a program of this name in front of the real one."""
     program = clone.folder / "bin" / name
     program.parent.mkdir(exist_ok=True)
@@ -77,17 +67,17 @@ def _add_program(clone: Any, name: str, text: str, **fields: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return the study run on this machine, with as many processes as on the cluster, and all scores by one job."""
     clone = Project(tmp_path_factory.mktemp("undisturbed") / "clone", stand_in=False)
     clone.configure(**STUDY)
-    done = clone.snakemake(*HERE)
+    done = clone.snakemake(*FOUR_RANKS_HERE)
     assert done.returncode == 0, done.stdout + done.stderr
     return clone
 
 
 @pytest.fixture
-def clone(slurm: Path, project: Callable[..., Any]) -> Iterator[Any]:
+def clone(slurm: Path, project: Callable[..., Project]) -> Iterator[Project]:
     """Return a clone of the workflow whose calls are counted, with an empty queue."""
     _empty_queue()
     eventually(lambda: set(_ask("sinfo", "-h", "-o", "%T").split()) == {"idle"}, 60)
@@ -113,7 +103,7 @@ def _squeue(*options: str) -> list[str]:
     return _ask("squeue", "-h", "--me", *options).splitlines()
 
 
-def _hold(clone: Any, stage: str) -> Path:
+def _hold(clone: Project, stage: str) -> Path:
     mark: Path = clone.folder / f"hold-{stage}"
     mark.touch()
     return mark
@@ -125,12 +115,12 @@ def _occupy(partition: str, seconds: int) -> str:
     return _ask("sbatch", "--parsable", "-p", partition, *size, "-o", "/dev/null", "--wrap", f"sleep {seconds}").strip()
 
 
-def _again(clone: Any) -> Any:
+def _again(clone: Project) -> Running:
     """Type the same command: nothing needs unlocking."""
     return clone.start(*ON_SLURM)
 
 
-def _ranks(clone: Any, attempt: int) -> list[psutil.Process]:
+def _ranks(clone: Project, attempt: int) -> list[psutil.Process]:
     """Return the training's processes in one attempt."""
 
     def is_rank(process: psutil.Process) -> bool:
@@ -143,7 +133,7 @@ def _ranks(clone: Any, attempt: int) -> list[psutil.Process]:
     return [process for process in clone.alive() if is_rank(process)]
 
 
-def _freeze(clone: Any, attempt: int) -> list[psutil.Process]:
+def _freeze(clone: Project, attempt: int) -> list[psutil.Process]:
     """Stop the clock for a training that got on since its last start; return its four processes."""
     before = clone.steps_saved()
     eventually(lambda: clone.steps_saved() > before, 300)
@@ -173,21 +163,23 @@ def _is_told(process: psutil.Process) -> bool:
     return state[1].lower() != "t" or int(pending[1], 16) != 0
 
 
-def _same_result(clone: Any, undisturbed: Any) -> None:
+def _same_result(clone: Project, undisturbed: Project) -> None:
     assert clone.model_hash() == undisturbed.model_hash(), "the weights differ from those of the undisturbed run"
     rows = _scores(clone)
     subsets = {row[0] for row in rows}
     assert rows == [row for row in _scores(undisturbed) if row[0] in subsets]
 
 
-def _scores(clone: Any) -> list[list[str]]:
+def _scores(clone: Project) -> list[list[str]]:
     """Return the rows of metrics.tsv, the combination first."""
     head, *rows = [line.split("\t") for line in (clone.results / "metrics.tsv").read_text().splitlines()]
     at = head.index("subset")
     return sorted([row[at], *row] for row in rows)
 
 
-def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(slurm: Path, clone: Any, undisturbed: Any) -> None:
+def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(
+    slurm: Path, clone: Project, undisturbed: Project
+) -> None:
     _add_program(clone, "sbatch", FAILING, program=slurm / "bin/sbatch", times=3)
     occupant = _occupy("cpu", 600)
     held = _hold(clone, "convert")
@@ -229,7 +221,7 @@ def test_killed_in_every_stage_it_carries_on_and_repeats_nothing(slurm: Path, cl
 
 
 def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
-    slurm: Path, clone: Any, undisturbed: Any
+    slurm: Path, clone: Project, undisturbed: Project
 ) -> None:
     from cluster.sandbox.daemons import daemons, start_node
 
@@ -286,14 +278,14 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     assert len(requeues.read_text().splitlines()) == 2
 
 
-def test_a_failed_jobs_last_lines_are_shown(clone: Any) -> None:
+def test_a_failed_jobs_last_lines_are_shown(clone: Project) -> None:
     (clone.folder / "bin/ccsd").write_text("#!/bin/bash\necho 'error: the phantom cannot be drawn'\nexit 2\n")
     done = clone.snakemake(*ON_SLURM, "--retries", "0")
     assert done.returncode == 1
     assert "error: the phantom cannot be drawn" in done.stdout + done.stderr
 
 
-def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Any) -> None:
+def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Project) -> None:
     from cluster.snakemake import stale_jobs
 
     last, other = "ccsd_7b0c1e52-1111-4222-8333-0123456789ab", "ccsd_7b0c1e52-2222-4222-8333-0123456789ab"
