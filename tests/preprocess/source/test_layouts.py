@@ -14,6 +14,7 @@ from preprocess.errors import InputError
 from preprocess.modalities import MODALITIES, TASK
 from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, Survey, discover, survey
 from preprocess.source.layouts.layout import Layout, read_layout, shipped_layouts
+from support import ROOT
 
 OLD = ("flair", "t1", "t1ce", "t2", "seg")
 NEW = ("t2f", "t1n", "t1c", "t2w", "seg")
@@ -363,8 +364,8 @@ def test_a_broken_layout_is_refused_with_file_key_and_what_is_allowed(kind: str,
     assert str(caught.value).startswith(str(tmp_path / "mine.yaml"))
 
 
-def test_the_documentation_lists_every_layout_and_its_example_works(root: Path, tmp_path: Path) -> None:
-    page = (root / "docs/data.md").read_text()
+def test_the_documentation_lists_every_layout_and_its_example_works(tmp_path: Path) -> None:
+    page = (ROOT / "docs/data.md").read_text()
     table = page[page.index("| layout |") : page.index("**Names of your own**")]
     for layout in shipped_layouts():
         (row,) = [line for line in table.splitlines() if f"`{layout.name}`" in line.split(" | ")[0]]
