@@ -6,15 +6,9 @@ import pytest
 
 from preprocess.errors import InputError
 from preprocess.source.accounts import find_cases, read_files, summary, unused, write_files
+from support.sources import touch
 
 PAGE = "docs/data.md: My data set is not listed"
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 @pytest.fixture

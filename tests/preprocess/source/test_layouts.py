@@ -1,20 +1,15 @@
 """Every released data set is recognised by names alone: the files here are empty."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
-import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from preprocess.errors import InputError
-from preprocess.modalities import MODALITIES, TASK
-from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, Survey, discover, survey
-from preprocess.source.layouts.layout import Layout, read_layout, shipped_layouts
-from support import ROOT
+from preprocess.modalities import MODALITIES
+from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, discover, survey
+from preprocess.source.layouts.layout import shipped_layouts
+from support.sources import roles, touch
 
 OLD = ("flair", "t1", "t1ce", "t2", "seg")
 NEW = ("t2f", "t1n", "t1c", "t2w", "seg")
@@ -94,17 +89,6 @@ OTHER_TASKS = {
     "EGD-0001": ("egd", [f"SUBJECTS/EGD-0001/{m}.nii.gz" for m in ("FLAIR", "T1", "T1GD", "T2", "MASK")]),
     "EGD-0002": ("egd", ["MR_EGD-0002/1_T1/NIFTI/T1.nii.gz", "MR_EGD-0002/5_MASK/NIFTI/MASK.nii.gz"]),
 }  # fmt: skip
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def roles(found: Survey, root: Path) -> dict[str, str]:
-    return {str(file.path.relative_to(root)): file.role for file in found.files}
 
 
 @pytest.mark.parametrize("tree", TREES)
@@ -310,105 +294,3 @@ def test_folders_that_hold_themselves_are_read_once(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / name).symlink_to(tmp_path)
     assert len(discover(tmp_path)) == 1
-
-
-OWN = """
-numbering: brats2023
-case: "(?P<patient>P[0-9]+)/scan[0-9]"
-files:
-  flair: "{case}/dark-fluid"
-  t1ce: ["{case}/t1-gado", "{case}/t1-km"]
-  segmentation: "{case}/tumour"
-ignored: ["{case}/scout"]
-"""
-
-
-def test_a_layout_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(OWN)
-    src = touch(
-        tmp_path / "src", *(f"P7/scan1/{n}.nii" for n in ("dark-fluid", "T1-KM", "tumour", "scout", "x", "x_t1"))
-    )
-    found = survey([src], str(tmp_path / "mine.yaml"))
-    (case,) = found.cases
-    assert (case.case, case.layout, case.numbering, case.patient) == ("P7_scan1", "mine", "brats2023", "P7")
-    assert list(case.images) == ["flair", "t1ce"]
-    assert list(roles(found, src).values()) == ["t1ce", "flair", IGNORED, "segmentation", UNKNOWN, UNKNOWN]
-
-
-BROKEN = {
-    "key": ("folder: x", r"folder: unknown key; allowed: name, tasks, numbering, case, files"),
-    "twice": ('case: "x"', "case: given twice"),
-    "not YAML": ("a: [", "not valid YAML"),
-}
-WRONG = {
-    "role": (("flair:", "fluid:"), "files.fluid: unknown role; allowed: flair, t1, t1ce, t2, segmentation"),
-    "pattern": (("dark-fluid", "(dark"), r"files.flair: '{case}/\(dark' with the case .*missing \)"),
-    "no case": (("{case}/tumour", "tumour"), "files.segmentation: 'tumour' does not say where {case} stands"),
-    "group": (("{case}/tumour", "{case}/{time}"), "unknown group name 'time'"),
-    "numbers": (("brats2023", "brats2099"), "numbering: unknown brats2099; allowed: brats2020, brats2023"),
-    "volumes": (("flair:", "volumes:"), "files: volumes and single images"),
-    "order": (("numbering:", "channels: [t1]\nnumbering:"), "channels: the order of the modalities"),
-    "repetition": (("dark", "(d{99999999999})"), "files.flair: .*repetition"),
-    "channel": (("flair:", "channel:"), "files.channel: mark the number"),
-}
-
-
-@pytest.mark.parametrize("kind", [*BROKEN, *WRONG])
-def test_a_broken_layout_is_refused_with_file_key_and_what_is_allowed(kind: str, tmp_path: Path) -> None:
-    text, message = (
-        (OWN + BROKEN[kind][0], BROKEN[kind][1]) if kind in BROKEN else (OWN.replace(*WRONG[kind][0]), WRONG[kind][1])
-    )
-    (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(InputError, match=message) as caught:
-        read_layout(str(tmp_path / "mine.yaml"))
-    assert str(caught.value).startswith(str(tmp_path / "mine.yaml"))
-
-
-def test_the_documentation_lists_every_layout_and_its_example_works(tmp_path: Path) -> None:
-    page = (ROOT / "docs/data.md").read_text()
-    table = page[page.index("| layout |") : page.index("**Names of your own**")]
-    for layout in shipped_layouts():
-        (row,) = [line for line in table.splitlines() if f"`{layout.name}`" in line.split(" | ")[0]]
-        is_ours = TASK in layout.tasks
-        assert row.endswith(
-            f"| `{layout.numbering}` |"
-            if is_ours and layout.numbering
-            else "you name them |"
-            if is_ours
-            else "by name |"
-        )
-    example = page[page.index("       numbering: ") : page.index("3. Try it")]
-    (tmp_path / "mine.yaml").write_text(dedent(example))
-    touch(tmp_path, *(f"P7/scan1/{name}.nii" for name in ("dark-fluid", "t1-km", "tumour", "scout2")))
-    assert UNKNOWN not in {file.role for file in survey([tmp_path], str(tmp_path / "mine.yaml")).files}
-
-
-TEXT = st.text(max_size=12)
-VALUES = st.one_of(st.none(), st.integers(), st.floats(), TEXT, st.lists(TEXT, max_size=3))
-ROLES = st.dictionaries(st.sampled_from(["flair", "volumes", "channel", "x"]), VALUES)
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(key=st.sampled_from([*Layout.model_fields, "x"]), value=st.one_of(VALUES, ROLES))
-def test_any_value_in_a_layout_is_taken_or_one_message(key: str, value: object, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**yaml.safe_load(OWN), key: value}, allow_unicode=True))
-    with suppress(InputError):
-        assert read_layout(str(tmp_path / "mine.yaml")).files
-
-
-def test_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"layout brats99: unknown; give the path of a .yaml file, or one of bids, brats"
-    ):
-        read_layout("brats99")
-    with pytest.raises(InputError, match=r"gone.yaml: cannot read the layout"):
-        read_layout(str(tmp_path / "gone.yaml"))
-
-
-def test_layouts_that_differ_about_a_file_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.yaml").write_text(OWN)
-    (tmp_path / "other.yaml").write_text(OWN.replace("brats2023", "msd"))
-    both = tuple(read_layout(str(tmp_path / name)) for name in ("mine.yaml", "other.yaml"))
-    monkeypatch.setattr("preprocess.source.layouts.shipped_layouts", lambda: both)
-    with pytest.raises(InputError, match=r"dark-fluid.nii: fits the layouts mine and other, which differ; choose one"):
-        discover(touch(tmp_path, "P7/scan1/dark-fluid.nii"))
