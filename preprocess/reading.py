@@ -39,6 +39,30 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, which makes plain values only
 
 
+def read_mapping(path: Path, what: str, expected: str) -> dict[str, Any]:
+    """Return the keys of a YAML file.
+
+    Parameters
+    ----------
+    what, expected
+        What the file is, and what it must hold, for messages.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is not valid YAML or has no keys.
+    """
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the {what}: {error.strerror}") from None
+    except YAML_ERRORS as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected {expected}")
+    return values
+
+
 def read_table(path: Path, required: Iterable[str]) -> dict[int, dict[str, str]]:
     """Return the rows of a table by line number, as value by column name in lower case.
 

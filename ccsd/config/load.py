@@ -8,9 +8,10 @@ from pydantic import BaseModel, ValidationError
 
 from ccsd.config.schema import Config, Evaluation, Section
 from ccsd.errors import UsageError
-from preprocess.errors import first_few
-from preprocess.reading import YAML_ERRORS, read_yaml
+from preprocess.errors import InputError, first_few
+from preprocess.reading import YAML_ERRORS, read_mapping, read_yaml
 
+_EXPECTED = "a mapping of settings; see config/config.yaml for an example"
 _Model = TypeVar("_Model", bound=Section)
 
 
@@ -67,7 +68,7 @@ def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
 def validate_config(raw: Any, origin: Path | str, *, unknown: Literal["forbid", "ignore"] = "forbid") -> Config:
     """Validate nested mappings; `origin` is named in the message when something is wrong."""
     if not isinstance(raw, Mapping):
-        raise UsageError(f"{origin}: expected a mapping of settings; see config/config.yaml for an example")
+        raise UsageError(f"{origin}: expected {_EXPECTED}")
     return _validated(Config, dict(raw), origin, unknown)
 
 
@@ -77,21 +78,16 @@ def _validated(
     try:
         return model.model_validate(raw, extra=unknown)
     except ValidationError as error:
-        found = [_problem(item) for item in error.errors(include_url=False)]
+        found = [_problem(item, model) for item in error.errors(include_url=False)]
         problems = first_few(found, 30, "\n")
         raise UsageError(f"{origin}: the configuration cannot be used:\n{problems}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except YAML_ERRORS as error:
-        raise UsageError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path}: expected a mapping of settings; see config/config.yaml for an example")
-    return raw
+        return read_mapping(path, "configuration", _EXPECTED)
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 def _experiment_settings(config: Config, name: str, origin: Path) -> dict[str, Any]:
@@ -100,28 +96,27 @@ def _experiment_settings(config: Config, name: str, origin: Path) -> dict[str, A
     return dict(config.experiments[name])
 
 
-def _problem(item: Any) -> str:
+def _problem(item: Any, model: type[Section]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "(top level)"
     if item["type"] == "extra_forbidden":
-        if elsewhere := _sections_with(str(item["loc"][-1])):
+        if elsewhere := _sections_with(str(item["loc"][-1]), model):
             return f"  {where}: unknown key; use {' or '.join(elsewhere)}"
-        return f"  {where}: unknown key; allowed here: {', '.join(_siblings(item['loc']))}"
+        return f"  {where}: unknown key; allowed here: {', '.join(_siblings(item['loc'], model))}"
     got = f" (got {item['input']!r:.80})" if item["loc"] else ""
     return f"  {where}: {item['msg']}{got}"
 
 
-def _sections_with(key: str) -> list[str]:
+def _sections_with(key: str, model: type[Section]) -> list[str]:
     """Return the dotted names of a key in the sections that have it."""
     return [
         f"{name}.{key}"
-        for name, field in Config.model_fields.items()
+        for name, field in model.model_fields.items()
         if isinstance(field.default, BaseModel) and key in type(field.default).model_fields
     ]
 
 
-def _siblings(location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that are allowed where `location` was refused."""
-    model: type[BaseModel] = Config
+def _siblings(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
+    """Return the keys that are allowed in a model where `location` was refused."""
     for part in location[:-1]:
         annotation = model.model_fields[str(part)].annotation
         candidates = (annotation, *getattr(annotation, "__args__", ()))

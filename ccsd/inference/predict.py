@@ -25,10 +25,17 @@ from preprocess.source.geometry import Geometry, to_source
 from preprocess.source.labels import CONVENTIONS
 from preprocess.source.layouts import IGNORED, UNKNOWN, CaseFiles, survey
 
+if TYPE_CHECKING:
+    import torch
+
+    from ccsd.config import Evaluation
+    from ccsd.model import TrainedModel
+
+
 _NAMING = f"file names must end in one of {', '.join(ALIASES)} before .nii or .nii.gz, for example PATIENT_flair.nii.gz"
 
 
-def find_cases(sources: Sequence[Path], layout: str | None = None) -> list[CaseFiles]:
+def cases_to_predict(sources: Sequence[Path], layout: str | None = None) -> list[CaseFiles]:
     """Return the cases that folders and files hold, without their segmentations: prediction must not see those.
 
     Parameters
@@ -97,13 +104,6 @@ def output_path(out: Path, case: str, cases: Sequence[CaseFiles]) -> Path:
     if len(cases) > 1:
         raise UsageError(f"{out}: one file for {len(cases)} cases; give a folder")
     return out
-
-
-if TYPE_CHECKING:
-    import torch
-
-    from ccsd.config import Evaluation
-    from ccsd.model import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
         raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
     if options.labels != "auto" and options.labels not in CONVENTIONS:
         raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(CONVENTIONS)}")
-    cases = find_cases(sources, options.layout)
+    cases = cases_to_predict(sources, options.layout)
     targets = [output_path(out, case.case, cases) for case in cases]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_model(model, device)

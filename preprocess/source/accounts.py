@@ -9,7 +9,7 @@ from preprocess.errors import InputError, first_few
 from preprocess.files import write_text
 from preprocess.modalities import MODALITIES
 from preprocess.source.labels import convention_named
-from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, FileRole, Survey, survey
+from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, FileRole, Survey, survey_folder
 from preprocess.source.layouts.layout import SEGMENTATION
 
 FILES_TABLE = "files.tsv"
@@ -40,9 +40,7 @@ def find_cases(src: Path, layout: str | None = None, labels: str | None = None, 
     """
     if labels is not None:
         convention_named(labels)
-    if not src.is_dir():
-        raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
-    found = survey([src], layout)
+    found = survey_folder(src, layout)
     if record is not None:
         write_files(record, found.files)
     if not found.cases:

@@ -107,9 +107,20 @@ def discover(src: Path, layout: str | None = None) -> list[CaseFiles]:
     InputError
         If the folder is not there, or as `survey` says.
     """
+    return survey_folder(src, layout).cases
+
+
+def survey_folder(src: Path, layout: str | None = None) -> Survey:
+    """Return what a folder holds; see `survey`.
+
+    Raises
+    ------
+    InputError
+        If the folder is not there, or as `survey` says.
+    """
     if not src.is_dir():
         raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
-    return survey([src], layout).cases
+    return survey([src], layout)
 
 
 def survey(sources: Sequence[Path], layout: str | None = None) -> Survey:

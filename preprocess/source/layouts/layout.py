@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from preprocess.errors import InputError, first_few
 from preprocess.modalities import MODALITIES, TASK
-from preprocess.reading import YAML_ERRORS, read_yaml
+from preprocess.reading import read_mapping
 from preprocess.source.labels import CONVENTIONS
 
 SEGMENTATION, VOLUMES, CHANNEL = "segmentation", "volumes", "channel"
@@ -220,14 +220,7 @@ def read_layout(name: str) -> Layout:
 
 
 def _read(path: Path) -> Layout:
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the layout: {error.strerror}") from None
-    except YAML_ERRORS as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected the keys of a layout; docs/data.md has an example")
+    values = read_mapping(path, "layout", "the keys of a layout; docs/data.md has an example")
     try:
         return Layout.model_validate({"name": path.stem, **values})
     except ValidationError as error:

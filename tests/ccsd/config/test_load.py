@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ccsd.config import load_config
+from ccsd.config import Evaluation, load_config
+from ccsd.config.load import evaluation_settings
 from ccsd.errors import UsageError
 from support import ROOT
 
@@ -104,3 +105,9 @@ def test_settings_may_be_shared_by_anchors(tmp_path: Path) -> None:
 def test_numbers_are_finite(key: str, value: str, path: Path) -> None:
     with pytest.raises(UsageError, match=key):
         load_config(path, [f"{key}={value}"])
+
+
+def test_an_unknown_evaluation_setting_is_not_sent_to_another_section() -> None:
+    """`ccsd evaluate --set` takes settings of the evaluation alone."""
+    with pytest.raises(UsageError, match=r"evaluation\.steps: unknown key; allowed here: subsets"):
+        evaluation_settings(Evaluation(), ["evaluation.steps=3"])

@@ -12,7 +12,7 @@ import torch
 from ccsd.errors import UsageError
 from ccsd.inference import case as module
 from ccsd.inference.labelmaps import read_labelmap
-from ccsd.inference.predict import Options, find_cases, predict
+from ccsd.inference.predict import Options, cases_to_predict, predict
 from preprocess.source.layouts import discover
 from preprocess.store.reader import CaseStore
 
@@ -315,9 +315,9 @@ def test_cases_are_found_by_their_paths_in_any_spelling(tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = {case.case: case for case in find_cases([tmp_path / names[2], tmp_path])}
+    found = {case.case: case for case in cases_to_predict([tmp_path / names[2], tmp_path])}
 
     assert list(found) == ["BraTS-PED-00001-000", "P1_anat", "P2_anat", "P3"]
     assert "this version segments" in found["BraTS-PED-00001-000"].problem
     with pytest.raises(UsageError, match="name does not say which sequence"):
-        find_cases([tmp_path / names[2]], "bids")
+        cases_to_predict([tmp_path / names[2]], "bids")
