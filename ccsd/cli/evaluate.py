@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ccsd.cli.options import NUMBERINGS
 from ccsd.errors import UsageError
 
 Subsets = Annotated[
@@ -26,12 +27,8 @@ def evaluate(
     subsets: Subsets = None,
     pred: Annotated[Path | None, typer.Option(help="Folder of segmentations to score, instead of a model.")] = None,
     ref: Annotated[Path | None, typer.Option(help="Folder of reference segmentations.")] = None,
-    pred_labels: Annotated[str, typer.Option(help="Labels in --pred: auto, brats2020, brats2023, brats2024, msd.")] = (
-        "auto"
-    ),
-    ref_labels: Annotated[str, typer.Option(help="Labels in --ref: auto, brats2020, brats2023, brats2024, msd.")] = (
-        "auto"
-    ),
+    pred_labels: Annotated[str, typer.Option(help=f"Labels in --pred: auto, {NUMBERINGS}.")] = ("auto"),
+    ref_labels: Annotated[str, typer.Option(help=f"Labels in --ref: auto, {NUMBERINGS}.")] = ("auto"),
     ignore_affine: Annotated[
         bool, typer.Option("--ignore-affine", help="Compare voxel by voxel although headers place files differently.")
     ] = False,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccsd.cli.options import LayoutOption
+from ccsd.cli.options import NUMBERINGS, LayoutOption
 from ccsd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def predict(
     subset: Annotated[
         str | None, typer.Option("--modalities", "-m", help="Use these sequences only, e.g. flair+t1ce.")
     ] = None,
-    labels: Annotated[str, typer.Option(help="Labels to write: auto, brats2020, brats2023, brats2024, msd.")] = "auto",
+    labels: Annotated[str, typer.Option(help=f"Labels to write: auto, {NUMBERINGS}.")] = "auto",
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write CASE_probabilities.nii.gz: WT, TC, ET.")
     ] = False,

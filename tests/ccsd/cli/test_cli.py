@@ -8,6 +8,8 @@ import pytest
 import typer
 
 from ccsd.cli import app
+from ccsd.cli.options import NUMBERINGS
+from preprocess.source.labels import CONVENTIONS
 from support.processes import ccsd_here
 
 
@@ -53,3 +55,7 @@ def test_unknown_job_settings_list_the_valid_ones(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_the_help_names_every_label_convention() -> None:
+    assert NUMBERINGS.split(", ") == list(CONVENTIONS)
