@@ -17,7 +17,7 @@ class Stream(IntEnum):
     """
 
     CASE_ORDER = 0x5EED0001
-    """Order of the cases in one pass over them; the pass takes the place of the step."""
+    """Order of the cases in one epoch; the epoch takes the place of the step."""
     PATCH = 0x5EED0002
     """Where a patch lies."""
     AUGMENTATION = 0x5EED0003

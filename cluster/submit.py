@@ -135,7 +135,7 @@ class _Executor(SlurmExecutor):
 
 
 def parameters(settings: JobSettings, name: str) -> dict[str, Any]:
-    """Return what submitit's SLURM executor is told, in its own vocabulary.
+    """Return the parameters for submitit's SLURM executor, in its own vocabulary.
 
     `wckey` is switched off because clusters that track workload keys refuse unknown ones. srun ends the other ranks
     when one dies, appends to the log after a restart, and hands the cores on.

@@ -22,6 +22,13 @@ from torch._C._distributed_c10d import HashStore
 from ccsd.errors import TrainingError, UsageError
 from cluster.rendezvous import PORTS
 
+M_MMAP_THRESHOLD = -3
+M_TRIM_THRESHOLD = -1
+LARGEST = 2**30
+
+PEER_TIMEOUT = "CCSD_PEER_TIMEOUT_S"
+"""Environment variable: how many seconds a process waits for another in one exchange; 600 without it."""
+
 
 @dataclass(frozen=True)
 class RankEnvironment:
@@ -97,14 +104,6 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
         ) from None
 
 
-M_MMAP_THRESHOLD = -3
-M_TRIM_THRESHOLD = -1
-LARGEST = 2**30
-
-PEER_TIMEOUT = "CCSD_PEER_TIMEOUT_S"
-"""Environment variable: how many seconds a process waits for another in one exchange; 600 without it."""
-
-
 @dataclass(frozen=True)
 class Process:
     """Who this process is."""
@@ -155,12 +154,12 @@ def joined() -> Iterator[Process]:
     UsageError
         If the environment is contradictory.
     TrainingError
-        If the others do not come, or one of them ends or is silent for longer than the timeout.
+        If the others do not come, or one of them ends or does not respond within the timeout.
     """
     _quieten_deepspeed()
     os.environ.update(from_srun(os.environ, slurm_hosts))
     here = rank_environment(os.environ)
-    os.environ["LOCAL_RANK"] = str(here.local_rank)  # DeepSpeed insists on it, also for a process alone
+    os.environ["LOCAL_RANK"] = str(here.local_rank)  # DeepSpeed requires it, also of a process alone
     device = _device(here)
     timeout = _peer_timeout()
     _meet(here, device, timeout)
@@ -172,7 +171,7 @@ def joined() -> Iterator[Process]:
             raise
         raise TrainingError(
             f"process {here.rank} lost the others: one of them ended, or was silent for {timeout:.0f} s. Its own "
-            "message, above or in its log, says why. The same command carries on from the last checkpoint"
+            "message, above or in its log, says why. Run the same command again to resume"
         ) from None
     finally:
         distributed.destroy_process_group()

@@ -22,6 +22,12 @@ from preprocess.pictures import Picture, png
 
 HEARTBEAT_S = 15.0
 
+MIB = 2**20
+
+TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
+BASE = len(MODALITIES) + 1
+"""A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed."""
+
 
 class TrainingLog:
     """Appends events to metrics.jsonl and shows them. Used by the first process only."""
@@ -92,11 +98,6 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
-TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
-BASE = len(MODALITIES) + 1
-"""A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed."""
-
-
 class StepMeans:
     """Adds up on the device, without waiting for it, until asked."""
 
@@ -160,7 +161,7 @@ class StepTimes:
         self._step_s += step_s
 
     def take(self) -> dict[str, float]:
-        """Return means per step, the share of waiting and samples per second, and begin anew."""
+        """Return means per step, the share of waiting and samples per second, and start again."""
         steps, data_s, step_s = self._steps, self._data_s, self._step_s
         self._steps, self._data_s, self._step_s = 0, 0.0, 0.0
         return {
@@ -169,9 +170,6 @@ class StepTimes:
             "data_share": data_s / step_s,
             "samples_per_s": self._batch_size * steps / step_s,
         }
-
-
-MIB = 2**20
 
 
 def peak_memory_mb(device: torch.device) -> float:

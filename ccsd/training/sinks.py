@@ -55,7 +55,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of MLflow, where MLFLOW_TRACKING_URI says; a resumed training carries on the same one."""
+    """A run of MLflow, where MLFLOW_TRACKING_URI says; a resumed training continues the same one."""
 
     def __init__(self, run: Path, _start: int) -> None:
         import mlflow
@@ -80,7 +80,7 @@ class MLflow:
 
 
 class WandB:
-    """A run of Weights & Biases in the project `ccsd`; a resumed training carries on the same one."""
+    """A run of Weights & Biases in the project `ccsd`; a resumed training continues the same one."""
 
     def __init__(self, run: Path, _start: int) -> None:
         import wandb

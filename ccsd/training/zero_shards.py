@@ -33,6 +33,10 @@ from ccsd.training.distributed import Process
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's state of each element."""
 
+WEIGHT = "weight"
+BUFFER = "buffer"
+ABOUT = "ccsd"
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -114,11 +118,6 @@ def _cut_one_by_one(engine: Any, named: list[tuple[str, Any]]) -> Iterator[Shard
 def _flat(optimizer: Any, group: int) -> Tensor:
     flat: Tensor = optimizer.fp32_partitioned_groups_flat[group]
     return flat
-
-
-WEIGHT = "weight"
-BUFFER = "buffer"
-ABOUT = "ccsd"
 
 
 def checkpoint_file_name(rank: int, world: int) -> str:

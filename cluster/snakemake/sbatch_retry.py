@@ -18,7 +18,7 @@ from cluster.snakemake import wrappers
 def call_sbatch(arguments: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> tuple[int, str, str]:
     """Call the real sbatch until it accepts the job, refuses it for good, or the time for retries is up.
 
-    A controller may have accepted the job although its answer never came. The executor's jobs are told apart by their
+    A controller may have accepted the job although its answer never came. The executor's jobs are identified by their
     name and comment together; one that is in the queue is taken as the answer.
 
     Returns

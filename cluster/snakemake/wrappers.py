@@ -1,7 +1,7 @@
 """Wrapper scripts that shadow sbatch and sacct, for two faults of Snakemake's SLURM executor.
 
 - `sbatch`: for the executor one call that fails is a failed job; ours retries (`cluster.snakemake.sbatch_retry`).
-- `sacct`: it reports a cancelled job as "CANCELLED by 1000". The executor knows only "CANCELLED" and waits for ever,
+- `sacct`: it reports a cancelled job as "CANCELLED by 1000". The executor knows only "CANCELLED" and waits forever,
   as its predecessor did (Snakemake-Profiles/slurm#22).
 """
 
