@@ -161,8 +161,8 @@ class Layout(BaseModel):
         if is_shipped(task) and self.tasks and task.name not in self.tasks:
             return (
                 f"is laid out as {self.name}, of the task {' or '.join(self.tasks)}, and not of {task.name}; choose "
-                f"--task {self.tasks[0]} (task in the configuration), or, if its labels mean the same, give a layout of "
-                "your own (--layout, see docs/data.md)"
+                f"--task {self.tasks[0]} (task in the configuration), or, if its labels mean the same, give a layout "
+                "of your own (--layout, see docs/data.md)"
             )
         if self.numbering is not None and self.numbering not in task.numbering:
             return (
