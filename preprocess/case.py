@@ -77,6 +77,7 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
     refused = [str(finding) for finding in findings if finding.refuses]
     if refused:
         raise InputError("; ".join(refused))
+    sources, case = _sources(case), case.without_placeholders()
     task, affine = case.files.task, case.reference.affine
     images = {m: _clean(to_canonical(volume.array, affine)) for m, volume in case.images.items()}
     label = None if case.label is None else to_classes(to_canonical(case.label.array, affine), case.convention)
@@ -87,7 +88,7 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
     for name, array in images.items():
         z[task.modalities.index(name)], scales[name] = z_scores(np.ascontiguousarray(array[box]))
     label = None if label is None else np.ascontiguousarray(label[box])
-    geometry = make_geometry(case.reference.array.shape, affine, box)
+    geometry = make_geometry(case.reference.array.shape, affine, box, case.reference.forms)
     meta = CaseMeta(
         case=case.files.case,
         layout=case.files.layout,
@@ -99,7 +100,7 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
         dtypes={m: volume.array.dtype.name for m, volume in case.images.items()},
         volumes_ml={} if label is None else region_volumes(label, geometry, task),
         foreground={} if label is None else _foreground(label, task),
-        sources=_sources(case),
+        sources=sources,
         allow=tuple(sorted(allow)),
         warnings=tuple(str(finding) for finding in findings),
         patient=stored_patient(case.files),

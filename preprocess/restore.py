@@ -70,6 +70,6 @@ def write_restored(dest: Path, case: str, out: Path, modalities: str | Sequence[
     for name, volume in volumes.items():
         path = out / f"{case}_{name}.nii.gz"
         with complete_or_absent(path) as temporary:
-            nifti.write(temporary, volume, store.meta.geometry.matrix)
+            nifti.write(temporary, volume, store.meta.geometry.matrix, store.meta.geometry.forms)
         paths.append(path)
     return paths

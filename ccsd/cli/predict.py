@@ -31,12 +31,17 @@ def predict(
     ] = None,
     min_enhancing: Annotated[int, typer.Option(min=0, help="ET of fewer voxels becomes necrotic core.")] = 0,
     layout: LayoutOption = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
+    ] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
 ) -> None:
     """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
     from ccsd.inference.predict import Options, predict
 
-    options = Options(subset, labels, probabilities, flips, overlap, min_enhancing, layout, skip_existing)
+    options = Options(
+        subset, labels, probabilities, flips, overlap, min_enhancing, layout, tuple(allow or ()), skip_existing
+    )
     failed = [outcome for outcome in predict(sources, out, model, options) if not _tell(outcome)]
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)

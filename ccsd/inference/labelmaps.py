@@ -39,7 +39,7 @@ def write_labelmap(path: Path, labels: Labels, geometry: Geometry, convention: L
     """Write classes 0..3 (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
     volume = to_source(to_convention(labels, convention), geometry)
     with complete_or_absent(path) as temporary:
-        nifti.write(temporary, volume, geometry.matrix)
+        nifti.write(temporary, volume, geometry.matrix, geometry.forms)
 
 
 def read_labelmap(path: Path, convention: LabelConvention) -> LabelMap:

@@ -16,6 +16,7 @@ from ccsd.inference.sanity import background_tumour, oddities
 from ccsd.metrics import clean_enhancing, paint
 from ccsd.metrics.surface import Spacing
 from preprocess.case import prepare, region_volumes
+from preprocess.checks import check_names
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
 from preprocess.modalities import ALIASES, MODALITIES, Subset, subset
@@ -124,6 +125,8 @@ class Options:
     """ET of fewer voxels becomes NCR."""
     layout: str | None = None
     """Layout of the input; None finds it out."""
+    allow: tuple[str, ...] = ()
+    """Names of checks that do not refuse a case."""
     skip_existing: bool = False
     """Leave cases alone whose segmentation is already there."""
 
@@ -175,6 +178,7 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
         raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
     if options.labels != "auto" and options.labels not in CONVENTIONS:
         raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(CONVENTIONS)}")
+    check_names(options.allow)
     cases = cases_to_predict(sources, options.layout)
     targets = [output_path(out, case.case, cases) for case in cases]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -201,7 +205,9 @@ def _predict_case(
     case: CaseFiles, path: Path, model: "TrainedModel", device: "torch.device", options: Options, settings: "Evaluation"
 ) -> Prediction:
     used, missing = choose(case, options.subset)
-    prepared = prepare(case, used)
+    prepared = prepare(case, used, allow=options.allow)
+    missing += tuple(name for name in used if name not in prepared.meta.modalities)
+    used = prepared.meta.modalities
     geometry = prepared.meta.geometry
     (regions,) = segment_case(model, prepared.image, geometry.spacing, [used], settings, device)
     probabilities = regions.cpu().numpy()
@@ -224,7 +230,7 @@ def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geomet
     target = path.with_name(f"{nifti.stem(path)}_probabilities.nii.gz")
     volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
     with complete_or_absent(target) as temporary:
-        nifti.write(temporary, volumes, geometry.matrix)
+        nifti.write(temporary, volumes, geometry.matrix, geometry.forms)
 
 
 def _mm(spacing: Spacing) -> str:

@@ -45,16 +45,22 @@ class Check:
     unless: str = ""
 
 
+PLACEHOLDER = "placeholder"
+"""Name of the check whose images, if it is allowed, are left out."""
+
 CHECKS = (
+    Check(PLACEHOLDER, voxels.placeholders),
     Check("shape", grid.shapes, allowable=False),
     Check("direction", grid.directions, allowable=False),
     Check("affine", grid.affines),
+    Check("shift", grid.shifts, refuses=False),
+    Check("forms", grid.forms, refuses=False),
     Check("mirrored", grid.mirrored),
     Check("unplaced", grid.unplaced, refuses=False),
     Check("spacing", grid.spacing, refuses=False),
     Check("empty", voxels.empty, allowable=False),
     Check("not-finite", voxels.not_finite),
-    Check("duplicate", voxels.duplicates),
+    Check("background-not-finite", voxels.background_not_finite, refuses=False),
     Check("background", voxels.background, refuses=False),
     Check("label-numbering", voxels.label_numbering, allowable=False),
     Check("label-values", voxels.label_values, allowable=False),
@@ -86,6 +92,8 @@ def examine(case: Loaded, allow: Collection[str] = ()) -> list[Finding]:
             continue
         found = [Finding(check.name, text, check.refuses and check.name not in allow) for text in check.run(case)]
         findings += found
+        if check.name == PLACEHOLDER:
+            case = case.without_placeholders()
         if found and not check.allowable:
             break  # the checks that follow would trip over it
     return findings

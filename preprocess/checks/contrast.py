@@ -1,18 +1,32 @@
 """Checks of what the images look like: contrasts that suggest exchanged files, and sides that suggest a flip.
 
-The expectations hold for skull-stripped brains and were chosen with wide margins; they warn and never refuse.
+The expectations hold for skull-stripped brains with or without a tumour; they warn and never refuse. How often they are
+wrong on real cases and how many exchanges they find is in docs/development/checks.md.
 """
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.stats import rankdata
 
 from preprocess.source.load import Loaded, Sample
 
 _FEWEST = 200
+_DARK = 0.1
+"""Share of the voxels that counts as the dark ones: fluid in T1 and FLAIR."""
+_EXCHANGED = -0.2
+"""What no pair of real images in their places came near; the other way round nearly all are below it."""
+_RESEMBLE = (
+    # exchanged pair, and the third image that one of them resembles more than the other does
+    ("flair", "t1", "t2"),
+    ("flair", "t1ce", "t2"),
+    ("t1", "t2", "t1ce"),
+    ("t1ce", "t2", "t1"),
+)
 _SIGNS = {("flair", "t1"): 1, ("flair", "t1ce"): 1, ("t1", "t1ce"): 1, ("t1", "t2"): -1, ("t1ce", "t2"): -1}
-"""Pairs whose images rise and fall together (CSF dark in both) or against one another."""
+"""Pairs whose images rise and fall together (fluid dark in both) or against one another."""
 _BRIGHTER = (("t1ce", "t1", "ET"), ("flair", "t1", "ED"), ("flair", "t1ce", "ED"))
 """Of two images, the one that is brighter in a part of the tumour, and the one that is darker."""
 _MARGIN = 0.1
@@ -24,19 +38,41 @@ Scores = Mapping[str, NDArray[np.float64]]
 
 
 def contrasts(case: Loaded) -> Iterator[str]:
-    """Images that relate to one another as those of other modalities do."""
-    images, mask = case.sample.images, case.sample.mask
-    if mask.sum() < _FEWEST:
+    """Images that relate to one another as those of other sequences do."""
+    sample = case.sample
+    if sample.mask.sum() < _FEWEST:
         return
-    scores = {name: _scores(volume[mask]) for name, volume in images.items()}
-    odd = _against_expectation(scores, _MARGIN)
-    if odd:
-        texts = [f"{a} and {b} correlate by {r:.2f}, expected {'above' if r < 0 else 'below'} 0" for a, b, r in odd]
-        yield f"{'; '.join(texts)}: are files of two modalities exchanged?"
+    inside = _inside(sample.mask)
+    ranks = {name: _scores(rankdata(image[inside])) for name, image in sample.images.items()}
+    found = min(_in_their_places(ranks), default=(0.0, "", ""))
+    if found[0] < _EXCHANGED:
+        yield f"{found[1]} looks like {found[2]} and the other way round; are the two files exchanged?"
         return
+    scores = {name: _scores(image[sample.mask]) for name, image in sample.images.items()}
     for bright, dark, part in _BRIGHTER:
         if {bright, dark} <= set(scores) and _are_exchanged(scores[bright], scores[dark], _part(case, part)):
             yield f"{dark} is brighter than {bright} in {part}: are the two files exchanged?"
+
+
+def _inside(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the inner half of a brain: its rim is dark in every sequence, and hides how they differ."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
+    return np.asarray(mask & (depth >= np.median(depth[mask])))
+
+
+def _in_their_places(ranks: Scores) -> Iterator[tuple[float, str, str]]:
+    """Yield how clearly each pair of images is what its names say, from -2 to 2; exchanged, the number is negated."""
+    for first, second, third in _RESEMBLE:
+        if {first, second, third} <= set(ranks):
+            yield float(np.mean((ranks[first] - ranks[second]) * ranks[third])), first, second
+    if {"flair", "t2"} <= set(ranks):  # fluid is bright in T2 alone
+        fluid = _in_dark(ranks["t2"], ranks["flair"]) - _in_dark(ranks["flair"], ranks["t2"])
+        yield fluid, "flair", "t2"
+
+
+def _in_dark(values: NDArray[np.float64], of: NDArray[np.float64]) -> float:
+    """Return the mean of one image where another is dark."""
+    return float(values[of <= np.quantile(of, _DARK)].mean())
 
 
 def flipped(case: Loaded) -> Iterator[str]:
@@ -48,7 +84,7 @@ def flipped(case: Loaded) -> Iterator[str]:
     both = mask & mask[:, :, ::-1]
     if both.sum() < _FEWEST:
         return
-    odd = _against_expectation({m: _scores((a - a[:, :, ::-1])[both]) for m, a in images.items()}, _FLIP_MARGIN)
+    odd = _against_expectation({m: _scores((a - a[:, :, ::-1])[both]) for m, a in images.items()})
     suspects = [m for m in images if len(odd) >= _FEWEST_PAIRS and all(m in pair for pair in odd)]
     if suspects:
         yield f"left and right of {suspects[0]} look exchanged against the other images"
@@ -59,11 +95,10 @@ def flipped(case: Loaded) -> Iterator[str]:
             return
 
 
-def _against_expectation(scores: Scores, margin: float) -> list[tuple[str, str, float]]:
-    """Return the pairs of images whose correlation has the wrong sign, with the correlation."""
+def _against_expectation(scores: Scores) -> list[tuple[str, str]]:
+    """Return the pairs of images whose correlation has the wrong sign."""
     pairs = [(a, b, sign) for (a, b), sign in _SIGNS.items() if a in scores and b in scores]
-    found = [(a, b, sign, float(np.mean(scores[a] * scores[b]))) for a, b, sign in pairs]
-    return [(a, b, r) for a, b, sign, r in found if r * sign < -margin]
+    return [(a, b) for a, b, sign in pairs if float(np.mean(scores[a] * scores[b])) * sign < -_FLIP_MARGIN]
 
 
 def _part(case: Loaded, name: str) -> NDArray[np.bool_]:

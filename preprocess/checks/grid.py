@@ -1,6 +1,8 @@
 """Checks of the grids: shape, position, direction and size of the voxels."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +12,9 @@ from preprocess.source.geometry import to_canonical
 from preprocess.source.load import Loaded
 from preprocess.source.nifti import Volume
 
-_AFFINE_TOLERANCE_MM = 0.01
+_EXACT_MM = 0.01
+_FARTHEST_VOXELS = 0.1
+_CORNERS = np.array(list(product((0, 1), repeat=3)))
 _USUAL_SPACING_MM = (0.9, 1.1)
 
 
@@ -25,12 +29,38 @@ def shapes(case: Loaded) -> Iterator[str]:
 
 def affines(case: Loaded) -> Iterator[str]:
     """Images that do not lie in the same place."""
-    first = next(iter(case.images))
-    corner = np.array([*case.reference.array.shape, 1.0])
+    first, limit = next(iter(case.images)), _limit_mm(case)
     for name, volume in with_label(case):
-        gap = max(np.abs((volume.affine - case.reference.affine) @ point)[:3].max() for point in (np.eye(4)[3], corner))
-        if not gap <= _AFFINE_TOLERANCE_MM:
-            yield f"{name} lies up to {gap:.3g} mm away from {first} (affines differ); register them together"
+        gap = _apart_mm(volume.affine, case.reference)
+        if not gap <= limit:
+            yield (
+                f"{name} lies up to {gap:.3g} mm away from {first} (affines differ), more than a tenth of a voxel; "
+                "register them together"
+            )
+
+
+def shifts(case: Loaded) -> Iterator[str]:
+    """Images that lie apart by less than a tenth of a voxel, as rounded headers have it."""
+    first, limit = next(iter(case.images)), _limit_mm(case)
+    for name, volume in with_label(case):
+        gap = _apart_mm(volume.affine, case.reference)
+        if _EXACT_MM < gap <= limit:
+            yield f"{name} lies up to {gap:.3g} mm away from {first}, less than a tenth of a voxel; taken as the same place"
+
+
+def forms(case: Loaded) -> Iterator[str]:
+    """A header whose two forms say different things."""
+    for name, volume in with_label(case):
+        if volume.forms.sform is None or volume.forms.qform is None:
+            continue
+        gap = _apart_mm(volume.forms.qform, replace(volume, affine=volume.forms.sform))
+        if not gap <= _limit_mm(case):
+            mirror = _handedness(volume.forms.qform) != _handedness(volume.forms.sform)
+            sides = ", with left and right exchanged" if mirror else ""
+            yield (
+                f"{name}: sform and qform of the header lie up to {gap:.3g} mm apart{sides}; the sform is used, both "
+                "are kept, and a viewer that takes the qform shows another place; correct the header"
+            )
 
 
 def directions(case: Loaded) -> Iterator[str]:
@@ -52,7 +82,7 @@ def mirrored(case: Loaded) -> Iterator[str]:
 
 def unplaced(case: Loaded) -> Iterator[str]:
     """A header that does not say where the volume lies."""
-    lost = [name for name, volume in with_label(case) if not volume.placed]
+    lost = [name for name, volume in with_label(case) if volume.forms.sform is None and volume.forms.qform is None]
     if lost:
         yield f"{', '.join(lost)}: the header holds no orientation (both form codes are 0); left and right are a guess"
 
@@ -71,6 +101,16 @@ def with_label(case: Loaded) -> Iterator[tuple[str, Volume]]:
     yield from case.images.items()
     if case.label is not None:
         yield "segmentation", case.label
+
+
+def _apart_mm(affine: np.ndarray, other: Volume) -> float:
+    """Return how far the corners of a volume lie apart at most by its own affine and by another."""
+    corners = np.c_[_CORNERS * other.array.shape[:3], np.ones(len(_CORNERS))]
+    return float(np.linalg.norm((corners @ (affine - other.affine).T)[:, :3], axis=1).max())
+
+
+def _limit_mm(case: Loaded) -> float:
+    return _FARTHEST_VOXELS * float(nib.affines.voxel_sizes(case.reference.affine).min())
 
 
 def _handedness(affine: np.ndarray) -> float:

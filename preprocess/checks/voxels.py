@@ -1,9 +1,9 @@
 """Checks of what the voxels hold: finite numbers, contrast, background, label values."""
 
 from collections.abc import Iterator
-from itertools import combinations
 
 import numpy as np
+from scipy import ndimage
 
 from preprocess.normalise import LARGEST
 from preprocess.source.labels import readings, wrong_values
@@ -14,24 +14,48 @@ _TUMOUR_SHARE = 0.8  # of the brain
 _BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
 
 
+def placeholders(case: Loaded) -> Iterator[str]:
+    """Images that stand for a missing sequence: zeros, or a copy of another one."""
+    for name, why in case.placeholders.items():
+        yield f"{name} {why}; put the right file there or remove it; allowed, the sequence is taken as absent"
+
+
 def not_finite(case: Loaded) -> Iterator[str]:
-    """Voxels that are NaN or infinite."""
+    """Voxels in the head that are NaN or infinite."""
+    for name, (inside, _) in _not_finite(case).items():
+        if inside:
+            yield f"{name} has {inside} voxels that are not finite (NaN or infinite); allowed, they count as background"
+
+
+def background_not_finite(case: Loaded) -> Iterator[str]:
+    """NaN around the head, which some programs write for the background."""
+    for name, (_, outside) in _not_finite(case).items():
+        if outside:
+            yield f"{name} has {outside} voxels around the head that are not finite (NaN or infinite); taken as background"
+
+
+def _not_finite(case: Loaded) -> dict[str, tuple[int, int]]:
+    """Count voxels that are not finite: those that the head encloses, and those around it."""
+    found = {}
     for name, volume in case.images.items():
-        if volume.array.dtype.kind == "f" and (number := int((~np.isfinite(volume.array)).sum())):
-            yield f"{name} has {number} voxels that are not finite (NaN or infinite); allowed, they count as background"
+        if volume.array.dtype.kind != "f" or (finite := np.isfinite(volume.array)).all():
+            continue
+        parts, _ = ndimage.label(~finite | (volume.array == 0))
+        faces = [np.take(parts, [0, -1], axis) for axis in range(parts.ndim)]
+        around = np.isin(parts, np.unique(np.concatenate([face.ravel() for face in faces]))) & ~finite
+        outside = int(np.count_nonzero(around))
+        found[name] = (int(np.count_nonzero(~finite)) - outside, outside)
+    return found
 
 
 def empty(case: Loaded) -> Iterator[str]:
     """Images that show nothing, or whose values are too large or too small for 32 bits."""
-    for name, volume in case.images.items():
-        low, high = volume.array.min(), volume.array.max()
-        largest = max(abs(float(low)), abs(float(high)))
-        if low == high:
-            yield f"{name} is {low:g} everywhere"
-        elif np.isfinite(largest) and not 1 / LARGEST < largest < LARGEST:
+    for name, (low, high) in case.ranges.items():
+        array, largest = case.images[name].array, max(abs(low), abs(high))
+        if np.isfinite(largest) and not 1 / LARGEST < largest < LARGEST:
             yield f"{name} has values up to {largest:g}; rescale the image to within {1 / LARGEST:g} and {LARGEST:g}"
-        elif 0 in (low, high) and ((volume.array == low) | (volume.array == high)).all():
-            yield f"{name} has one value ({low or high}) everywhere in the brain"
+        elif 0 in (low, high) and ((array == low) | (array == high)).all():
+            yield f"{name} has one value ({low or high:g}) everywhere in the brain"
 
 
 def label_numbering(case: Loaded) -> Iterator[str]:
@@ -82,19 +106,12 @@ def no_class(case: Loaded) -> Iterator[str]:
             )
 
 
-def duplicates(case: Loaded) -> Iterator[str]:
-    """Two modalities with the same voxels: a copying error."""
-    for (first, a), (second, b) in combinations(case.images.items(), 2):
-        if np.array_equal(a.array, b.array):
-            yield f"{first} and {second} hold the same image; one of the files is a copy of the other"
-
-
 def background(case: Loaded) -> Iterator[str]:
     """Background that is not 0, so that it would count as brain."""
     for name, volume in case.images.items():
         corners = volume.array[:: volume.array.shape[0] - 1 or 1, :: volume.array.shape[1] - 1 or 1, [0, -1]]
-        share = np.count_nonzero(volume.array) / volume.array.size
-        if corners.all() or share > _BRAIN_SHARE:
+        share = np.count_nonzero(np.nan_to_num(volume.array)) / volume.array.size
+        if np.nan_to_num(corners).all() or share > _BRAIN_SHARE:
             yield f"{name}: {share:.0%} of the voxels are not 0; is the skull stripped and the background 0?"
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from preprocess.errors import InputError
+from preprocess.source.nifti import Forms
 
 Box = tuple[slice, slice, slice]
 _Row = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
@@ -34,6 +35,10 @@ class Geometry(BaseModel):
         Directions of the source's axes by its affine, e.g. `LPS`.
     box
         First and last + 1 voxel of the crop along D, H, W of the uncropped volume.
+    sform_code, qform_code
+        What the source's two forms refer to, 0 for nothing.
+    qform
+        4 x 4 of the source's qform, where it is not the affine.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,11 +47,21 @@ class Geometry(BaseModel):
     affine: tuple[_Row, _Row, _Row, _Row]
     orientation: str
     box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    sform_code: int = 1
+    qform_code: int = 1
+    qform: tuple[_Row, _Row, _Row, _Row] | None = None
 
     @property
     def matrix(self) -> NDArray[np.float64]:
         """The affine as an array."""
         return np.array(self.affine, np.float64)
+
+    @property
+    def forms(self) -> Forms:
+        """What a file on the grid of the source says about its place."""
+        sform = self.matrix if self.sform_code else None
+        qform = self.matrix if self.qform is None else np.array(self.qform, np.float64)
+        return Forms(sform, qform if self.qform_code else None, self.sform_code, self.qform_code)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -74,14 +89,21 @@ class Geometry(BaseModel):
         return slice(d0, d1), slice(h0, h1), slice(w0, w1)
 
 
-def make_geometry(shape: tuple[int, ...], affine: NDArray[np.float64], box: Box) -> Geometry:
-    """Return the geometry of a source's grid and a crop box in D x H x W."""
+def make_geometry(
+    shape: tuple[int, ...], affine: NDArray[np.float64], box: Box, forms: Forms | None = None
+) -> Geometry:
+    """Return the geometry of a source's grid and a crop box in D x H x W; without forms both are the affine."""
+    forms = forms or Forms.same(affine)
+    own_qform = forms.qform is not None and not np.array_equal(forms.qform, affine)
     return Geometry.model_validate(
         {
             "shape": shape,
             "affine": affine.tolist(),
             "orientation": "".join(orientations.aff2axcodes(affine)),
             "box": [(part.start, part.stop) for part in box],
+            "sform_code": forms.sform_code,
+            "qform_code": forms.qform_code,
+            "qform": forms.qform.tolist() if forms.qform is not None and own_qform else None,
         }
     )
 

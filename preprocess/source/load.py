@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,35 @@ class Loaded:
     def reference(self) -> Volume:
         """The first image, whose grid the others must share."""
         return next(iter(self.images.values()))
+
+    @cached_property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Smallest and largest value by modality."""
+        return {m: (float(v.array.min()), float(v.array.max())) for m, v in self.images.items()}
+
+    @cached_property
+    def placeholders(self) -> Mapping[str, str]:
+        """Images that stand for a missing sequence, and what shows it: one value everywhere, or another image again."""
+        found = {m: f"is {low:g} everywhere" for m, (low, high) in self.ranges.items() if low == high}
+        for (first, a), (second, b) in combinations(self.images.items(), 2):
+            if first not in found and second not in found and np.array_equal(a.array, b.array):
+                found[second] = f"holds the same image as {first}"
+        return found
+
+    def without_placeholders(self) -> Self:
+        """Return the case with only the images that are none.
+
+        Raises
+        ------
+        InputError
+            If there are no others.
+        """
+        images = {m: volume for m, volume in self.images.items() if m not in self.placeholders}
+        if not images:
+            raise InputError(
+                f"no image shows anything: {', '.join(f'{m} {why}' for m, why in self.placeholders.items())}"
+            )
+        return replace(self, images=images) if self.placeholders else self
 
     @cached_property
     def sample(self) -> Sample:

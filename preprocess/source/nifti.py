@@ -26,6 +26,34 @@ logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on
 
 
 @dataclass(frozen=True)
+class Forms:
+    """What a header says about the place of its voxels: two affines, and a code for what each refers to, 0 for nothing.
+
+    Attributes
+    ----------
+    sform, qform
+        4 x 4, from voxel indices to millimetres, R A S; None where the code is 0. The sform is the one that is used.
+    """
+
+    sform: NDArray[np.float64] | None
+    qform: NDArray[np.float64] | None
+    sform_code: int = 0
+    qform_code: int = 0
+
+    @classmethod
+    def same(cls, affine: NDArray[np.float64]) -> "Forms":
+        """Return what is written where no input says otherwise."""
+        return cls(affine, affine, 1, 1)
+
+    @classmethod
+    def of(cls, header: nib.Nifti1Header) -> "Forms":
+        """Return what a header says."""
+        sform, sform_code = header.get_sform(coded=True)
+        qform, qform_code = header.get_qform(coded=True)
+        return cls(sform, qform, int(sform_code), int(qform_code))
+
+
+@dataclass(frozen=True)
 class Volume:
     """Contents of a NIfTI file.
 
@@ -35,15 +63,15 @@ class Volume:
         Voxels in the file's axes (first axis fastest in memory), in the stored type unless the header scales them.
     affine
         4 x 4, from voxel indices to millimetres, R A S.
-    placed
-        False when the header holds no position (both form codes are 0), so that the affine is a guess.
+    forms
+        Where the affine comes from; if both codes are 0 it is a guess.
     sha256
         Digest of the file as it is on the disk.
     """
 
     array: NDArray[np.generic]
     affine: NDArray[np.float64]
-    placed: bool
+    forms: Forms
     sha256: str
 
 
@@ -79,16 +107,21 @@ def read(path: Path) -> Volume:
         raise InputError(f"{path}: truncated, {missing} bytes of voxels are missing; copy or download it again")
     if packed and rest > _SLACK:
         raise InputError(f"{path}: holds far more than the {size} bytes of voxels that its header declares")
-    placed = bool(int(header["sform_code"]) or int(header["qform_code"]))
-    return Volume(_voxels(data, header), header.get_best_affine(), placed, sha256(raw).hexdigest())
+    with np.errstate(all="ignore"):
+        forms = Forms.of(header)
+    return Volume(_voxels(data, header), header.get_best_affine(), forms, sha256(raw).hexdigest())
 
 
-def write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
-    """Write voxels as NIfTI-1, gzipped when the name ends in .gz; the same input gives the same bytes."""
+def write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], forms: Forms | None = None) -> None:
+    """Write voxels as NIfTI-1, gzipped when the name ends in .gz; the same input gives the same bytes.
+
+    `forms` are those of the input whose grid the voxels have; without them both forms are the affine.
+    """
+    forms = forms or Forms.same(affine)
     image = nib.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm", "sec")
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
+    image.set_qform(affine if forms.qform is None else forms.qform, code=forms.qform_code)
+    image.set_sform(affine if forms.sform is None else forms.sform, code=forms.sform_code)
     data = image.to_bytes()
     path.write_bytes(gzip.compress(data, _LEVEL, mtime=0) if path.suffix.lower() == ".gz" else data)
 
@@ -110,7 +143,7 @@ def _header(data: bytes, path: Path) -> nib.Nifti1Header:
         with np.errstate(all="ignore"):
             header: nib.Nifti1Header = kind(data[: kind.sizeof_hdr])
             shape, dtype = header.get_data_shape(), header.get_data_dtype()
-            _ = header.get_best_affine(), header.get_slope_inter(), header.get_data_offset()  # errors belong here
+            _ = header.get_best_affine(), header.get_slope_inter(), header.get_data_offset(), Forms.of(header)
     except Exception as error:  # noqa: BLE001 - nibabel raises many kinds for what is one problem here
         reason = f"{len(data)} bytes, {error}" if data else "an empty file"
         raise InputError(f"{path}: not a NIfTI file ({reason}); expected .nii or .nii.gz") from None
