@@ -237,7 +237,7 @@ def read_layout(name: str, task: Task | None = None) -> Layout:
     if not layout.tasks and layout.numbering not in (None, *task.numbering):
         raise InputError(
             f"{name}: numbering: unknown {layout.numbering}; allowed in the task {task.name}: "
-            f"{', '.join(task.numbering)}, or none"
+            f"{', '.join(task.numbering)}, or none; or choose another task with --task"
         )
     return layout
 
