@@ -45,7 +45,7 @@ def shifts(case: Loaded) -> Iterator[str]:
     for name, volume in with_label(case):
         gap = _apart_mm(volume.affine, case.reference)
         if _EXACT_MM < gap <= limit:
-            yield f"{name} lies up to {gap:.3g} mm away from {first}, less than a tenth of a voxel; taken as the same place"
+            yield f"{name} lies up to {gap:.3g} mm away from {first}, less than a tenth of a voxel; taken as one place"
 
 
 def forms(case: Loaded) -> Iterator[str]:

@@ -31,7 +31,7 @@ def background_not_finite(case: Loaded) -> Iterator[str]:
     """NaN around the head, which some programs write for the background."""
     for name, (_, outside) in _not_finite(case).items():
         if outside:
-            yield f"{name} has {outside} voxels around the head that are not finite (NaN or infinite); taken as background"
+            yield f"{name} has {outside} voxels around the head that are not finite; they count as background"
 
 
 def _not_finite(case: Loaded) -> dict[str, tuple[int, int]]:

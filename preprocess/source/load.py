@@ -93,9 +93,8 @@ class Loaded:
         """
         images = {m: volume for m, volume in self.images.items() if m not in self.placeholders}
         if not images:
-            raise InputError(
-                f"no image shows anything: {', '.join(f'{m} {why}' for m, why in self.placeholders.items())}"
-            )
+            reasons = ", ".join(f"{m} {why}" for m, why in self.placeholders.items())
+            raise InputError(f"no image shows anything: {reasons}")
         return replace(self, images=images) if self.placeholders else self
 
     @cached_property

@@ -14,7 +14,7 @@ from preprocess.source.layouts import discover
 from support.fuzzing import Rng, attempt, flip_bits
 
 HEADER_BYTES = 352
-ALLOW = ("affine", "mirrored", "not-finite", "duplicate")
+ALLOW = ("affine", "mirrored", "not-finite", "placeholder")
 
 
 def odd_fields(data: bytes, rng: Rng) -> bytes:

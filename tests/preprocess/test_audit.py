@@ -39,7 +39,7 @@ def test_findings_by_case(odd: Path) -> None:
     found = by_case(audit(odd, workers=2))
     assert len(found) == 6
     assert [f.check for f in found[FIRST].findings] == ["unreadable"]
-    assert {"duplicate", "shared-file"} <= {f.check for f in found[SECOND].findings}
+    assert {"placeholder", "shared-file"} <= {f.check for f in found[SECOND].findings}
     assert f"same file as one of {SECOND}" in str(
         [f.message for f in found[THIRD].findings if f.check == "shared-file"]
     )

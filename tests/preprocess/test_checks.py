@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from preprocess.errors import InputError
 from preprocess.phantom.cohort import write_cohort
 from preprocess.source.layouts import discover
 from preprocess.source.load import Loaded, load
-from preprocess.source.nifti import Volume
+from preprocess.source.nifti import Forms, Volume
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,17 @@ def test_exchanged_files(cases: list[Loaded], pair: tuple[str, str]) -> None:
         assert found(exchanged(case, *pair)) == {"contrast"}
 
 
+def test_no_segmentation_is_needed_to_see_exchanged_files(cases: list[Loaded]) -> None:
+    for case in (replace(case, label=None) for case in cases):
+        assert found(case) == set()
+        for order in permutations(case.images):
+            moved = [a for a, b in zip(order, case.images, strict=True) if a != b]
+            if len(moved) == 2 and set(moved) != {"t1", "t1ce"}:
+                images = dict(zip(case.images, (case.images[name] for name in order), strict=True))
+                (finding,) = examine(replace(case, images=images))
+                assert all(name in finding.message for name in moved)
+
+
 def test_exchanged_t1_and_t1ce(cases: list[Loaded]) -> None:
     messages = [str(f) for case in cases for f in examine(exchanged(case, "t1", "t1ce"))]
     assert len(messages) >= 3
@@ -72,11 +84,55 @@ def test_a_segmentation_with_its_sides_exchanged(cases: list[Loaded]) -> None:
 
 
 def test_a_copied_file(cases: list[Loaded]) -> None:
-    (finding, *_) = examine(with_image(cases[0], "t1ce", cases[0].images["t1"]))
+    copied = with_image(cases[0], "t1ce", cases[0].images["t1"])
+    (finding,) = examine(copied)
     assert finding.refuses
-    assert str(finding).startswith("t1 and t1ce hold the same image")
-    allowed = examine(with_image(cases[0], "t1ce", cases[0].images["t1"]), ["duplicate"])
-    assert not any(f.refuses for f in allowed)
+    assert str(finding).startswith("t1ce holds the same image as t1; put the right file there or remove it")
+    (allowed,) = examine(copied, ["placeholder"])
+    assert not allowed.refuses
+
+
+def test_an_image_of_zeros(cases: list[Loaded]) -> None:
+    (finding,) = examine(changed(cases[0], "t2", np.zeros_like))
+    assert finding.refuses
+    assert str(finding).startswith("t2 is 0 everywhere; put the right file there or remove it")
+    nothing = replace(cases[0], images={"t2": changed(cases[0], "t2", np.zeros_like).images["t2"]})
+    with pytest.raises(InputError, match="no image shows anything: t2 is 0 everywhere"):
+        examine(nothing, ["placeholder"])
+
+
+def test_voxels_that_are_not_finite(cases: list[Loaded]) -> None:
+    around = changed(cases[0], "t1", lambda a: np.where(a == 0, np.nan, a).astype(np.float32))
+    assert found(around) == {"background-not-finite"}
+    assert not any(finding.refuses for finding in examine(around))
+    middle = tuple(n // 2 for n in cases[0].images["t1"].array.shape)
+    inside = around.images["t1"].array.copy()
+    inside[middle] = np.inf
+    findings = examine(changed(around, "t1", lambda _: inside))
+    assert [(f.check, f.refuses) for f in findings] == [("not-finite", True), ("background-not-finite", False)]
+    assert str(findings[0]).startswith("t1 has 1 voxels that are not finite")
+
+
+APART = [(0.005, set()), (0.02, {"shift"}), (0.09, {"shift"}), (0.11, {"affine"})]
+
+
+@pytest.mark.parametrize(("apart", "expected"), APART)
+def test_images_apart_are_refused_from_a_tenth_of_a_voxel(
+    cases: list[Loaded], apart: float, expected: set[str]
+) -> None:
+    volume = cases[0].images["t2"]
+    moved = volume.affine.copy()
+    moved[0, 3] += apart
+    assert found(with_image(cases[0], "t2", replace(volume, affine=moved))) == expected
+
+
+def test_two_forms_of_a_header_that_disagree(cases: list[Loaded]) -> None:
+    volume = cases[0].images["t1"]
+    mirrored = volume.affine @ np.diag([-1.0, 1, 1, 1])
+    odd = replace(volume, forms=replace(volume.forms, qform=mirrored))
+    (finding,) = examine(with_image(cases[0], "t1", odd))
+    assert (finding.check, finding.refuses) == ("forms", False)
+    assert "mm apart, with left and right exchanged" in str(finding)
 
 
 def test_a_mirrored_affine(cases: list[Loaded]) -> None:
@@ -86,7 +142,7 @@ def test_a_mirrored_affine(cases: list[Loaded]) -> None:
 
 
 def test_a_header_without_orientation(cases: list[Loaded]) -> None:
-    odd = with_image(cases[0], "t1", replace(cases[0].images["t1"], placed=False))
+    odd = with_image(cases[0], "t1", replace(cases[0].images["t1"], forms=Forms(None, None)))
     assert str(examine(odd)[0]).startswith("t1: the header holds no orientation")
 
 
@@ -120,7 +176,7 @@ def test_names_are_unique_and_unknown_ones_refused(cases: list[Loaded]) -> None:
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names)
     for name in ("nonsense", "shape", "contrast"):
-        with pytest.raises(InputError, match=r"allowed: affine, mirrored, not-finite, duplicate, no-class"):
+        with pytest.raises(InputError, match=r"allowed: placeholder, affine, mirrored, not-finite, no-class"):
             examine(cases[0], [name])
 
 

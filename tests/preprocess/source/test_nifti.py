@@ -12,6 +12,7 @@ import pytest
 
 from preprocess.errors import InputError
 from preprocess.source import nifti
+from preprocess.source.nifti import Forms
 
 RNG = np.random.default_rng(0)
 
@@ -28,7 +29,7 @@ def test_reads_what_nibabel_writes(tmp_path: Path, suffix: str, dtype: str) -> N
     assert np.array_equal(volume.array, array)
     assert volume.array.dtype.isnative
     assert np.allclose(volume.affine, affine)
-    assert volume.placed
+    assert volume.forms.sform is not None
 
 
 def test_reads_nifti_2_and_scaling(tmp_path: Path) -> None:
@@ -52,7 +53,21 @@ def test_no_position_in_the_header_is_told(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), None)
     image.header["sform_code"] = image.header["qform_code"] = 0
     nib.save(image, tmp_path / "a.nii")
-    assert not nifti.read(tmp_path / "a.nii").placed
+    assert nifti.read(tmp_path / "a.nii").forms == Forms(None, None)
+
+
+def test_forms_and_codes_are_kept(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.ones((2, 3, 4), np.uint8), None)
+    image.set_sform(np.diag([-1.0, -1, 1, 1]), code=4)
+    image.set_qform(np.diag([1.0, -1, 1, 1]), code=2)
+    nib.save(image, tmp_path / "a.nii")
+    volume = nifti.read(tmp_path / "a.nii")
+    nifti.write(tmp_path / "b.nii.gz", volume.array, volume.affine, volume.forms)
+    written = nib.load(tmp_path / "b.nii.gz").header
+    for form in ("get_sform", "get_qform"):
+        (affine, code), (expected, number) = (getattr(h, form)(coded=True) for h in (written, image.header))
+        assert code == number
+        assert np.allclose(affine, expected)
 
 
 DAMAGE = {
