@@ -9,22 +9,20 @@ from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ValidationError
 
 from preprocess.errors import InputError, first_few
 from preprocess.reading import read_mapping
-from preprocess.task_parts import (
-    ClassName,
+from preprocess.task_file import (
+    RESERVED,
     Cleanup,
     LabelConvention,
     LesionLimits,
     LesionRule,
-    Number,
-    Part,
     SequenceName,
-    TaskName,
+    TaskFile,
     default_subsets,
 )
 
@@ -58,121 +56,17 @@ ALIASES = {
 }  # fmt: skip
 """Lower-case name used by a data set -> our name of the sequence."""
 
-RESERVED = ("seg", "segm", "segmentation", "label", "labels", "mask", "volumes", "channel")
-"""Words and roles of files that no sequence may be called: they mean a segmentation, or several sequences."""
-
 Subset = tuple[str, ...]
 """A non-empty combination of sequences, in the order of the task."""
 
-_MOST_SEQUENCES = 16
 
-
-class Task(Part):
-    """What is segmented from what.
-
-    Attributes
-    ----------
-    name
-        The file's own name without `.yaml`.
-    sequences
-        Name inside -> name that people read; the order of every modality axis.
-    classes
-        Class -> number inside, 1, 2, ...; 0 is background.
-    regions
-        Region -> its classes: what a network predicts, one channel each, and what is scored; the order of region axes.
-    scored
-        Regions that are scored and have no channel of their own.
-    paint
-        Region -> class that its voxels get in a label map, in this order, later over earlier.
-    lesions
-        The challenge's lesion-wise rule.
-    cleanup
-        Class -> when it becomes another one. Off unless asked for.
-    numbering
-        Label convention -> class -> number in files. What is no class of the task has to be allowed, and is background.
-    words
-        What people read for a class or region, by its name.
-    """
-
-    name: TaskName
-    sequences: dict[SequenceName, str] = Field(min_length=1, max_length=_MOST_SEQUENCES)
-    classes: dict[ClassName, Number] = Field(min_length=1)
-    regions: dict[ClassName, tuple[ClassName, ...]] = Field(min_length=1)
-    scored: dict[ClassName, tuple[ClassName, ...]] = {}
-    paint: dict[ClassName, ClassName] = Field(min_length=1)
-    lesions: LesionRule
-    cleanup: dict[ClassName, Cleanup] = {}
-    numbering: dict[TaskName, dict[ClassName, Number]] = Field(min_length=1)
-    words: dict[ClassName, str] = {}
-
-    @model_validator(mode="after")
-    def _can_be_used(self) -> Self:
-        if taken := [name for name in self.sequences if name in RESERVED]:
-            raise ValueError(f"sequences: {taken[0]} means something else in names of files; choose another name")
-        if sorted(self.classes.values()) != list(range(1, len(self.classes) + 1)):
-            raise ValueError(f"classes: number them from 1 to {len(self.classes)}, each once")
-        self._check_known_names()
-        self._check_regions()
-        self._check_paint()
-        self._check_numbering()
-        return self
-
-    def _check_known_names(self) -> None:
-        for key, used, known in (
-            ("regions", self.regions.values(), self.classes),
-            ("scored", self.scored.values(), self.classes),
-            ("paint", [self.paint], self.regions),
-            ("paint", [self.paint.values()], self.classes),
-            ("lesions.regions", [self.lesions.regions], self.scored_regions),
-            ("lesions.merged_via", [self.lesions.merged_via], self.scored_regions),
-            ("lesions.merged_via", self.lesions.merged_via.values(), self.classes),
-            ("cleanup", [self.cleanup], self.classes),
-            ("cleanup", [[rule.becomes for rule in self.cleanup.values()]], self.classes),
-        ):
-            self._check_names(key, used, known)
-
-    def _check_regions(self) -> None:
-        if twice := set(self.regions) & set(self.scored):
-            raise ValueError(f"scored: {', '.join(sorted(twice))} is among the regions already")
-        for name, classes in self.scored_regions.items():
-            if not classes or len(set(classes)) < len(classes):
-                raise ValueError(f"regions: {name} needs at least one class, each once")
-        if lost := [name for name in self.classes if not any(name in parts for parts in self.regions.values())]:
-            raise ValueError(f"regions: no region has the class {', '.join(lost)}")
-        folded = [name.casefold() for name in self.scored_regions]
-        if len(set(folded)) < len(folded):
-            raise ValueError("regions: two names differ only in upper and lower case")
-
-    def _check_paint(self) -> None:
-        if lost := [name for name in self.classes if name not in self.paint.values()]:
-            raise ValueError(f"paint: no region is painted as {', '.join(lost)}, so no label map could have it")
-        for region, name in self.paint.items():
-            if name not in self.regions[region]:
-                raise ValueError(f"paint: {region} is painted as {name}, which is no part of it")
-
-    def _check_numbering(self) -> None:
-        for convention, numbers in self.numbering.items():
-            if len(set(numbers.values())) < len(numbers):
-                raise ValueError(f"numbering.{convention}: two classes have one number")
-            if not set(numbers) & set(self.classes):
-                raise ValueError(f"numbering.{convention}: has none of the classes {', '.join(self.classes)}")
-        if not any(set(self.classes) <= set(numbers) for numbers in self.numbering.values()):
-            raise ValueError("numbering: give one with a number for every class: segmentations are written by it")
-
-    def _check_names(self, key: str, used: Iterable[Iterable[str]], known: Iterable[str]) -> None:
-        known = list(known)
-        if wrong := [name for names in used for name in names if name not in known]:
-            raise ValueError(f"{key}: unknown {wrong[0]}; allowed: {', '.join(known)}")
+class Task(TaskFile):
+    """What is segmented from what: the keys of a task file, and what they mean together."""
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the sequences, in the order of every modality axis."""
         return tuple(self.sequences)
-
-    @cached_property
-    def scored_regions(self) -> dict[str, tuple[str, ...]]:
-        """Region -> its classes, those that are predicted first, then those that are only scored."""
-        return {**self.regions, **self.scored}
 
     def numbers(self, region: str) -> tuple[int, ...]:
         """Return the numbers inside of the classes of a region, those that are only scored included."""
