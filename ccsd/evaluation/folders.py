@@ -25,7 +25,7 @@ from preprocess.modalities import ALIASES, MODALITIES, SUBSET_ORDER
 from preprocess.parallel import track
 from preprocess.source import nifti
 from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values, fitting
-from preprocess.source.layouts import IGNORED, survey
+from preprocess.source.layouts import IGNORED, UNREAD, survey
 from preprocess.source.layouts.layout import numberings_of
 from preprocess.source.layouts.own_names import GENERIC, is_foreign
 from preprocess.source.load import read_label
@@ -71,7 +71,7 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
     for file in survey([folder]).files:
         path, by_layout = file.path, file.layout not in ("", GENERIC.name)
         case = file.case if by_layout else case_name(path)
-        if case is None or file.role in (*MODALITIES, IGNORED) or "+" in file.role:
+        if case is None or file.role in (*MODALITIES, IGNORED, UNREAD) or "+" in file.role:
             continue
         check_case_name(case, path)
         if case in found:

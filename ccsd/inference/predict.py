@@ -24,7 +24,7 @@ from preprocess.source import nifti
 from preprocess.source.accounts import summary, unused
 from preprocess.source.geometry import Geometry, to_source
 from preprocess.source.labels import CONVENTIONS
-from preprocess.source.layouts import IGNORED, UNKNOWN, CaseFiles, survey
+from preprocess.source.layouts import IGNORED, UNKNOWN, UNREAD, CaseFiles, survey
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,9 @@ def cases_to_predict(sources: Sequence[Path], layout: str | None = None) -> list
         raise UsageError(f"{gone[0]}: no such file or folder")
     found = survey(sources, layout)
     named = {Path(os.path.abspath(path)) for path in sources}  # noqa: PTH100 - as `survey` names files
+    foreign = [file.path for file in found.files if file.path in named and file.role == UNREAD]
+    if foreign:
+        raise UsageError(f"{foreign[0]}: only NIfTI is read; convert it to .nii.gz first")
     lost = [file.path for file in found.files if file.path in named and file.role in (UNKNOWN, IGNORED)]
     if lost:
         raise UsageError(f"{lost[0]}: the name does not say which sequence it is; {_NAMING}")

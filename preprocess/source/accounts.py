@@ -8,7 +8,17 @@ from typing import Protocol
 
 from preprocess.errors import InputError, first_few
 from preprocess.files import write_text
-from preprocess.source.layouts import IGNORED, NO_SEQUENCE, ORPHAN, UNKNOWN, FileRole, Survey, survey_folder
+from preprocess.source.layouts import (
+    IGNORED,
+    NO_SEQUENCE,
+    ORPHAN,
+    UNKNOWN,
+    UNREAD,
+    UNUSED,
+    FileRole,
+    Survey,
+    survey_folder,
+)
 from preprocess.source.layouts.layout import SEGMENTATION
 from preprocess.task import Task, default_task
 
@@ -17,6 +27,7 @@ _COLUMNS = ("path", "case", "role", "layout", "pattern")
 _UNUSED = {
     UNKNOWN: "not used, because the name fits no layout (docs/data.md: My data set is not listed)",
     ORPHAN: "not used, because a segmentation without images is no case",
+    UNREAD: "not read, because the format is not NIfTI; convert to .nii.gz (DICOM: dcm2niix; .mha, .nrrd: SimpleITK)",
     IGNORED: "not used, because the layout says so",
 }
 
@@ -84,7 +95,7 @@ def read_files(folder: Path) -> list[FileRole]:
 
 def summary(files: Sequence[FileRole], task: Task | None = None) -> list[str]:
     """Return what to report of a source: how many cases have what, in which layouts, and which files are not used."""
-    used = [file for file in files if file.role not in (IGNORED, UNKNOWN, ORPHAN)]
+    used = [file for file in files if file.role not in UNUSED]
     layouts = Counter({file.case: file.layout for file in used}.values())
     pairs = {(file.case, role) for file in used for role in file.role.split("+")}
     counts = Counter(role for _, role in pairs)

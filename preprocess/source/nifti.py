@@ -17,6 +17,8 @@ from zlib_ng import gzip_ng, zlib_ng
 from preprocess.errors import InputError
 
 SUFFIXES = (".nii.gz", ".nii")
+OTHER_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".hdr", ".img", ".dcm", ".ima")
+"""Image files that are not read: MetaImage (BraTS 2012 to 2016), NRRD, FreeSurfer, MINC, Analyze, DICOM."""
 _GZIP = b"\x1f\x8b"
 _DEFLATE_RATIO = 1032  # bytes that one byte can stand for at most
 _DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, zlib_ng.error)  # type: ignore[assignment] # the stub is wrong
@@ -79,6 +81,11 @@ def stem(path: Path) -> str | None:
     """Return a file's name without its suffix, None when the suffix is not one of NIfTI."""
     suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
     return path.name[: -len(suffix)] if suffix else None
+
+
+def is_other_format(path: Path) -> bool:
+    """Return whether a file's name is that of an image in a format that is not read."""
+    return path.name.lower().endswith(OTHER_SUFFIXES)
 
 
 def read(path: Path) -> Volume:

@@ -17,6 +17,8 @@ from preprocess.source.layouts.cases import (
     NO_SEQUENCE,
     ORPHAN,
     UNKNOWN,
+    UNREAD,
+    UNUSED,
     CaseFiles,
     FileRole,
     make_cases,
@@ -32,7 +34,7 @@ from preprocess.source.layouts.layout import (
 )
 from preprocess.source.layouts.numbers import read_dataset
 from preprocess.source.layouts.own_names import own_candidates
-from preprocess.source.nifti import stem
+from preprocess.source.nifti import is_other_format, stem
 from preprocess.task import ALIASES, Task, default_task
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "NO_SEQUENCE",
     "ORPHAN",
     "UNKNOWN",
+    "UNREAD",
+    "UNUSED",
     "CaseFiles",
     "FileRole",
     "Survey",
@@ -87,7 +91,7 @@ def survey_folder(src: Path, layout: str | None = None, task: Task | None = None
 
 
 def survey(sources: Sequence[Path], layout: str | None = None, task: Task | None = None) -> Survey:
-    """Return the cases and the role of every NIfTI file among files and below folders.
+    """Return the cases and the role of every image file among files and below folders.
 
     Hidden files are left out, and so are cases without images.
 
@@ -108,6 +112,8 @@ def survey(sources: Sequence[Path], layout: str | None = None, task: Task | None
     """
     task = task or default_task()
     paths = list(dict.fromkeys(path for source in sources for path in _image_files(source)))
+    unread = {path: FileRole(path, role=UNREAD) for path in paths if is_other_format(path)}
+    paths = [path for path in paths if path not in unread]
     layouts = _layouts(sources, task) if layout is None else [read_layout(layout, task)]
     found, orphans = _declared(paths, layouts, task)
     used = {candidate.path: candidate for candidate in found}
@@ -125,8 +131,8 @@ def survey(sources: Sequence[Path], layout: str | None = None, task: Task | None
         path: FileRole(path, c.match.case.replace("/", "_"), ORPHAN, c.layout.name, c.match.pattern)
         for path, c in orphans.items()
     }
-    roles = left | roles | ignored
-    return Survey(cases, [roles.get(path) or FileRole(path) for path in sorted(paths)])
+    roles = left | roles | ignored | unread
+    return Survey(cases, [roles.get(path) or FileRole(path) for path in sorted([*paths, *unread])])
 
 
 def _layouts(sources: Sequence[Path], task: Task) -> list[Layout]:
@@ -135,7 +141,7 @@ def _layouts(sources: Sequence[Path], task: Task) -> list[Layout]:
 
 
 def _image_files(source: Path) -> Iterator[Path]:
-    """Yield a file, or every NIfTI file below a folder, as absolute paths in a fixed order."""
+    """Yield a file, or every image file below a folder, as absolute paths in a fixed order."""
     place = Path(os.path.abspath(source))  # noqa: PTH100 - names as they are, whatever links lead to
     if not place.is_dir():
         yield place
@@ -150,7 +156,8 @@ def _image_files(source: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         below[:] = sorted(name for name in below if not name.startswith(".") and not name.endswith(".zarr"))
         for name in sorted(names):
-            if stem(Path(name)) and not name.startswith("."):  # archives made on a Mac are full of ._NAME files
+            is_image = stem(Path(name)) or is_other_format(Path(name))
+            if is_image and not name.startswith("."):  # archives made on a Mac are full of ._NAME files
                 yield Path(folder) / name
     if errors:
         listed = first_few([f"{error.filename} ({error.strerror})" for error in errors])

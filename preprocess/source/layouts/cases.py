@@ -12,8 +12,10 @@ from preprocess.source.layouts.numbers import DATASET, numbering_of
 from preprocess.source.layouts.own_names import GENERIC
 from preprocess.task import LabelConvention, Task, default_task
 
-IGNORED, UNKNOWN, ORPHAN = "ignored", "unknown", "orphan"
-"""Roles of files that no case uses: by a layout, because no pattern fits, or a segmentation without images."""
+IGNORED, UNKNOWN, ORPHAN, UNREAD = "ignored", "unknown", "orphan", "unread"
+"""Roles of files that no case uses: by a layout, because no pattern fits, a segmentation without images, or another
+format than NIfTI."""
+UNUSED = (IGNORED, UNKNOWN, ORPHAN, UNREAD)
 NO_SEQUENCE = "not a sequence of the task "
 """What the pattern of an ignored file ends with, before the task's name, when the task has no such sequence."""
 
@@ -81,7 +83,7 @@ class FileRole:
     Attributes
     ----------
     role
-        Modality, several joined by `+`, `segmentation`, `ignored`, `unknown` or `orphan`.
+        Modality, several joined by `+`, `segmentation`, `ignored`, `unknown`, `orphan` or `unread`.
     """
 
     path: Path

@@ -66,3 +66,12 @@ def test_labels_name_a_known_convention(mixed: Path) -> None:
         InputError, match="labels brats99: unknown convention of the task brats-gli-pre; allowed: brats2023, brats2020"
     ):
         find_cases(mixed, labels="brats99")
+
+
+def test_other_image_formats_are_named_with_what_to_do(tmp_path: Path) -> None:
+    touch(tmp_path, "P1/P1_flair.nii.gz", "P2/VSD.Brain.XX.O.MR_Flair.54512.mha", "P3/IM0001.dcm", "P3/notes.txt")
+    found = find_cases(tmp_path)
+    assert [case.case for case in found.cases] == ["P1"]
+    (line,) = unused(found.files)
+    assert line.startswith("not read, because the format is not NIfTI; convert to .nii.gz")
+    assert line.endswith(f"{tmp_path}/P2/VSD.Brain.XX.O.MR_Flair.54512.mha, {tmp_path}/P3/IM0001.dcm")
