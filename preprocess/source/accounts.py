@@ -53,7 +53,7 @@ def find_cases(
     if record is not None:
         write_files(record, found.files)
     if not found.cases:
-        more = "".join(f"; {line}" for line in summary(found.files)[1:])
+        more = "".join(f"; {line}" for line in summary(found.files, task)[1:])
         raise InputError(
             f"{src}: no case found; expected files like CASE_flair.nii.gz, CASE-t2f.nii.gz or imagesTr/CASE.nii.gz "
             f"in this folder or below it (docs/data.md shows every layout){more}"
