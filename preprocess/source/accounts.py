@@ -106,7 +106,7 @@ def unused(files: Sequence[FileRole]) -> list[str]:
             lines.append(f"{text}: {first_few(some, 3)}")
     if foreign:
         task = foreign[0].pattern.partition(NO_SEQUENCE)[2]
-        lines.append(f"not used, because {NO_SEQUENCE}{task}: {first_few([str(file.path) for file in foreign], 3)}")
+        lines.append(f"not used, because it is {NO_SEQUENCE}{task}: {first_few([str(file.path) for file in foreign], 3)}")
     return lines
 
 
