@@ -105,8 +105,8 @@ def unused(files: Sequence[FileRole]) -> list[str]:
         if some := [str(file.path) for file in files if file.role == role and file not in foreign]:
             lines.append(f"{text}: {first_few(some, 3)}")
     if foreign:
-        task = foreign[0].pattern.partition(NO_SEQUENCE)[2]
-        lines.append(f"not used, because it is {NO_SEQUENCE}{task}: {first_few([str(file.path) for file in foreign], 3)}")
+        reason = NO_SEQUENCE + foreign[0].pattern.partition(NO_SEQUENCE)[2]
+        lines.append(f"not used, because it is {reason}: {first_few([str(file.path) for file in foreign], 3)}")
     return lines
 
 
