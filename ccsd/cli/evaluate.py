@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import NUMBERINGS
+from ccsd.cli.options import LayoutOption
 from ccsd.errors import UsageError
 
 Subsets = Annotated[
     list[str] | None,
-    typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; may be repeated. Default: all 15."),
+    typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; may be repeated. Default: all."),
 ]
 
 
@@ -27,8 +27,12 @@ def evaluate(
     subsets: Subsets = None,
     pred: Annotated[Path | None, typer.Option(help="Folder of segmentations to score, instead of a model.")] = None,
     ref: Annotated[Path | None, typer.Option(help="Folder of reference segmentations.")] = None,
-    pred_labels: Annotated[str, typer.Option(help=f"Labels in --pred: auto, {NUMBERINGS}.")] = ("auto"),
-    ref_labels: Annotated[str, typer.Option(help=f"Labels in --ref: auto, {NUMBERINGS}.")] = ("auto"),
+    task: Annotated[
+        str | None, typer.Option(help="Task of --pred and --ref: a name or a YAML file. Default: brats-gli-pre.")
+    ] = None,
+    layout: LayoutOption = None,
+    pred_labels: Annotated[str, typer.Option(help="Labels in --pred: auto, or a convention of the task.")] = "auto",
+    ref_labels: Annotated[str, typer.Option(help="Labels in --ref: auto, or a convention of the task.")] = "auto",
     ignore_affine: Annotated[
         bool, typer.Option("--ignore-affine", help="Compare voxel by voxel although headers place files differently.")
     ] = False,
@@ -43,6 +47,10 @@ def evaluate(
     An interrupted evaluation of a model is resumed; a finished one is left as it is.
     """
     if model and data and not pred and not ref:
+        if task or layout:
+            raise UsageError(
+                "--task and --layout are for --pred and --ref; a model has the task that it was trained for"
+            )
         from ccsd.evaluation.run import evaluate_model
 
         scores = evaluate_model(model, data, out, subsets or (), overrides or ())
@@ -50,14 +58,18 @@ def evaluate(
         from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
+        from preprocess.task import DEFAULT_TASK, read_task
 
         if subsets:
             raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
+        chosen = read_task(task or DEFAULT_TASK)
         scores = evaluate_folders(
             pred,
             ref,
             out,
-            evaluation_settings(Evaluation(), overrides or ()),
+            chosen,
+            evaluation_settings(Evaluation(), overrides or (), chosen),
+            layout=layout,
             pred_labels=pred_labels,
             ref_labels=ref_labels,
             ignore_affine=ignore_affine,

@@ -3,24 +3,36 @@
 Every field's description is the reference documentation; unknown keys are refused everywhere.
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from preprocess.modalities import subset_name
+from preprocess.errors import InputError
+from preprocess.task import AnyTask, Task, default_task
 
-
-def _checked_labels(name: str) -> str:
-    from preprocess.source.labels import convention_named
-
-    return convention_named(name).name
-
+STATIC_ORDER = ("t1ce", "flair", "t2", "t1")
+"""Order of removal for `criterion: static` in the default task: most critical first, by the published averages of other
+methods."""
+MOST_SETS_KEPT = 8
+"""With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
+_Found = TypeVar("_Found")
+_SCORED = ("loss", "kl", "least")
+_VALIDATED = ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair")
+"""Validated in the default task: everything; without the contrast agent; the two sequences that show most."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
-Labels = Annotated[str, AfterValidator(_checked_labels)]
-SubsetName = Annotated[str, AfterValidator(subset_name)]
 Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
 
@@ -48,10 +60,9 @@ class Convert(Section):
     layout: str | None = Field(
         None, description="name or YAML file of the layout of the source; without it each file's layout is found out"
     )
-    labels: Labels | None = Field(
+    labels: str | None = Field(
         None,
-        description="what the label numbers mean, instead of what the layout says: brats2020, brats2023, brats2024, "
-        "msd, deepbratumia",
+        description="what the label numbers mean, instead of what the layout says: a label convention of the task",
     )
     max_refused: Fraction = Field(
         0.05, description="share of the cases that may be refused and left out; more stops the study before training"
@@ -117,7 +128,14 @@ class Distillation(Section):
         description="which modality DMCD removes next: the one whose loss raises the supervised loss most (loss) or "
         "least (least), changes the prediction most (kl, needs no label), a fixed order (static), any (random)",
     )
-    every_n: PositiveInt = Field(1, description="score the criterion every n steps, running means in between")
+    static_order: tuple[str, ...] = Field(
+        (),
+        description="every sequence, the most critical first, for criterion: static; the task brats-gli-pre has an "
+        "order of its own",
+    )
+    every_n: PositiveInt = Field(
+        1, description="score the criterion every n steps, running means in between (up to 8 sequences)"
+    )
     temperature: float = Field(4.0, gt=0, description="T of the distillation's KL divergence")
     weight_hmsd: NonNegativeFloat = Field(0.5, description="weight of the HMSD loss")
     weight_dmcd: NonNegativeFloat = Field(0.5, description="weight of the DMCD loss")
@@ -140,8 +158,10 @@ class Train(Section):
     clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: autocast with fp32 weights and losses")
     validate_every: PositiveInt = Field(5000, description="steps between validations")
-    validate_subsets: tuple[SubsetName, ...] = Field(
-        ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair"), description="combinations validated during training"
+    validate_subsets: tuple[str, ...] = Field(
+        (),
+        description="combinations validated during training; empty means flair+t1+t1ce+t2, flair+t1+t2, t1ce and flair "
+        "in the task brats-gli-pre, in others all sequences together and each of at most four alone",
     )
     select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, the patches and the subsets")
@@ -198,15 +218,21 @@ class Runtime(Section):
 class Evaluation(Section):
     """Scoring of the test cases for each combination of modalities."""
 
-    subsets: tuple[SubsetName, ...] = Field((), description="combinations to evaluate; empty means all 15")
-    subsets_per_job: int = Field(15, ge=1, le=15, description="1 fans out one job per combination, 15 runs them in one")
+    subsets: tuple[str, ...] = Field(
+        (),
+        description="combinations to evaluate; empty means all, and with more than five sequences those of one, of all "
+        "but one, and of all",
+    )
+    subsets_per_job: PositiveInt | None = Field(
+        None, description="1 fans out one job per combination; without it one job runs them all"
+    )
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that overlaps its neighbour")
     flips: bool = Field(False, description="average over the 8 mirror images: 8 times the work")
     both_empty: Literal["score", "skip"] = Field(
         "score", description="a region that is rightly absent: scored (Dice 1, HD95 0), or left out of the means (skip)"
     )
     hd95_penalty: float = Field(373.13, ge=0, description="HD95 in mm where exactly one of both regions is empty")
-    min_enhancing: int = Field(500, ge=0, description="clean-up: ET of fewer voxels becomes NCR; 0 switches it off")
+    cleanup: bool = Field(True, description="also score with the clean-up of the task, if it has one (*_clean columns)")
     keep_predictions: bool = Field(True, description="write the predicted label maps as NIfTI")
 
 
@@ -216,11 +242,16 @@ class Config(Section):
     name: RunName = Field(description="name of the study; results go to results/NAME")
     source: Path | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
     phantom: Phantom | None = Field(None, description="phantom cohort to use instead of a source")
+    task: AnyTask = Field(
+        default_factory=default_task,
+        description="what is segmented from what: the name of a task that comes with the program (brats-gli-pre is the "
+        "default), the path of a YAML file of your own, or the task itself",
+    )
     convert: Convert = Convert()
     split: SplitSettings = SplitSettings()
     model: Model = Model()
     distillation: Distillation = Distillation()
-    train: Train = Train()
+    train: Train = Field(Train(), validate_default=True)
     runtime: Runtime = Runtime()
     evaluation: Evaluation = Evaluation()
     experiments: dict[RunName, dict[str, str | int | float | bool]] = Field(
@@ -231,6 +262,33 @@ class Config(Section):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
         (0,), min_length=1, description="training seeds to repeat"
     )
+
+    @field_validator("convert")
+    @classmethod
+    def _labels_are_of_the_task(cls, convert: Convert, info: ValidationInfo) -> Convert:
+        if (task := _task_of(info)) and convert.labels is not None:
+            _or_value_error("labels", lambda: task.convention(str(convert.labels)))
+        return convert
+
+    @field_validator("distillation")
+    @classmethod
+    def _distillation_fits_the_task(cls, distillation: Distillation, info: ValidationInfo) -> Distillation:
+        task = _task_of(info)
+        return distillation if task is None else _fitted(distillation, task)
+
+    @field_validator("train")
+    @classmethod
+    def _validates_what_the_task_has(cls, train: Train, info: ValidationInfo) -> Train:
+        if (task := _task_of(info)) is None:
+            return train
+        names = _canonical("validate_subsets", train.validate_subsets, task) or default_validation(task)
+        return train.model_copy(update={"validate_subsets": names})
+
+    @field_validator("evaluation")
+    @classmethod
+    def _evaluates_what_the_task_has(cls, evaluation: Evaluation, info: ValidationInfo) -> Evaluation:
+        task = _task_of(info)
+        return evaluation if task is None else evaluation_of(evaluation, task)
 
     @model_validator(mode="after")
     def _patch_fits_the_network(self) -> Self:
@@ -247,3 +305,67 @@ class Config(Section):
         if (self.source is None) == (self.phantom is None):
             raise ValueError("give exactly one of 'source' (a folder with BraTS cases) and 'phantom'")
         return self
+
+
+def default_validation(task: Task) -> tuple[str, ...]:
+    """Return the combinations that a training validates where none are given: few, as each one costs time."""
+    if task.digest == default_task().digest:
+        return _VALIDATED
+    return tuple(dict.fromkeys([task.full_name, *task.modalities[: len(_VALIDATED)]]))
+
+
+def evaluation_of(evaluation: Evaluation, task: Task) -> Evaluation:
+    """Return evaluation settings with the combinations by their canonical names.
+
+    Raises
+    ------
+    ValueError
+        If the task does not have a sequence.
+    """
+    return evaluation.model_copy(update={"subsets": _canonical("subsets", evaluation.subsets, task)})
+
+
+def static_order(settings: Distillation, task: Task) -> tuple[str, ...]:
+    """Return the fixed order of removal, the most critical sequence first; empty where none is known."""
+    return settings.static_order or (STATIC_ORDER if task.digest == default_task().digest else ())
+
+
+def _fitted(settings: Distillation, task: Task) -> Distillation:
+    """Return the settings with canonical names, and refuse those that the task cannot have."""
+    order = tuple(name for given in settings.static_order for name in _canonical("static_order", (given,), task))
+    settings = settings.model_copy(update={"static_order": order})
+    if order and sorted(order) != sorted(task.modalities):
+        raise ValueError(f"static_order: name every sequence once: {', '.join(task.modalities)}")
+    if settings.criterion == "static" and not static_order(settings, task):
+        raise ValueError(
+            f"criterion: static needs static_order for the task {task.name}: every sequence once, the most critical "
+            f"first, for example [{', '.join(task.modalities)}]"
+        )
+    if len(task.modalities) > MOST_SETS_KEPT and settings.every_n > 1 and settings.criterion in _SCORED:
+        raise ValueError(
+            f"every_n: {settings.every_n} needs a running mean for each set of sequences, which are too many above "
+            f"{MOST_SETS_KEPT} sequences; use 1, or criterion: static or random"
+        )
+    if len(task.modalities) > MOST_SETS_KEPT and settings.hmsd_pairs == "all":
+        raise ValueError(
+            f"hmsd_pairs: all visits every set of sequences in every step, which are too many above {MOST_SETS_KEPT} "
+            "sequences; use levels or adjacent"
+        )
+    return settings
+
+
+def _canonical(key: str, names: Iterable[str], task: Task) -> tuple[str, ...]:
+    return _or_value_error(key, lambda: tuple(task.subset_name(name) for name in names))
+
+
+def _or_value_error(key: str, look_up: Callable[[], _Found]) -> _Found:
+    try:
+        return look_up()
+    except InputError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _task_of(info: ValidationInfo) -> Task | None:
+    """Return the task of the configuration; None where it is wrong itself, which is an error of its own."""
+    task = info.data.get("task")
+    return task if isinstance(task, Task) else None
