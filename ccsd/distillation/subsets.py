@@ -40,8 +40,8 @@ def draw_levels(available: Tensor, seed: int, step: int, samples: Sequence[int],
     Returns
     -------
     Tensor
-        (M - 1) x B x M bool. A size that a sample cannot have (it has no more modalities than that) is the sample's full
-        set; `is_partial` tells.
+        (M - 1) x B x M bool. A size that a sample cannot have (it has no more modalities than that) is the sample's
+        full set; `is_partial` tells.
     """
     drawn = [
         _levels_of(row, generator(Stream.SUBSETS, seed, step, i), nested)

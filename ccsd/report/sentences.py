@@ -85,8 +85,8 @@ def lesion_words(task: Task) -> str:
     penalty = "the diagonal of the image" if rule.penalty_mm == "diagonal" else f"{rule.penalty_mm:g} mm"
     missed = "missed and invented ones score" if rule.count_false else "a missed one scores"
     return (
-        f"Lesion scores follow the rule of the task {task.name}: every lesion counts the same, {missed} a Dice of 0 and "
-        f"an HD95 of {penalty}."
+        f"Lesion scores follow the rule of the task {task.name}: every lesion counts the same, {missed} a Dice of 0 "
+        f"and an HD95 of {penalty}."
     )
 
 
