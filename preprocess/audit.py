@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from preprocess.checks import Finding, examine
 from preprocess.errors import InputError
 from preprocess.files import write_text
-from preprocess.modalities import MODALITIES
 from preprocess.parallel import run_parallel, track
-from preprocess.pictures import draw, jpeg, side_by_side, slice_of_interest
+from preprocess.pictures import colour, draw, jpeg, side_by_side, slice_of_interest
 from preprocess.source.accounts import summary
 from preprocess.source.geometry import to_canonical
-from preprocess.source.labels import LabelConvention
 from preprocess.source.layouts import CaseFiles, FileRole
 from preprocess.source.load import Loaded, load
+from preprocess.task import LabelConvention, Task, default_task
 
 TABLE, PAGE = "audit.tsv", "audit.html"
 _COLUMNS = ("case", "verdict", "layout", "modalities", "label", "check", "finding")
@@ -63,8 +62,9 @@ def audit(cases: Sequence[CaseFiles], *, workers: int = 1) -> list[CaseAudit]:
     return _with_shared_files(sorted(found, key=lambda item: item.case))
 
 
-def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Path) -> None:
+def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Path, task: Task | None = None) -> None:
     """Write `audit.tsv` (a line per finding, or one for a case without) and `audit.html` below `out`."""
+    task = task or default_task()
     lines = ["\t".join(_COLUMNS)]
     for item in audits:
         label = "yes" if item.has_label else "no"
@@ -72,7 +72,7 @@ def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Pat
         pairs = [(f.check, " ".join(f.message.split())) for f in item.findings] or [("", "")]
         lines += ["\t".join([*start, *pair]) for pair in pairs]
     write_text(out / TABLE, "\n".join(lines) + "\n")
-    write_text(out / PAGE, _page(audits, summary(files)))
+    write_text(out / PAGE, _page(audits, summary(files, task), task))
 
 
 def _audit_case(files: CaseFiles) -> CaseAudit:
@@ -113,11 +113,11 @@ def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
 
 def _thumbnail(case: Loaded) -> bytes:
     """Return a JPEG: the modalities in a row, in the plane with most of the tumour, and its classes on the first."""
-    affine = case.reference.affine
+    task, affine = case.files.task, case.reference.affine
     label = None if case.label is None else _known_classes(to_canonical(case.label.array, affine), case.convention)
     images = {m: to_canonical(volume.array, affine) for m, volume in case.images.items()}
-    plane = len(next(iter(images.values()))) // 2 if label is None else slice_of_interest(label)
-    tiles = [_square(images[m][plane]) if m in images else np.zeros((_SIDE, _SIDE)) for m in MODALITIES]
+    plane = len(next(iter(images.values()))) // 2 if label is None else slice_of_interest(label, task)
+    tiles = [_square(images[m][plane]) if m in images else np.zeros((_SIDE, _SIDE)) for m in task.modalities]
     pictures = [draw(tile, height=_SIDE) for tile in tiles]
     if label is not None:
         pictures.append(draw(tiles[0], _square(label[plane]), height=_SIDE))
@@ -125,7 +125,7 @@ def _thumbnail(case: Loaded) -> bytes:
 
 
 def _known_classes(label: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
-    """Return classes 0..3, 0 for values that the convention does not know: this is a look at what may be wrong."""
+    """Return classes, 0 for values that the convention does not know: this is a look at what may be wrong."""
     classes = np.zeros(label.shape, np.uint8)
     for value, number in convention.values.items():
         classes[label == value] = number
@@ -138,7 +138,7 @@ def _square(plane: NDArray[Any]) -> NDArray[Any]:
     return plane[np.ix_(rows, columns)]
 
 
-def _page(audits: Sequence[CaseAudit], lines: Sequence[str]) -> str:
+def _page(audits: Sequence[CaseAudit], lines: Sequence[str], task: Task) -> str:
     order = {"refused": 0, "odd": 1, "fine": 2}
     counts = {verdict: sum(item.verdict == verdict for item in audits) for verdict in order}
     rows = [
@@ -146,7 +146,14 @@ def _page(audits: Sequence[CaseAudit], lines: Sequence[str]) -> str:
         for item in sorted(audits, key=lambda item: (order[item.verdict], item.case))
     ]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_TEMPLATE).render(rows=rows, counts=counts, total=len(audits), lines=lines)
+    return environment.from_string(_TEMPLATE).render(
+        rows=rows,
+        counts=counts,
+        total=len(audits),
+        lines=lines,
+        sequences=list(task.sequences.values()),
+        classes=[f"{colour(number)[0]} {name}" for name, number in task.classes.items()],
+    )
 
 
 def verdicts(audits: Iterable[CaseAudit]) -> dict[str, int]:
@@ -165,8 +172,9 @@ table { border-collapse: collapse } td, th { border-bottom: 1px solid #ddd; padd
 vertical-align: top } .refused { color: #b00020 } .odd { color: #9a6700 } .fine { color: #1a7f37 } code { color: #666 }
 </style></head><body>
 <h1>Audit of {{ total }} case{{ '' if total == 1 else 's' }}</h1>
-<p>{{ counts.refused }} refused, {{ counts.odd }} odd, {{ counts.fine }} fine. From left to right: FLAIR, T1, T1ce, T2,
-and FLAIR with the segmentation (orange NCR, blue ED, yellow ET); the patient's right is on the left.</p>
+<p>{{ counts.refused }} refused, {{ counts.odd }} odd, {{ counts.fine }} fine. From left to right:
+{{ sequences | join(", ") }}, and {{ sequences[0] }} with the segmentation ({{ classes | join(", ") }}); the patient's
+right is on the left.</p>
 <ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>
 <table><tr><th>Case</th><th>Slice</th><th>Findings</th></tr>
 {% for row in rows %}

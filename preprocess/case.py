@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from preprocess.checks import Finding, examine
 from preprocess.errors import InputError
-from preprocess.modalities import LABELS, MODALITIES, REGIONS
 from preprocess.normalise import z_scores
 from preprocess.source.geometry import Geometry, bounding_box, enclosing_box, make_geometry, to_canonical
 from preprocess.source.labels import to_classes
 from preprocess.source.layouts import CaseFiles
 from preprocess.source.load import Loaded, load
 from preprocess.store.meta import CaseMeta, Source, patient_of
+from preprocess.task import Task, default_task
 
 _FOREGROUND_VOXELS = 1000
 
@@ -30,9 +30,10 @@ class Prepared:
     meta
         What a store says about the case.
     z
-        4 x D x H x W float16: z-scores of each modality on its own brain mask, 0 outside it and where absent.
+        M x D x H x W float16, M the sequences of the task: z-scores of each on its own brain mask, 0 outside it and
+        where absent.
     label
-        D x H x W uint8, classes 0..3, if there is a segmentation.
+        D x H x W uint8, classes of the task, if there is a segmentation.
     findings
         What is odd about the case.
     """
@@ -76,27 +77,28 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
     refused = [str(finding) for finding in findings if finding.refuses]
     if refused:
         raise InputError("; ".join(refused))
-    affine = case.reference.affine
+    task, affine = case.files.task, case.reference.affine
     images = {m: _clean(to_canonical(volume.array, affine)) for m, volume in case.images.items()}
     label = None if case.label is None else to_classes(to_canonical(case.label.array, affine), case.convention)
     boxes = [bounding_box(array) for array in (*images.values(), label) if array is not None]
     box = enclosing_box([box for box in boxes if box])
-    z = np.zeros((len(MODALITIES), *(part.stop - part.start for part in box)), np.float16)
+    z = np.zeros((len(task.modalities), *(part.stop - part.start for part in box)), np.float16)
     scales = {}
     for name, array in images.items():
-        z[MODALITIES.index(name)], scales[name] = z_scores(np.ascontiguousarray(array[box]))
+        z[task.modalities.index(name)], scales[name] = z_scores(np.ascontiguousarray(array[box]))
     label = None if label is None else np.ascontiguousarray(label[box])
     geometry = make_geometry(case.reference.array.shape, affine, box)
     meta = CaseMeta(
         case=case.files.case,
         layout=case.files.layout,
+        task=task,
         modalities=tuple(images),
         geometry=geometry,
         label_convention=case.convention,
         scales=scales,
         dtypes={m: volume.array.dtype.name for m, volume in case.images.items()},
-        volumes_ml={} if label is None else region_volumes(label, geometry),
-        foreground={} if label is None else _foreground(label),
+        volumes_ml={} if label is None else region_volumes(label, geometry, task),
+        foreground={} if label is None else _foreground(label, task),
         sources=_sources(case),
         allow=tuple(sorted(allow)),
         warnings=tuple(str(finding) for finding in findings),
@@ -124,18 +126,19 @@ def _sources(case: Loaded) -> dict[str, Source]:
     return found
 
 
-def region_volumes(label: NDArray[np.uint8], geometry: Geometry) -> dict[str, float]:
-    """Return the millilitres by region of a label map, classes 0..3."""
-    counts = np.bincount(label.ravel(), minlength=max(LABELS.values()) + 1)
+def region_volumes(label: NDArray[np.uint8], geometry: Geometry, task: Task | None = None) -> dict[str, float]:
+    """Return the millilitres by region of a label map in classes of the task."""
+    task = task or default_task()
+    counts = np.bincount(label.ravel(), minlength=max(task.classes.values()) + 1)
     millilitres = float(np.prod(geometry.spacing)) / 1000
-    return {region: float(counts[list(classes)].sum() * millilitres) for region, classes in REGIONS.items()}
+    return {region: float(counts[list(task.numbers(region))].sum() * millilitres) for region in task.regions}
 
 
-def _foreground(label: NDArray[np.uint8]) -> dict[int, tuple[int, ...]]:
+def _foreground(label: NDArray[np.uint8], task: Task) -> dict[int, tuple[int, ...]]:
     flat = label.ravel()
     voxels = np.flatnonzero(flat)
     found = {}
-    for number in LABELS.values():
+    for number in sorted(task.classes.values()):
         mine = voxels[flat[voxels] == number]
         if mine.size:
             chosen = np.unique(np.linspace(0, mine.size - 1, min(mine.size, _FOREGROUND_VOXELS)).astype(np.intp))

@@ -13,10 +13,10 @@ from preprocess.errors import InputError
 from preprocess.files import make_folder, sweep
 from preprocess.parallel import run_parallel, select_part, track
 from preprocess.source.accounts import find_cases, write_files
-from preprocess.source.labels import DEFAULT
 from preprocess.source.layouts import CaseFiles
 from preprocess.store.reader import CaseStore
 from preprocess.store.write import write_case
+from preprocess.task import Task
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,15 @@ class CaseConversion:
         Reason of a refusal, or warnings.
     died
         Whether the case was refused because it killed the process: more memory may be all it takes.
+    meant
+        Task that its layout is of, if it was refused for being of another one.
     """
 
     case: str
     status: Literal["converted", "unchanged", "refused"]
     message: str = ""
     died: bool = False
+    meant: str = ""
 
 
 def convert(
@@ -46,10 +49,11 @@ def convert(
     allow: Sequence[str] = (),
     layout: str | None = None,
     labels: str | None = None,
+    task: Task | None = None,
 ) -> list[CaseConversion]:
     """Convert the cases below `src` into stores below `dest`, in parallel over cases; return what became of each.
 
-    A store whose source files have not changed is left alone. A case that cannot be converted leaves a note below
+    A store whose source files, task and label numbers have not changed is left alone. A case that cannot be converted leaves a note below
     `dest/refused` instead of a store, and costs none of the others. `dest/files.tsv` has the role of every file.
 
     Parameters
@@ -64,6 +68,8 @@ def convert(
         Name or file of the layout of the source; found out by default.
     labels
         Label convention of all segmentations, instead of those that the layouts say.
+    task
+        What is segmented from what.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def convert(
         If the folder is missing or holds no case, or an option is wrong.
     """
     check_names(allow)
-    found = find_cases(src, layout, labels)
+    found = find_cases(src, layout, labels, task=task)
     mine = select_part(found.cases, part)
     make_folder(dest)
     for folder in (dest, dest / REFUSED):
@@ -113,11 +119,13 @@ def _is_current(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> bool:
         meta = CaseStore(dest, files.case).meta
     except InputError:
         return False
-    paths = {**files.images, **({"seg": files.label} if files.label else {})}
-    read_as = (files.layout, files.numbering or DEFAULT.name, stored_patient(files), allow)
-    if read_as != (meta.layout, meta.label_convention.name, meta.patient, meta.allow):
+    if files.problem:
         return False
-    if files.problem or set(paths) != set(meta.sources):
+    paths = {**files.images, **({"seg": files.label} if files.label else {})}
+    read_as = (files.task.digest, files.layout, files.convention, stored_patient(files), allow)
+    if read_as != (meta.task.digest, meta.layout, meta.label_convention, meta.patient, meta.allow):
+        return False
+    if set(paths) != set(meta.sources):
         return False
     digests = {path: _digest(path) for path in files.paths}
     return all(digests[path] == meta.sources[name].sha256 for name, path in paths.items())
@@ -132,4 +140,4 @@ def _digest(path: Path) -> str:
 
 def _refuse(dest: Path, files: CaseFiles, reason: str) -> CaseConversion:
     write_refusal(dest, files.case, reason, files.paths)
-    return CaseConversion(files.case, "refused", reason)
+    return CaseConversion(files.case, "refused", reason, meant=files.meant)

@@ -11,26 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from preprocess.errors import InputError
 from preprocess.files import remove, write_text
-from preprocess.modalities import MODALITIES, REGIONS
 from preprocess.reading import read_table
 from preprocess.store.meta import LAYOUT_VERSION, CaseMeta, patient_of
 from preprocess.store.reader import CaseStore, list_cases, store_path
+from preprocess.task import Task, refuse_mixture
 
 CASES_FILE, FINGERPRINT_FILE, REFUSED = "cases.tsv", "dataset.json", "refused"
-_COLUMNS = (
-    "case",
-    "status",
-    "patient",
-    "layout",
-    "modalities",
-    "label",
-    "shape",
-    *(f"{r}_ml" for r in REGIONS),
-    "note",
-)
+_COLUMNS = ("case", "status", "patient", "layout", "modalities", "label", "shape", "note")
 
 
 def read_metas(dest: Path) -> dict[str, CaseMeta]:
@@ -92,19 +83,27 @@ def write_tables(dest: Path, about: Mapping[str, Mapping[str, str]] | None = Non
     ----------
     about
         From `read_patients`: the patient of a case, and what else the user's table says about it.
+
+    Raises
+    ------
+    InputError
+        If the stores are of different tasks.
     """
     metas, refusals, about = read_metas(dest), read_refusals(dest), about or {}
+    refuse_mixture([(f"{dest}: {case}", meta.task) for case, meta in metas.items()])
+    regions = [f"{region}_ml" for meta in list(metas.values())[:1] for region in meta.task.regions]
+    columns = (*_COLUMNS[:-1], *regions, _COLUMNS[-1])
     patients = find_patients(metas, about)
     rows = [_row(meta) for meta in metas.values()]
     rows += [{"case": case, "status": "refused", "note": _line(reason)} for case, reason in refusals.items()]
-    further = list(dict.fromkeys(name for values in about.values() for name in values if name not in _COLUMNS))
+    further = list(dict.fromkeys(name for values in about.values() for name in values if name not in columns))
     for row in rows:
         known = about.get(row["case"], {})
         row |= {name: _line(known.get(name, "")) for name in further}
         row["patient"] = patients.get(row["case"]) or known.get("patient") or patient_of(row["case"])
     table = io.StringIO()
     writer = csv.DictWriter(
-        table, (*_COLUMNS, *further), delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
+        table, (*columns, *further), delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
     )
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: row["case"]))
@@ -156,9 +155,11 @@ def shared_images(metas: Mapping[str, CaseMeta]) -> list[list[str]]:
 
 
 def data_hash(metas: Iterable[CaseMeta]) -> str:
-    """Return 16 hexadecimal digits that change with any source file, case name or version of the store's layout."""
+    """Return 16 hexadecimal digits that change with any source file, case name, task or version of the store's layout."""
     lines = sorted(
-        " ".join([meta.case, *(f"{name}={source.sha256}" for name, source in sorted(meta.sources.items()))])
+        " ".join(
+            [meta.case, meta.task.digest, *(f"{name}={source.sha256}" for name, source in sorted(meta.sources.items()))]
+        )
         for meta in metas
     )
     return sha256("\n".join([f"layout {LAYOUT_VERSION}", *lines]).encode()).hexdigest()[:16]
@@ -168,14 +169,16 @@ def fingerprint(metas: Mapping[str, CaseMeta], *, refused: int, patients: int) -
     """Return what is worth knowing about a data set before training on it: counts, shapes, intensities, volumes."""
     found = list(metas.values())
     labelled = [meta for meta in found if meta.volumes_ml]
+    task = found[0].task if found else None
     return {
+        "task": task.model_dump(mode="json", exclude_none=True) if task else None,
         "cases": len(found),
         "refused": refused,
         "labelled": len(labelled),
         "patients": patients,
         "data_hash": data_hash(found),
         "layouts": dict(Counter(meta.layout for meta in found)),
-        "modalities": {m: sum(m in meta.modalities for meta in found) for m in MODALITIES},
+        "modalities": {m: sum(m in meta.modalities for meta in found) for m in (task.modalities if task else ())},
         "source_shape": _spread([meta.geometry.shape for meta in found]),
         "cropped_shape": _spread([[b - a for a, b in meta.geometry.box] for meta in found]),
         "spacing_mm": _spread([meta.geometry.spacing for meta in found]),
@@ -184,9 +187,12 @@ def fingerprint(metas: Mapping[str, CaseMeta], *, refused: int, patients: int) -
                 "mean": _spread([[meta.scales[m].mean] for meta in found if m in meta.scales]),
                 "std": _spread([[meta.scales[m].std] for meta in found if m in meta.scales]),
             }
-            for m in MODALITIES
+            for m in (task.modalities if task else ())
         },
-        "volume_ml": {region: _spread([[meta.volumes_ml[region]] for meta in labelled]) for region in REGIONS},
+        "volume_ml": {
+            region: _spread([[meta.volumes_ml[region]] for meta in labelled])
+            for region in (task.regions if task else ())
+        },
     }
 
 
@@ -203,6 +209,22 @@ def read_fingerprint(dest: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); `ccsd split {dest}` writes it") from None
+
+
+def data_task(dest: Path) -> Task:
+    """Return the task of a converted data set.
+
+    Raises
+    ------
+    InputError
+        If `dataset.json` is missing or damaged, or there is no converted case.
+    """
+    try:
+        return Task.model_validate(read_fingerprint(dest)["task"])
+    except (KeyError, ValidationError):
+        raise InputError(
+            f"{dest / FINGERPRINT_FILE}: does not say which task the data are of; `ccsd split {dest}` writes it anew"
+        ) from None
 
 
 def _spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:

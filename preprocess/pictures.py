@@ -8,14 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from preprocess.modalities import LABELS, REGIONS
+from preprocess.task import Task, default_task
 
 Picture = NDArray[np.uint8]
 """H x W x 3, seen as radiologists do: anterior up, the patient's right on the left."""
 Labels = NDArray[np.uint8]
 
-CLASS_COLOURS = {"ED": (86, 180, 233), "NCR": (213, 94, 0), "ET": (240, 228, 66)}
-"""Blue, orange and yellow of the palette of Okabe and Ito, which the colour-blind can tell apart."""
+COLOURS = {
+    "orange": (213, 94, 0),
+    "blue": (86, 180, 233),
+    "yellow": (240, 228, 66),
+    "green": (0, 158, 115),
+    "purple": (204, 121, 167),
+    "dark blue": (0, 114, 178),
+    "amber": (230, 159, 0),
+}
+"""The palette of Okabe and Ito, which the colour-blind can tell apart: of class 1, 2, ... by turns."""
+CLASS_COLOURS = {name: list(COLOURS.values())[number - 1] for name, number in default_task().classes.items()}
+"""Those of the default task. Only for callers that have no task yet: they go with this line."""
 HEIGHT = 160
 """Pixels that a picture has at least."""
 _OPACITY = 0.5
@@ -23,9 +33,15 @@ _DARKEST = 0.08  # of the brain; what is outside is black
 _GAP = 4
 
 
-def slice_of_interest(label: Labels) -> int:
+def colour(number: int) -> tuple[str, tuple[int, int, int]]:
+    """Return the name and the red, green and blue (0 to 255) of a class by its number from 1."""
+    return list(COLOURS.items())[(number - 1) % len(COLOURS)]
+
+
+def slice_of_interest(label: Labels, task: Task | None = None) -> int:
     """Return the axial slice of a D x H x W label map with the most tumour; a voxel of a smaller region counts more."""
-    area = sum(np.isin(label, classes).sum(axis=(1, 2)) for classes in REGIONS.values())
+    task = task or default_task()
+    area = sum(np.isin(label, task.numbers(region)).sum(axis=(1, 2)) for region in task.regions)
     return int(np.argmax(area)) if np.any(area) else len(label) // 2
 
 
@@ -39,9 +55,9 @@ def draw(
     image
         H x W, 0 outside the brain; grey from the 1st to the 99.5th percentile of the rest.
     label
-        H x W, classes 0..3 to lay over the image in colour.
+        H x W, classes to lay over the image, each in the colour of its number.
     outlined
-        H x W, classes 0..3 whose union gets a white outline.
+        H x W, classes whose union gets a white outline.
     height
         Pixels; a smaller image is enlarged by the next whole number.
     """
@@ -49,9 +65,9 @@ def draw(
     picture = np.repeat(_enlarged(_grey(image), factor)[..., np.newaxis], 3, axis=2)
     if label is not None:
         large = _enlarged(label, factor)
-        for name, colour in CLASS_COLOURS.items():
-            where = large == LABELS[name]
-            picture[where] = (1 - _OPACITY) * picture[where] + _OPACITY * np.array(colour)
+        for number in range(1, int(label.max()) + 1):
+            where = large == number
+            picture[where] = (1 - _OPACITY) * picture[where] + _OPACITY * np.array(colour(number)[1])
     if outlined is not None:
         tumour = _enlarged(outlined, factor) != 0
         picture[ndimage.binary_dilation(tumour) & ~tumour] = np.iinfo(np.uint8).max

@@ -45,8 +45,13 @@ def restore_label(store: CaseStore) -> NDArray[np.uint8]:
     return to_source(to_convention(store.read_label(), store.meta.label_convention), store.meta.geometry)
 
 
-def write_restored(dest: Path, case: str, out: Path, modalities: Sequence[str] = ()) -> list[Path]:
+def write_restored(dest: Path, case: str, out: Path, modalities: str | Sequence[str] = ()) -> list[Path]:
     """Write modalities (by default all) and the segmentation of a case as NIfTI files; return their paths.
+
+    Parameters
+    ----------
+    modalities
+        Names, or one text joined by `+`, by any alias.
 
     Raises
     ------
@@ -54,7 +59,7 @@ def write_restored(dest: Path, case: str, out: Path, modalities: Sequence[str] =
         If the case, or a modality that is named, is not there.
     """
     store = CaseStore(dest, case)
-    names = tuple(modalities) or store.modalities
+    names = store.meta.task.subset(modalities) if modalities else store.modalities
     absent = [m for m in names if m not in store.modalities]
     if absent:
         raise InputError(f"{case}: no {', '.join(absent)}; it has {', '.join(store.modalities)}")

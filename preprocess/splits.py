@@ -1,7 +1,7 @@
 """Which cases train, validate and test: published lists, or seeded splits that keep a patient's scans together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import numpy as np
 from preprocess.dataset import find_patients, read_patients, read_refusals, shared_images, write_tables
 from preprocess.errors import InputError, first_few
 from preprocess.files import check_case_name, write_text
-from preprocess.modalities import MODALITIES
 from preprocess.reading import read_table
 from preprocess.store.meta import CaseMeta
+from preprocess.task import Task
 
 NAMES = ("train", "val", "test")
 _SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
@@ -21,16 +21,23 @@ FILE = "split.tsv"
 
 @dataclass(frozen=True)
 class Split:
-    """Three disjoint lists of cases, each sorted, and the hash that names them in results."""
+    """Three disjoint lists of cases, each sorted, and the hash that names them in results.
+
+    Attributes
+    ----------
+    task
+        Label of the task that the cases were converted for (`Task.label`), empty where it is not known.
+    """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
+    task: str = ""
 
     @property
     def hash(self) -> str:
         """12 hexadecimal digits that depend on which case is where, and on nothing else."""
-        return sha256(self.as_tsv().encode()).hexdigest()[:12]
+        return sha256(self._table(("case", "split")).encode()).hexdigest()[:12]
 
     @property
     def by_name(self) -> dict[str, tuple[str, ...]]:
@@ -38,15 +45,19 @@ class Split:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def as_tsv(self) -> str:
-        """Return a table with the columns case and split."""
+        """Return a table with the columns case, split and, where it is known, task."""
+        return self._table(("case", "split", "task") if self.task else ("case", "split"))
+
+    def _table(self, columns: tuple[str, ...]) -> str:
         rows = sorted((case, name) for name, cases in self.by_name.items() for case in cases)
-        return "".join(f"{case}\t{name}\n" for case, name in [("case", "split"), *rows])
+        cells = [columns, *((case, name, self.task)[: len(columns)] for case, name in rows)]
+        return "".join("\t".join(row) + "\n" for row in cells)
 
     @classmethod
-    def of(cls, assigned: Mapping[str, str]) -> "Split":
+    def of(cls, assigned: Mapping[str, str], task: str = "") -> "Split":
         """Return the split for a name by case."""
         train, val, test = (tuple(sorted(case for case, name in assigned.items() if name == n)) for n in NAMES)
-        return cls(train, val, test)
+        return cls(train, val, test, task)
 
 
 def read_split(dest: Path) -> Split:
@@ -60,7 +71,7 @@ def read_split(dest: Path) -> Split:
     path = dest / FILE
     if not path.is_file():
         raise InputError(f"{path}: no split yet; make one with `ccsd split {dest}`")
-    return Split.of(read_list(path))
+    return Split.of(read_list(path), next(iter(_listed_tasks(path)), ""))
 
 
 def read_list(path: Path) -> dict[str, str]:
@@ -83,6 +94,15 @@ def read_list(path: Path) -> dict[str, str]:
     return assigned
 
 
+def _listed_tasks(path: Path) -> dict[str, int]:
+    """Return what the column task of a list has, if there is one, with the first line of each."""
+    found: dict[str, int] = {}
+    for number, row in read_table(path, ("case", "split")).items():
+        if task := row.get("task", ""):
+            found.setdefault(task, number)
+    return found
+
+
 def make_split(
     dest: Path,
     *,
@@ -99,7 +119,7 @@ def make_split(
     Parameters
     ----------
     listed
-        Table with the columns case and split to use; without it a split is drawn.
+        Table with the columns case and split to use; without it a split is drawn. A column task is compared.
     seed, train, val
         Seed and shares of a drawn split; the rest is tested.
     max_refused
@@ -112,28 +132,30 @@ def make_split(
     Raises
     ------
     InputError
-        If a listed case is missing or lacks a segmentation, too many were refused, too few are left to draw from, or a
-        list tears a patient apart.
+        If a listed case is missing or lacks a segmentation, too many were refused, too few are left to draw from, a
+        list tears a patient apart, or stores or list are of another task.
     """
     about = read_patients(patients) if patients else {}
     metas, refusals = write_tables(dest, about), read_refusals(dest)
     _check_refusals(refusals, len(metas) + len(refusals), max_refused)
     if not metas:
         raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
+    task = next(iter(metas.values())).task
     bare = [case for case, meta in metas.items() if not meta.volumes_ml]
     notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
     notes += [f"left out, converted without a segmentation: {first_few(bare)}"] if bare else []
-    notes += [f"no case has {m}" for m in MODALITIES if not any(m in meta.modalities for meta in metas.values())]
+    notes += [f"no case has {m}" for m in task.modalities if not any(m in meta.modalities for meta in metas.values())]
     notes += [f"the same image in several cases: {first_few(cases)}" for cases in shared_images(metas)]
     if strangers := sorted(set(about) - set(metas) - set(refusals)):
         notes.append(f"in {patients}, but not converted: {first_few(strangers)}")
     if listed is None:
         labelled = {case: meta for case, meta in metas.items() if meta.volumes_ml}
-        split = draw_split(labelled, seed=seed, train=train, val=val, about=about)
+        split = replace(draw_split(labelled, seed=seed, train=train, val=val, about=about), task=task.label)
     else:
         assigned = read_list(listed)
+        _check_task(listed, task)
         _check_list(assigned, metas, refusals, listed)
-        split = Split.of(assigned)
+        split = Split.of(assigned, task.label)
         if torn := _torn(assigned, find_patients(metas, about)):
             text = f"{listed}: patients with scans in several parts: {first_few(torn, 3)}"
             if not allow_torn:
@@ -185,8 +207,8 @@ def draw_split(
 
 
 def _shuffled_by_volume(scans: Mapping[str, list[str]], metas: Mapping[str, CaseMeta], seed: int) -> list[str]:
-    """Return patients by mean tumour volume, shuffled within strata of ten or, in small cohorts, a third of all."""
-    volume = {p: float(np.mean([metas[case].volumes_ml["WT"] for case in cases])) for p, cases in scans.items()}
+    """Return patients by mean tumour volume (that of the largest region), shuffled within strata of ten or, in small cohorts, a third of all."""
+    volume = {p: float(np.mean([max(metas[c].volumes_ml.values()) for c in cases])) for p, cases in scans.items()}
     ordered = sorted(scans, key=lambda p: (volume[p], p))
     size = min(10, -(-len(ordered) // 3))
     rng = np.random.default_rng(seed)
@@ -208,6 +230,15 @@ def _assign(sizes: list[int], shares: np.ndarray) -> list[int]:
         counts[part] += size
         chosen.append(int(part))
     return chosen
+
+
+def _check_task(listed: Path, task: Task) -> None:
+    for name, line in _listed_tasks(listed).items():
+        if name not in (task.name, task.label):
+            raise InputError(
+                f"{listed}, line {line}: the list is of the task {name}, but the cases were converted for {task.label}; "
+                "convert them for the task of the list, or use a copy of the list without the column task"
+            )
 
 
 def _check_refusals(refusals: Mapping[str, str], cases: int, share: float) -> None:

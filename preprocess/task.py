@@ -38,6 +38,9 @@ ALIASES = {
 }  # fmt: skip
 """Lower-case name used by a data set -> our name of the sequence."""
 
+RESERVED = ("seg", "segm", "segmentation", "label", "labels", "mask", "volumes", "channel")
+"""Words and roles of files that no sequence may be called: they mean a segmentation, or several sequences."""
+
 Subset = tuple[str, ...]
 """A non-empty combination of sequences, in the order of the task."""
 
@@ -178,17 +181,31 @@ class Task(_Part):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
+        if taken := [name for name in self.sequences if name in RESERVED]:
+            raise ValueError(f"sequences: {taken[0]} means something else in names of files; choose another name")
         if sorted(self.classes.values()) != list(range(1, len(self.classes) + 1)):
             raise ValueError(f"classes: number them from 1 to {len(self.classes)}, each once")
-        self._check_names("regions", self.regions.values(), self.classes)
-        self._check_names("scored", self.scored.values(), self.classes)
-        self._check_names("paint", [self.paint], self.regions)
-        self._check_names("paint", [self.paint.values()], self.classes)
-        self._check_names("lesions.regions", [self.lesions.regions], self.scored_regions)
-        self._check_names("lesions.merged_via", [self.lesions.merged_via], self.scored_regions)
-        self._check_names("lesions.merged_via", self.lesions.merged_via.values(), self.classes)
-        self._check_names("cleanup", [self.cleanup], self.classes)
-        self._check_names("cleanup", [[rule.becomes for rule in self.cleanup.values()]], self.classes)
+        self._check_known_names()
+        self._check_regions()
+        self._check_paint()
+        self._check_numbering()
+        return self
+
+    def _check_known_names(self) -> None:
+        for key, used, known in (
+            ("regions", self.regions.values(), self.classes),
+            ("scored", self.scored.values(), self.classes),
+            ("paint", [self.paint], self.regions),
+            ("paint", [self.paint.values()], self.classes),
+            ("lesions.regions", [self.lesions.regions], self.scored_regions),
+            ("lesions.merged_via", [self.lesions.merged_via], self.scored_regions),
+            ("lesions.merged_via", self.lesions.merged_via.values(), self.classes),
+            ("cleanup", [self.cleanup], self.classes),
+            ("cleanup", [[rule.becomes for rule in self.cleanup.values()]], self.classes),
+        ):
+            self._check_names(key, used, known)
+
+    def _check_regions(self) -> None:
         if twice := set(self.regions) & set(self.scored):
             raise ValueError(f"scored: {', '.join(sorted(twice))} is among the regions already")
         for name, classes in self.scored_regions.items():
@@ -196,20 +213,25 @@ class Task(_Part):
                 raise ValueError(f"regions: {name} needs at least one class, each once")
         if lost := [name for name in self.classes if not any(name in parts for parts in self.regions.values())]:
             raise ValueError(f"regions: no region has the class {', '.join(lost)}")
+        folded = [name.casefold() for name in self.scored_regions]
+        if len(set(folded)) < len(folded):
+            raise ValueError("regions: two names differ only in upper and lower case")
+
+    def _check_paint(self) -> None:
         if lost := [name for name in self.classes if name not in self.paint.values()]:
             raise ValueError(f"paint: no region is painted as {', '.join(lost)}, so no label map could have it")
         for region, name in self.paint.items():
             if name not in self.regions[region]:
                 raise ValueError(f"paint: {region} is painted as {name}, which is no part of it")
+
+    def _check_numbering(self) -> None:
         for convention, numbers in self.numbering.items():
             if len(set(numbers.values())) < len(numbers):
                 raise ValueError(f"numbering.{convention}: two classes have one number")
             if not set(numbers) & set(self.classes):
                 raise ValueError(f"numbering.{convention}: has none of the classes {', '.join(self.classes)}")
-        folded = [name.casefold() for name in self.scored_regions]
-        if len(set(folded)) < len(folded):
-            raise ValueError("regions: two names differ only in upper and lower case")
-        return self
+        if not any(set(self.classes) <= set(numbers) for numbers in self.numbering.values()):
+            raise ValueError("numbering: give one with a number for every class: segmentations are written by it")
 
     def _check_names(self, key: str, used: Iterable[Iterable[str]], known: Iterable[str]) -> None:
         known = list(known)
@@ -245,8 +267,14 @@ class Task(_Part):
     @property
     def default_convention(self) -> LabelConvention:
         """What is written where the input has no label numbers of its own: the first one that has every class."""
-        complete = [c for c in self.conventions.values() if len(c.values) == len(self.classes)]
-        return (complete or list(self.conventions.values()))[0]
+        return next(c for c in self.conventions.values() if self._is_complete(c))
+
+    def output_convention(self, convention: LabelConvention) -> LabelConvention:
+        """Return the convention that a segmentation is written in: this one, unless it lacks a class of the task."""
+        return convention if self._is_complete(convention) else self.default_convention
+
+    def _is_complete(self, convention: LabelConvention) -> bool:
+        return set(convention.values.values()) == set(self.classes.values())
 
     def convention(self, name: str) -> LabelConvention:
         """Return a label convention by its name.
@@ -358,6 +386,12 @@ def shipped_tasks() -> dict[str, Task]:
     """Return the tasks that come with the program, by name, sorted."""
     folder = Path(__file__).parent / "tasks"
     return {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def is_shipped(task: Task) -> bool:
+    """Return whether a task is one of those that come with the program, and not one's own of the same name."""
+    shipped = shipped_tasks().get(task.name)
+    return shipped is not None and shipped.digest == task.digest
 
 
 def default_task() -> Task:

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import LabelsOption, LayoutOption, report_lines
+from ccsd.cli.options import TASK, LabelsOption, LayoutOption, TaskOption, report_lines
 
 
 def audit(
-    src: Annotated[Path, typer.Argument(help="Folder with cases in any released BraTS layout, or a mix.")],
+    src: Annotated[Path, typer.Argument(help="Folder with cases in any layout of docs/data.md, or a mix.")],
     out: Annotated[Path, typer.Option(help="Folder for audit.html, audit.tsv and files.tsv.")] = Path("audit"),
     workers: Annotated[int, typer.Option(min=1, help="Processes that read cases at the same time.")] = 1,
+    task: TaskOption = TASK,
     layout: LayoutOption = None,
     labels: LabelsOption = None,
 ) -> None:
@@ -21,15 +22,18 @@ def audit(
     """
     from preprocess.audit import audit as run
     from preprocess.audit import verdicts, write_audit
-    from preprocess.source.accounts import find_cases, summary
+    from preprocess.source.accounts import find_cases, summary, task_hint
+    from preprocess.task import read_task
 
-    found = find_cases(src, layout, labels, record=out)
+    chosen = read_task(task)
+    found = find_cases(src, layout, labels, record=out, task=chosen)
     audits = run(found.cases, workers=workers)
-    write_audit(audits, found.files, out)
-    report_lines(summary(found.files))
+    write_audit(audits, found.files, out, chosen)
+    report_lines(summary(found.files, chosen))
     for item in audits:
         for finding in item.findings:
             typer.echo(f"{item.verdict}: {item.case}: {finding}", err=True)
+    report_lines(task_hint(found.cases))
     counts = verdicts(audits)
     typer.echo(f"{counts['refused']} refused, {counts['odd']} odd, {counts['fine']} fine; see {out / 'audit.html'}")
     if counts["refused"]:

@@ -6,18 +6,19 @@ from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import LabelsOption, LayoutOption, report_lines
+from ccsd.cli.options import TASK, LabelsOption, LayoutOption, TaskOption, report_lines
 from preprocess.errors import InputError
 
 
 def convert(
-    src: Annotated[Path, typer.Argument(help="Folder with cases in any released BraTS layout, or a mix.")],
+    src: Annotated[Path, typer.Argument(help="Folder with cases in any layout of docs/data.md, or a mix.")],
     dest: Annotated[Path, typer.Argument(help="Folder for the stores, one CASE.zarr per case.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes that convert cases at the same time.")] = 1,
     part: Annotated[str, typer.Option(help="I/N: convert the I-th of N parts, write no table of the data set.")] = "",
     allow: Annotated[
         list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
     ] = None,
+    task: TaskOption = TASK,
     layout: LayoutOption = None,
     labels: LabelsOption = None,
     keep_going: Annotated[
@@ -31,12 +32,16 @@ def convert(
     """
     from preprocess.convert import convert as run
     from preprocess.dataset import write_tables
-    from preprocess.source.accounts import read_files, summary
+    from preprocess.source.accounts import read_files, summary, task_hint
+    from preprocess.task import read_task
 
-    found = run(src, dest, workers=workers, part=_part(part), allow=allow or (), layout=layout, labels=labels)
+    chosen = read_task(task)
+    found = run(
+        src, dest, workers=workers, part=_part(part), allow=allow or (), layout=layout, labels=labels, task=chosen
+    )
     if not part:
         write_tables(dest)
-    report_lines(summary(read_files(dest)))
+    report_lines(summary(read_files(dest), chosen))
     kinds = {kind: [case for case in found if case.status == kind] for kind in ("converted", "unchanged", "refused")}
     for case in kinds["converted"]:
         if case.message:
@@ -45,10 +50,13 @@ def convert(
     refused = kinds["refused"]
     for case in refused:
         typer.echo(f"refused: {case.case}: {case.message}", err=True)
+    hint = task_hint(found)
+    report_lines(hint)
     if any(case.died for case in refused):
         raise typer.Exit(1)
     if refused and len(refused) == len(found) and not part:
-        raise InputError(f"{src}: none of {len(refused)} cases can be used; the reasons are above")
+        why = "; ".join(["the reasons are above", *hint])
+        raise InputError(f"{src}: none of {len(refused)} cases can be used; {why}")
     if refused and not keep_going:
         raise typer.Exit(2)
 
@@ -62,10 +70,9 @@ def restore(
     ] = "",
 ) -> None:
     """Write a converted case back as NIfTI: the source's voxels, to within the storage precision, in its space."""
-    from preprocess.modalities import subset
     from preprocess.restore import write_restored
 
-    for path in write_restored(data, case, out, subset(modalities) if modalities else ()):
+    for path in write_restored(data, case, out, modalities):
         typer.echo(path)
 
 

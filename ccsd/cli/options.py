@@ -8,11 +8,19 @@ import typer
 LayoutOption = Annotated[
     str | None, typer.Option(help="Layout of the files: a name, or a YAML file of your own. Found out by default.")
 ]
-NUMBERINGS = "brats2020, brats2023, brats2024, msd, deepbratumia"
-"""The names of the label conventions: to import them takes longer than a help may; a test holds that these are all."""
+NUMBERINGS = "brats2023, brats2020, brats2024, msd, deepbratumia"
+"""The label conventions of the default task: to read them takes longer than a help may; a test holds that these are all.
+"""
+TaskOption = Annotated[
+    str, typer.Option(help="What is segmented from what: the name of a task, or a YAML file of your own.")
+]
+TASK = "brats-gli-pre"
+"""The default task; a test holds that it is the one of `preprocess.task`."""
 LabelsOption = Annotated[
     str | None,
-    typer.Option(help=f"What the label numbers mean, instead of what the layout says: {NUMBERINGS}."),
+    typer.Option(
+        help=f"What the label numbers mean, instead of what the layout says: a convention of the task ({NUMBERINGS})."
+    ),
 ]
 
 

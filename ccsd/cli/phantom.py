@@ -1,4 +1,4 @@
-"""`ccsd phantom`: a synthetic cohort in the file layouts of BraTS."""
+"""`ccsd phantom`: a synthetic cohort."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ccsd.cli.options import TASK, TaskOption
 from preprocess.errors import InputError
 
 
@@ -15,12 +16,17 @@ def phantom(
     size: Annotated[str, typer.Option(help="Voxels (1 mm) along each axis, or three numbers like 240x240x155.")] = "64",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     difficulty: Annotated[float, typer.Option(help="0: clean images, strong contrast; 1: noisy, weak contrast.")] = 0.5,
+    task: TaskOption = TASK,
 ) -> None:
-    """Write a cohort of phantom heads with tumours in the file layouts of BraTS 2020 and 2023."""
+    """Write a cohort of phantom heads with tumours, of any task.
+
+    Those of the default task have the file layouts of BraTS 2020 and 2023, others a layout of their own beside them.
+    """
     from preprocess.parallel import track
     from preprocess.phantom.cohort import write_cohort
+    from preprocess.task import read_task
 
-    written = write_cohort(dest, cases=cases, size=_shape(size), seed=seed, difficulty=difficulty)
+    written = write_cohort(dest, cases=cases, size=_shape(size), seed=seed, difficulty=difficulty, task=read_task(task))
     total = sum(1 for _ in track(written, cases, "phantom"))
     typer.echo(f"{total} cases in {dest}")
 

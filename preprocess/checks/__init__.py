@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from preprocess.checks import contrast, grid, voxels
 from preprocess.errors import InputError
-from preprocess.source.labels import CAVITY
 from preprocess.source.load import Loaded
 
 
@@ -59,7 +58,7 @@ CHECKS = (
     Check("background", voxels.background, refuses=False),
     Check("label-numbering", voxels.label_numbering, allowable=False),
     Check("label-values", voxels.label_values, allowable=False),
-    Check(CAVITY, voxels.cavity),
+    Check("no-class", voxels.no_class),
     Check("brain-mask", voxels.brain_mask),
     Check("label-rounded", voxels.label_rounded, refuses=False),
     Check("label-empty", voxels.label_empty, refuses=False),

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.modalities import LABELS
 from preprocess.source.load import Loaded, Sample
 
 _FEWEST = 200
@@ -68,11 +67,14 @@ def _against_expectation(scores: Scores, margin: float) -> list[tuple[str, str, 
 
 
 def _part(case: Loaded, name: str) -> NDArray[np.bool_]:
-    """Return which of the masked voxels are labelled with a class."""
+    """Return which of the masked voxels are labelled with a class; none where the task has no such class."""
     sample = case.sample
     if sample.label is None:
         return np.zeros(int(sample.mask.sum()), bool)
-    value = next(value for value, number in case.convention.values.items() if number == LABELS[name])
+    number = case.files.task.classes.get(name)
+    value = next((value for value, ours in case.convention.values.items() if ours == number), 0)
+    if not value:
+        return np.zeros(int(sample.mask.sum()), bool)
     return np.asarray(sample.label[sample.mask] == value)
 
 

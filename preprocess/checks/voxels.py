@@ -42,7 +42,7 @@ def label_numbering(case: Loaded) -> Iterator[str]:
     listed = ", ".join(f"{value:g}" for value in sorted(case.label_counts))
     yield (
         f"the segmentation has the values {listed}, and neither the layout nor you say what they mean; by convention: "
-        f"{readings(case.label_counts, voxel_ml)}; name one: --labels NAME, or convert.labels in the configuration"
+        f"{readings(case.label_counts, voxel_ml, case.files.task)}; name one: --labels NAME, or convert.labels in the configuration"
     )
 
 
@@ -69,14 +69,16 @@ def label_values(case: Loaded) -> Iterator[str]:
         yield wrong
 
 
-def cavity(case: Loaded) -> Iterator[str]:
-    """The resection cavity of post-treatment scans."""
-    cavity = case.convention.cavity
-    if cavity is not None and cavity in case.label_counts:
-        yield (
-            f"label {cavity} is a resection cavity ({case.label_counts[cavity]} voxels), which has no class here; "
-            "allowed, it counts as background"
-        )
+def no_class(case: Loaded) -> Iterator[str]:
+    """Labels that the convention has and the task has not, such as the resection cavity in a task before treatment."""
+    task = case.files.task
+    for number, name in case.convention.foreign.items():
+        if number in case.label_counts:
+            what = name if task.word(name) == name else f"{name}, {task.word(name)}"
+            yield (
+                f"label {number} ({what}; {case.label_counts[number]} voxels) is no class of the task {task.name}; "
+                "allowed, it counts as background"
+            )
 
 
 def duplicates(case: Loaded) -> Iterator[str]:

@@ -1,23 +1,30 @@
-"""Phantom cohorts in the file layouts of BraTS: `ccsd phantom DEST --cases 24 --size 64 --seed 0`."""
+"""Phantom cohorts: `ccsd phantom DEST --cases 24 --size 64 --seed 0`.
+
+Those of the default task have the file layouts of BraTS 2020 and 2023. Those of any other task have names of their own,
+and beside them the layout that describes them, so that nothing about them has to be named or guessed.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from preprocess.errors import InputError
-from preprocess.files import complete_or_absent, make_folder, write_text
-from preprocess.modalities import MODALITIES
+from preprocess.files import complete_or_absent, make_folder, remove, write_text
 from preprocess.phantom.anatomy import make_anatomy
+from preprocess.phantom.classes import paint_classes
 from preprocess.phantom.fields import Grid, Shape
 from preprocess.phantom.signal import make_images
 from preprocess.phantom.tumour import make_tumour
 from preprocess.source import labels, nifti
+from preprocess.source.layouts import FOLDER_LAYOUT
+from preprocess.source.layouts.layout import SEGMENTATION
+from preprocess.task import Task, default_task, is_shipped
 
 PhantomCase = tuple[dict[str, NDArray[np.int16]], NDArray[np.uint8]]
 
-_SUFFIXES_2020 = {m: f"_{m}" for m in MODALITIES} | {"seg": "_seg"}
 _SUFFIXES_2023 = {"flair": "-t2f", "t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "seg": "-seg"}
 _SMALLEST, LARGEST = 32, 1024
 MARK = "PHANTOMS.txt"
@@ -26,47 +33,56 @@ _FOLLOW_UP_EVERY = 5
 _HEAD, _LESION = 0, 1
 
 
-def case_names(cases: int) -> list[str]:
-    """Return the names of a cohort's cases: by turns in the 2020 and in the 2023 naming.
+def case_names(cases: int, task: Task | None = None) -> list[str]:
+    """Return the names of a cohort's cases.
 
-    Every fifth case of the 2023 naming is a second scan (`-001`) of the patient before it.
+    In the default task by turns in the 2020 and in the 2023 naming, where every fifth case of the 2023 naming is a
+    second scan (`-001`) of the patient before it; in others `Phantom-00001-0`, with the scan at the end.
     """
-    return [_name(index) for index in range(cases)]
+    name = _brats_name if _is_default(task or default_task()) else _own_name
+    return [name(index) for index in range(cases)]
 
 
-def make_case(shape: Shape, *, seed: int, index: int, difficulty: float) -> PhantomCase:
-    """Return images by modality and the label map (classes as in `LABELS`) of one case, axes left-posterior-superior.
+def make_case(shape: Shape, *, seed: int, index: int, difficulty: float, task: Task | None = None) -> PhantomCase:
+    """Return images by modality and the label map in classes of the task of one case, axes left-posterior-superior.
 
     What is drawn depends on the arguments alone. Two scans of one patient share the head, not the tumour.
     """
+    task = task or default_task()
     grid = Grid.of(shape)
-    head = index - 2 if _is_follow_up(index) else index
-    anatomy = make_anatomy(grid, np.random.default_rng([seed, head, _HEAD]))
+    anatomy = make_anatomy(grid, np.random.default_rng([seed, _head(index), _HEAD]))
     rng = np.random.default_rng([seed, index, _LESION])
     tumour = make_tumour(grid, anatomy, rng)
-    return make_images(grid, anatomy, tumour, rng, difficulty), tumour.label
+    label, extras = paint_classes(tumour.label, task, index)
+    return make_images(grid, anatomy, tumour, rng, difficulty, sequences=task.sequences, extras=extras), label
 
 
-def write_cohort(dest: Path, *, cases: int, size: int | Shape, seed: int, difficulty: float = 0.5) -> Iterator[str]:
-    """Write a cohort below `dest`, one folder of five files per case, and yield each case's name when it is complete.
+def write_cohort(
+    dest: Path, *, cases: int, size: int | Shape, seed: int, difficulty: float = 0.5, task: Task | None = None
+) -> Iterator[str]:
+    """Write a cohort below `dest`, one folder of files per case, and yield each case's name when it is complete.
 
     Parameters
     ----------
     size
         Voxels (1 mm) along each axis, or along all.
+    task
+        What is segmented from what.
 
     Raises
     ------
     InputError
         If a number is out of its range, or `dest` holds cases that are no phantoms.
     """
+    task = task or default_task()
     shape = (size, size, size) if isinstance(size, int) else size
     _check(cases, shape, seed, difficulty)
-    names = case_names(cases)
+    names = case_names(cases, task)
     _claim(dest, names)
+    _write_layout(dest, task)
     for index, name in enumerate(names):
-        images, label = make_case(shape, seed=seed, index=index, difficulty=difficulty)
-        _write_case(dest, name, images, label)
+        images, label = make_case(shape, seed=seed, index=index, difficulty=difficulty, task=task)
+        _write_case(dest, name, images, label, task)
         yield name
 
 
@@ -83,10 +99,30 @@ def _claim(dest: Path, names: list[str]) -> None:
     write_text(mark, "Made by `ccsd phantom`; it may replace the cases here.\n")
 
 
-def _write_case(dest: Path, name: str, images: dict[str, NDArray[np.int16]], label: NDArray[np.uint8]) -> None:
+def _write_layout(dest: Path, task: Task) -> None:
+    """Write how the files of a task other than the default one are called, and what their label numbers mean."""
+    path = dest / FOLDER_LAYOUT
+    if _is_default(task):
+        remove(path)
+        return
+    files = {name: f"{{case}}_{name}" for name in (*task.sequences, "seg")}
+    files[SEGMENTATION] = files.pop("seg")
+    values = {
+        "name": "phantom",
+        **({"tasks": [task.name]} if is_shipped(task) else {}),
+        "numbering": task.default_convention.name,
+        "case": "(?P<patient>Phantom-[0-9]{5,})-[01]",
+        "files": files,
+    }
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def _write_case(
+    dest: Path, name: str, images: dict[str, NDArray[np.int16]], label: NDArray[np.uint8], task: Task
+) -> None:
     new_naming = name.startswith("BraTS-GLI")
-    suffixes = _SUFFIXES_2023 if new_naming else _SUFFIXES_2020
-    convention = labels.CONVENTIONS["brats2023" if new_naming else "brats2020"]
+    suffixes = _SUFFIXES_2023 if new_naming else {key: f"_{key}" for key in (*images, "seg")}
+    convention = task.convention("brats2020") if name.startswith("BraTS20") else task.default_convention
     volumes = {**images, "seg": labels.to_convention(label, convention).astype(np.int16)}
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     affine[1, 3] = label.shape[1] - 1  # as BraTS places its volumes
@@ -96,13 +132,26 @@ def _write_case(dest: Path, name: str, images: dict[str, NDArray[np.int16]], lab
             nifti.write(folder / f"{name}{suffixes[key]}.nii.gz", volume, affine)
 
 
-def _name(index: int) -> str:
+def _is_default(task: Task) -> bool:
+    return task.digest == default_task().digest and task.numbering == default_task().numbering
+
+
+def _brats_name(index: int) -> str:
     number = index // 2
     if index % 2 == 0:
         return f"BraTS20_Training_{number + 1:03d}"
     if _is_follow_up(index):
         return f"BraTS-GLI-{number - 1:05d}-001"
     return f"BraTS-GLI-{number:05d}-000"
+
+
+def _own_name(index: int) -> str:
+    return f"Phantom-{_head(index) + 1:05d}-{int(_is_follow_up(index))}"
+
+
+def _head(index: int) -> int:
+    """Return the first case of the same patient."""
+    return index - 2 if _is_follow_up(index) else index
 
 
 def _is_follow_up(index: int) -> bool:

@@ -1,10 +1,13 @@
 """MR signal of a head with a tumour: contrasts, distractors, bias field, Rician noise."""
 
+from collections.abc import Iterable
+from hashlib import sha256
+
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.modalities import MODALITIES
 from preprocess.phantom.anatomy import Anatomy
+from preprocess.phantom.classes import Extra
 from preprocess.phantom.fields import Array, Grid, Mask
 from preprocess.phantom.tumour import Tumour
 
@@ -16,6 +19,9 @@ _SIGNAL = {
     "t2": (1.45, 0.66, 0.45, 1.08, 1.26),
 }
 """Relative signal of tissues; the lesion's values are blended in by its soft maps."""
+_OTHER_LEVELS = (0.20, 0.45, 0.70, 0.95, 1.20)
+"""Of the same tissues in a sequence that is none of these: in an order of its own."""
+_OTHER_JITTER = 0.08
 _ENHANCED = 1.50
 _NECROTIC = 0.30
 _VESSEL = 1.65
@@ -23,17 +29,26 @@ _CAP = 1.20
 
 
 def make_images(
-    grid: Grid, anatomy: Anatomy, tumour: Tumour, rng: np.random.Generator, difficulty: float
+    grid: Grid,
+    anatomy: Anatomy,
+    tumour: Tumour,
+    rng: np.random.Generator,
+    difficulty: float,
+    *,
+    sequences: Iterable[str],
+    extras: Iterable[Extra] = (),
 ) -> dict[str, NDArray[np.int16]]:
-    """Return the four images, int16, exactly 0 outside the brain and above 0 inside it.
+    """Return an image by sequence, int16, exactly 0 outside the brain and above 0 inside it.
 
-    `difficulty` from 0 to 1 raises noise, bias field and distractors and lowers the lesion's contrast.
+    `difficulty` from 0 to 1 raises noise, bias field and distractors and lowers the lesion's contrast. An image depends
+    on its own name alone, not on which others are asked for: `rng` draws the four usual ones in any case, and gives a
+    seed that each other one has a stream of its own from.
     """
     vessels, caps, plexus = _vessels(grid, anatomy, rng), _caps(grid, anatomy, rng), _plexus(grid, anatomy, rng)
     strength = 0.4 + 0.6 * difficulty
     images = {}
-    for name in MODALITIES:
-        signal = _tissue_signal(name, grid, anatomy, tumour, rng, contrast=1 - 0.4 * difficulty)
+    for name, levels in _SIGNAL.items():
+        signal = _tissue_signal(levels, grid, anatomy, tumour, rng, contrast=1 - 0.4 * difficulty)
         if name == "t1ce":
             contrast = 1 - 0.25 * difficulty
             signal += contrast * tumour.enhancing * (_ENHANCED - signal)
@@ -41,14 +56,49 @@ def make_images(
             signal += strength * np.maximum(vessels, plexus) * (_VESSEL - signal)
         if name == "flair":
             signal += strength * caps * (_CAP - signal)
+        signal = _with_extras(signal, name, levels, extras)
         images[name] = _acquire(signal, anatomy.brain, grid, rng, difficulty)
-    return images
+    seed = int(rng.integers(2**32))
+    for name in sequences:
+        if name not in images:
+            own = np.random.default_rng([seed, _key(name)])
+            levels = _other_levels(name)
+            signal = _tissue_signal(levels, grid, anatomy, tumour, own, contrast=1 - 0.4 * difficulty)
+            signal = _with_extras(signal, name, levels, extras)
+            images[name] = _acquire(signal, anatomy.brain, grid, own, difficulty)
+    return {name: images[name] for name in sequences}
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(sha256(text.encode()).digest()[:4], "little")
+
+
+def _other_levels(name: str) -> tuple[float, ...]:
+    """Return the signal of each tissue in a sequence that is known by its name alone, the same in every head."""
+    rng = np.random.default_rng(_key(name))
+    levels = rng.permutation(_OTHER_LEVELS) + rng.uniform(-_OTHER_JITTER, _OTHER_JITTER, len(_OTHER_LEVELS))
+    return tuple(levels.tolist())
+
+
+def _with_extras(signal: Array, name: str, levels: tuple[float, ...], extras: Iterable[Extra]) -> Array:
+    """Show parts that the usual tumour has not: fluid as bright as CSF, others by a factor of this sequence."""
+    for extra in extras:
+        factor = np.random.default_rng([_key(name), _key(extra.name)]).uniform(0.5, 1.6)
+        target = signal * factor if extra.fluid is None else signal + extra.fluid * (levels[0] - signal)
+        signal = np.where(extra.where, target, signal).astype(np.float32)
+    return signal
 
 
 def _tissue_signal(
-    name: str, grid: Grid, anatomy: Anatomy, tumour: Tumour, rng: np.random.Generator, *, contrast: float
+    levels: tuple[float, ...],
+    grid: Grid,
+    anatomy: Anatomy,
+    tumour: Tumour,
+    rng: np.random.Generator,
+    *,
+    contrast: float,
 ) -> Array:
-    csf, grey, white, oedema, core = _SIGNAL[name]
+    csf, grey, white, oedema, core = levels
     signal = csf * anatomy.csf + grey * anatomy.grey + white * anatomy.white
     signal *= 1 + 0.03 * grid.field(rng, 6.0)
     lesion = oedema + (core - oedema) * tumour.core + 0.05 * grid.field(rng, 5.0)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.modalities import LABELS
 from preprocess.phantom.anatomy import Anatomy
 from preprocess.phantom.fields import Array, Grid, soft
 
+NECROTIC, OEDEMA, ENHANCING = 1, 2, 3
+"""Parts of a tumour; `preprocess.phantom.classes` makes classes of a task of them."""
 _RADIUS = (0.30, 0.47)
 _CORE_SHARE = (0.55, 0.75)
 _NECROSIS_SHARE = (0.50, 0.76)
@@ -20,12 +21,12 @@ _FROM_MIDLINE = 0.12
 
 @dataclass(frozen=True)
 class Tumour:
-    """Label map and soft maps (0 to 1) of what the images show.
+    """Parts and soft maps (0 to 1) of what the images show.
 
     Attributes
     ----------
     label
-        uint8 classes as in `preprocess.modalities.LABELS`.
+        uint8, the parts above.
     oedema, core
         What all contrasts show: the whole tumour, and a blurred core whose border is not that of the label.
     enhancing, necrosis
@@ -65,9 +66,9 @@ def _lesion(grid: Grid, anatomy: Anatomy, rng: np.random.Generator, radius: floa
     in_whole = ((whole < 1) & (anatomy.csf <= anatomy.white + anatomy.grey) & in_brain) | in_core
     in_rim = in_core & (dead > 0) & (gap < 0)
     label = np.zeros(grid.shape, np.uint8)
-    label[in_whole] = LABELS["ED"]
-    label[in_core] = LABELS["NCR"]
-    label[in_rim] = LABELS["ET"]
+    label[in_whole] = OEDEMA
+    label[in_core] = NECROTIC
+    label[in_rim] = ENHANCING
 
     kept = in_brain.astype(np.float32)
     edge = 1 / (grid.unit * core_radius)
@@ -93,7 +94,7 @@ def _place(grid: Grid, anatomy: Anatomy, rng: np.random.Generator, radius: float
 
 def _union(first: Tumour, second: Tumour) -> Tumour:
     """Overlay two lesions; where both are, the inner class of the two wins."""
-    inner = np.array([0, 2, 1, 3], np.uint8)  # rank of background, NCR, ED, ET; the map is its own inverse
+    inner = np.array([0, 2, 1, 3], np.uint8)  # rank of background, necrosis, oedema, rim; the map is its own inverse
     label = inner[np.maximum(inner[first.label], inner[second.label])]
     maps = [
         np.maximum(getattr(first, name), getattr(second, name)) for name in ("oedema", "core", "enhancing", "necrosis")

@@ -1,16 +1,16 @@
 """What became of every file of a source: the table `files.tsv`, and the summary that commands print."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from preprocess.errors import InputError, first_few
 from preprocess.files import write_text
-from preprocess.modalities import MODALITIES
-from preprocess.source.labels import convention_named
-from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, FileRole, Survey, survey_folder
+from preprocess.source.layouts import IGNORED, NO_SEQUENCE, ORPHAN, UNKNOWN, FileRole, Survey, survey_folder
 from preprocess.source.layouts.layout import SEGMENTATION
+from preprocess.task import Task, default_task
 
 FILES_TABLE = "files.tsv"
 _COLUMNS = ("path", "case", "role", "layout", "pattern")
@@ -21,7 +21,13 @@ _UNUSED = {
 }
 
 
-def find_cases(src: Path, layout: str | None = None, labels: str | None = None, record: Path | None = None) -> Survey:
+def find_cases(
+    src: Path,
+    layout: str | None = None,
+    labels: str | None = None,
+    record: Path | None = None,
+    task: Task | None = None,
+) -> Survey:
     """Return the cases below a folder and the role of every file.
 
     Parameters
@@ -30,6 +36,8 @@ def find_cases(src: Path, layout: str | None = None, labels: str | None = None, 
         Name or file of the layout; found out by default.
     labels
         Label convention of all segmentations, instead of those that the layouts say.
+    task
+        What is segmented from what.
     record
         Folder for `files.tsv`, which is of most use when there is no case.
 
@@ -38,9 +46,10 @@ def find_cases(src: Path, layout: str | None = None, labels: str | None = None, 
     InputError
         If the folder is missing or holds no case, or `survey` refuses it, or there is no such label convention.
     """
+    task = task or default_task()
     if labels is not None:
-        convention_named(labels)
-    found = survey_folder(src, layout)
+        task.convention(labels)
+    found = survey_folder(src, layout, task)
     if record is not None:
         write_files(record, found.files)
     if not found.cases:
@@ -51,7 +60,7 @@ def find_cases(src: Path, layout: str | None = None, labels: str | None = None, 
         )
     if labels is None:
         return found
-    return Survey([replace(case, numbering=labels) for case in found.cases], found.files)
+    return Survey([replace(case, numbering=labels, declared=None) for case in found.cases], found.files)
 
 
 def write_files(folder: Path, files: Sequence[FileRole]) -> None:
@@ -73,7 +82,7 @@ def read_files(folder: Path) -> list[FileRole]:
     return [FileRole(Path(row[0]), *row[1:]) for row in rows if len(row) == len(_COLUMNS)]
 
 
-def summary(files: Sequence[FileRole]) -> list[str]:
+def summary(files: Sequence[FileRole], task: Task | None = None) -> list[str]:
     """Return what to report of a source: how many cases have what, in which layouts, and which files are not used."""
     used = [file for file in files if file.role not in (IGNORED, UNKNOWN, ORPHAN)]
     layouts = Counter({file.case: file.layout for file in used}.values())
@@ -81,16 +90,33 @@ def summary(files: Sequence[FileRole]) -> list[str]:
     counts = Counter(role for _, role in pairs)
     total = len({file.case for file in used})
     names = ", ".join(f"{name} ({number})" for name, number in sorted(layouts.items()))
-    listed = ", ".join(f"{name} {counts[name]}" for name in (*MODALITIES, SEGMENTATION))
+    modalities = (task or default_task()).modalities
+    listed = ", ".join(f"{name} {counts[name]}" for name in (*modalities, SEGMENTATION))
     lines = [f"{total} cases, by layout {names or 'none'}; files found: {listed}"]
-    lines += [f"no case has {name}" for name in MODALITIES if total and not counts[name]]
+    lines += [f"no case has {name}" for name in modalities if total and not counts[name]]
     return lines + unused(files)
 
 
 def unused(files: Sequence[FileRole]) -> list[str]:
     """Return what to report of files that no case uses."""
+    foreign = [file for file in files if file.role == IGNORED and NO_SEQUENCE in file.pattern]
     lines = []
     for role, text in _UNUSED.items():
-        if some := [str(file.path) for file in files if file.role == role]:
+        if some := [str(file.path) for file in files if file.role == role and file not in foreign]:
             lines.append(f"{text}: {first_few(some, 3)}")
+    if foreign:
+        task = foreign[0].pattern.partition(NO_SEQUENCE)[2]
+        lines.append(f"not used, because {NO_SEQUENCE}{task}: {first_few([str(file.path) for file in foreign], 3)}")
     return lines
+
+
+class _Meant(Protocol):
+    @property
+    def meant(self) -> str: ...
+
+
+def task_hint(cases: Iterable[_Meant]) -> list[str]:
+    """Return what to report where most cases are of another task, by their layouts."""
+    counts = Counter(case.meant for case in cases)
+    name, number = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    return [f"{number} of {counts.total()} cases are of the task {name}: --task {name}"] if name else []

@@ -1,72 +1,15 @@
-"""Label conventions of the data sets, and their translation to the classes used inside (`modalities.LABELS`)."""
+"""Label numbers of data sets, and their translation to the classes of a task (`preprocess.task`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.errors import InputError, first_few
-from preprocess.modalities import LABELS, REGIONS
+from preprocess.task import LabelConvention, Task, default_task
 
 _FEW = 16
 _SLACK = 1e-3
-CAVITY = "resection-cavity"
-"""Name of the check that refuses BraTS 2024's label 4; allowed, the cavity counts as background."""
-
-
-@dataclass(frozen=True)
-class LabelConvention:
-    """How a data set numbers the classes.
-
-    Attributes
-    ----------
-    name
-        Name used in stores and tables.
-    values
-        Value in the file -> class inside, without the background 0.
-    cavity
-        Value that stands for the resection cavity, which has no class inside.
-    """
-
-    name: str
-    values: Mapping[int, int] = field(hash=False)
-    cavity: int | None = None
-
-    def __str__(self) -> str:
-        """Return what each value means, for messages."""
-        names = {number: name for name, number in LABELS.items()}
-        parts = [f"{value} {names[number]}" for value, number in self.values.items()]
-        return ", ".join(["0 background", *parts, *([f"{self.cavity} resection cavity"] if self.cavity else [])])
-
-
-CONVENTIONS = {
-    convention.name: convention
-    for convention in (
-        LabelConvention("brats2020", {1: LABELS["NCR"], 2: LABELS["ED"], 4: LABELS["ET"]}),
-        LabelConvention("brats2023", {1: LABELS["NCR"], 2: LABELS["ED"], 3: LABELS["ET"]}),
-        LabelConvention("brats2024", {1: LABELS["NCR"], 2: LABELS["ED"], 3: LABELS["ET"]}, cavity=4),
-        LabelConvention("msd", {1: LABELS["ED"], 2: LABELS["NCR"], 3: LABELS["ET"]}),
-        LabelConvention("deepbratumia", {1: LABELS["NCR"], 2: LABELS["ET"], 3: LABELS["ED"]}),
-    )
-}
-"""`brats2020` holds for 2018 to 2021, `brats2024` for the post-treatment cases of 2024, `msd` for Task01,
-`deepbratumia` for the automatic segmentations of LUMIERE."""
-DEFAULT = CONVENTIONS["brats2023"]
-"""What is written where the input has no label numbers of its own."""
-
-
-def convention_named(name: str) -> LabelConvention:
-    """Return a convention by its name.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    if name not in CONVENTIONS:
-        raise InputError(f"labels {name}: unknown convention; allowed: {', '.join(CONVENTIONS)}")
-    return CONVENTIONS[name]
 
 
 def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
@@ -82,26 +25,27 @@ def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
     }
 
 
-def fitting(found: Mapping[int | float, int]) -> list[LabelConvention]:
-    """Return the conventions without a cavity that know all values; of those that agree on them the first."""
+def fitting(found: Mapping[int | float, int], task: Task | None = None) -> list[LabelConvention]:
+    """Return the conventions that know all values as classes of the task; of those that agree on them the first."""
     known: dict[tuple[int, ...], LabelConvention] = {}
-    for convention in CONVENTIONS.values():
-        if convention.cavity is None and found.keys() <= {0, *convention.values}:
+    for convention in (task or default_task()).conventions.values():
+        if not convention.foreign and found.keys() <= {0, *convention.values}:
             meaning = tuple(convention.values[int(value)] for value in sorted(found) if value)
             known.setdefault(meaning, convention)
     return list(known.values())
 
 
-def readings(found: Mapping[int | float, int], voxel_ml: float) -> str:
+def readings(found: Mapping[int | float, int], voxel_ml: float, task: Task | None = None) -> str:
     """Return what each convention would make of the values: the regions in millilitres."""
+    task = task or default_task()
     texts = []
-    for convention in CONVENTIONS.values():
+    for convention in task.conventions.values():
         if wrong_values(found, convention):
             continue
         classes = {convention.values.get(int(value)): number for value, number in found.items()}
-        sizes = {region: sum(classes.get(c, 0) for c in parts) * voxel_ml for region, parts in REGIONS.items()}
+        sizes = {r: sum(classes.get(c, 0) for c in task.numbers(r)) * voxel_ml for r in task.regions}
         texts.append(f"{convention.name} ({', '.join(f'{region} {size:.1f} ml' for region, size in sizes.items())})")
-    return ", ".join(texts) or f"none of {', '.join(CONVENTIONS)} knows all of them"
+    return ", ".join(texts) or f"none of {', '.join(task.conventions)} knows all of them"
 
 
 def whole_numbers(array: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -115,7 +59,7 @@ def whole_numbers(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) -> str:
     """Return what to say of values that the convention does not know, nothing if there are none."""
-    allowed = {0, *convention.values, convention.cavity}
+    allowed = {0, *convention.names}
     wrong = [f"{value} ({number} voxels)" for value, number in sorted(found.items()) if value not in allowed]
     if not wrong:
         return ""
@@ -123,7 +67,7 @@ def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) 
 
 
 def to_internal(array: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
-    """Return classes 0..3 for a label map in `convention`; the resection cavity becomes background.
+    """Return the classes, uint8, for a label map in `convention`; what is no class becomes background.
 
     Raises
     ------
@@ -144,8 +88,26 @@ def to_classes(array: NDArray[np.generic], convention: LabelConvention) -> NDArr
 
 
 def to_convention(array: NDArray[np.uint8], convention: LabelConvention) -> NDArray[np.uint8]:
-    """Return a label map in `convention` for classes 0..3; the inverse of `to_internal` but for the cavity."""
-    table = np.zeros(max(LABELS.values()) + 1, np.uint8)
+    """Return a label map in `convention` for classes; the inverse of `to_internal` but for what is no class.
+
+    Raises
+    ------
+    InputError
+        If there is a class that the convention has no number for (`Task.output_convention` gives one that has all).
+    """
+    table = np.zeros(np.iinfo(np.uint8).max + 1, np.uint8)
     for value, number in convention.values.items():
         table[number] = value
+    for number in range(1, int(array.max(initial=0)) + 1):
+        if not table[number] and (array == number).any():
+            raise InputError(f"the convention {convention.name} has no number for class {number}; name one that has")
     return table[array]
+
+
+CONVENTIONS = default_task().conventions
+"""Those of the default task. Only for callers that have no task yet: they go with this line."""
+
+
+def convention_named(name: str) -> LabelConvention:
+    """Return a convention of the default task, for the same callers."""
+    return default_task().convention(name)

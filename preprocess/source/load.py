@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from preprocess.errors import InputError
 from preprocess.source import nifti
 from preprocess.source.geometry import to_canonical
-from preprocess.source.labels import CONVENTIONS, DEFAULT, LabelConvention, count_values, whole_numbers
+from preprocess.source.labels import count_values, whole_numbers
 from preprocess.source.layouts import CaseFiles
 from preprocess.source.nifti import Volume
+from preprocess.task import LabelConvention
 
 _AXES = 3
 _STEP = 3
@@ -102,11 +103,10 @@ def load(files: CaseFiles, modalities: Iterable[str] | None = None) -> Loaded:
         images = _split_channels(files.images[wanted[0]], files.channels, wanted)
     else:
         images = {m: read_volume(files.images[m]) for m in wanted}
-    convention = CONVENTIONS[files.numbering] if files.numbering else DEFAULT
     if files.label is None:
-        return Loaded(files, images, None, convention, {})
+        return Loaded(files, images, None, files.convention, {})
     label, was_near = read_label(files.label)
-    return Loaded(files, images, label, convention, count_values(label.array), was_near)
+    return Loaded(files, images, label, files.convention, count_values(label.array), was_near)
 
 
 def _split_channels(path: Path, channels: Sequence[str], wanted: Iterable[str]) -> dict[str, Volume]:

@@ -1,20 +1,15 @@
 """What a store says about its case: the attributes of its Zarr group."""
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, PlainSerializer
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from preprocess.source.geometry import Geometry
-from preprocess.source.labels import CONVENTIONS, LabelConvention
+from preprocess.task import AnyTask, LabelConvention
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 _SCAN = re.compile(r"^(BraTS-[A-Za-z]+-\d+)-\d{3}$")
-_NamedConvention = Annotated[
-    LabelConvention,
-    BeforeValidator(lambda value: CONVENTIONS.get(value, value) if isinstance(value, str) else value),
-    PlainSerializer(lambda convention: convention.name),
-]
 
 
 class Scale(BaseModel):
@@ -42,12 +37,14 @@ class CaseMeta(BaseModel):
     ----------
     layout
         Layout of the source, e.g. `brats2020`.
+    task
+        What is segmented from what, whole, so that a store needs no file.
     modalities
         Those the case has, in canonical order.
     geometry
         Where the arrays lie in the source.
     label_convention
-        Convention of the source's segmentation, in which outputs are written; stored by its name.
+        Convention of the source's segmentation, in which outputs are written if it has every class of the task.
     scales
         Mean and standard deviation by modality: z x std + mean gives the source's value.
     dtypes
@@ -68,12 +65,13 @@ class CaseMeta(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    layout_version: Literal[1] = LAYOUT_VERSION
+    layout_version: Literal[2] = LAYOUT_VERSION
     case: str
     layout: str
+    task: AnyTask
     modalities: tuple[str, ...]
     geometry: Geometry
-    label_convention: _NamedConvention
+    label_convention: LabelConvention
     scales: dict[str, Scale]
     dtypes: dict[str, str]
     volumes_ml: dict[str, float]

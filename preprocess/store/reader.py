@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from preprocess.errors import InputError
 from preprocess.files import check_case_name
-from preprocess.modalities import MODALITIES
 from preprocess.source.geometry import Box
-from preprocess.store.meta import CaseMeta
+from preprocess.store.meta import LAYOUT_VERSION, CaseMeta
 from preprocess.store.shard import Copy, ShardArray, read_json
 
 ATTRIBUTE, IMAGE, LABEL = "ccsd", "image", "label"
@@ -95,17 +94,18 @@ class CaseStore:
         if out is None:
             out = np.empty((len(modalities), *(part.stop - part.start for part in box)), np.float32)
         for target, name in zip(out, modalities, strict=True):
-            image.read(MODALITIES.index(name), box, target)
+            image.read(self.meta.task.modalities.index(name), box, target)
         return out
 
     def read_channels(
         self, modalities: Iterable[str], box: Box | None = None, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Return 4 x d x h x w in the order of `MODALITIES`, those not named 0 and not read; the rest as in `read`."""
+        """Return M x d x h x w, the sequences of the task, those not named 0 and not read; the rest as in `read`."""
+        all_names = self.meta.task.modalities
         box, wanted = self._box(box), set(modalities)
         if out is None:
-            out = np.empty((len(MODALITIES), *(part.stop - part.start for part in box)), np.float32)
-        for position, name in enumerate(MODALITIES):
+            out = np.empty((len(all_names), *(part.stop - part.start for part in box)), np.float32)
+        for position, name in enumerate(all_names):
             if name in wanted:
                 self.read((name,), box, out[position : position + 1])
             else:
@@ -113,7 +113,7 @@ class CaseStore:
         return out
 
     def read_label(self, box: Box | None = None, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Return classes 0..3, uint8, d x h x w; `box` and `out` as in `read`.
+        """Return classes of the task, uint8, d x h x w; `box` and `out` as in `read`.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class CaseStore:
 
     @cached_property
     def _image(self) -> ShardArray:
-        return self._open(IMAGE, (len(MODALITIES), *self.shape), np.float16)
+        return self._open(IMAGE, (len(self.meta.task.sequences), *self.shape), np.float16)
 
     @cached_property
     def _label(self) -> ShardArray:
@@ -160,7 +160,13 @@ class CaseStore:
     def _read_meta(self) -> CaseMeta:
         values = read_json(self._path / "zarr.json", str(self._path))
         try:
-            return CaseMeta.model_validate(values["attributes"][ATTRIBUTE])
+            attributes = values["attributes"][ATTRIBUTE]
+            if (version := attributes["layout_version"]) != LAYOUT_VERSION:
+                raise InputError(
+                    f"{self._path}: a store of another version (layout {version}, this one reads {LAYOUT_VERSION}); run "
+                    "`ccsd convert`, or the workflow, again: it replaces the store"
+                )
+            return CaseMeta.model_validate(attributes)
         except (KeyError, TypeError, ValidationError) as error:
             raise InputError(
                 f"{self._path}: its attributes are not those of this version ({_reason(error)}); "

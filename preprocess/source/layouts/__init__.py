@@ -4,7 +4,6 @@ A file's role comes from a layout (`layout`), else from the rule for folders of 
 its path says: files of two folders become one case only where a layout or the name of the case joins them.
 """
 
-import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -14,7 +13,6 @@ from pathlib import Path
 
 from preprocess.errors import InputError, first_few
 from preprocess.files import check_case_name
-from preprocess.modalities import ALIASES, MODALITIES, TASK
 from preprocess.source.layouts.layout import (
     CHANNEL,
     SEGMENTATION,
@@ -27,10 +25,16 @@ from preprocess.source.layouts.layout import (
     shipped_layouts,
 )
 from preprocess.source.layouts.own_names import GENERIC, own_candidates
+from preprocess.source.layouts.numbers import DATASET, numbering_of, read_dataset
 from preprocess.source.nifti import stem
+from preprocess.task import ALIASES, LabelConvention, Task, default_task
 
 IGNORED, UNKNOWN, ORPHAN = "ignored", "unknown", "orphan"
 """Roles of files that no case uses: by a layout, because no pattern fits, or a segmentation without images."""
+FOLDER_LAYOUT = "ccsd-layout.yaml"
+"""A layout that lies in the folder of a data set says which file is what there."""
+NO_SEQUENCE = "not a sequence of the task "
+"""What the pattern of an ignored file ends with, before the task's name, when the task has no such sequence."""
 _LABEL_FOLDER = re.compile("label|seg|mask|annot|truth", re.IGNORECASE)
 
 
@@ -48,12 +52,19 @@ class CaseFiles:
         Path of the segmentation, if there is one.
     layout
         Name of the layout, `generic` for names of one's own.
+    task
+        What is segmented from what.
     numbering
         Name of the label convention, if the layout says it.
+    declared
+        The label convention, if it is none of the task and a `dataset.json` beside the files says it; it has the name
+        `numbering`.
     patient
         The patient, if the layout says it.
     channels
         The modalities along the last axis of a file that holds several.
+    meant
+        Shipped task that the layout is of, if it is another one.
     problem
         Why the names alone rule the case out, e.g. two files for one modality.
     """
@@ -62,16 +73,25 @@ class CaseFiles:
     images: dict[str, Path] = field(default_factory=dict)
     label: Path | None = None
     layout: str = GENERIC.name
+    task: Task = field(default_factory=default_task)
     numbering: str | None = None
+    declared: LabelConvention | None = None
     patient: str | None = None
     channels: tuple[str, ...] = ()
+    meant: str = ""
     problem: str | None = None
 
     @property
     def paths(self) -> list[Path]:
         """Every file once, in a fixed order."""
-        found = [self.images[m] for m in MODALITIES if m in self.images]
-        return list(dict.fromkeys([*found, *([self.label] if self.label else [])]))
+        return list(dict.fromkeys([*self.images.values(), *([self.label] if self.label else [])]))
+
+    @property
+    def convention(self) -> LabelConvention:
+        """What the label numbers mean; where nobody says it (`numbering` is None), what the task writes."""
+        if self.declared is not None:
+            return self.declared
+        return self.task.convention(self.numbering) if self.numbering else self.task.default_convention
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,7 @@ class Survey:
     files: list[FileRole]
 
 
-def discover(src: Path, layout: str | None = None) -> list[CaseFiles]:
+def discover(src: Path, layout: str | None = None, task: Task | None = None) -> list[CaseFiles]:
     """Return the cases below a folder, sorted by name; see `survey`.
 
     Raises
@@ -107,10 +127,10 @@ def discover(src: Path, layout: str | None = None) -> list[CaseFiles]:
     InputError
         If the folder is not there, or as `survey` says.
     """
-    return survey_folder(src, layout).cases
+    return survey_folder(src, layout, task).cases
 
 
-def survey_folder(src: Path, layout: str | None = None) -> Survey:
+def survey_folder(src: Path, layout: str | None = None, task: Task | None = None) -> Survey:
     """Return what a folder holds; see `survey`.
 
     Raises
@@ -120,10 +140,10 @@ def survey_folder(src: Path, layout: str | None = None) -> Survey:
     """
     if not src.is_dir():
         raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
-    return survey([src], layout)
+    return survey([src], layout, task)
 
 
-def survey(sources: Sequence[Path], layout: str | None = None) -> Survey:
+def survey(sources: Sequence[Path], layout: str | None = None, task: Task | None = None) -> Survey:
     """Return the cases and the role of every NIfTI file among files and below folders.
 
     Hidden files are left out, and so are cases without images.
@@ -131,8 +151,11 @@ def survey(sources: Sequence[Path], layout: str | None = None) -> Survey:
     Parameters
     ----------
     layout
-        Name or path of the one layout to use. By default each file belongs to the layout that fits it, and files that
-        fit none follow the rule for names of one's own.
+        Name or path of the one layout to use. By default each file belongs to the layout that fits it, of those that
+        ship and those that lie in the sources (`FOLDER_LAYOUT`); files that fit none follow the rule for names of one's
+        own.
+    task
+        What is segmented from what. Images of other sequences are ignored.
 
     Raises
     ------
@@ -140,26 +163,32 @@ def survey(sources: Sequence[Path], layout: str | None = None) -> Survey:
         If a folder cannot be read, two layouts fit a file and differ in what it is, or a case has a name that cannot
         be one.
     """
+    task = task or default_task()
     paths = list(dict.fromkeys(path for source in sources for path in _image_files(source)))
-    layouts = shipped_layouts() if layout is None else (read_layout(layout),)
-    found, orphans = _declared(paths, layouts)
+    layouts = _layouts(sources, task) if layout is None else [read_layout(layout, task)]
+    found, orphans = _declared(paths, layouts, task)
     used = {candidate.path: candidate for candidate in found}
     ignored = {path: role for path in paths if path not in used and (role := _ignored(path, layouts))}
     problems: dict[Key, str] = {}
     if layout is None:
         folders = {path.parent for path in used}
-        own, problems = own_candidates([p for p in paths if p not in ignored and p.parent not in folders])
+        own, problems = own_candidates([p for p in paths if p not in ignored and p.parent not in folders], task)
         own = _joined(own)
         imaged = {candidate.key for candidate in own if candidate.match.role != SEGMENTATION}
         used |= {candidate.path: candidate for candidate in own if candidate.key in imaged}
         orphans = {candidate.path: candidate for candidate in own} | orphans
-    cases, roles = _cases(used.values(), problems)
+    cases, roles = _cases(used.values(), problems, task)
     left = {
         path: FileRole(path, c.match.case.replace("/", "_"), ORPHAN, c.layout.name, c.match.pattern)
         for path, c in orphans.items()
     }
     roles = left | roles | ignored
     return Survey(cases, [roles.get(path) or FileRole(path) for path in sorted(paths)])
+
+
+def _layouts(sources: Sequence[Path], task: Task) -> list[Layout]:
+    own = [source / FOLDER_LAYOUT for source in sources]
+    return [*(read_layout(str(path), task) for path in own if path.is_file()), *shipped_layouts()]
 
 
 def _image_files(source: Path) -> Iterator[Path]:
@@ -185,7 +214,9 @@ def _image_files(source: Path) -> Iterator[Path]:
         raise InputError(f"folders cannot be read: {listed}; get access to them, or move them away")
 
 
-def _declared(paths: Sequence[Path], layouts: Sequence[Layout]) -> tuple[list[Candidate], dict[Path, Candidate]]:
+def _declared(
+    paths: Sequence[Path], layouts: Sequence[Layout], task: Task
+) -> tuple[list[Candidate], dict[Path, Candidate]]:
     """Return what layouts say about files, one answer per file, and segmentations whose images are not there.
 
     Of several layouts that fit a file the one that says more about its path is right.
@@ -193,7 +224,9 @@ def _declared(paths: Sequence[Path], layouts: Sequence[Layout]) -> tuple[list[Ca
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         folders[path.parent].append(path)
-    answers = _joined([answer for folder, files in folders.items() for answer in _answers(folder, files, layouts)])
+    answers = _joined(
+        [answer for folder, files in folders.items() for answer in _answers(folder, files, layouts, task)]
+    )
     imaged = {candidate.key for candidate in answers if candidate.match.role != SEGMENTATION}
     by_path: dict[Path, list[Candidate]] = defaultdict(list)
     orphans = {}
@@ -205,7 +238,7 @@ def _declared(paths: Sequence[Path], layouts: Sequence[Layout]) -> tuple[list[Ca
     return [_best(found) for found in by_path.values()], orphans
 
 
-def _answers(folder: Path, files: Sequence[Path], layouts: Sequence[Layout]) -> Iterator[Candidate]:
+def _answers(folder: Path, files: Sequence[Path], layouts: Sequence[Layout], task: Task) -> Iterator[Candidate]:
     """Yield what each layout says about the files of a folder.
 
     A folder that has the name of a file, or holds just one, may stand for what is in it: some archives come out so.
@@ -220,7 +253,7 @@ def _answers(folder: Path, files: Sequence[Path], layouts: Sequence[Layout]) -> 
         for path, name in names.items():
             match = layout.match(name) or (layout.match(own) if stands else None)
             if match is not None:
-                yield _with_modality(Candidate(path, layout, match))
+                yield _with_modality(Candidate(path, layout, match), task)
 
 
 def _without_ending(path: Path) -> str:
@@ -228,16 +261,16 @@ def _without_ending(path: Path) -> str:
     return str(path) if name is None else str(path.with_name(name))
 
 
-def _with_modality(candidate: Candidate) -> Candidate:
+def _with_modality(candidate: Candidate, task: Task) -> Candidate:
     """Replace a modality by number by the one that `dataset.json` gives the number."""
     match = candidate.match
     if match.role != CHANNEL:
         return candidate
     try:
-        values = json.loads((Path(match.root) / "dataset.json").read_text(encoding="utf-8"))
-        name = str((values.get("channel_names") or values["modality"])[str(match.channel)])
-        return replace(candidate, match=replace(match, role=ALIASES[name.lower()]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        values = read_dataset(match.root)
+        name = str((values.get("channel_names") or values["modality"])[str(match.channel)]).lower()
+        return replace(candidate, match=replace(match, role=name if name in task.sequences else ALIASES[name]))
+    except (KeyError, TypeError):
         return candidate
 
 
@@ -276,7 +309,9 @@ def _ignored(path: Path, layouts: Sequence[Layout]) -> FileRole | None:
     return None
 
 
-def _cases(found: Iterable[Candidate], problems: Mapping[Key, str]) -> tuple[list[CaseFiles], dict[Path, FileRole]]:
+def _cases(
+    found: Iterable[Candidate], problems: Mapping[Key, str], task: Task
+) -> tuple[list[CaseFiles], dict[Path, FileRole]]:
     """Return the cases sorted by name, and what their files are used as."""
     groups: dict[Key, list[Candidate]] = defaultdict(list)
     for candidate in found:
@@ -285,26 +320,35 @@ def _cases(found: Iterable[Candidate], problems: Mapping[Key, str]) -> tuple[lis
     cases, roles = [], {}
     for key, group in groups.items():
         check_case_name(names[key], group[0].path)
-        case = _case(names[key], group)
+        case = _case(names[key], group, task)
         case.problem = problems.get(key, case.problem)
         cases.append(case)
-        for c in group:
-            is_used = c.path in case.paths or case.problem
-            pattern = c.match.pattern if is_used else f"{c.match.pattern}: another file comes first"
-            role = "+".join(case.channels) if c.match.role == VOLUMES else c.match.role
-            role = role if is_used else IGNORED
-            roles[c.path] = FileRole(c.path, case.case, role, c.layout.name, pattern)
+        roles |= {candidate.path: _role(candidate, case) for candidate in group}
     return sorted(cases, key=lambda case: case.case), roles
 
 
-def _case(name: str, group: Sequence[Candidate]) -> CaseFiles:
+def _role(candidate: Candidate, case: CaseFiles) -> FileRole:
+    path, match = candidate.path, candidate.match
+    role, pattern = match.role, match.pattern
+    if role == VOLUMES:
+        role = "+".join(case.images)
+    if not _is_wanted(match.role, case.task):
+        role, pattern = IGNORED, f"{pattern}: {match.role} is {NO_SEQUENCE}{case.task.name}"
+    elif path not in case.paths and not case.problem:
+        role, pattern = IGNORED, f"{pattern}: another file comes first"
+    return FileRole(path, case.case, role, candidate.layout.name, pattern)
+
+
+def _is_wanted(role: str, task: Task) -> bool:
+    return role in task.sequences or role in (SEGMENTATION, VOLUMES, CHANNEL)
+
+
+def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
     layout = group[0].layout
-    case = CaseFiles(name, layout=layout.name, numbering=layout.numbering, patient=group[0].match.patient)
+    case = CaseFiles(name, layout=layout.name, task=task, numbering=layout.numbering, patient=group[0].match.patient)
     case.channels = layout.channels
-    for role in dict.fromkeys(candidate.match.role for candidate in group):
-        mine = [candidate for candidate in group if candidate.match.role == role]
-        first = min(candidate.match.rank for candidate in mine)
-        paths = [candidate.path for candidate in mine if candidate.match.rank == first]
+    for role in dict.fromkeys(candidate.match.role for candidate in group if _is_wanted(candidate.match.role, task)):
+        paths = _first_choice(candidate for candidate in group if candidate.match.role == role)
         if len(paths) > 1:
             case.problem = f"two files for {role}: {paths[0]} and {paths[1]}; remove or rename one"
         if role == CHANNEL:
@@ -316,13 +360,33 @@ def _case(name: str, group: Sequence[Candidate]) -> CaseFiles:
             case.label = paths[0]
         else:
             case.images |= dict.fromkeys(layout.channels if role == VOLUMES else (role,), paths[0])
-    case.images = {m: case.images[m] for m in MODALITIES if m in case.images}
-    if TASK not in layout.tasks:
+    case.images = {m: case.images[m] for m in task.sequences if m in case.images}
+    if CHANNEL in layout.files and case.label is not None:
+        _declare(case, numbering_of(group[0].match.root, task))
+    if misfit := layout.misfit(task):
+        case.problem, case.meant = f"{name} {misfit}", next(iter(layout.tasks), "")
+    elif not case.images and not case.problem:
+        others = [candidate for candidate in group if candidate.match.role != SEGMENTATION]
+        case.images = {
+            m: c.path for c in others for m in (layout.channels if c.match.role == VOLUMES else [c.match.role])
+        }
         case.problem = (
-            f"{name} is laid out as {layout.name}, of the task {' or '.join(layout.tasks)}; this version segments "
-            f"{TASK}. If that is meant, give a layout of your own with this task (--layout, see docs/data.md)"
+            f"none of its sequences ({', '.join(case.images)}) is one of the task {task.name}, which has "
+            f"{', '.join(task.sequences)}; choose another task with --task (task in the configuration)"
         )
     return case
+
+
+def _first_choice(found: Iterable[Candidate]) -> list[Path]:
+    """Return the files of one role whose pattern comes first."""
+    mine = list(found)
+    first = min(candidate.match.rank for candidate in mine)
+    return [candidate.path for candidate in mine if candidate.match.rank == first]
+
+
+def _declare(case: CaseFiles, convention: LabelConvention | None) -> None:
+    if convention is not None:
+        case.numbering, case.declared = DATASET, convention
 
 
 def _distinct_names(cases: Mapping[Key, Match]) -> dict[Key, str]:

@@ -14,13 +14,11 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from preprocess.errors import InputError, first_few
-from preprocess.modalities import MODALITIES, TASK
 from preprocess.reading import read_mapping
-from preprocess.source.labels import CONVENTIONS
+from preprocess.task import SequenceName, Task, default_task, is_shipped, shipped_tasks
 
 SEGMENTATION, VOLUMES, CHANNEL = "segmentation", "volumes", "channel"
 """Roles of files besides those named after their modality: several modalities in one file, or a modality by number."""
-_ROLES = (*MODALITIES, SEGMENTATION, VOLUMES, CHANNEL)
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 Patterns = Annotated[
@@ -91,7 +89,7 @@ class Layout(BaseModel):
     name
         The file's own name without `.yaml`.
     tasks
-        Tasks that the segmentations belong to.
+        Shipped tasks that the data set is of; none where it is of any.
     numbering
         Label convention of the segmentations; without one the user names it.
     case
@@ -107,29 +105,30 @@ class Layout(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_min_length=1)
 
     name: str
-    tasks: tuple[str, ...] = Field((TASK,), min_length=1)
+    tasks: tuple[str, ...] = ()
     numbering: str | None = None
     case: str
-    files: dict[str, Patterns]
-    channels: tuple[str, ...] = ()
+    files: dict[SequenceName, Patterns]
+    channels: tuple[SequenceName, ...] = ()
     ignored: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
-        if wrong := [role for role in self.files if role not in _ROLES]:
-            raise ValueError(f"files.{wrong[0]}: unknown role; allowed: {', '.join(_ROLES)}")
         if not set(self.files) - {SEGMENTATION}:
-            raise ValueError(f"files: no image; give at least one of {', '.join(MODALITIES)}")
-        if wrong := [name for name in self.channels if name not in MODALITIES]:
-            raise ValueError(f"channels: unknown {wrong[0]}; allowed: {', '.join(MODALITIES)}")
+            raise ValueError("files: no image; give at least one sequence by its name in the task")
         if VOLUMES in self.files and set(self.files) - {VOLUMES, SEGMENTATION}:
             raise ValueError(f"files: {VOLUMES} and single images; describe them in two layouts")
         if (VOLUMES in self.files) != bool(self.channels):
             raise ValueError(f"channels: the order of the modalities in a file of files.{VOLUMES}; give both or none")
         if not all("(?P<channel>" in pattern for pattern in self.files.get(CHANNEL, ())):
             raise ValueError(f"files.{CHANNEL}: mark the number of the modality, for example (?P<channel>[0-9]{{4}})")
-        if TASK in self.tasks and self.numbering not in (None, *CONVENTIONS):
-            raise ValueError(f"numbering: unknown {self.numbering}; allowed: {', '.join(CONVENTIONS)}, or none")
+        if wrong := [name for name in self.tasks if name not in shipped_tasks()]:
+            raise ValueError(
+                f"tasks: unknown {wrong[0]}; allowed: {', '.join(shipped_tasks())}; leave it out for a task of your own"
+            )
+        known = [name for task in self.tasks for name in shipped_tasks()[task].numbering]
+        if self.tasks and self.numbering not in (None, *known):
+            raise ValueError(f"numbering: unknown {self.numbering}; allowed: {', '.join(known)}, or none")
         _ = self._case, self._patterns, self._ignored  # compiled here, so that what is wrong is known at once
         return self
 
@@ -156,6 +155,22 @@ class Layout(BaseModel):
     def has_case(self, name: str) -> bool:
         """Return whether a name shows that it is of a case of this layout; patterns that fit any name never do."""
         return not self._case.fullmatch("~") and bool(re.fullmatch(self.case.replace("/", "_"), name, re.IGNORECASE))
+
+    def misfit(self, task: Task) -> str:
+        """Return why cases of this layout cannot be used for a task, and what to do; nothing if they can."""
+        if is_shipped(task) and self.tasks and task.name not in self.tasks:
+            return (
+                f"is laid out as {self.name}, of the task {' or '.join(self.tasks)}, and not of {task.name}; choose "
+                f"--task {self.tasks[0]} (task in the configuration), or, if its labels mean the same, give a layout of "
+                "your own (--layout, see docs/data.md)"
+            )
+        if self.numbering is not None and self.numbering not in task.numbering:
+            return (
+                f"is laid out as {self.name}, whose label numbers are those of {self.numbering}, and the task "
+                f"{task.name} has {', '.join(task.numbering)}; choose another task with --task (task in the "
+                "configuration), or add this numbering to the file of yours"
+            )
+        return ""
 
     @cached_property
     def _case(self) -> re.Pattern[str]:
@@ -203,20 +218,28 @@ def shipped_layouts() -> tuple[Layout, ...]:
     return tuple(_read(path) for path in sorted(Path(__file__).parent.glob("*.yaml")))
 
 
-def read_layout(name: str) -> Layout:
+def read_layout(name: str, task: Task | None = None) -> Layout:
     """Return a layout by its name, or by the path of a YAML file.
 
     Raises
     ------
     InputError
-        If there is none, or the file has keys, roles or patterns that cannot be used; every problem is listed.
+        If there is none, or the file has keys, roles or patterns that cannot be used; every problem is listed. Also if
+        it is for any task and has a numbering that this task does not know.
     """
+    task = task or default_task()
     known = {layout.name: layout for layout in shipped_layouts()}
     if name in known:
         return known[name]
     if not name.endswith((".yaml", ".yml")):
         raise InputError(f"layout {name}: unknown; give the path of a .yaml file, or one of {', '.join(known)}")
-    return _read(Path(name))
+    layout = _read(Path(name))
+    if not layout.tasks and layout.numbering not in (None, *task.numbering):
+        raise InputError(
+            f"{name}: numbering: unknown {layout.numbering}; allowed in the task {task.name}: "
+            f"{', '.join(task.numbering)}, or none"
+        )
+    return layout
 
 
 def _read(path: Path) -> Layout:

@@ -7,67 +7,93 @@ its folder is named after. Words that speak of something else, or may do so, are
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from preprocess.errors import first_few
-from preprocess.modalities import ALIASES, MODALITIES
 from preprocess.source.layouts.layout import SEGMENTATION, Candidate, Key, Layout, Match, without_own_folder
 from preprocess.source.nifti import stem
+from preprocess.task import ALIASES, Task, default_task
 
 LABEL_WORDS = ("seg", "segm", "segmentation", "label", "labels", "mask")
-_IMAGE_WORDS = {**ALIASES, "t2_flair": "flair", "t2 flair": "flair", "t2.flair": "flair"}
-_ENDINGS = "|".join(sorted((re.escape(word) for word in (*_IMAGE_WORDS, *LABEL_WORDS)), key=len, reverse=True))
-_FILE = re.compile(rf"(?:(?P<case>.+?)[-_. ])?(?P<word>{_ENDINGS})", re.IGNORECASE)
-_FOREIGN = re.compile(
-    r"(?:^|[-_. ])(?:brain(?!tumou?r)[a-z0-9]*|(?:hd)?bet|skull|stripped|unstripped|parenchyma|ventricles?|tissues?"
-    r"|gm|wm|csf|parc|parcellation|aparc|aseg|bias|biasfield|probseg|probability|probabilities"
-    r"|adc|dwi|dti|swi|asl|dsc|dce|cbf|cbv|mtt)(?=[-_. ]|$)",
-    re.IGNORECASE,
-)
+_SPELLINGS = {"t2_flair": "flair", "t2 flair": "flair", "t2.flair": "flair"}
+_FOREIGN = (
+    "skull", "stripped", "unstripped", "parenchyma", "ventricle", "ventricles", "tissue", "tissues",
+    "gm", "wm", "csf", "parc", "parcellation", "aparc", "aseg", "bias", "biasfield", "bet", "hdbet",
+    "probseg", "probability", "probabilities",
+    "adc", "dwi", "dti", "swi", "asl", "dsc", "dce", "cbf", "cbv", "mtt",
+)  # fmt: skip
 _BIDS_CONTRAST = re.compile(r"(?:^|_)ce-[a-z0-9]+(?=_|$)", re.IGNORECASE)
 _CONTRAST = re.compile(r"(?:^|[-_. ])(?:ce|gd|gad|gado|gadolinium|contrast|postcontrast|post)$", re.IGNORECASE)
 _PLAIN = re.compile(r"(?:^|[-_. ])(?:pre|precontrast|native)$", re.IGNORECASE)
 _MAYBE_CONTRAST = re.compile(r"[-_. ](?:ce|gd|gad|gado|gadolinium|contrast|postcontrast|post)[-_. ]", re.IGNORECASE)
 _TIME = re.compile(r"[-_. ](?:pre|post)$", re.IGNORECASE)
 
-GENERIC = Layout(name="generic", case="-", files={m: (f"{{case}}_{m}",) for m in (*MODALITIES, SEGMENTATION)})
+GENERIC = Layout(name="generic", case="-", files={"t1": ("{case}_t1",)})
 """Stands for the rule where a layout is named."""
 
 
-def is_foreign(name: str) -> bool:
+@dataclass(frozen=True)
+class _Words:
+    """What the words in names mean for a task: its own names of sequences come before what they mean elsewhere."""
+
+    images: dict[str, str]
+    file: re.Pattern[str]
+    foreign: re.Pattern[str]
+
+    def split(self, name: str) -> tuple[str, str] | None:
+        """Return what stands before the last word, and the word, if it means a sequence or a segmentation."""
+        match = self.file.fullmatch(name)
+        return None if match is None else (match["case"] or "", match["word"])
+
+
+@cache
+def _words(sequences: tuple[str, ...]) -> _Words:
+    images = {**ALIASES, **_SPELLINGS, **{name: name for name in sequences}}
+    endings = "|".join(sorted((re.escape(word) for word in (*images, *LABEL_WORDS)), key=len, reverse=True))
+    foreign = "|".join(word for word in _FOREIGN if word not in sequences)
+    return _Words(
+        images,
+        re.compile(rf"(?:(?P<case>.+?)[-_. ])?(?P<word>{endings})", re.IGNORECASE),
+        re.compile(rf"(?:^|[-_. ])(?:brain(?!tumou?r)[a-z0-9]*|{foreign})(?=[-_. ]|$)", re.IGNORECASE),
+    )
+
+
+def is_foreign(name: str, task: Task | None = None) -> bool:
     """Return whether a file's name speaks of something that is neither a sequence nor a tumour, such as the brain."""
-    if _FOREIGN.search(name):
+    words = _words((task or default_task()).modalities)
+    if words.foreign.search(name):
         return True
-    whole = _FILE.fullmatch(name)
-    if whole is None or whole["word"].lower() != "mask" or not whole["case"]:
+    whole = words.split(name)
+    if whole is None or whole[1].lower() != "mask":
         return False
-    before = _FILE.fullmatch(whole["case"])  # the mask of an image is that of its brain
-    return before is not None and before["word"].lower() not in LABEL_WORDS
+    before = words.split(whole[0])  # the mask of an image is that of its brain
+    return before is not None and before[1].lower() not in LABEL_WORDS
 
 
-def own_candidates(paths: Iterable[Path]) -> tuple[list[Candidate], dict[Key, str]]:
+def own_candidates(paths: Iterable[Path], task: Task) -> tuple[list[Candidate], dict[Key, str]]:
     """Return what files are by the words that their names end in, and what is ambiguous by the key of the case."""
-    found = [candidate for path in paths if (candidate := _candidate(path))]
+    found = [candidate for path in paths if (candidate := _candidate(path, task))]
     found = _with_odd_labels(found)
     return found, _ambiguities(found)
 
 
-def _candidate(path: Path) -> Candidate | None:
-    name = stem(path) or path.name
-    match = _FILE.fullmatch(name)
-    if match is None or is_foreign(name):
+def _candidate(path: Path, task: Task) -> Candidate | None:
+    words, name = _words(task.modalities), stem(path) or path.name
+    split = words.split(name)
+    if split is None or is_foreign(name, task):
         return None
-    word, case = match["word"].lower(), match["case"] or ""
-    role = SEGMENTATION if word in LABEL_WORDS else _IMAGE_WORDS[word]
+    case, word = split
+    role = SEGMENTATION if word.lower() in LABEL_WORDS else words.images[word.lower()]
     if role == "t1":
         role, case = _contrast(case)
     folder = path.parent
-    if folder.name.lower() in (*_IMAGE_WORDS, *LABEL_WORDS):  # a folder per sequence
+    if folder.name.lower() in (*words.images, *LABEL_WORDS):  # a folder per sequence
         folder = folder.parent
     case = case or folder.name
     root = without_own_folder(f"{folder}/", case)
-    return Candidate(path, GENERIC, Match(role, 0, f"*{match['word']}", root, case))
+    return Candidate(path, GENERIC, Match(role, 0, f"*{word}", root, case))
 
 
 def _contrast(case: str) -> tuple[str, str]:
