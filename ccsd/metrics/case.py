@@ -6,9 +6,9 @@ import numpy as np
 
 from ccsd.metrics.lesions import Lesion, LesionScores, find_lesions, lesion_scores
 from ccsd.metrics.policy import BOTH, NEITHER, Policy, which_is_empty
-from ccsd.metrics.regions import Labels, Mask, clean_enhancing, region_mask
-from ccsd.metrics.surface import Spacing, Surface, SurfaceScores, surface_scores
-from preprocess.modalities import REGIONS
+from ccsd.metrics.regions import Labels, Mask, Spacing, clean_up, region_mask
+from ccsd.metrics.surface import Surface, SurfaceScores, surface_scores
+from preprocess.task import Task
 
 Score = float | int | str
 NAN = float("nan")
@@ -24,11 +24,11 @@ SCORE_COLUMNS = {
     "precision": "the share of the prediction that is right; empty where there is no prediction",
     "volume_mm3": "volume of the prediction",
     "reference_mm3": "volume of the reference",
-    "lesion_dice": "mean Dice over lesions by the rule of BraTS 2023",
-    "lesion_hd95": "mm. Mean HD95 over lesions by the rule of BraTS 2023",
-    "lesions": "lesions of the reference above 50 mm3",
-    "lesions_missed": "of them, those that no predicted component meets",
-    "lesions_false": "predicted components that meet no lesion",
+    "lesion_dice": "mean Dice over lesions by the rule of the task's challenge",
+    "lesion_hd95": "mm. Mean HD95 over lesions by the same rule",
+    "lesions": "lesions of the reference above the smallest volume of the rule",
+    "lesions_missed": "of them, those that no predicted lesion meets",
+    "lesions_false": "predicted lesions that meet none of the reference",
 }
 """The columns of scores, with their meaning."""
 CLEANED = ("dice", "hd95", "hd95_pooled", "nsd", "lesion_dice", "lesion_hd95")
@@ -49,37 +49,46 @@ class Reference:
     Parameters
     ----------
     labels
-        D x H x W, classes 0 to 3.
+        D x H x W, classes of the task.
     spacing
         Distance of voxels in millimetres along the three axes.
     policy
         What is scored where a region is empty.
+    task
+        The regions, the lesion-wise rule and the clean-up.
+    shape
+        Of the volume before it was cropped, by default that of `labels`.
     """
 
-    def __init__(self, labels: Labels, spacing: Spacing, policy: Policy) -> None:
-        self._spacing = spacing
-        self._policy = policy
-        self._regions = {name: self._prepare(region_mask(labels, name)) for name in REGIONS}
+    def __init__(
+        self, labels: Labels, spacing: Spacing, policy: Policy, task: Task, shape: tuple[int, ...] | None = None
+    ) -> None:
+        self._spacing, self._policy, self._task = spacing, policy, task
+        self._shape = shape or labels.shape
+        self._regions = {name: self._prepare(labels, name) for name in task.scored_regions}
 
-    def score(self, labels: Labels, min_enhancing: int = 0) -> list[dict[str, Score]]:
-        """Return one row per region for a predicted label map.
+    def score(self, labels: Labels, *, cleanup: bool = False) -> list[dict[str, Score]]:
+        """Return one row per scored region for a predicted label map.
 
-        Columns without suffix are of the prediction as it is; those ending in `_clean` are of the prediction whose
-        ET became NCR because it had fewer than `min_enhancing` voxels.
+        Columns without suffix are of the prediction as it is; those ending in `_clean` are of the prediction after
+        the clean-up of the task, if `cleanup`.
         """
-        cleaned = clean_enhancing(labels, min_enhancing)
+        cleaned = clean_up(labels, self._spacing, self._task) if cleanup else labels
         rows = []
         for name, reference in self._regions.items():
-            row = self._score_region(region_mask(labels, name), reference)
-            other = row if cleaned is labels else self._score_region(region_mask(cleaned, name), reference)
+            row = self._score_region(labels, name, reference)
+            other = row if cleaned is labels else self._score_region(cleaned, name, reference)
             rows.append({"region": name, **row, **{f"{key}_clean": other[key] for key in CLEANED}})
         return rows
 
-    def _prepare(self, mask: Mask) -> _Region:
-        surface = Surface.of(mask, self._spacing)
-        return _Region(mask, int(np.count_nonzero(mask)), surface, find_lesions(mask, self._spacing))
+    def _prepare(self, labels: Labels, region: str) -> _Region:
+        mask = region_mask(labels, region, self._task)
+        lesions = find_lesions(labels, region, self._task, self._spacing)
+        return _Region(mask, int(np.count_nonzero(mask)), Surface.of(mask, self._spacing), lesions)
 
-    def _score_region(self, mask: Mask, reference: _Region) -> dict[str, Score]:
+    def _score_region(self, labels: Labels, region: str, reference: _Region) -> dict[str, Score]:
+        mask = region_mask(labels, region, self._task)
+        lesions = lesion_scores(reference.lesions, labels, region, self._task, self._spacing, self._shape)
         voxels = int(np.count_nonzero(mask))
         shared = int(np.count_nonzero(mask & reference.mask))
         empty = which_is_empty(voxels, reference.voxels)
@@ -92,7 +101,7 @@ class Reference:
             "precision": shared / voxels if voxels else NAN,
             "volume_mm3": voxels * voxel_mm3,
             "reference_mm3": reference.voxels * voxel_mm3,
-            **_lesion_columns(lesion_scores(reference.lesions, mask, self._spacing)),
+            **_lesion_columns(lesions),
         }
 
     def _dice(self, shared: int, total: int, empty: str) -> float:

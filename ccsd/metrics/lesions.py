@@ -1,27 +1,25 @@
-"""Lesion-wise scores by the rule of BraTS 2023: every lesion counts the same, missed and invented ones as failures.
+"""Lesion-wise scores by the rules of the BraTS challenges: every lesion counts the same, missed and invented ones fail.
 
-The rule (glioma): reference lesions are 26-connected components, and those whose dilations touch are one lesion. A
+The rule of 2023: reference lesions are 26-connected components, and those whose dilations touch are one lesion. A
 predicted component belongs to every lesion whose dilation it meets; one that meets none is a false positive. A lesion
-is scored against the union of its predicted components. Lesions of at most 50 mm3 are left out of the mean, false
-positives of any size are not; missed lesions and false positives score Dice 0 and the penalty distance. Where nothing
-is left to score, Dice is 1 and the distance 0. The dilation is 3 steps of 18-connectivity, in voxels.
+is scored against the union of its predicted components. Small lesions are left out of the mean, false positives of any
+size are not; missed lesions and false positives score Dice 0 and the penalty distance. Where nothing is left to score,
+Dice is 1 and the distance 0.
+
+Since 2024 predicted components are merged as those of the reference are, small ones are removed before anything is
+scored, and lesions of some regions that touch one lesion of another class are one (`ccsd.metrics.components`). Which
+rule holds, and its numbers, is in the file of the task, which cites the official code.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy import ndimage
 
-from ccsd.metrics.regions import Mask
-from ccsd.metrics.surface import Spacing, Surface, surface_scores
-from preprocess.source.geometry import Box, bounding_box
-
-DILATION_STEPS = 3
-SMALLEST_MM3 = 50.0
-PENALTY_MM = 374.0
-_TOUCH = ndimage.generate_binary_structure(3, 3)
-_GROW = ndimage.generate_binary_structure(3, 2)
+from ccsd.metrics.components import grow, grown_box, predicted_lesions, reference_lesions
+from ccsd.metrics.regions import Labels, Mask, Spacing
+from ccsd.metrics.surface import Surface, surface_scores
+from preprocess.source.geometry import Box
+from preprocess.task import Task
 
 
 @dataclass(frozen=True)
@@ -48,20 +46,26 @@ class LesionScores:
     false: int
 
 
-def find_lesions(mask: Mask, spacing: Spacing) -> list[Lesion]:
-    """Return the lesions of a reference region, each with its dilation."""
-    box = _grown_box(mask)
+def find_lesions(labels: Labels, region: str, task: Task, spacing: Spacing) -> list[Lesion]:
+    """Return the lesions of a region of the reference (D x H x W), each with its dilation."""
+    numbers, (steps, _) = reference_lesions(labels, region, task), task.lesions.limits(region)
+    box = grown_box(numbers > 0, steps)
     if box is None:
         return []
-    inside = mask[box]
-    merged, _ = ndimage.label(_grow(inside), _TOUCH)
-    labels = np.where(inside, merged, 0)
-    return [_lesion(labels == i, box, spacing) for i in range(1, int(merged.max()) + 1)]
+    inside = numbers[box]
+    return [_lesion(inside == i, box, steps, spacing) for i in np.unique(inside[inside > 0])]
 
 
-def lesion_scores(lesions: list[Lesion], predicted: Mask, spacing: Spacing) -> LesionScores:
-    """Score a predicted region (D x H x W) against the lesions of the reference."""
-    components, count = _components(predicted)
+def lesion_scores(
+    lesions: list[Lesion], predicted: Labels, region: str, task: Task, spacing: Spacing, shape: tuple[int, ...]
+) -> LesionScores:
+    """Score a region of a predicted label map (D x H x W) against the lesions of the reference.
+
+    `shape` is that of the uncropped volume, on whose diagonal the penalty of some challenges depends.
+    """
+    rule, (_, smallest) = task.lesions, task.lesions.limits(region)
+    penalty = float(np.linalg.norm(shape)) if rule.penalty_mm == "diagonal" else rule.penalty_mm
+    components = predicted_lesions(predicted, region, task, spacing)
     met: set[int] = set()
     dices: list[float] = []
     distances: list[float] = []
@@ -70,29 +74,25 @@ def lesion_scores(lesions: list[Lesion], predicted: Mask, spacing: Spacing) -> L
         ids = np.unique(components[lesion.box][lesion.grown])
         ids = ids[ids > 0]
         met.update(ids.tolist())
-        if lesion.volume_mm3 <= SMALLEST_MM3:
+        if lesion.volume_mm3 <= smallest:
             continue
         missed += ids.size == 0
-        dice, distance = _score(lesion, components, ids, spacing)
+        dice, distance = _score(lesion, np.isin(components, ids), spacing) if ids.size else (0.0, penalty)
         dices.append(dice)
         distances.append(distance)
-    false = count - len(met)
-    total = len(dices) + false
+    false = len(np.unique(components[components > 0])) - len(met)
+    counted = false if rule.count_false else 0
+    total = len(dices) + counted
     return LesionScores(
         dice=sum(dices) / total if total else 1.0,
-        hd95=(sum(distances) + false * PENALTY_MM) / total if total else 0.0,
+        hd95=(sum(distances) + counted * penalty) / total if total else 0.0,
         lesions=len(dices),
         missed=missed,
         false=false,
     )
 
 
-def _score(
-    lesion: Lesion, components: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], spacing: Spacing
-) -> tuple[float, float]:
-    if ids.size == 0:
-        return 0.0, PENALTY_MM
-    found = np.isin(components, ids)
+def _score(lesion: Lesion, found: Mask, spacing: Spacing) -> tuple[float, float]:
     shared = np.count_nonzero(found[lesion.box] & lesion.voxels)
     dice = 2 * shared / (np.count_nonzero(found) + np.count_nonzero(lesion.voxels))
     scores = surface_scores(Surface.of(found, spacing), lesion.surface)
@@ -100,41 +100,15 @@ def _score(
     return dice, scores.hd95
 
 
-def _components(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
-    """Number the 26-connected components of a mask, from 1."""
-    numbers = np.zeros(mask.shape, np.int32)
-    box = bounding_box(mask)
-    if box is None:
-        return numbers, 0
-    numbers[box], count = ndimage.label(mask[box], _TOUCH)
-    return numbers, count
-
-
-def _lesion(voxels: Mask, outer: Box, spacing: Spacing) -> Lesion:
-    inner = _grown_box(voxels)
+def _lesion(voxels: Mask, outer: Box, steps: int, spacing: Spacing) -> Lesion:
+    inner = grown_box(voxels, steps)
     assert inner is not None
     d, h, w = (slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
     inside = voxels[inner]
     return Lesion(
         box=(d, h, w),
-        grown=_grow(inside),
+        grown=grow(inside, steps),
         voxels=inside,
         volume_mm3=float(np.count_nonzero(inside) * np.prod(spacing)),
         surface=Surface.of(inside, spacing).moved([d.start, h.start, w.start]),
     )
-
-
-def _grown_box(mask: Mask) -> Box | None:
-    """Return the box around a mask with room for its dilation, clipped to the array."""
-    box = bounding_box(mask)
-    if box is None:
-        return None
-    d, h, w = (
-        slice(max(side.start - DILATION_STEPS, 0), min(side.stop + DILATION_STEPS, size))
-        for side, size in zip(box, mask.shape, strict=True)
-    )
-    return d, h, w
-
-
-def _grow(mask: Mask) -> Mask:
-    return np.asarray(ndimage.binary_dilation(mask, _GROW, iterations=DILATION_STEPS))

@@ -1,52 +1,64 @@
-"""Between label maps and the nested regions that are scored: whole tumour, tumour core, enhancing tumour."""
+"""Between label maps and the regions that are predicted and scored."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.modalities import LABELS, PAINT, REGIONS
+from preprocess.task import Task
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+"""Millimetres between voxels along the three axes."""
 
 
-def paint(probabilities: npt.NDArray[Any], threshold: float = 0.5) -> Labels:
+def paint(probabilities: npt.NDArray[Any], task: Task, threshold: float = 0.5) -> Labels:
     """Return the label map of region probabilities.
 
-    Regions are painted from the largest to the smallest, each in its class of `PAINT`. The label map is therefore
-    always nested, whatever the network says: a voxel of ET belongs to TC and WT as well.
+    Regions are painted in the order of the task, each in its class. The label map is therefore always consistent,
+    whatever the network says: for gliomas a voxel of ET belongs to TC and WT as well.
 
     Parameters
     ----------
     probabilities
-        R x D x H x W in the order of `REGIONS`.
+        R x D x H x W in the order of the task's regions.
     threshold
         A voxel belongs to a region when its probability is above this.
     """
+    channels = dict(zip(task.regions, probabilities, strict=True))
     labels = np.zeros(probabilities.shape[1:], np.uint8)
-    for region, name in zip(probabilities, REGIONS, strict=True):
-        labels[region > threshold] = LABELS[PAINT[name]]
+    for region, name in task.paint.items():
+        labels[channels[region] > threshold] = task.classes[name]
     return labels
 
 
-def region_mask(labels: Labels, region: str) -> Mask:
-    """Return where a label map (D x H x W, classes 0 to 3) belongs to `WT`, `TC` or `ET`."""
-    return np.asarray(_MEMBERSHIP[region][labels])
+def region_mask(labels: Labels, region: str, task: Task) -> Mask:
+    """Return where a label map (D x H x W, classes of the task) belongs to a region."""
+    return np.asarray(_membership(task.numbers(region), len(task.classes))[labels])
 
 
-def clean_enhancing(labels: Labels, minimum: int) -> Labels:
-    """Return the labels with ET turned into NCR when it has fewer than `minimum` voxels in all.
+@cache
+def _membership(numbers: tuple[int, ...], classes: int) -> npt.NDArray[np.bool_]:
+    return np.isin(np.arange(classes + 1), numbers)
 
-    The clean-up of the field: a handful of ET voxels in a tumour without enhancement scores a Dice of 0. TC and WT
-    do not change. The input is returned as it is when nothing changes.
+
+def clean_up(labels: Labels, spacing: Spacing, task: Task) -> Labels:
+    """Return the labels with classes that a whole case has too little of turned into others, as the task says.
+
+    The clean-up of the field: a handful of ET voxels in a tumour without enhancement scores a Dice of 0. The input is
+    returned as it is when nothing changes.
     """
-    enhancing = labels == LABELS["ET"]
-    if not 0 < np.count_nonzero(enhancing) < minimum:
-        return labels
-    cleaned = labels.copy()
-    cleaned[enhancing] = LABELS["NCR"]
+    cleaned = labels
+    for name, rule in task.cleanup.items():
+        where = cleaned == task.classes[name]
+        if 0 < np.count_nonzero(where) * float(np.prod(spacing)) < rule.below_mm3:
+            cleaned = np.where(where, np.uint8(task.classes[rule.becomes]), cleaned)
     return cleaned
 
 
-_MEMBERSHIP = {name: np.isin(np.arange(len(LABELS) + 1), classes) for name, classes in REGIONS.items()}
+def cleanup_label(task: Task) -> str:
+    """Return the clean-up as it is printed in tables, e.g. `ET<500mm3:NCR`."""
+    rules = [f"{name}<{rule.below_mm3:g}mm3:{rule.becomes}" for name, rule in task.cleanup.items()]
+    return ";".join(rules) or "none"

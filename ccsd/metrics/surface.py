@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from ccsd.metrics.regions import Mask
+from ccsd.metrics.regions import Mask, Spacing
 from preprocess.source.geometry import bounding_box
 
-Spacing = tuple[float, float, float]
 Distances = npt.NDArray[np.float64]
 Voxels = npt.NDArray[np.intp]
 REACH = 2

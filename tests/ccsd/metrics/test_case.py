@@ -9,23 +9,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ccsd.metrics import Policy, Reference, clean_enhancing, paint, region_mask
-from preprocess.modalities import REGIONS
+from ccsd.metrics import Policy, Reference, clean_up, cleanup_label, paint, region_mask
+from preprocess.task import Cleanup, Task, default_task, shipped_tasks
 
 LABEL_MAPS = hnp.arrays(np.uint8, (4, 5, 6), elements=st.integers(0, 3))
 Spacing = tuple[float, float, float]
 UNIT = (1.0, 1.0, 1.0)
+TASK = default_task()
 
 
 def score(
     reference: np.ndarray,
     predicted: np.ndarray,
     policy: Policy | None = None,
-    min_enhancing: int = 0,
     spacing: Spacing = UNIT,
+    cleanup_below: float = 0,
 ) -> dict[str, dict[str, Any]]:
-    rows = Reference(reference, spacing, policy or Policy()).score(predicted, min_enhancing)
+    task = with_limit(cleanup_below)
+    rows = Reference(reference, spacing, policy or Policy(), task).score(predicted, cleanup=bool(cleanup_below))
     return {row["region"]: row for row in rows}
+
+
+def with_limit(below_mm3: float) -> Task:
+    return TASK.model_copy(update={"cleanup": {"ET": Cleanup(below_mm3=below_mm3, becomes="NCR")}})
 
 
 def labels(*regions: tuple[int, int]) -> np.ndarray:
@@ -40,7 +46,7 @@ def labels(*regions: tuple[int, int]) -> np.ndarray:
 @given(LABEL_MAPS, LABEL_MAPS)
 def test_scores_are_bounded_and_perfect_exactly_for_equal_regions(reference: np.ndarray, predicted: np.ndarray) -> None:
     for region, row in score(reference, predicted).items():
-        equal = np.array_equal(region_mask(reference, region), region_mask(predicted, region))
+        equal = np.array_equal(region_mask(reference, region, TASK), region_mask(predicted, region, TASK))
         assert 0 <= row["dice"] <= 1
         assert 0 <= row["nsd"] <= 1
         assert row["hd95"] >= 0
@@ -110,7 +116,7 @@ def test_lesions_are_counted_with_those_missed_and_those_invented() -> None:
 
 @pytest.mark.parametrize(("minimum", "cleaned"), [(100, 0.0), (101, 1.0)])
 def test_clean_up_adds_columns_and_keeps_the_raw_ones(minimum: int, cleaned: float) -> None:
-    rows = score(labels((1, 1)), labels((1, 3)), min_enhancing=minimum)
+    rows = score(labels((1, 1)), labels((1, 3)), cleanup_below=minimum)
     assert rows["ET"]["dice"] == 0
     assert rows["ET"]["dice_clean"] == cleaned
     assert rows["TC"]["dice_clean"] == rows["TC"]["dice"] == 1
@@ -118,38 +124,38 @@ def test_clean_up_adds_columns_and_keeps_the_raw_ones(minimum: int, cleaned: flo
 
 def test_cleaned_columns_are_the_scores_of_the_cleaned_prediction() -> None:
     reference, predicted = labels((1, 1), (4, 3)), labels((1, 3), (5, 3))
-    alone = score(reference, clean_enhancing(predicted, 500))
-    for region, row in score(reference, predicted, min_enhancing=500).items():
+    alone = score(reference, clean_up(predicted, UNIT, TASK))
+    for region, row in score(reference, predicted, cleanup_below=500).items():
         for column in ("dice", "hd95", "hd95_pooled", "nsd", "lesion_dice", "lesion_hd95"):
             assert row[f"{column}_clean"] == alone[region][column]
 
 
 def test_clean_up_keeps_tumour_core_and_leaves_its_input_alone() -> None:
     array = labels((1, 3), (2, 2))
-    cleaned = clean_enhancing(array, 500)
-    assert not region_mask(cleaned, "ET").any()
-    assert np.array_equal(region_mask(cleaned, "TC"), region_mask(array, "TC"))
-    assert region_mask(array, "ET").sum() == 100
+    cleaned = clean_up(array, UNIT, TASK)
+    assert not region_mask(cleaned, "ET", TASK).any()
+    assert np.array_equal(region_mask(cleaned, "TC", TASK), region_mask(array, "TC", TASK))
+    assert region_mask(array, "ET", TASK).sum() == 100
 
 
 @pytest.mark.parametrize(("voxels", "minimum"), [(0, 5), (5, 5), (5, 0)])
 def test_what_needs_no_clean_up_is_returned_as_it_is(voxels: int, minimum: int) -> None:
     array = labels((2, 1))
     array[1, 0, :voxels] = 3
-    assert clean_enhancing(array, minimum) is array
+    assert clean_up(array, UNIT, with_limit(minimum)) is array
 
 
 def test_a_single_voxel_is_cleaned_up() -> None:
     array = labels()
     array[1, 1, 1] = 3
-    assert clean_enhancing(array, 2)[1, 1, 1] == 1
+    assert clean_up(array, UNIT, with_limit(2))[1, 1, 1] == 1
 
 
 @settings(max_examples=60)
 @given(hnp.arrays(np.float32, (3, 3, 3, 3), elements=st.floats(0, 1, width=32)))
 def test_painted_regions_are_nested_and_keep_the_probable_ones(probabilities: np.ndarray) -> None:
-    painted = paint(probabilities)
-    masks = [region_mask(painted, region) for region in REGIONS]
+    painted = paint(probabilities, TASK)
+    masks = [region_mask(painted, region, TASK) for region in TASK.regions]
     assert not (masks[1] & ~masks[0]).any()
     assert not (masks[2] & ~masks[1]).any()
     assert np.array_equal(masks[2], probabilities[2] > 0.5)
@@ -158,10 +164,33 @@ def test_painted_regions_are_nested_and_keep_the_probable_ones(probabilities: np
 
 def test_paint_gives_each_region_its_class() -> None:
     probabilities = np.array([[0.9, 0.9, 0.9, 0.5], [0.1, 0.9, 0.9, 0.0], [0.0, 0.0, 0.9, 0.0]], np.float32)
-    assert paint(probabilities.reshape(3, 1, 1, 4)).ravel().tolist() == [2, 1, 3, 0]
+    assert paint(probabilities.reshape(3, 1, 1, 4), TASK).ravel().tolist() == [2, 1, 3, 0]
 
 
 @pytest.mark.parametrize("regions", [2, 4])
 def test_paint_refuses_any_other_number_of_regions(regions: int) -> None:
     with pytest.raises(ValueError, match="zip"):
-        paint(np.zeros((regions, 2, 2, 2), np.float32))
+        paint(np.zeros((regions, 2, 2, 2), np.float32), TASK)
+
+
+def test_clean_up_counts_millimetres() -> None:
+    array = labels((1, 3))
+    assert clean_up(array, (6.0, 1.0, 1.0), TASK) is array  # 100 voxels of 6 mm3
+    assert not region_mask(clean_up(array, UNIT, TASK), "ET", TASK).any()
+
+
+def test_the_clean_up_is_printed_with_its_limit() -> None:
+    assert cleanup_label(TASK) == "ET<500mm3:NCR"
+    assert cleanup_label(shipped_tasks()["brats-ped"]) == "none"
+
+
+def test_regions_that_are_only_scored_have_rows_of_their_own() -> None:
+    task = shipped_tasks()["brats-gli-post"]
+    rows = Reference(labels((1, 1), (4, 4)), UNIT, Policy(), task).score(labels((1, 1), (3, 2)), cleanup=True)
+    dice = {row["region"]: row["dice"] for row in rows}
+    assert dice == {"WT": pytest.approx(2 / 3), "TC": 1, "ET": 1, "RC": 0, "NETC": 1, "SNFH": 0}
+
+
+def test_a_later_region_is_painted_over_an_earlier_one() -> None:
+    task = shipped_tasks()["brats-gli-post"]
+    assert paint(np.ones((4, 1, 1, 1), np.float32), task).item() == task.classes["RC"]

@@ -1,4 +1,7 @@
-"""The lesion-wise rule on constructed cases whose scores can be worked out by hand, and on scattered blobs."""
+"""The lesion-wise rules on constructed cases whose scores can be worked out by hand, and on scattered blobs."""
+
+import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,12 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from ccsd.metrics.lesions import PENALTY_MM, LesionScores, find_lesions, lesion_scores
+from ccsd.metrics.components import united_by
+from ccsd.metrics.lesions import LesionScores, find_lesions, lesion_scores
 from ccsd.metrics.surface import hd95
+from preprocess.task import Task, default_task, shipped_tasks
 
 Spacing = tuple[float, float, float]
 Cube = tuple[tuple[int, int, int], int]
 UNIT = (1.0, 1.0, 1.0)
+PENALTY_MM = 374
+ENHANCING = 3
+OFFICIAL = Path(__file__).with_name("official_lesions.tsv")
+"""What rachitsaluja/BraTS-2024-Metrics @f1131e3 makes of `blobs`: scores of its `get_LesionWiseResults`."""
 
 
 def volume(*cubes: Cube) -> np.ndarray:
@@ -27,7 +36,19 @@ FAR = ((5, 5, 40), 6)
 
 
 def score(reference: np.ndarray, predicted: np.ndarray, spacing: Spacing = UNIT) -> LesionScores:
-    return lesion_scores(find_lesions(reference, spacing), predicted, spacing)
+    return score_labels(ENHANCING * reference.astype(np.uint8), ENHANCING * predicted.astype(np.uint8), spacing)
+
+
+def score_labels(
+    reference: np.ndarray,
+    predicted: np.ndarray,
+    spacing: Spacing = UNIT,
+    task: Task | None = None,
+    region: str = "ET",
+) -> LesionScores:
+    task = task or default_task()
+    lesions = find_lesions(reference, region, task, spacing)
+    return lesion_scores(lesions, predicted, region, task, spacing, reference.shape)
 
 
 def test_equal_lesions_score_one_each() -> None:
@@ -50,7 +71,7 @@ def test_false_positives_of_any_size_count_as_lesions_with_score_zero() -> None:
 @pytest.mark.parametrize(("gap", "lesions"), [(6, 1), (8, 2)])
 def test_components_whose_dilations_touch_are_one_lesion(gap: int, lesions: int) -> None:
     reference = volume(((5, 5, 5), 6), ((5, 5, 11 + gap), 6))
-    assert len(find_lesions(reference, UNIT)) == lesions
+    assert score(reference, reference).lesions == lesions
 
 
 @pytest.mark.parametrize(("side", "counted"), [(3, 0), (4, 1)])
@@ -139,3 +160,72 @@ def test_scattered_blobs_score_as_the_rule_says_word_for_word(seed: int, spacing
     found = score(reference, predicted, spacing)
     expected = by_the_letter(reference, predicted, spacing)
     assert (found.dice, found.hd95, found.missed, found.false) == pytest.approx(expected)
+
+
+def blobs(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two label maps (W x H x D) of scattered blobs that resemble each other."""
+    rng = np.random.default_rng(seed)
+
+    def fields() -> np.ndarray:
+        noise = ndimage.gaussian_filter(rng.normal(size=(classes + 1, 36, 30, 28)), (0, 1.3, 1.3, 1.3))
+        return noise / noise.std()
+
+    first = fields()
+    second = 0.75 * first + 0.66 * fields()
+    level = rng.uniform(1.0, 2.0)
+    return tuple(np.where(f[1:].max(0) > level, f[1:].argmax(0) + 1, 0).astype(np.uint8) for f in (first, second))
+
+
+with OFFICIAL.open(encoding="utf-8") as lines:
+    CASES = {}
+    for row in csv.DictReader(lines, delimiter="\t"):
+        CASES.setdefault((row["task"], int(row["seed"])), []).append(row)
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+def test_scores_are_those_of_the_official_code(name: str, seed: int) -> None:
+    task = shipped_tasks()[name]
+    reference, predicted = (np.ascontiguousarray(array.T) for array in blobs(7 * seed, len(task.classes)))
+    spacing = UNIT if seed % 3 else (0.5, 2.0, 1.0)
+    for row in CASES[name, seed]:
+        found = score_labels(reference, predicted, spacing, task, row["region"])
+        counts = (found.lesions, found.missed, found.false)
+        assert counts == tuple(int(row[key]) for key in ("lesions", "missed", "false")), row
+        assert found.dice == pytest.approx(float(row["dice"]), abs=1e-8), row
+
+
+def test_since_2024_small_predictions_are_removed_before_anything_is_scored() -> None:
+    task = shipped_tasks()["brats-ped"]
+    reference, predicted = volume(BIG).astype(np.uint8), volume(BIG, ((30, 30, 30), 2)).astype(np.uint8)
+    assert score_labels(reference, predicted, task=task).false == 0
+    predicted[30, 30, 32:35] = 1  # 11 voxels, above the 10 of the rule
+    assert score_labels(reference, predicted, task=task).false == 1
+
+
+def test_where_invented_lesions_do_not_count_they_cost_nothing() -> None:
+    task = shipped_tasks()["brats-men-rt"]
+    reference, predicted = volume(BIG).astype(np.uint8), volume(BIG, FAR).astype(np.uint8)
+    scores = score_labels(reference, predicted, task=task, region="GTV")
+    assert (scores.dice, scores.hd95, scores.false) == (1, 0, 1)
+
+
+def test_the_penalty_may_be_the_diagonal_of_the_whole_volume() -> None:
+    task = shipped_tasks()["brats-men-rt"]
+    reference = volume(BIG).astype(np.uint8)
+    lesions = find_lesions(reference, "GTV", task, UNIT)
+    scores = lesion_scores(lesions, np.zeros_like(reference), "GTV", task, UNIT, (30, 40, 120))
+    assert scores.hd95 == 130
+
+
+def test_lesions_that_touch_the_same_other_lesion_are_one() -> None:
+    own, other = (np.zeros((1, 1, 9), np.int32) for _ in range(2))
+    own[0, 0, [0, 3, 8]] = 1, 2, 3
+    other[0, 0, 1:3] = 1
+    assert united_by(own, other).ravel().tolist() == [4, 0, 0, 4, 0, 0, 0, 0, 3]
+
+
+def test_a_single_touching_pair_unites_nothing_as_in_the_official_code() -> None:
+    own, other = (np.zeros((1, 1, 9), np.int32) for _ in range(2))
+    own[0, 0, [0, 8]] = 1, 2
+    other[0, 0, 1] = 1
+    assert united_by(own, other) is own

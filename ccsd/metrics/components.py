@@ -1,0 +1,121 @@
+"""Which voxels of a region are one lesion, by the rule of a task.
+
+Shapes: D x H x W. Dilation is of 18-connectivity, in voxels; components are 26-connected.
+"""
+
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ccsd.metrics.regions import Labels, Mask, Spacing, region_mask
+from preprocess.source.geometry import Box, bounding_box
+from preprocess.task import Task
+
+Numbers = npt.NDArray[np.int32]
+"""The lesion of each voxel, from 1; 0 is none."""
+_TOUCH = ndimage.generate_binary_structure(3, 3)
+_GROW = ndimage.generate_binary_structure(3, 2)
+_STEPS = [np.array(step) for step in product((-1, 0, 1), repeat=3) if 0 < np.count_nonzero(step) < len(step)]
+"""From a voxel to its 18 neighbours."""
+
+
+def reference_lesions(labels: Labels, region: str, task: Task) -> Numbers:
+    """Number the lesions of a region of the reference."""
+    return _united(labels, region, task, None)
+
+
+def predicted_lesions(labels: Labels, region: str, task: Task, spacing: Spacing) -> Numbers:
+    """Number the lesions of a region of a predicted label map."""
+    unit = task.lesions.predicted
+    if unit is None:
+        return _components(region_mask(labels, region, task))
+    return _united(labels, region, task, float(np.prod(spacing)) if unit == "mm3" else 1.0)
+
+
+def grow(mask: Mask, steps: int) -> Mask:
+    """Return the dilation of a mask."""
+    return np.asarray(ndimage.binary_dilation(mask, _GROW, iterations=steps)) if steps else mask
+
+
+def grown_box(mask: Mask, steps: int) -> Box | None:
+    """Return the box around a mask with room for its dilation, clipped to the array."""
+    box = bounding_box(mask)
+    if box is None:
+        return None
+    d, h, w = (
+        slice(max(side.start - steps, 0), min(side.stop + steps, size))
+        for side, size in zip(box, mask.shape, strict=True)
+    )
+    return d, h, w
+
+
+def _united(labels: Labels, region: str, task: Task, voxel: float | None) -> Numbers:
+    """Number lesions; of a prediction (`voxel` is the size of one in the unit of the rule) without the small ones."""
+    rule = task.lesions
+    via = rule.merged_via.get(region, ())
+    if via:  # a lesion's number matters here: as the official code counts, along the axes of a file
+        labels = labels.T
+    numbers = _merged(region_mask(labels, region, task), rule.limits(region), voxel)
+    for name in via:
+        alone = [other for other, classes in task.scored_regions.items() if classes == (name,)]
+        limits = rule.limits(alone[0] if alone else "")
+        numbers = united_by(numbers, _merged(labels == task.classes[name], limits, voxel))
+    return numbers.T if via else numbers
+
+
+def _merged(mask: Mask, limits: tuple[int, float], voxel: float | None) -> Numbers:
+    """Number the components of a region; those whose dilations touch are one."""
+    steps, smallest = limits
+    numbers = np.zeros(mask.shape, np.int32)
+    box = grown_box(mask, steps)
+    if box is None:
+        return numbers
+    merged, _ = ndimage.label(grow(mask[box], steps), _TOUCH)
+    numbers[box] = np.where(mask[box], merged, 0)
+    if voxel is not None:
+        small = np.flatnonzero(np.bincount(numbers.ravel()) <= smallest / voxel)
+        numbers[np.isin(numbers, small)] = 0
+    return numbers
+
+
+def united_by(numbers: Numbers, others: Numbers) -> Numbers:
+    """Return lesions of which those that touch the same one of `others` are one.
+
+    As the official code does it: nothing is united where only one pair touches, and a lesion that touches several goes
+    with the first of them.
+    """
+    pairs = _touching(numbers, others)
+    if len(pairs) <= 1:
+        return numbers
+    new: dict[int, int] = {}
+    for _, other in pairs:
+        new.setdefault(other, int(numbers.max()) + 1 + len(new))
+    table = np.arange(int(numbers.max()) + 1, dtype=np.int32)
+    for own, other in reversed(pairs):  # the first pair of each is written last
+        table[own] = new[other]
+    return np.asarray(table[numbers])
+
+
+def _touching(numbers: Numbers, others: Numbers) -> list[tuple[int, int]]:
+    """Return the pairs of lesions that have voxels beside each other, or in common, sorted."""
+    box = grown_box(numbers > 0, 1)
+    if box is None:
+        return []
+    own, other = numbers[box], np.pad(others[box], 1)
+    found: set[tuple[int, int]] = set()
+    for step in (np.zeros(3, int), *_STEPS):
+        beside = other[tuple(slice(1 + s, 1 + s + n) for s, n in zip(step, own.shape, strict=True))]
+        where = (own > 0) & (beside > 0)
+        found.update(zip(own[where].tolist(), beside[where].tolist(), strict=True))
+    return sorted(found)
+
+
+def _components(mask: Mask) -> Numbers:
+    """Number the 26-connected components of a mask, from 1."""
+    numbers = np.zeros(mask.shape, np.int32)
+    box = bounding_box(mask)
+    if box is not None:
+        numbers[box], _ = ndimage.label(mask[box], _TOUCH)
+    return numbers
