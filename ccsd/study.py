@@ -221,7 +221,7 @@ def split_for(data: Path, what: str, task: Task) -> Split:
     """
     refuse_mixture([(what, task), (str(data), data_task(data))])
     split = read_split(data)
-    if split.task != task.label:
+    if split.task not in ("", task.label):
         raise InputError(
             f"{data / SPLIT_FILE} belongs to the task {split.task}, but {what} to {task.label}; make the split again "
             f"with `ccsd split {data}`"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import LayoutOption
+from ccsd.cli.options import TASK, LayoutOption
 from ccsd.errors import UsageError
 
 Subsets = Annotated[
@@ -58,11 +58,11 @@ def evaluate(
         from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
-        from preprocess.task import DEFAULT_TASK, read_task
+        from preprocess.task import read_task
 
         if subsets:
             raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
-        chosen = read_task(task or DEFAULT_TASK)
+        chosen = read_task(task or TASK)
         scores = evaluate_folders(
             pred,
             ref,

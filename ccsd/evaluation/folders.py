@@ -317,5 +317,5 @@ def _score_pair(job: _Job, item: tuple[str, Pair]) -> list[ScoreRow]:
         **scored_as(job.task, job.policy, job.settings),
     }
     reference = Reference(expected.labels, expected.spacing, job.policy, job.task)
-    rows = reference.score(predicted.labels, job.settings.cleanup)
+    rows = reference.score(predicted.labels, cleanup=job.settings.cleanup)
     return [{**shared, **row} for row in rows]

@@ -135,7 +135,8 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
     if not possible:
         return []
     spacing = case.meta.geometry.spacing
-    reference = Reference(case.read_label(), spacing, job.policy, job.task)
+    whole = case.meta.geometry.shape
+    reference = Reference(case.read_label(), spacing, job.policy, job.task, whole)
     image = case.read_channels(name for combination in possible for name in combination)
     found = segment_case(job.model, image, spacing, possible, job.settings, job.device)
     rows: list[ScoreRow] = []
@@ -145,7 +146,7 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
             path = prediction_file(job.out, "+".join(combination), case.case)
             write_labelmap(path, labels, case.meta.geometry, case.meta.label_convention)
         shared = _row_keys(job, case.case, combination)
-        rows += [{**shared, **row} for row in reference.score(labels, job.settings.cleanup)]
+        rows += [{**shared, **row} for row in reference.score(labels, cleanup=job.settings.cleanup)]
     return rows
 
 

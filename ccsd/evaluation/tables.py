@@ -14,6 +14,7 @@ from ccsd.config import Evaluation
 from ccsd.errors import UsageError
 from ccsd.metrics import Policy
 from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
+from ccsd.metrics.regions import cleanup_label
 from ccsd.records import EvaluationRecord, Identity
 from preprocess.files import write_text
 from preprocess.task import Task
@@ -93,8 +94,7 @@ def scoring_label(task: Task) -> str:
 
 def cleanup_text(task: Task, settings: Evaluation) -> str:
     """Return the clean-up that is scored: `ET<500mm3:NCR`, or `none`."""
-    rules = task.cleanup.items() if settings.cleanup else ()
-    return ",".join(f"{name}<{rule.below_mm3:g}mm3:{rule.becomes}" for name, rule in rules) or "none"
+    return cleanup_label(task) if settings.cleanup else "none"
 
 
 def evaluation_record(identity: Identity, task: Task, policy: Policy, **counts: Any) -> EvaluationRecord:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ccsd.errors import UsageError
 from ccsd.inference.resample import needs_resampling, resample_image, resample_probabilities, target_shape
 from ccsd.inference.window import predict_probabilities
-from ccsd.metrics.surface import Spacing
+from ccsd.metrics.regions import Spacing
 from preprocess.task import Subset
 
 if TYPE_CHECKING:

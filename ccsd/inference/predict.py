@@ -14,7 +14,7 @@ from ccsd.inference.case import is_resampled, segment_case, training_spacing
 from ccsd.inference.labelmaps import write_labelmap
 from ccsd.inference.sanity import background_tumour, oddities
 from ccsd.metrics import clean_up, paint
-from ccsd.metrics.surface import Spacing
+from ccsd.metrics.regions import Spacing
 from ccsd.records import RunRecord
 from preprocess.case import prepare, region_volumes
 from preprocess.errors import InputError

@@ -24,7 +24,7 @@ from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import SeedMeans, seed_means
 from preprocess.files import complete_or_absent, write_text
-from preprocess.pictures import class_colour
+from preprocess.pictures import colour
 from preprocess.task import Task, default_task
 
 
@@ -122,7 +122,7 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
         region_words=words.region_words(task),
         lesion_words=words.lesion_words(task),
         cleanup_words=words.cleanup_words(task) if more != tables.MORE else "",
-        class_colours=[(task.word(name), class_colour(number)) for name, number in task.classes.items()],
+        class_colours=[(task.word(name), colour(number)[1]) for name, number in task.classes.items()],
         published=_published(study),
         averages=_averages(summary, task),
         policies=_policies(study),

@@ -137,7 +137,7 @@ def _what(task: Task, subsets: int) -> str:
 
 
 def _is_all(task: Task, subsets: int) -> bool:
-    return subsets == 2 ** len(task.modalities) - 1
+    return subsets == (1 << len(task.modalities)) - 1
 
 
 def _all_sequences(task: Task) -> str:
