@@ -19,6 +19,7 @@ from preprocess.restore import write_restored
 from preprocess.source.accounts import find_cases
 from preprocess.splits import Split
 from preprocess.store.reader import CaseStore
+from support.tasks import GLIOMA
 
 CASE = "BraTS20_Training_001"
 
@@ -47,5 +48,5 @@ def write_one_of_each(case: Path, out: Path) -> None:
     store = CaseStore(out / "data", CASE)
     write_labelmap(out / "p" / "a.nii.gz", store.read_label(), store.meta.geometry, store.meta.label_convention)
     write_metrics(out / "metrics.tsv", [])
-    EvaluationRecord(identity=Identity()).write(out)
+    EvaluationRecord(identity=Identity(), task=GLIOMA).write(out)
     save_weights(out / "model.safetensors", {"a": torch.zeros(1)}, {})

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ccsd.config.schema import Config, Evaluation, Section, evaluation_of
+from ccsd.config.schema import Config, Evaluation, Section
 from ccsd.errors import UsageError
 from preprocess.errors import InputError, first_few
 from preprocess.reading import YAML_ERRORS, read_mapping, read_yaml
@@ -148,7 +148,7 @@ def evaluation_settings(base: Evaluation, overrides: Sequence[str], task: Task) 
         set_key(raw, key, value)
     settings = _validated(_EvaluationOnly, raw, "--set").evaluation
     try:
-        return evaluation_of(settings, task)
+        return settings.of(task)
     except ValueError as error:
         raise UsageError(f"--set evaluation.{error}") from None
 

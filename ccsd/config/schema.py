@@ -3,9 +3,8 @@
 Every field's description is the reference documentation; unknown keys are refused everywhere.
 """
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,18 +17,11 @@ from pydantic import (
     model_validator,
 )
 
-from preprocess.errors import InputError
+from ccsd.config.of_task import canonical, default_validation, known_order, or_value_error, removal_order
 from preprocess.task import AnyTask, Task, default_task
 
-STATIC_ORDER = ("t1ce", "flair", "t2", "t1")
-"""Order of removal for `criterion: static` in the default task: most critical first, by the published averages of other
-methods."""
 MOST_SETS_KEPT = 8
 """With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
-_Found = TypeVar("_Found")
-_SCORED = ("loss", "kl", "least")
-_VALIDATED = ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair")
-"""Validated in the default task: everything; without the contrast agent; the two sequences that show most."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -143,6 +135,31 @@ class Distillation(Section):
     weight_specific: NonNegativeFloat = Field(0.02, description="weight of the modality classification")
     ramp: Fraction = Field(0.1, description="share of the training over which the distillation weight rises to 1")
 
+    def of(self, task: Task) -> Self:
+        """Return the settings with our names of sequences.
+
+        Raises
+        ------
+        ValueError
+            If the task cannot have them.
+        """
+        order = removal_order(self.static_order, task)
+        if self.criterion == "static" and not (order or static_order(self, task)):
+            raise ValueError(
+                f"criterion: static needs static_order for the task {task.name}: every sequence once, the most critical "
+                f"first, for example [{', '.join(task.modalities)}]"
+            )
+        if len(task.modalities) > MOST_SETS_KEPT:
+            self._refuse_every_set()
+        return self.model_copy(update={"static_order": order})
+
+    def _refuse_every_set(self) -> None:
+        many = f"which are too many above {MOST_SETS_KEPT} sequences"
+        if self.every_n > 1 and self.criterion not in ("static", "random"):
+            raise ValueError(f"every_n: {self.every_n} needs a running mean for each set of sequences, {many}; use 1")
+        if self.hmsd_pairs == "all":
+            raise ValueError(f"hmsd_pairs: all visits every set of sequences, {many}; use levels or adjacent")
+
 
 class Train(Section):
     """Optimisation: what decides the numbers, whatever it runs on."""
@@ -235,6 +252,16 @@ class Evaluation(Section):
     cleanup: bool = Field(True, description="also score with the clean-up of the task, if it has one (*_clean columns)")
     keep_predictions: bool = Field(True, description="write the predicted label maps as NIfTI")
 
+    def of(self, task: Task) -> Self:
+        """Return the settings with the combinations by their canonical names.
+
+        Raises
+        ------
+        ValueError
+            If the task does not have a sequence.
+        """
+        return self.model_copy(update={"subsets": canonical("subsets", self.subsets, task)})
+
 
 class Config(Section):
     """Everything about a study. All but `runtime` decides its numbers."""
@@ -267,28 +294,28 @@ class Config(Section):
     @classmethod
     def _labels_are_of_the_task(cls, convert: Convert, info: ValidationInfo) -> Convert:
         if (task := _task_of(info)) and convert.labels is not None:
-            _or_value_error("labels", lambda: task.convention(str(convert.labels)))
+            or_value_error("labels", lambda: task.convention(str(convert.labels)))
         return convert
 
     @field_validator("distillation")
     @classmethod
     def _distillation_fits_the_task(cls, distillation: Distillation, info: ValidationInfo) -> Distillation:
         task = _task_of(info)
-        return distillation if task is None else _fitted(distillation, task)
+        return distillation if task is None else distillation.of(task)
 
     @field_validator("train")
     @classmethod
     def _validates_what_the_task_has(cls, train: Train, info: ValidationInfo) -> Train:
         if (task := _task_of(info)) is None:
             return train
-        names = _canonical("validate_subsets", train.validate_subsets, task) or default_validation(task)
+        names = canonical("validate_subsets", train.validate_subsets, task) or default_validation(task)
         return train.model_copy(update={"validate_subsets": names})
 
     @field_validator("evaluation")
     @classmethod
     def _evaluates_what_the_task_has(cls, evaluation: Evaluation, info: ValidationInfo) -> Evaluation:
         task = _task_of(info)
-        return evaluation if task is None else evaluation_of(evaluation, task)
+        return evaluation if task is None else evaluation.of(task)
 
     @model_validator(mode="after")
     def _patch_fits_the_network(self) -> Self:
@@ -307,62 +334,9 @@ class Config(Section):
         return self
 
 
-def default_validation(task: Task) -> tuple[str, ...]:
-    """Return the combinations that a training validates where none are given: few, as each one costs time."""
-    if task.digest == default_task().digest:
-        return _VALIDATED
-    return tuple(dict.fromkeys([task.full_name, *task.modalities[: len(_VALIDATED)]]))
-
-
-def evaluation_of(evaluation: Evaluation, task: Task) -> Evaluation:
-    """Return evaluation settings with the combinations by their canonical names.
-
-    Raises
-    ------
-    ValueError
-        If the task does not have a sequence.
-    """
-    return evaluation.model_copy(update={"subsets": _canonical("subsets", evaluation.subsets, task)})
-
-
 def static_order(settings: Distillation, task: Task) -> tuple[str, ...]:
     """Return the fixed order of removal, the most critical sequence first; empty where none is known."""
-    return settings.static_order or (STATIC_ORDER if task.digest == default_task().digest else ())
-
-
-def _fitted(settings: Distillation, task: Task) -> Distillation:
-    """Return the settings with canonical names, and refuse those that the task cannot have."""
-    order = tuple(name for given in settings.static_order for name in _canonical("static_order", (given,), task))
-    settings = settings.model_copy(update={"static_order": order})
-    if order and sorted(order) != sorted(task.modalities):
-        raise ValueError(f"static_order: name every sequence once: {', '.join(task.modalities)}")
-    if settings.criterion == "static" and not static_order(settings, task):
-        raise ValueError(
-            f"criterion: static needs static_order for the task {task.name}: every sequence once, the most critical "
-            f"first, for example [{', '.join(task.modalities)}]"
-        )
-    if len(task.modalities) > MOST_SETS_KEPT and settings.every_n > 1 and settings.criterion in _SCORED:
-        raise ValueError(
-            f"every_n: {settings.every_n} needs a running mean for each set of sequences, which are too many above "
-            f"{MOST_SETS_KEPT} sequences; use 1, or criterion: static or random"
-        )
-    if len(task.modalities) > MOST_SETS_KEPT and settings.hmsd_pairs == "all":
-        raise ValueError(
-            f"hmsd_pairs: all visits every set of sequences in every step, which are too many above {MOST_SETS_KEPT} "
-            "sequences; use levels or adjacent"
-        )
-    return settings
-
-
-def _canonical(key: str, names: Iterable[str], task: Task) -> tuple[str, ...]:
-    return _or_value_error(key, lambda: tuple(task.subset_name(name) for name in names))
-
-
-def _or_value_error(key: str, look_up: Callable[[], _Found]) -> _Found:
-    try:
-        return look_up()
-    except InputError as error:
-        raise ValueError(f"{key}: {error}") from None
+    return settings.static_order or known_order(task)
 
 
 def _task_of(info: ValidationInfo) -> Task | None:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 
-from ccsd.config.schema import Config, default_validation
+from ccsd.config.of_task import default_validation
+from ccsd.config.schema import Config
 from preprocess.task import default_task
 
 SECTIONS = ("model", "distillation", "train")

@@ -199,7 +199,6 @@ def evaluate_folders(
     for name, folder in find_subsets(pred, task).items():
         matched = _match(folder, find_segmentations(folder, task, layout), references, partial)
         pairs += [(name, pair) for pair in matched]
-    scored = sorted({pair.case for _, pair in pairs})
     predicted = conventions_of("--pred-labels", pred_labels, task, {pair.prediction: pair.case for _, pair in pairs})
     expected = conventions_of("--ref-labels", ref_labels, task, {pair.reference: pair.case for _, pair in pairs})
     job = _Job(
@@ -213,23 +212,29 @@ def evaluate_folders(
     )
     rows = [row for case in _score_all(job, workers) for row in case]
     write_metrics(out / SCORES_FILE, rows)
-    identity = Identity(
-        experiment=job.name,
-        seed=None,
-        model_hash=None,
-        split_hash=None,
-        cases=tuple(scored),
-        task=scoring_label(task),
-        subsets=tuple(sorted({name for name, _ in pairs})),
-        predictions=str(pred),
-        references=str(ref),
-        prediction_labels=_described(predicted.values()),
-        reference_labels=_described(expected.values()),
-        ignore_affine=ignore_affine,
-        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"}),
-    )
-    evaluation_record(identity, task, job.policy, cases=len(scored)).write(out)
+    about = {
+        "predictions": str(pred),
+        "references": str(ref),
+        "prediction_labels": _described(predicted.values()),
+        "reference_labels": _described(expected.values()),
+    }
+    identity = _identity(job, about)
+    evaluation_record(identity, task, job.policy, cases=len(identity.cases)).write(out)
     return out / SCORES_FILE
+
+
+def _identity(job: _Job, about: dict[str, str]) -> Identity:
+    """Return everything that decides the numbers."""
+    settings = job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"})
+    return Identity(
+        experiment=job.name,
+        cases=tuple(sorted({pair.case for _, pair in job.pairs})),
+        task=scoring_label(job.task),
+        subsets=tuple(sorted({name for name, _ in job.pairs})),
+        ignore_affine=job.ignore_affine,
+        settings=settings,
+        **about,
+    )
 
 
 def conventions_of(option: str, name: str, task: Task, cases: Mapping[Path, str]) -> dict[Path, LabelConvention]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ccsd.config.schema import default_validation
+from ccsd.config.of_task import default_validation
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.report.results import StudyResults
 from ccsd.report.sentences import listed

@@ -93,7 +93,7 @@ def lesion_words(task: Task) -> str:
 def cleanup_words(task: Task) -> str:
     """Say what the clean-up does; nothing for a task without one."""
     rules = [
-        f"less {task.word(name)} ({name}) than {rule.below_mm3:g} mm³ in a case counts as {task.word(rule.becomes)}"
+        f"less {task.word(name)} ({name}) than {rule.below_mm3:g} mm3 in a case counts as {task.word(rule.becomes)}"
         for name, rule in task.cleanup.items()
     ]
     return f"Dice cleaned: {listed(rules)}." if rules else ""
