@@ -53,8 +53,9 @@ def convert(
 ) -> list[CaseConversion]:
     """Convert the cases below `src` into stores below `dest`, in parallel over cases; return what became of each.
 
-    A store whose source files, task and label numbers have not changed is left alone. A case that cannot be converted leaves a note below
-    `dest/refused` instead of a store, and costs none of the others. `dest/files.tsv` has the role of every file.
+    A store whose source files, task and label numbers have not changed is left alone. A case that cannot be converted
+    leaves a note below `dest/refused` instead of a store, and costs none of the others. `dest/files.tsv` has the role
+    of every file.
 
     Parameters
     ----------

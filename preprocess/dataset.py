@@ -155,7 +155,7 @@ def shared_images(metas: Mapping[str, CaseMeta]) -> list[list[str]]:
 
 
 def data_hash(metas: Iterable[CaseMeta]) -> str:
-    """Return 16 hexadecimal digits that change with any source file, case name, task or version of the store's layout."""
+    """Return 16 hexadecimal digits that change with any source file, case name, task or the version of the store."""
     lines = sorted(
         " ".join(
             [meta.case, meta.task.digest, *(f"{name}={source.sha256}" for name, source in sorted(meta.sources.items()))]

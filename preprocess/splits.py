@@ -207,7 +207,10 @@ def draw_split(
 
 
 def _shuffled_by_volume(scans: Mapping[str, list[str]], metas: Mapping[str, CaseMeta], seed: int) -> list[str]:
-    """Return patients by mean tumour volume (that of the largest region), shuffled within strata of ten or, in small cohorts, a third of all."""
+    """Return patients by mean tumour volume, shuffled within strata of ten or, in small cohorts, a third of all.
+
+    The tumour of a case is its largest region.
+    """
     volume = {p: float(np.mean([max(metas[c].volumes_ml.values()) for c in cases])) for p, cases in scans.items()}
     ordered = sorted(scans, key=lambda p: (volume[p], p))
     size = min(10, -(-len(ordered) // 3))
@@ -236,8 +239,8 @@ def _check_task(listed: Path, task: Task) -> None:
     for name, line in _listed_tasks(listed).items():
         if name not in (task.name, task.label):
             raise InputError(
-                f"{listed}, line {line}: the list is of the task {name}, but the cases were converted for {task.label}; "
-                "convert them for the task of the list, or use a copy of the list without the column task"
+                f"{listed}, line {line}: the list is of the task {name}, but the cases were converted for "
+                f"{task.label}; convert them for the task of the list, or use a copy of it without the column task"
             )
 
 

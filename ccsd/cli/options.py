@@ -9,8 +9,7 @@ LayoutOption = Annotated[
     str | None, typer.Option(help="Layout of the files: a name, or a YAML file of your own. Found out by default.")
 ]
 NUMBERINGS = "brats2023, brats2020, brats2024, msd, deepbratumia"
-"""The label conventions of the default task: to read them takes longer than a help may; a test holds that these are all.
-"""
+"""Label conventions of the default task: to read them takes longer than a help may; a test holds that these are all."""
 TaskOption = Annotated[
     str, typer.Option(help="What is segmented from what: the name of a task, or a YAML file of your own.")
 ]

@@ -146,8 +146,8 @@ class Distillation(Section):
         order = removal_order(self.static_order, task)
         if self.criterion == "static" and not (order or static_order(self, task)):
             raise ValueError(
-                f"criterion: static needs static_order for the task {task.name}: every sequence once, the most critical "
-                f"first, for example [{', '.join(task.modalities)}]"
+                f"criterion: static needs static_order for the task {task.name}: every sequence once, the most "
+                f"critical first, for example [{', '.join(task.modalities)}]"
             )
         if len(task.modalities) > MOST_SETS_KEPT:
             self._refuse_every_set()

@@ -42,7 +42,8 @@ def label_numbering(case: Loaded) -> Iterator[str]:
     listed = ", ".join(f"{value:g}" for value in sorted(case.label_counts))
     yield (
         f"the segmentation has the values {listed}, and neither the layout nor you say what they mean; by convention: "
-        f"{readings(case.label_counts, voxel_ml, case.files.task)}; name one: --labels NAME, or convert.labels in the configuration"
+        f"{readings(case.label_counts, voxel_ml, case.files.task)}; name one: --labels NAME, or convert.labels in the "
+        "configuration"
     )
 
 

@@ -10,8 +10,8 @@
 | `CC` | a cyst: a half of the necrosis |
 | `RC` | a cavity as bright as CSF: the other half, in every third case |
 
-Classes of other names are shells, from outside to inside in the order of their numbers: of the whole tumour where it has
-no class of these, else of the inner half of the class with the most voxels.
+Classes of other names are shells, from outside to inside in the order of their numbers: of the whole tumour where the
+task has no class of these, else of the inner half of the class with the most voxels.
 """
 
 from collections.abc import Sequence

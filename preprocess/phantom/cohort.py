@@ -89,10 +89,10 @@ def write_cohort(
 def _claim(dest: Path, names: list[str]) -> None:
     """Refuse to replace cases of the same names that somebody else put there: real ones have such names."""
     mark = dest / MARK
-    taken = [name for name in names if (dest / name).exists()]
+    taken = [name for name in (*names, FOLDER_LAYOUT) if (dest / name).exists()]
     if taken and not mark.exists():
         raise InputError(
-            f"{dest}: has cases that `ccsd phantom` did not write, for example {taken[0]}, which a phantom of the same "
+            f"{dest}: has files that `ccsd phantom` did not write, for example {taken[0]}, which a phantom of the same "
             "name would replace; choose another folder"
         )
     make_folder(dest)

@@ -62,9 +62,9 @@ def make_images(
     for name in sequences:
         if name not in images:
             own = np.random.default_rng([seed, _key(name)])
-            levels = _other_levels(name)
-            signal = _tissue_signal(levels, grid, anatomy, tumour, own, contrast=1 - 0.4 * difficulty)
-            signal = _with_extras(signal, name, levels, extras)
+            others = _other_levels(name)
+            signal = _tissue_signal(others, grid, anatomy, tumour, own, contrast=1 - 0.4 * difficulty)
+            signal = _with_extras(signal, name, others, extras)
             images[name] = _acquire(signal, anatomy.brain, grid, own, difficulty)
     return {name: images[name] for name in sequences}
 

@@ -163,8 +163,8 @@ class CaseStore:
             attributes = values["attributes"][ATTRIBUTE]
             if (version := attributes["layout_version"]) != LAYOUT_VERSION:
                 raise InputError(
-                    f"{self._path}: a store of another version (layout {version}, this one reads {LAYOUT_VERSION}); run "
-                    "`ccsd convert`, or the workflow, again: it replaces the store"
+                    f"{self._path}: a store of another version (layout {version}, this one reads {LAYOUT_VERSION}); "
+                    "run `ccsd convert`, or the workflow, again: it replaces the store"
                 )
             return CaseMeta.model_validate(attributes)
         except (KeyError, TypeError, ValidationError) as error:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.modalities import MODALITIES
 from preprocess.store.reader import CaseStore, list_cases
 from support.fuzzing import Rng, attempt, flip_bits
+from support.tasks import SEQUENCES
 
 
 def damaged(data: bytes, rng: Rng) -> bytes:
@@ -26,7 +26,7 @@ def damaged(data: bytes, rng: Rng) -> bytes:
 
 def read(root: Path, case: str) -> tuple[Any, Any]:
     store = CaseStore(root, case)
-    return store.read(MODALITIES), store.read_label()
+    return store.read(SEQUENCES), store.read_label()
 
 
 def test_random_damage(data: Path, tmp_path: Path, tries: int) -> None:

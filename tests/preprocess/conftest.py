@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preprocess.modalities import MODALITIES
 from preprocess.source import nifti
+from support.tasks import SEQUENCES
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 CaseWriter = Callable[..., Path]
@@ -21,7 +21,7 @@ def write_case(tmp_path: Path) -> CaseWriter:
     def write(
         name: str = "BraTS20_Training_001",
         *,
-        modalities: tuple[str, ...] = MODALITIES,
+        modalities: tuple[str, ...] = SEQUENCES,
         shape: tuple[int, int, int] = (12, 10, 8),
         affine: NDArray[np.float64] = LPS,
         label: NDArray[np.integer] | str | None = "default",

@@ -120,7 +120,7 @@ def test_names_are_unique_and_unknown_ones_refused(cases: list[Loaded]) -> None:
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names)
     for name in ("nonsense", "shape", "contrast"):
-        with pytest.raises(InputError, match=r"allowed: affine, mirrored, not-finite, duplicate, resection-cavity"):
+        with pytest.raises(InputError, match=r"allowed: affine, mirrored, not-finite, duplicate, no-class"):
             examine(cases[0], [name])
 
 

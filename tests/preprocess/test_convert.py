@@ -21,7 +21,6 @@ from preprocess.convert import convert
 from preprocess.dataset import data_hash, read_metas, read_refusals, write_tables
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent, sweep
-from preprocess.modalities import MODALITIES
 from preprocess.parallel import select_part
 from preprocess.restore import write_restored
 from preprocess.source import nifti
@@ -29,6 +28,7 @@ from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store import write
 from preprocess.store.reader import CaseStore, list_cases
 from support.hostile import HOSTILE
+from support.tasks import SEQUENCES
 
 NAMES = [f"BraTS20_Training_{n:03d}" for n in (1, 2, 3)]
 
@@ -55,7 +55,7 @@ def test_does_only_what_is_missing_or_changed(three: Path, tmp_path: Path) -> No
     assert (dest / f"{NAMES[0]}.zarr").stat().st_ino == before
     path.unlink()
     assert statuses(three, dest)[NAMES[1]] == "converted"
-    assert CaseStore(dest, NAMES[1]).modalities == MODALITIES[:3]
+    assert CaseStore(dest, NAMES[1]).modalities == SEQUENCES[:3]
 
 
 def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path: Path) -> None:
@@ -192,8 +192,9 @@ def test_wrong_label_values_are_refused_with_counts(write_case: Callable[..., Pa
 def test_resection_cavity(write_case: Callable[..., Path], tmp_path: Path) -> None:
     src = write_case("BraTS-GLI-02405-100")
     (outcome,) = convert(src, tmp_path / "dest", labels="brats2024")
-    assert "resection cavity" in outcome.message
-    (outcome,) = convert(src, tmp_path / "dest", labels="brats2024", allow=["resection-cavity"])
+    assert "label 4 (RC, resection cavity; " in outcome.message
+    assert "is no class of the task brats-gli-pre; allowed, it counts as background [no-class]" in outcome.message
+    (outcome,) = convert(src, tmp_path / "dest", labels="brats2024", allow=["no-class"])
     assert outcome.status == "converted"
     assert set(np.unique(CaseStore(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
 
@@ -207,7 +208,7 @@ def test_task01_in_one_file(tmp_path: Path) -> None:
         nifti.write(tmp_path / "src" / folder / "BRATS_001.nii.gz", array, np.eye(4))
     convert(tmp_path / "src", tmp_path / "dest")
     opened = CaseStore(tmp_path / "dest", "BRATS_001")
-    assert [opened.meta.scales[m].mean for m in MODALITIES] == pytest.approx(image.mean(axis=(0, 1, 2)))
+    assert [opened.meta.scales[m].mean for m in SEQUENCES] == pytest.approx(image.mean(axis=(0, 1, 2)))
     assert np.array_equal(opened.read_label(), np.array([0, 2, 1, 3])[label].T)
 
 
@@ -248,7 +249,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_done(cohort: Path, tmp_pa
         process.wait()
         for case in list_cases(dest) if dest.exists() else ():
             opened = CaseStore(dest, case)
-            assert opened.read(MODALITIES).any()
+            assert opened.read(SEQUENCES).any()
             assert opened.read_label().any()
     assert {o.status for o in convert(cohort, dest)} <= {"converted", "unchanged"}
     assert len(list_cases(dest)) == 6

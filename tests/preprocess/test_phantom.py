@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from preprocess.errors import InputError
-from preprocess.modalities import MODALITIES
 from preprocess.phantom.cohort import PhantomCase, case_names, make_case, write_cohort
 from preprocess.source import nifti
 from preprocess.source.layouts import discover
+from support.tasks import SEQUENCES
 
 NCR, ED, ET = 1, 2, 3
 
@@ -38,7 +38,7 @@ def test_both_namings_are_found(cohort: Path) -> None:
     assert [files.case for files in found] == sorted(case_names(6))
     assert [files.layout for files in found].count("brats2020") == 3
     assert [files.layout for files in found].count("brats2023") == 3
-    assert all(tuple(files.images) == MODALITIES and files.label for files in found)
+    assert all(tuple(files.images) == SEQUENCES and files.label for files in found)
     assert all(len(list(files.images["t1"].parent.iterdir())) == 5 for files in found)
 
 
@@ -57,7 +57,7 @@ def test_files_lie_in_space_as_brats_does(cohort: Path) -> None:
 
 def test_background_is_zero_and_the_brain_is_not(phantoms: list[PhantomCase]) -> None:
     for images, label in phantoms:
-        masks = [images[m] != 0 for m in MODALITIES]
+        masks = [images[m] != 0 for m in SEQUENCES]
         assert all(np.array_equal(mask, masks[0]) for mask in masks)
         assert 0.1 < masks[0].mean() < 0.5
         assert not masks[0][[0, -1]].any()

@@ -12,10 +12,10 @@ from preprocess.convert import convert
 from preprocess.dataset import patient_of
 from preprocess.errors import InputError
 from preprocess.source.geometry import make_geometry
-from preprocess.source.labels import CONVENTIONS
 from preprocess.splits import Split, draw_split, make_split, read_list, read_split
 from preprocess.store.meta import CaseMeta
 from support import ROOT
+from support.tasks import GLIOMA
 
 LISTS = ["brats2018-1", "brats2018-2", "brats2018-3", "brats2020", "brats2021", "brats2023"]
 
@@ -24,9 +24,10 @@ def meta(case: str, volume: float) -> CaseMeta:
     return CaseMeta(
         case=case,
         layout="generic",
+        task=GLIOMA,
         modalities=("t1",),
         geometry=make_geometry((4, 4, 4), np.eye(4), (slice(0, 4),) * 3),
-        label_convention=CONVENTIONS["brats2023"],
+        label_convention=GLIOMA.convention("brats2023"),
         scales={},
         dtypes={},
         volumes_ml={"WT": volume, "TC": 0.0, "ET": 0.0},
@@ -124,7 +125,7 @@ def write_list(path: Path, rows: list[str]) -> Path:
 def test_a_list_is_followed(small: Path, tmp_path: Path) -> None:
     listed = write_list(tmp_path / "list.tsv", ["BraTS20_Training_001\ttrain", "BraTS20_Training_000\ttest"])
     split, notes = make_split(small, listed=listed)
-    assert split == Split(("BraTS20_Training_001",), (), ("BraTS20_Training_000",))
+    assert split == Split(("BraTS20_Training_001",), (), ("BraTS20_Training_000",), GLIOMA.label)
     assert "unused: BraTS20_Training_002" in notes[1]
 
 

@@ -6,109 +6,52 @@ its path says: files of two folders become one case only where a layout or the n
 
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preprocess.errors import InputError, first_few
-from preprocess.files import check_case_name
+from preprocess.source.layouts.cases import (
+    IGNORED,
+    NO_SEQUENCE,
+    ORPHAN,
+    UNKNOWN,
+    CaseFiles,
+    FileRole,
+    make_cases,
+)
 from preprocess.source.layouts.layout import (
     CHANNEL,
     SEGMENTATION,
-    VOLUMES,
     Candidate,
     Key,
     Layout,
-    Match,
     read_layout,
     shipped_layouts,
 )
-from preprocess.source.layouts.own_names import GENERIC, own_candidates
-from preprocess.source.layouts.numbers import DATASET, numbering_of, read_dataset
+from preprocess.source.layouts.numbers import read_dataset
+from preprocess.source.layouts.own_names import own_candidates
 from preprocess.source.nifti import stem
-from preprocess.task import ALIASES, LabelConvention, Task, default_task
+from preprocess.task import ALIASES, Task, default_task
 
-IGNORED, UNKNOWN, ORPHAN = "ignored", "unknown", "orphan"
-"""Roles of files that no case uses: by a layout, because no pattern fits, or a segmentation without images."""
+__all__ = [
+    "FOLDER_LAYOUT",
+    "IGNORED",
+    "NO_SEQUENCE",
+    "ORPHAN",
+    "UNKNOWN",
+    "CaseFiles",
+    "FileRole",
+    "Survey",
+    "discover",
+    "survey",
+    "survey_folder",
+]
+
 FOLDER_LAYOUT = "ccsd-layout.yaml"
 """A layout that lies in the folder of a data set says which file is what there."""
-NO_SEQUENCE = "not a sequence of the task "
-"""What the pattern of an ignored file ends with, before the task's name, when the task has no such sequence."""
 _LABEL_FOLDER = re.compile("label|seg|mask|annot|truth", re.IGNORECASE)
-
-
-@dataclass
-class CaseFiles:
-    """The files of one case.
-
-    Attributes
-    ----------
-    case
-        Name of the case.
-    images
-        Path by modality, only those that are there; several may be in one file.
-    label
-        Path of the segmentation, if there is one.
-    layout
-        Name of the layout, `generic` for names of one's own.
-    task
-        What is segmented from what.
-    numbering
-        Name of the label convention, if the layout says it.
-    declared
-        The label convention, if it is none of the task and a `dataset.json` beside the files says it; it has the name
-        `numbering`.
-    patient
-        The patient, if the layout says it.
-    channels
-        The modalities along the last axis of a file that holds several.
-    meant
-        Shipped task that the layout is of, if it is another one.
-    problem
-        Why the names alone rule the case out, e.g. two files for one modality.
-    """
-
-    case: str
-    images: dict[str, Path] = field(default_factory=dict)
-    label: Path | None = None
-    layout: str = GENERIC.name
-    task: Task = field(default_factory=default_task)
-    numbering: str | None = None
-    declared: LabelConvention | None = None
-    patient: str | None = None
-    channels: tuple[str, ...] = ()
-    meant: str = ""
-    problem: str | None = None
-
-    @property
-    def paths(self) -> list[Path]:
-        """Every file once, in a fixed order."""
-        return list(dict.fromkeys([*self.images.values(), *([self.label] if self.label else [])]))
-
-    @property
-    def convention(self) -> LabelConvention:
-        """What the label numbers mean; where nobody says it (`numbering` is None), what the task writes."""
-        if self.declared is not None:
-            return self.declared
-        return self.task.convention(self.numbering) if self.numbering else self.task.default_convention
-
-
-@dataclass(frozen=True)
-class FileRole:
-    """What one image file is used as, and by which pattern of which layout.
-
-    Attributes
-    ----------
-    role
-        Modality, several joined by `+`, `segmentation`, `ignored`, `unknown` or `orphan`.
-    """
-
-    path: Path
-    case: str = ""
-    role: str = UNKNOWN
-    layout: str = ""
-    pattern: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,7 +120,7 @@ def survey(sources: Sequence[Path], layout: str | None = None, task: Task | None
         imaged = {candidate.key for candidate in own if candidate.match.role != SEGMENTATION}
         used |= {candidate.path: candidate for candidate in own if candidate.key in imaged}
         orphans = {candidate.path: candidate for candidate in own} | orphans
-    cases, roles = _cases(used.values(), problems, task)
+    cases, roles = make_cases(used.values(), problems, task)
     left = {
         path: FileRole(path, c.match.case.replace("/", "_"), ORPHAN, c.layout.name, c.match.pattern)
         for path, c in orphans.items()
@@ -307,99 +250,3 @@ def _ignored(path: Path, layouts: Sequence[Layout]) -> FileRole | None:
         if pattern := layout.ignores(text):
             return FileRole(path, role=IGNORED, layout=layout.name, pattern=pattern)
     return None
-
-
-def _cases(
-    found: Iterable[Candidate], problems: Mapping[Key, str], task: Task
-) -> tuple[list[CaseFiles], dict[Path, FileRole]]:
-    """Return the cases sorted by name, and what their files are used as."""
-    groups: dict[Key, list[Candidate]] = defaultdict(list)
-    for candidate in found:
-        groups[candidate.key].append(candidate)
-    names = _distinct_names({key: group[0].match for key, group in groups.items()})
-    cases, roles = [], {}
-    for key, group in groups.items():
-        check_case_name(names[key], group[0].path)
-        case = _case(names[key], group, task)
-        case.problem = problems.get(key, case.problem)
-        cases.append(case)
-        roles |= {candidate.path: _role(candidate, case) for candidate in group}
-    return sorted(cases, key=lambda case: case.case), roles
-
-
-def _role(candidate: Candidate, case: CaseFiles) -> FileRole:
-    path, match = candidate.path, candidate.match
-    role, pattern = match.role, match.pattern
-    if role == VOLUMES:
-        role = "+".join(case.images)
-    if not _is_wanted(match.role, case.task):
-        role, pattern = IGNORED, f"{pattern}: {match.role} is {NO_SEQUENCE}{case.task.name}"
-    elif path not in case.paths and not case.problem:
-        role, pattern = IGNORED, f"{pattern}: another file comes first"
-    return FileRole(path, case.case, role, candidate.layout.name, pattern)
-
-
-def _is_wanted(role: str, task: Task) -> bool:
-    return role in task.sequences or role in (SEGMENTATION, VOLUMES, CHANNEL)
-
-
-def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
-    layout = group[0].layout
-    case = CaseFiles(name, layout=layout.name, task=task, numbering=layout.numbering, patient=group[0].match.patient)
-    case.channels = layout.channels
-    for role in dict.fromkeys(candidate.match.role for candidate in group if _is_wanted(candidate.match.role, task)):
-        paths = _first_choice(candidate for candidate in group if candidate.match.role == role)
-        if len(paths) > 1:
-            case.problem = f"two files for {role}: {paths[0]} and {paths[1]}; remove or rename one"
-        if role == CHANNEL:
-            case.problem = (
-                f"{paths[0]}: dataset.json does not say which sequence this is; name it there (channel_names), or "
-                "describe the files in a layout of your own (see docs/data.md)"
-            )
-        elif role == SEGMENTATION:
-            case.label = paths[0]
-        else:
-            case.images |= dict.fromkeys(layout.channels if role == VOLUMES else (role,), paths[0])
-    case.images = {m: case.images[m] for m in task.sequences if m in case.images}
-    if CHANNEL in layout.files and case.label is not None:
-        _declare(case, numbering_of(group[0].match.root, task))
-    if misfit := layout.misfit(task):
-        case.problem, case.meant = f"{name} {misfit}", next(iter(layout.tasks), "")
-    elif not case.images and not case.problem:
-        others = [candidate for candidate in group if candidate.match.role != SEGMENTATION]
-        case.images = {
-            m: c.path for c in others for m in (layout.channels if c.match.role == VOLUMES else [c.match.role])
-        }
-        case.problem = (
-            f"none of its sequences ({', '.join(case.images)}) is one of the task {task.name}, which has "
-            f"{', '.join(task.sequences)}; choose another task with --task (task in the configuration)"
-        )
-    return case
-
-
-def _first_choice(found: Iterable[Candidate]) -> list[Path]:
-    """Return the files of one role whose pattern comes first."""
-    mine = list(found)
-    first = min(candidate.match.rank for candidate in mine)
-    return [candidate.path for candidate in mine if candidate.match.rank == first]
-
-
-def _declare(case: CaseFiles, convention: LabelConvention | None) -> None:
-    if convention is not None:
-        case.numbering, case.declared = DATASET, convention
-
-
-def _distinct_names(cases: Mapping[Key, Match]) -> dict[Key, str]:
-    """Return the name of each case; equal ones get as many of the folders above as tell them apart."""
-    parts = {key: [*Path(match.root).parts[1:], *match.case.split("/")] for key, match in cases.items()}
-    lengths = {key: match.case.count("/") + 1 for key, match in cases.items()}
-    while True:
-        names = {key: "_".join(parts[key][-length:]) for key, length in lengths.items()}
-        counts = Counter(names.values())
-        equal = [key for key, name in names.items() if counts[name] > 1]
-        if not equal:
-            return names
-        for key in equal:
-            if lengths[key] >= len(parts[key]):
-                raise InputError(f"{cases[key].root}: two cases are called {names[key]}; rename one of them")
-            lengths[key] += 1

@@ -161,8 +161,8 @@ class Layout(BaseModel):
         if is_shipped(task) and self.tasks and task.name not in self.tasks:
             return (
                 f"is laid out as {self.name}, of the task {' or '.join(self.tasks)}, and not of {task.name}; choose "
-                f"--task {self.tasks[0]} (task in the configuration), or, if its labels mean the same, give a layout of "
-                "your own (--layout, see docs/data.md)"
+                f"--task {self.tasks[0]} (task in the configuration), or, if its labels mean the same, give a layout "
+                "of your own (--layout, see docs/data.md)"
             )
         if self.numbering is not None and self.numbering not in task.numbering:
             return (
@@ -237,7 +237,7 @@ def read_layout(name: str, task: Task | None = None) -> Layout:
     if not layout.tasks and layout.numbering not in (None, *task.numbering):
         raise InputError(
             f"{name}: numbering: unknown {layout.numbering}; allowed in the task {task.name}: "
-            f"{', '.join(task.numbering)}, or none"
+            f"{', '.join(task.numbering)}, or none; or choose another task with --task"
         )
     return layout
 

@@ -62,5 +62,7 @@ def test_nothing_usable_is_refused_with_what_is_there(tmp_path: Path) -> None:
 
 def test_labels_name_a_known_convention(mixed: Path) -> None:
     assert {case.numbering for case in find_cases(mixed, labels="msd").cases} == {"msd"}
-    with pytest.raises(InputError, match="labels brats99: unknown convention; allowed: brats2020, brats2023"):
+    with pytest.raises(
+        InputError, match="labels brats99: unknown convention of the task brats-gli-pre; allowed: brats2023, brats2020"
+    ):
         find_cases(mixed, labels="brats99")

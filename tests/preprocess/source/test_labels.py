@@ -8,7 +8,6 @@ from hypothesis.extra import numpy as hnp
 
 from preprocess.errors import InputError
 from preprocess.source.labels import (
-    CONVENTIONS,
     count_values,
     fitting,
     readings,
@@ -16,7 +15,10 @@ from preprocess.source.labels import (
     to_internal,
     whole_numbers,
 )
+from preprocess.task import LabelConvention
+from support.tasks import FOURTH, GLIOMA
 
+CONVENTIONS = GLIOMA.conventions
 CLASSES = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6), elements=st.integers(0, 3))
 
 
@@ -50,7 +52,7 @@ def test_at_most_ten_wrong_values_are_listed(wrong: int, more: str) -> None:
 
 def test_the_message_says_what_each_value_means() -> None:
     assert str(CONVENTIONS["brats2020"]) == "0 background, 1 NCR, 2 ED, 4 ET"
-    assert str(CONVENTIONS["brats2024"]) == "0 background, 1 NCR, 2 ED, 3 ET, 4 resection cavity"
+    assert str(CONVENTIONS["brats2024"]) == "0 background, 1 NCR, 2 ED, 3 ET, 4 RC"
 
 
 def test_fractions_are_wrong_values() -> None:
@@ -58,7 +60,9 @@ def test_fractions_are_wrong_values() -> None:
         to_internal(np.array([[[0, 1.5]]]), CONVENTIONS["brats2023"])
 
 
-def test_the_cavity_is_background() -> None:
+def test_the_cavity_is_background_unless_it_is_a_class() -> None:
+    assert CONVENTIONS["brats2024"].foreign == {4: "RC"}
+    assert to_internal(np.array([[[0, 1, 4]]]), FOURTH.conventions["brats2024"]).tolist() == [[[0, 1, 4]]]
     assert to_internal(np.array([[[0, 1, 4]]]), CONVENTIONS["brats2024"]).tolist() == [[[0, 1, 0]]]
 
 
@@ -67,17 +71,17 @@ def test_the_cavity_is_background() -> None:
     [
         ([0, 1, 2, 4], ["brats2020"]),
         ([0, 1, 2, 3], ["brats2023", "msd", "deepbratumia"]),
-        ([0, 1, 2], ["brats2020", "msd", "deepbratumia"]),
-        ([0], ["brats2020"]),
+        ([0, 1, 2], ["brats2023", "msd", "deepbratumia"]),
+        ([0], ["brats2023"]),
         ([0, 1, 2, 3, 4], []),
     ],
 )
 def test_values_fit_every_convention_that_reads_them_otherwise(values: list[int], names: list[str]) -> None:
-    assert [convention.name for convention in fitting(dict.fromkeys(values, 1))] == names
+    assert [convention.name for convention in fitting(dict.fromkeys(values, 1), GLIOMA)] == names
 
 
 def test_what_each_convention_makes_of_values_is_told() -> None:
-    assert readings({0: 10, 2: 3000, 4: 1000}, 0.001) == (
+    assert readings({0: 10, 2: 3000, 4: 1000}, 0.001, GLIOMA) == (
         "brats2020 (WT 4.0 ml, TC 1.0 ml, ET 1.0 ml), brats2024 (WT 3.0 ml, TC 0.0 ml, ET 0.0 ml)"
     )
 
@@ -99,3 +103,17 @@ def test_values_below_zero_are_counted() -> None:
 
 def test_whole_numbers_are_counted_as_int_whatever_their_type() -> None:
     assert str(count_values(np.array([[[0.0, 2.0, 2.0, 2.5]]]))) == "{0: 1, 2: 2, 2.5: 1}"
+
+
+def test_other_tasks_have_other_conventions_and_readings() -> None:
+    assert [c.name for c in fitting({0: 1, 4: 1}, FOURTH)] == ["brats2024"]
+    assert readings({4: 1000}, 0.001, FOURTH) == "brats2024 (WT 0.0 ml, TC 0.0 ml, ET 0.0 ml, RC 1.0 ml)"
+
+
+def test_a_class_without_a_number_is_refused_and_never_written_as_background() -> None:
+    convention = LabelConvention("mine", {1: 1, 7: 3}, {1: "NCR", 7: "ET"})
+    assert to_convention(np.array([0, 1, 3], np.uint8), convention).tolist() == [0, 1, 7]
+    with pytest.raises(InputError, match="the convention mine has no number for class 2; name one that has"):
+        to_convention(np.array([0, 1, 2, 3], np.uint8), convention)
+    assert GLIOMA.output_convention(convention).name == "brats2023"
+    assert GLIOMA.output_convention(CONVENTIONS["msd"]).name == "msd"

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preprocess.errors import InputError
-from preprocess.modalities import TASK
 from preprocess.source.layouts import IGNORED, UNKNOWN, discover, survey
 from preprocess.source.layouts.layout import Layout, read_layout, shipped_layouts
+from preprocess.task import DEFAULT_TASK
 from support import ROOT
 from support.sources import roles, touch
 
@@ -45,11 +45,22 @@ BROKEN = {
     "not YAML": ("a: [", "not valid YAML"),
 }
 WRONG = {
-    "role": (("flair:", "fluid:"), "files.fluid: unknown role; allowed: flair, t1, t1ce, t2, segmentation"),
+    "role": (("flair:", "Dark-Fluid:"), "files.Dark-Fluid.*: String should match pattern"),
+    "task": (
+        ("numbering:", "tasks: [glioma]\nnumbering:"),
+        "tasks: unknown glioma; allowed: brats-gli-post, brats-gli-",
+    ),
+    "numbers of no task of it": (
+        ("numbering: brats2023", "tasks: [brats-ped, brats-men]\nnumbering: msd"),
+        "numbering: unknown msd; allowed: brats-ped2024, brats2023, or none",
+    ),
     "pattern": (("dark-fluid", "(dark"), r"files.flair: '{case}/\(dark' with the case .*missing \)"),
     "no case": (("{case}/tumour", "tumour"), "files.segmentation: 'tumour' does not say where {case} stands"),
     "group": (("{case}/tumour", "{case}/{time}"), "unknown group name 'time'"),
-    "numbers": (("brats2023", "brats2099"), "numbering: unknown brats2099; allowed: brats2020, brats2023"),
+    "numbers": (
+        ("brats2023", "brats2099"),
+        "numbering: unknown brats2099; allowed in the task brats-gli-pre: brats2023, brats2020",
+    ),
     "volumes": (("flair:", "volumes:"), "files: volumes and single images"),
     "order": (("numbering:", "channels: [t1]\nnumbering:"), "channels: the order of the modalities"),
     "repetition": (("dark", "(d{99999999999})"), "files.flair: .*repetition"),
@@ -73,7 +84,7 @@ def test_the_documentation_lists_every_layout_and_its_example_works(tmp_path: Pa
     table = page[page.index("| layout |") : page.index("**Names of your own**")]
     for layout in shipped_layouts():
         (row,) = [line for line in table.splitlines() if f"`{layout.name}`" in line.split(" | ")[0]]
-        is_ours = TASK in layout.tasks
+        is_ours = not layout.tasks or DEFAULT_TASK in layout.tasks
         assert row.endswith(
             f"| `{layout.numbering}` |"
             if is_ours and layout.numbering

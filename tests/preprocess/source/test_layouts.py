@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from preprocess.errors import InputError
-from preprocess.modalities import MODALITIES
 from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, discover, survey
 from preprocess.source.layouts.layout import shipped_layouts
 from support.sources import roles, touch
+from support.tasks import SEQUENCES
 
 OLD = ("flair", "t1", "t1ce", "t2", "seg")
 NEW = ("t2f", "t1n", "t1c", "t2w", "seg")
@@ -96,7 +96,7 @@ def test_finds_a_complete_case(tree: str, tmp_path: Path) -> None:
     name, layout, patient, files = TREES[tree]
     (case,) = discover(touch(tmp_path, *files))
     assert (case.case, case.layout, case.patient) == (name, layout, patient)
-    assert case.images == dict(zip(MODALITIES, (tmp_path / file for file in files[:4]), strict=True))
+    assert case.images == dict(zip(SEQUENCES, (tmp_path / file for file in files[:4]), strict=True))
     assert case.label == tmp_path / files[4]
     assert case.problem is None
 
@@ -106,7 +106,7 @@ def test_all_layouts_in_one_tree_are_told_apart(tmp_path: Path) -> None:
         touch(tmp_path / f"part{number}", *files)
     found = survey([tmp_path])
     assert sorted(case.layout for case in found.cases) == sorted(layout for _, layout, *_ in TREES.values())
-    assert {file.role for file in found.files} == {*MODALITIES, "segmentation", "flair+t1+t1ce+t2"}
+    assert {file.role for file in found.files} == {*SEQUENCES, "segmentation", "flair+t1+t1ce+t2"}
     assert {layout for _, layout, *_ in TREES.values()} | {layout for layout, _ in OTHER_TASKS.values()} >= {
         layout.name for layout in shipped_layouts() if layout.name != "nnunet"
     }

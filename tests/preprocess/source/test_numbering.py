@@ -41,7 +41,7 @@ def outcome(src: Path, tmp_path: Path, **options: str) -> tuple[str, str]:
     [
         ((1, 2, 4), ["brats2020 (WT 0.1 ml, TC 0.1 ml, ET 0.0 ml)", "brats2024"]),
         ((1, 2, 3), ["brats2023", "msd", "deepbratumia"]),
-        ((5,), ["none of brats2020"]),
+        ((5,), ["none of brats2023, brats2020"]),
     ],
 )
 def test_numbers_that_nobody_explains_are_refused_with_what_they_could_be(

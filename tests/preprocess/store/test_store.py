@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from preprocess.case import Prepared, prepare
 from preprocess.errors import InputError
-from preprocess.modalities import MODALITIES
 from preprocess.restore import write_restored
 from preprocess.source.layouts import discover
 from preprocess.splits import read_list
@@ -27,6 +26,7 @@ from preprocess.store.meta import CaseMeta
 from preprocess.store.reader import CaseStore, list_cases, store_path
 from preprocess.store.write import write_case
 from support.hostile import ESCAPES
+from support.tasks import SEQUENCES
 
 CASE = "BraTS20_Training_001"
 Damage = Callable[[Path], None]
@@ -44,16 +44,16 @@ def opened(prepared: Prepared, tmp_path: Path) -> CaseStore:
 
 
 def test_reads_what_was_prepared(opened: CaseStore, prepared: Prepared) -> None:
-    assert opened.modalities == MODALITIES
+    assert opened.modalities == SEQUENCES
     assert opened.shape == prepared.z.shape[1:]
-    assert np.array_equal(opened.read(MODALITIES), prepared.image)
+    assert np.array_equal(opened.read(SEQUENCES), prepared.image)
     assert np.array_equal(opened.read_label(), prepared.label)
     assert opened.meta == prepared.meta
 
 
 def test_zarr_reads_the_same_numbers(opened: CaseStore, tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / f"{CASE}.zarr", mode="r")
-    assert np.array_equal(np.asarray(group["image"][:], np.float32), opened.read(MODALITIES))
+    assert np.array_equal(np.asarray(group["image"][:], np.float32), opened.read(SEQUENCES))
     assert np.array_equal(group["label"][:], opened.read_label())
 
 
@@ -66,10 +66,10 @@ def test_a_case_costs_five_files(opened: CaseStore, tmp_path: Path) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(data=st.data())
 def test_boxes_of_some_modalities(opened: CaseStore, prepared: Prepared, data: st.DataObject) -> None:
-    names = data.draw(st.lists(st.sampled_from(MODALITIES), min_size=1, max_size=4, unique=True))
+    names = data.draw(st.lists(st.sampled_from(SEQUENCES), min_size=1, max_size=4, unique=True))
     ends = [data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True)) for n in opened.shape]
     box = tuple(slice(*sorted(pair)) for pair in ends)
-    rows = [MODALITIES.index(name) for name in names]
+    rows = [SEQUENCES.index(name) for name in names]
     assert np.array_equal(opened.read(names, box), prepared.image[rows][(slice(None), *box)])
     assert np.array_equal(opened.read_label(box), prepared.label[box])
 
@@ -81,7 +81,7 @@ def test_slabs_of_a_large_volume(prepared: Prepared, tmp_path: Path, monkeypatch
     opened = CaseStore(tmp_path, CASE)
     box = (slice(2, 11), slice(1, height), slice(0, width - 1))
     assert np.array_equal(opened.read(("t1ce",), box)[0], prepared.image[2][box])
-    assert np.array_equal(opened.read(MODALITIES), prepared.image)
+    assert np.array_equal(opened.read(SEQUENCES), prepared.image)
 
 
 def test_fills_a_strided_view(opened: CaseStore, prepared: Prepared) -> None:
@@ -131,7 +131,7 @@ def test_damage_is_an_error_that_names_the_place(opened: CaseStore, tmp_path: Pa
     damage, message = DAMAGES[kind]
     damage(tmp_path / f"{CASE}.zarr/image/c.0.0.0.0")
     with pytest.raises(InputError, match=message) as error:
-        CaseStore(tmp_path, CASE).read(MODALITIES)
+        CaseStore(tmp_path, CASE).read(SEQUENCES)
     assert CASE in str(error.value)
     assert "ccsd convert" in str(error.value)
 
@@ -160,7 +160,7 @@ def test_damaged_metadata_is_an_error(opened: CaseStore, tmp_path: Path, name: s
 
 def _read_all(root: Path) -> None:
     opened = CaseStore(root, CASE)
-    opened.read(MODALITIES)
+    opened.read(SEQUENCES)
     opened.read_label()
 
 
@@ -220,11 +220,11 @@ def test_each_chunk_is_checked_once(opened: CaseStore, monkeypatch: pytest.Monke
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_an_open_case_may_go_to_another_process(opened: CaseStore, method: str) -> None:
     """With readers that start threads this hangs or aborts."""
-    expected = opened.read(MODALITIES)
+    expected = opened.read(SEQUENCES)
     with multiprocessing.get_context(method).Pool(2) as pool:
-        found = pool.starmap_async(CaseStore.read, [(opened, MODALITIES)] * 4).get(timeout=120)
+        found = pool.starmap_async(CaseStore.read, [(opened, SEQUENCES)] * 4).get(timeout=120)
     assert all(np.array_equal(image, expected) for image in found)
-    assert np.array_equal(pickle.loads(pickle.dumps(opened)).read(MODALITIES), expected)
+    assert np.array_equal(pickle.loads(pickle.dumps(opened)).read(SEQUENCES), expected)
 
 
 @pytest.mark.usefixtures("opened")
