@@ -73,6 +73,11 @@ def best_experiment(summary: pd.DataFrame) -> str:
     return str(means.idxmax())
 
 
+def over_all(task: Task) -> str:
+    """Return ` over all combinations`, or nothing where there is one."""
+    return " over all combinations" if len(task.modalities) > 1 else ""
+
+
 def region_words(task: Task) -> str:
     """Say what the regions are: `WT is the whole tumour, TC the tumour core`."""
     named = [name for name in task.scored_regions if task.word(name) != name]
@@ -202,7 +207,7 @@ def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans, 
         parts = [f"better than {listed(sure)}"] if sure else []
         parts += [f"not clearly better than {listed(unsure)}"] if unsure else []
         yield (
-            f"Averaged over all combinations, {best} segments the {task.word(region)} best, with a mean Dice of "
+            f"{'Averaged over all combinations, ' if len(task.modalities) > 1 else ''}{best} segments the {task.word(region)} best, with a mean Dice of "
             f"{means[best]:.3f}: {'; '.join(parts)}."
         )
 
@@ -240,7 +245,7 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -
     blocks = [f"Mean Dice over {counted(cases, 'case')} (95 % interval)", *_table(header, rows)]
     found = differences(comparison, task, "overall")
     if found:
-        title = "Differences of mean Dice over all combinations, paired by case"
+        title = f"Differences of mean Dice{over_all(task)}, paired by case"
         blocks += ["", f"{title} (* the interval excludes 0, on {FEWEST_CASES} cases or more)"]
         pairs = [
             (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference_text(d.regions.get(r)) for r in regions))

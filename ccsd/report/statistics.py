@@ -74,11 +74,11 @@ def case_matrix(part: pd.DataFrame, metric: str, task: Task) -> pd.DataFrame:
 
 
 def scopes(names: list[str], task: Task) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield what is averaged: each combination, each number of modalities, and all of them."""
+    """Yield what is averaged: each combination, each number of modalities if there are several, and all of them."""
     for name in names:
         yield "subset", name, [name]
     known = [name for name in names if task.is_subset(name)]
-    for size in range(1, len(task.modalities) + 1):
+    for size in range(1, len(task.modalities) + 1) if len(task.modalities) > 1 else ():
         same = [name for name in known if name.count("+") + 1 == size]
         if same:
             yield "size", str(size), same

@@ -66,7 +66,9 @@ def sequences(scope: str, name: str, task: Task) -> str:
     """Say what was averaged: `FLAIR + T1ce`, `2 sequences`, `all combinations`."""
     if scope == "size":
         return f"{name} sequence{'s' * (name != '1')}"
-    return "all combinations" if (scope, name) == OVERALL else task.display_name(name)
+    if (scope, name) == OVERALL:
+        return "all combinations" if len(task.modalities) > 1 else task.display_name(task.full_name)
+    return task.display_name(name)
 
 
 def is_clear(row: SummaryRow) -> bool:

@@ -153,7 +153,9 @@ def test_a_task_in_a_model_is_a_name_a_file_or_whole(tmp_path: Path) -> None:
         task: AnyTask
 
     path = tmp_path / "shells.yaml"
-    path.write_text(yaml.safe_dump(SHELLS.model_dump(mode="json", exclude={"name"}, exclude_none=True), sort_keys=False))
+    path.write_text(
+        yaml.safe_dump(SHELLS.model_dump(mode="json", exclude={"name"}, exclude_none=True), sort_keys=False)
+    )
     assert read_task(str(path)) == SHELLS
     assert Holder.model_validate({"task": str(path)}).task.digest == SHELLS.digest
     whole = json.loads(Holder(task=SHELLS).model_dump_json())
