@@ -43,24 +43,20 @@ def numbering_of(root: str, task: Task) -> LabelConvention | None:
     LabelConvention or None
         None if the file does not say it, or has a name that the task does not know: then the user has to name it.
     """
-    numbers = _numbers_by_name(read_dataset(root).get("labels"))
-    names = task.scored_regions if any(len(found) > 1 for found in numbers.values()) else task.classes
-    known = {_meaning(name, names): found for name, found in numbers.items()}
-    if not numbers or None in known or len(known) < len(numbers):
+    labels = _numbers_by_name(read_dataset(root).get("labels"))
+    has_regions = any(len(numbers) > 1 for numbers in labels.values())
+    named: dict[str, tuple[int, ...]] = {}
+    for name, numbers in labels.items():
+        ours = _meaning(name, task.scored_regions if has_regions else task.classes)
+        if ours is None or ours in named:
+            return None
+        named[ours] = numbers
+    by_class = [(numbers[0], name) for name, numbers in named.items()]
+    pairs = _classes_by_regions(named, task) if has_regions else by_class
+    names = dict(pairs)
+    if not len(pairs) == len(names) == len(set(names.values())) or not all(names.values()) or not names:
         return None
-    regions = {str(name): found for name, found in known.items()}
-    if names is task.classes:
-        values = {found[0]: task.classes[name] for name, found in regions.items()}
-    else:
-        values = _classes_by_regions(regions, task)
-    if (
-        not values
-        or len(set(values.values())) < len(values)
-        or len(values) < len({n for f in numbers.values() for n in f})
-    ):
-        return None
-    words = {number: name for name, number in task.classes.items()}
-    return LabelConvention(DATASET, values, {value: words[number] for value, number in values.items()})
+    return LabelConvention(DATASET, {number: task.classes[name] for number, name in names.items()}, names)
 
 
 def _numbers_by_name(labels: Any) -> dict[str, tuple[int, ...]]:
@@ -79,14 +75,14 @@ def _numbers_by_name(labels: Any) -> dict[str, tuple[int, ...]]:
     return {} if any(0 in numbers for numbers in found.values()) else found
 
 
-def _classes_by_regions(regions: Mapping[str, tuple[int, ...]], task: Task) -> dict[int, int]:
-    values = {}
+def _classes_by_regions(regions: Mapping[str, tuple[int, ...]], task: Task) -> list[tuple[int, str]]:
+    """Return the class of each number, empty where no class, or more than one, is in just the regions that have it."""
+    pairs = []
     for number in sorted({number for found in regions.values() for number in found}):
         mine = {name for name, found in regions.items() if number in found}
         fits = [c for c in task.classes if mine == {r for r in regions if c in task.scored_regions[r]}]
-        if len(fits) == 1:
-            values[number] = task.classes[fits[0]]
-    return values
+        pairs.append((number, fits[0] if len(fits) == 1 else ""))
+    return pairs
 
 
 def _meaning(name: str, known: Mapping[str, Any]) -> str | None:

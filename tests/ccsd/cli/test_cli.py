@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from ccsd.cli import app
-from ccsd.cli.options import NUMBERINGS
-from preprocess.source.labels import CONVENTIONS
+from ccsd.cli.options import NUMBERINGS, TASK
+from preprocess.task import default_task
 from support.processes import ccsd_here
 
 
@@ -58,4 +58,8 @@ def test_unknown_job_settings_list_the_valid_ones(tmp_path: Path) -> None:
 
 
 def test_the_help_names_every_label_convention() -> None:
-    assert NUMBERINGS.split(", ") == list(CONVENTIONS)
+    assert NUMBERINGS.split(", ") == list(default_task().conventions)
+
+
+def test_the_default_of_the_command_line_is_the_default_task() -> None:
+    assert default_task().name == TASK

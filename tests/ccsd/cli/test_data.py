@@ -30,6 +30,40 @@ def test_phantom_convert_split(tmp_path: Path) -> None:
     assert {"cases.tsv", "dataset.json", "split.tsv"} <= {path.name for path in dest.iterdir()}
 
 
+TASK = """
+sequences: {t1ce: T1ce, adc: ADC}
+classes: {NCR: 1, ET: 2}
+regions: {TC: [NCR, ET], ET: [ET]}
+paint: {TC: NCR, ET: ET}
+lesions: {dilation: 3, smallest_mm3: 50, penalty_mm: 374}
+numbering: {mine: {NCR: 1, ET: 7}}
+"""
+
+
+def test_a_task_of_ones_own_from_phantoms_to_a_split(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(TASK)
+    source, dest, task = tmp_path / "src", tmp_path / "dest", ("--task", tmp_path / "mine.yaml")
+    assert ccsd_here("phantom", source, "--cases", 4, "--size", 32, *task).returncode == 0
+    result = ccsd_here("audit", source, "--out", tmp_path / "audit", *task)
+    assert (result.returncode, "0 refused, 0 odd, 4 fine" in result.stdout) == (0, True), result.stderr
+    result = ccsd_here("convert", source, dest, *task)
+    assert result.stdout == f"4 converted, 0 unchanged, 0 refused; stores in {dest}\n"
+    assert "files found: t1ce 4, adc 4, segmentation 4" in result.stderr
+    assert ccsd_here("split", dest).returncode == 0
+    assert "\tmine@" in (dest / "split.tsv").read_text()
+    result = ccsd_here("restore", dest, "Phantom-00001-0", tmp_path / "back", "-m", "T1Gd")
+    assert [Path(line).name for line in result.stdout.splitlines()] == ["Phantom-00001-0_t1ce.nii.gz"]
+
+
+@pytest.mark.parametrize("command", ["audit", "convert"])
+def test_data_of_another_task_name_it(command: str, tmp_path: Path) -> None:
+    assert ccsd_here("phantom", tmp_path / "src", "--cases", 2, "--size", 32, "--task", "brats-ped").returncode == 0
+    target = ("--out", tmp_path / "out") if command == "audit" else (tmp_path / "out",)
+    result = ccsd_here(command, tmp_path / "src", *target)
+    assert result.returncode == 2
+    assert "note: 2 of 2 cases are of the task brats-ped: --task brats-ped" in result.stderr
+
+
 def test_a_part_writes_no_tables(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     assert ccsd_here("convert", source, dest, "--part", "1/2").returncode == 0
@@ -52,6 +86,12 @@ REFUSALS = {
     "no source": (["convert", "{tmp}/nowhere", "{tmp}/dest"], "no such folder"),
     "empty source": (["convert", "{tmp}", "{tmp}/dest"], "no case found"),
     "unknown check": (["convert", "{src}", "{tmp}/dest", "--allow", "everything"], "--allow 'everything'"),
+    "unknown task": (["convert", "{src}", "{tmp}/dest", "--task", "glioma"], "task glioma: unknown; give the path"),
+    "lost task": (["phantom", "{tmp}/dest", "--task", "{tmp}/x.yaml"], "x.yaml: cannot read the task"),
+    "labels": (
+        ["audit", "{src}", "--task", "brats-ped", "--labels", "msd"],
+        "labels msd: unknown convention of the task",
+    ),
     "odd part": (["convert", "{src}", "{tmp}/dest", "--part", "3"], "give I/N"),
     "part beyond": (["convert", "{src}", "{tmp}/dest", "--part", "3/2"], "I from 1 to N"),
     "odd size": (["phantom", "{tmp}/dest", "--size", "big"], "--size 'big'"),

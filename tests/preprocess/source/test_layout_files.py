@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from preprocess.errors import InputError
 from preprocess.source.layouts import IGNORED, UNKNOWN, discover, survey
 from preprocess.source.layouts.layout import Layout, read_layout, shipped_layouts
-from preprocess.task import DEFAULT_TASK
 from support import ROOT
 from support.sources import roles, touch
 
@@ -84,13 +83,9 @@ def test_the_documentation_lists_every_layout_and_its_example_works(tmp_path: Pa
     table = page[page.index("| layout |") : page.index("**Names of your own**")]
     for layout in shipped_layouts():
         (row,) = [line for line in table.splitlines() if f"`{layout.name}`" in line.split(" | ")[0]]
-        is_ours = not layout.tasks or DEFAULT_TASK in layout.tasks
+        tasks = ", ".join(f"`{task}`" for task in layout.tasks) or "any"
         assert row.endswith(
-            f"| `{layout.numbering}` |"
-            if is_ours and layout.numbering
-            else "you name them |"
-            if is_ours
-            else "by name |"
+            f"| {tasks} | `{layout.numbering}` |" if layout.numbering else f"| {tasks} | you name them |"
         )
     example = page[page.index("       numbering: ") : page.index("3. Try it")]
     (tmp_path / "mine.yaml").write_text(dedent(example))
