@@ -83,12 +83,12 @@ class Reference:
 
     def _prepare(self, labels: Labels, region: str) -> _Region:
         mask = region_mask(labels, region, self._task)
-        lesions = find_lesions(labels, region, self._task, self._spacing)
+        lesions = find_lesions(labels, mask, region, self._task, self._spacing)
         return _Region(mask, int(np.count_nonzero(mask)), Surface.of(mask, self._spacing), lesions)
 
     def _score_region(self, labels: Labels, region: str, reference: _Region) -> dict[str, Score]:
         mask = region_mask(labels, region, self._task)
-        lesions = lesion_scores(reference.lesions, labels, region, self._task, self._spacing, self._shape)
+        lesions = lesion_scores(reference.lesions, labels, mask, region, self._task, self._spacing, self._shape)
         voxels = int(np.count_nonzero(mask))
         shared = int(np.count_nonzero(mask & reference.mask))
         empty = which_is_empty(voxels, reference.voxels)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ccsd.metrics.regions import Labels, Mask, Spacing, region_mask
+from ccsd.metrics.regions import Labels, Mask, Spacing
 from preprocess.source.geometry import Box, bounding_box
 from preprocess.task import Task
 
@@ -21,17 +21,18 @@ _STEPS = [np.array(step) for step in product((-1, 0, 1), repeat=3) if 0 < np.cou
 """From a voxel to its 18 neighbours."""
 
 
-def reference_lesions(labels: Labels, region: str, task: Task) -> Numbers:
-    """Number the lesions of a region of the reference."""
-    return _united(labels, region, task, None)
+def reference_lesions(labels: Labels, mask: Mask, region: str, task: Task) -> Numbers:
+    """Number the lesions of a region of the reference; `mask` is the region."""
+    return _united(labels, mask, region, task, None)
 
 
-def predicted_lesions(labels: Labels, region: str, task: Task, spacing: Spacing) -> Numbers:
-    """Number the lesions of a region of a predicted label map."""
+def predicted_lesions(labels: Labels, mask: Mask, region: str, task: Task, spacing: Spacing) -> tuple[Numbers, int]:
+    """Number the lesions of a region of a predicted label map, and count them; `mask` is the region."""
     unit = task.lesions.predicted
     if unit is None:
-        return _components(region_mask(labels, region, task))
-    return _united(labels, region, task, float(np.prod(spacing)) if unit == "mm3" else 1.0)
+        return _components(mask)
+    numbers = _united(labels, mask, region, task, float(np.prod(spacing)) if unit == "mm3" else 1.0)
+    return numbers, int(np.count_nonzero(np.bincount(numbers.ravel())[1:]))
 
 
 def grow(mask: Mask, steps: int) -> Mask:
@@ -51,13 +52,13 @@ def grown_box(mask: Mask, steps: int) -> Box | None:
     return d, h, w
 
 
-def _united(labels: Labels, region: str, task: Task, voxel: float | None) -> Numbers:
+def _united(labels: Labels, mask: Mask, region: str, task: Task, voxel: float | None) -> Numbers:
     """Number lesions; of a prediction (`voxel` is the size of one in the unit of the rule) without the small ones."""
     rule = task.lesions
     via = rule.merged_via.get(region, ())
     if via:  # a lesion's number matters here: as the official code counts, along the axes of a file
-        labels = labels.T
-    numbers = _merged(region_mask(labels, region, task), rule.limits(region), voxel)
+        labels, mask = labels.T, mask.T
+    numbers = _merged(mask, rule.limits(region), voxel)
     for name in via:
         alone = [other for other, classes in task.scored_regions.items() if classes == (name,)]
         limits = rule.limits(alone[0] if alone else "")
@@ -112,10 +113,11 @@ def _touching(numbers: Numbers, others: Numbers) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def _components(mask: Mask) -> Numbers:
-    """Number the 26-connected components of a mask, from 1."""
+def _components(mask: Mask) -> tuple[Numbers, int]:
+    """Number the 26-connected components of a mask, from 1, and count them."""
     numbers = np.zeros(mask.shape, np.int32)
     box = bounding_box(mask)
-    if box is not None:
-        numbers[box], _ = ndimage.label(mask[box], _TOUCH)
-    return numbers
+    if box is None:
+        return numbers, 0
+    numbers[box], count = ndimage.label(mask[box], _TOUCH)
+    return numbers, count

@@ -46,9 +46,9 @@ class LesionScores:
     false: int
 
 
-def find_lesions(labels: Labels, region: str, task: Task, spacing: Spacing) -> list[Lesion]:
-    """Return the lesions of a region of the reference (D x H x W), each with its dilation."""
-    numbers, (steps, _) = reference_lesions(labels, region, task), task.lesions.limits(region)
+def find_lesions(labels: Labels, mask: Mask, region: str, task: Task, spacing: Spacing) -> list[Lesion]:
+    """Return the lesions of a region of the reference (D x H x W), each with its dilation; `mask` is the region."""
+    numbers, (steps, _) = reference_lesions(labels, mask, region, task), task.lesions.limits(region)
     box = grown_box(numbers > 0, steps)
     if box is None:
         return []
@@ -57,15 +57,21 @@ def find_lesions(labels: Labels, region: str, task: Task, spacing: Spacing) -> l
 
 
 def lesion_scores(
-    lesions: list[Lesion], predicted: Labels, region: str, task: Task, spacing: Spacing, shape: tuple[int, ...]
+    lesions: list[Lesion],
+    predicted: Labels,
+    mask: Mask,
+    region: str,
+    task: Task,
+    spacing: Spacing,
+    shape: tuple[int, ...],
 ) -> LesionScores:
     """Score a region of a predicted label map (D x H x W) against the lesions of the reference.
 
-    `shape` is that of the uncropped volume, on whose diagonal the penalty of some challenges depends.
+    `mask` is the region; `shape` is that of the uncropped volume, on whose diagonal some penalties depend.
     """
     rule, (_, smallest) = task.lesions, task.lesions.limits(region)
     penalty = float(np.linalg.norm(shape)) if rule.penalty_mm == "diagonal" else rule.penalty_mm
-    components = predicted_lesions(predicted, region, task, spacing)
+    components, count = predicted_lesions(predicted, mask, region, task, spacing)
     met: set[int] = set()
     dices: list[float] = []
     distances: list[float] = []
@@ -80,7 +86,7 @@ def lesion_scores(
         dice, distance = _score(lesion, np.isin(components, ids), spacing) if ids.size else (0.0, penalty)
         dices.append(dice)
         distances.append(distance)
-    false = len(np.unique(components[components > 0])) - len(met)
+    false = count - len(met)
     counted = false if rule.count_false else 0
     total = len(dices) + counted
     return LesionScores(

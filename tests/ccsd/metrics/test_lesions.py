@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from ccsd.metrics import Policy, Reference, region_mask
 from ccsd.metrics.components import united_by
 from ccsd.metrics.lesions import LesionScores, find_lesions, lesion_scores
 from ccsd.metrics.surface import hd95
@@ -47,8 +48,9 @@ def score_labels(
     region: str = "ET",
 ) -> LesionScores:
     task = task or default_task()
-    lesions = find_lesions(reference, region, task, spacing)
-    return lesion_scores(lesions, predicted, region, task, spacing, reference.shape)
+    lesions = find_lesions(reference, region_mask(reference, region, task), region, task, spacing)
+    mask = region_mask(predicted, region, task)
+    return lesion_scores(lesions, predicted, mask, region, task, spacing, reference.shape)
 
 
 def test_equal_lesions_score_one_each() -> None:
@@ -212,9 +214,8 @@ def test_where_invented_lesions_do_not_count_they_cost_nothing() -> None:
 def test_the_penalty_may_be_the_diagonal_of_the_whole_volume() -> None:
     task = shipped_tasks()["brats-men-rt"]
     reference = volume(BIG).astype(np.uint8)
-    lesions = find_lesions(reference, "GTV", task, UNIT)
-    scores = lesion_scores(lesions, np.zeros_like(reference), "GTV", task, UNIT, (30, 40, 120))
-    assert scores.hd95 == 130
+    rows = Reference(reference, UNIT, Policy(), task, (30, 40, 120)).score(np.zeros_like(reference))
+    assert [row["lesion_hd95"] for row in rows] == [130]
 
 
 def test_lesions_that_touch_the_same_other_lesion_are_one() -> None:
