@@ -16,6 +16,7 @@ from ccsd.config.schema import Config
 from ccsd.evaluation.tables import KEYS, PROVENANCE
 from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
 from cluster.settings import JobSettings
+from preprocess.task import Task
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
 CONFIG = Path("docs/reference/config.md")
@@ -100,7 +101,7 @@ def write(root: Path) -> None:
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in model.model_fields.items():
         section = _section(field)
-        if section is not None:
+        if section not in (None, Task):  # its keys are those of a file of its own, which docs/data.md explains
             yield name, section
 
 
@@ -125,6 +126,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, Task):
+        return f"`{value.name}`"
     return f"`{json.dumps(value, default=str)}`"
 
 
@@ -140,7 +143,7 @@ def _allowed(field: FieldInfo) -> str:
 
 KINDS = {
     int: "whole number", float: "number", str: "text", bool: "`true` or `false`", Path: "path", dict: "mapping",
-    type(None): "`null`",
+    type(None): "`null`", Task: "name, path or mapping",
 }  # fmt: skip
 
 

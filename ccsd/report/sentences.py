@@ -206,9 +206,9 @@ def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans, 
         sure, unsure = ([text for text, clear in rivals if clear is wanted] for wanted in (True, False))
         parts = [f"better than {listed(sure)}"] if sure else []
         parts += [f"not clearly better than {listed(unsure)}"] if unsure else []
+        start = f"Averaged{over_all(task)}, {best}" if over_all(task) else best
         yield (
-            f"{'Averaged over all combinations, ' if len(task.modalities) > 1 else ''}{best} segments the {task.word(region)} best, with a mean Dice of "
-            f"{means[best]:.3f}: {'; '.join(parts)}."
+            f"{start} segments the {task.word(region)} best, with a mean Dice of {means[best]:.3f}: {'; '.join(parts)}."
         )
 
 
@@ -221,11 +221,12 @@ def _rivals(best: str, region: str, found: list[Difference], seeds: SeedMeans) -
         if math.isnan(row["difference"]):
             continue
         sign, other = (1, pair.baseline) if best == pair.experiment else (-1, pair.experiment)
-        low, high = sorted((sign * row["low"], sign * row["high"]))
+        difference, low, high = (sign * row[name] + 0.0 for name in ("difference", "low", "high"))  # no -0.000
+        low, high = min(low, high), max(low, high)
         notes = [] if math.isnan(low) else [f"{low:.3f} to {high:.3f}"]
         if _overlap(seeds.get(best, {}).get(region, []), seeds.get(other, {}).get(region, [])):
             notes.append("though their seeds overlap")
-        yield f"{other} by {sign * row['difference']:.3f}" + (f" ({', '.join(notes)})" if notes else ""), is_clear(row)
+        yield f"{other} by {difference:.3f}" + (f" ({', '.join(notes)})" if notes else ""), is_clear(row)
 
 
 def _overlap(better: list[float], worse: list[float]) -> bool:
