@@ -30,7 +30,7 @@ Settings of a study live in a YAML file (`config/config.yaml`). A command overri
 """
 METRICS_TEXT = """\
 One row per case, combination and region; `metrics.parquet` has the same columns. An empty field is a number that does
-not exist. [outputs.md](../outputs.md) explains how empty regions are scored, lesions are counted and ET is cleaned up.
+not exist. [outputs.md](../outputs.md) explains how empty regions are scored, lesions are counted and what the clean-up does.
 """
 JOB_TEXT = """\
 Where a training runs and on how much: `ccsd train --job KEY=VALUE`, in the workflow `set-resources: train:` of a
@@ -79,7 +79,7 @@ def cli_reference() -> str:
 
 def metrics_reference() -> str:
     """Return the columns of the table of scores."""
-    clean = f"the same after the ET clean-up: {', '.join(f'`{name}`' for name in CLEANED)}"
+    clean = f"the same after the clean-up of the task: {', '.join(f'`{name}`' for name in CLEANED)}"
     columns = {**KEYS, **SCORE_COLUMNS, "*_clean": clean, **PROVENANCE}
     text = [
         HEADER + "# Columns of metrics.tsv\n",
