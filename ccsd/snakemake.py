@@ -53,7 +53,7 @@ def evaluation_options(study: Study, group: str) -> str:
     fields = [name for name in Evaluation.model_fields if name not in {"subsets", "subsets_per_job"}]
     values = study.config.evaluation.model_dump(mode="json")
     settings = [item for name in fields for item in ("--set", f"evaluation.{name}={json.dumps(values[name])}")]
-    return shlex.join([*subsets, *settings])
+    return shlex.join([*subsets, *settings, *_task(study)])
 
 
 def rejected_cases(study: Study) -> list[str]:

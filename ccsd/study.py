@@ -210,6 +210,13 @@ class Study:
         train = config.train.model_copy(update={"seed": int(seed)})
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
 
+    def evaluation_digest(self, run: str) -> str:
+        """Return a digest of what decides the scores of a run beside the options of its evaluation."""
+        trained, task = self.training_digest(run), self.config.task
+        return (
+            trained if task.scoring_digest == default_task().scoring_digest else digest([trained, task.scoring_digest])
+        )
+
 
 def split_for(data: Path, what: str, task: Task) -> Split:
     """Return the split of a converted data set that is of the task of `what`.

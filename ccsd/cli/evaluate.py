@@ -28,7 +28,10 @@ def evaluate(
     pred: Annotated[Path | None, typer.Option(help="Folder of segmentations to score, instead of a model.")] = None,
     ref: Annotated[Path | None, typer.Option(help="Folder of reference segmentations.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="Task of --pred and --ref: a name or a YAML file. Default: brats-gli-pre.")
+        str | None,
+        typer.Option(
+            help="Task that says how to score: a name or a YAML file. Default: the model's, or brats-gli-pre."
+        ),
     ] = None,
     layout: LayoutOption = None,
     pred_labels: Annotated[str, typer.Option(help="Labels in --pred: auto, or a convention of the task.")] = "auto",
@@ -46,19 +49,21 @@ def evaluate(
 
     An interrupted evaluation of a model is resumed; a finished one is left as it is.
     """
+    from preprocess.task import read_task
+
     if model and data and not pred and not ref:
-        if task or layout:
+        if layout:
             raise UsageError(
-                "--task and --layout are for --pred and --ref; a model has the task that it was trained for"
+                "--layout says how the files of --pred and --ref are called; a converted data set has none"
             )
         from ccsd.evaluation.run import evaluate_model
 
-        scores = evaluate_model(model, data, out, subsets or (), overrides or ())
+        rules = read_task(task) if task else None
+        scores = evaluate_model(model, data, out, subsets or (), overrides or (), rules)
     elif pred and ref and not model and not data:
         from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
-        from preprocess.task import read_task
 
         if subsets:
             raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")

@@ -19,7 +19,7 @@ from ccsd.records import EvaluationRecord, Identity
 from ccsd.study import SCORES_FILE, prediction_file, split_for
 from preprocess.parallel import track
 from preprocess.store.reader import CaseStore
-from preprocess.task import Subset, Task
+from preprocess.task import Subset, Task, refuse_mixture
 
 if TYPE_CHECKING:
     import torch
@@ -36,14 +36,16 @@ class _Job:
     subsets: tuple[Subset, ...]
     out: Path
     policy: Policy
-
-    @property
-    def task(self) -> Task:
-        return self.model.config.task
+    task: Task
 
 
 def evaluate_model(
-    model: Path, data: Path, out: Path, subsets: Sequence[str] = (), overrides: Sequence[str] = ()
+    model: Path,
+    data: Path,
+    out: Path,
+    subsets: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    task: Task | None = None,
 ) -> Path:
     """Score the test cases of `data` and return the path of the table.
 
@@ -62,13 +64,15 @@ def evaluate_model(
         Combinations to score; without any, those of the configuration, else all.
     overrides
         `evaluation.KEY=VALUE` settings that replace those of the run.
+    task
+        The task by whose rules to score, if they have changed since the training; that of the run without it.
 
     Raises
     ------
     UsageError
         If the run, the split or a setting cannot be used.
     InputError
-        If the data belong to another task than the run.
+        If the data or `task` belong to another task than the run.
     """
     import torch
 
@@ -77,13 +81,14 @@ def evaluate_model(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_model(model, device)
-    task = trained.config.task
+    task = task or trained.config.task
+    refuse_mixture([(str(model), trained.config.task), ("--task", task)])
     settings = evaluation_settings(trained.config.evaluation, overrides, task)
     split = split_for(data, str(model), task)
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
     experiment = trained.record.experiment or model.resolve().name
-    job = _Job(trained, experiment, device, settings, _wanted(subsets, settings, task), out, policy_of(settings))
+    job = _Job(trained, experiment, device, settings, _wanted(subsets, settings, task), out, policy_of(settings), task)
     identity = _identity(job, split.hash, split.test)
     if _is_complete(out, identity):
         return out / SCORES_FILE
@@ -144,7 +149,8 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
         labels = paint(regions.cpu().numpy(), job.task)
         if job.settings.keep_predictions:
             path = prediction_file(job.out, "+".join(combination), case.case)
-            write_labelmap(path, labels, case.meta.geometry, case.meta.label_convention)
+            convention = job.task.output_convention(case.meta.label_convention)
+            write_labelmap(path, labels, case.meta.geometry, convention)
         shared = _row_keys(job, case.case, combination)
         rows += [{**shared, **row} for row in reference.score(labels, cleanup=job.settings.cleanup)]
     return rows

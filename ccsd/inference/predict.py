@@ -218,7 +218,9 @@ def _predict_case(
     labels = paint(probabilities, task)
     if options.cleanup:
         labels = clean_up(labels, geometry.spacing, task)
-    convention = prepared.meta.label_convention if options.labels == "auto" else task.convention(options.labels)
+    convention = task.output_convention(prepared.meta.label_convention)
+    if options.labels != "auto":
+        convention = task.convention(options.labels)
     if options.probabilities:
         _write_probabilities(path, probabilities, geometry)
     write_labelmap(path, labels, geometry, convention)

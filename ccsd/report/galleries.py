@@ -88,7 +88,9 @@ def _gallery(study: StudyResults, part: pd.DataFrame, title: str, case: str, nam
         path = _prediction(study, part, case, name)
         if path is None:
             continue
-        labels = read_labelmap(path, store.meta.label_convention).labels[store.meta.geometry.slices]
+        labels = read_labelmap(path, task.output_convention(store.meta.label_convention)).labels[
+            store.meta.geometry.slices
+        ]
         note = _scores(part, case, name, task)
         shown = task.display_name(name)
         alt = f"{case}, prediction from {shown}; Dice of {listed(list(task.scored_regions))} {note}"

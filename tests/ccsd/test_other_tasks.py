@@ -21,7 +21,7 @@ from preprocess.phantom.cohort import case_names
 from preprocess.source import nifti
 from preprocess.task import Task, shipped_tasks
 from support.processes import ccsd_here
-from support.tasks import FIVE, FOURTH, ONE, TWO
+from support.tasks import FIVE, FOURTH, ONE, TWO, changed
 
 QUICK, SLOW = (ONE, FOURTH), (TWO, FIVE, shipped_tasks()["brats-ped"])
 CHOSEN = {task.name: task for task in (*QUICK, *SLOW)}
@@ -174,3 +174,18 @@ def test_one_report_has_one_way_of_scoring(study_of: Studies, tmp_path: Path) ->
     path.write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"b-s0/all was scored by other rules of the task one \(one@"):
         write_report(tmp_path)
+
+
+def test_a_model_is_scored_by_other_rules_of_its_task_but_by_no_other_task(study_of: Studies, tmp_path: Path) -> None:
+    root = study_of("one")
+    rules = changed(ONE, cleanup={"ET": {"below_mm3": 9, "becomes": "NCR"}})
+    for task in (rules, FOURTH):
+        (tmp_path / f"{task.name}.yaml").write_text(yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False))
+    evaluate = ("evaluate", "--model", root / "runs/ccsd-s0", "--data", root / "data", "--out", tmp_path / "out")
+    assert ccsd_here(*evaluate, "--task", tmp_path / "one.yaml").returncode == 0
+    table = read_metrics(tmp_path / "out" / "metrics.tsv")
+    assert set(table["cleanup"]) == {"ET<9mm3:NCR"}
+    assert set(table["task"]) == {scoring_label(rules)} != {scoring_label(ONE)}
+    refused = ccsd_here(*evaluate, "--task", tmp_path / "fourth.yaml")
+    assert refused.returncode == 2
+    assert "--task belongs to the task fourth, but" in refused.stderr
