@@ -14,6 +14,7 @@ import pytest
 
 from cluster import sandbox
 from support.slurm import held_cluster
+from support.tasks import GLIOMA
 
 # A limit of time per example measures the load of the machine, not the code.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -44,7 +45,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from preprocess.phantom.cohort import write_cohort
 
     folder = tmp_path_factory.mktemp("cohort")
-    list(write_cohort(folder, cases=6, size=32, seed=1))
+    list(write_cohort(folder, cases=6, size=32, seed=1, task=GLIOMA))
     return folder
 
 
@@ -55,7 +56,7 @@ def data(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from preprocess.splits import make_split
 
     folder = tmp_path_factory.mktemp("data")
-    convert(cohort, folder)
+    convert(cohort, folder, task=GLIOMA)
     make_split(folder, val=0.2)
     return folder
 

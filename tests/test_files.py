@@ -39,11 +39,11 @@ def test_what_is_written_follows_the_umask(umask: int, cohort: Path, tmp_path: P
 
 
 def write_one_of_each(case: Path, out: Path) -> None:
-    convert(case, out / "data")
+    convert(case, out / "data", task=GLIOMA)
     write_tables(out / "data")
     write_text(out / "data" / "split.tsv", Split((CASE,), (), ()).as_tsv())
-    found = find_cases(case)
-    write_audit(audit(found.cases), found.files, out / "audit")
+    found = find_cases(case, task=GLIOMA)
+    write_audit(audit(found.cases), found.files, out / "audit", GLIOMA)
     write_restored(out / "data", CASE, out / "restored")
     store = CaseStore(out / "data", CASE)
     write_labelmap(out / "p" / "a.nii.gz", store.read_label(), store.meta.geometry, store.meta.label_convention)

@@ -1,1 +1,1 @@
-"""Synthetic cohorts: brain-like volumes with tumours, in the file layouts of BraTS."""
+"""Synthetic cohorts: brain-like volumes with tumours, of any task."""

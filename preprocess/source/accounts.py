@@ -53,7 +53,7 @@ def find_cases(
     if record is not None:
         write_files(record, found.files)
     if not found.cases:
-        more = "".join(f"; {line}" for line in summary(found.files)[1:])
+        more = "".join(f"; {line}" for line in summary(found.files, task)[1:])
         raise InputError(
             f"{src}: no case found; expected files like CASE_flair.nii.gz, CASE-t2f.nii.gz or imagesTr/CASE.nii.gz "
             f"in this folder or below it (docs/data.md shows every layout){more}"
@@ -105,8 +105,8 @@ def unused(files: Sequence[FileRole]) -> list[str]:
         if some := [str(file.path) for file in files if file.role == role and file not in foreign]:
             lines.append(f"{text}: {first_few(some, 3)}")
     if foreign:
-        task = foreign[0].pattern.partition(NO_SEQUENCE)[2]
-        lines.append(f"not used, because {NO_SEQUENCE}{task}: {first_few([str(file.path) for file in foreign], 3)}")
+        reason = NO_SEQUENCE + foreign[0].pattern.partition(NO_SEQUENCE)[2]
+        lines.append(f"not used, because it is {reason}: {first_few([str(file.path) for file in foreign], 3)}")
     return lines
 
 

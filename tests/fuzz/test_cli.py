@@ -14,6 +14,7 @@ from ccsd import cli
 from preprocess.phantom.cohort import MARK, case_names
 from support.fuzzing import Rng
 from support.processes import ccsd_here
+from support.tasks import GLIOMA
 
 COMMANDS = {str(command.name or command.callback.__name__): command.callback for command in cli.app.registered_commands}
 WORDS = (
@@ -38,7 +39,7 @@ FAST = {
 def place(cohort: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a bit of everything that arguments can name."""
     root = tmp_path_factory.mktemp("place")
-    for case in case_names(2):
+    for case in case_names(2, GLIOMA):
         shutil.copytree(cohort / case, root / "src" / case)
         shutil.copytree(data / f"{case}.zarr", root / "data" / f"{case}.zarr")
     shutil.copy(cohort / MARK, root / "src")

@@ -12,6 +12,7 @@ from preprocess.case import prepare
 from preprocess.source.accounts import find_cases
 from preprocess.source.layouts import discover
 from support.fuzzing import Rng, attempt, flip_bits
+from support.tasks import GLIOMA
 
 HEADER_BYTES = 352
 ALLOW = ("affine", "mirrored", "not-finite", "duplicate")
@@ -47,12 +48,12 @@ def test_random_damage(cohort: Path, tmp_path: Path, tries: int) -> None:
 
     What a length or a checksum gives away is never read as other voxels.
     """
-    case = next(files for files in discover(cohort) if files.layout == "brats2020")
+    case = next(files for files in discover(cohort, task=GLIOMA) if files.layout == "brats2020")
     paths = {**case.images, "seg": case.label}
     (tmp_path / "fuzzed").mkdir()
     for name, path in paths.items():
         (tmp_path / "fuzzed" / f"fuzzed_{name}.nii").write_bytes(gzip.decompress(path.read_bytes()))
-    (files,) = find_cases(tmp_path, labels="brats2020").cases
+    (files,) = find_cases(tmp_path, labels="brats2020", task=GLIOMA).cases
     expected = prepare(files).z
     refused = 0
     for seed in range(10 * tries):

@@ -11,6 +11,7 @@ from preprocess.convert import convert
 from preprocess.errors import InputError
 from preprocess.source import nifti
 from preprocess.source.accounts import find_cases
+from support.tasks import GLIOMA
 
 FIRST, SECOND, THIRD = (f"BraTS20_Training_{n:03d}" for n in (1, 2, 3))
 
@@ -28,7 +29,7 @@ def odd(cohort: Path, tmp_path: Path) -> Path:
 
 
 def audit(src: Path, **options: int) -> list[CaseAudit]:
-    return module.audit(find_cases(src).cases, **options)
+    return module.audit(find_cases(src, task=GLIOMA).cases, **options)
 
 
 def by_case(audits: list[CaseAudit]) -> dict[str, CaseAudit]:
@@ -49,12 +50,12 @@ def test_findings_by_case(odd: Path) -> None:
 
 def test_conversion_refuses_what_the_audit_refuses(odd: Path, tmp_path: Path) -> None:
     refused = {item.case for item in audit(odd) if item.verdict == "refused"}
-    assert {item.case for item in convert(odd, tmp_path / "dest") if item.status == "refused"} == refused
+    assert {item.case for item in convert(odd, tmp_path / "dest", task=GLIOMA) if item.status == "refused"} == refused
 
 
 def test_table_and_page(odd: Path, tmp_path: Path) -> None:
     audits = audit(odd)
-    write_audit(audits, find_cases(odd).files, tmp_path / "out")
+    write_audit(audits, find_cases(odd, task=GLIOMA).files, tmp_path / "out", GLIOMA)
     header, *rows = [line.split("\t") for line in (tmp_path / "out/audit.tsv").read_text().splitlines()]
     assert header[0] == "case"
     assert {len(row) for row in rows} == {len(header)}
@@ -68,7 +69,7 @@ def test_table_and_page(odd: Path, tmp_path: Path) -> None:
 def test_names_are_escaped(tmp_path: Path) -> None:
     name = "'\"><img src=x>"
     case = CaseAudit(name, "generic", ("t1",), has_label=False, findings=(), digests={}, thumbnail=b"\xff\xd8")
-    write_audit([case], [], tmp_path)
+    write_audit([case], [], tmp_path, GLIOMA)
     page = (tmp_path / "audit.html").read_text()
     assert "&lt;img src=x&gt;" in page
     assert page.count("<img") == 1, "the thumbnail"

@@ -13,13 +13,14 @@ from preprocess.phantom.cohort import write_cohort
 from preprocess.source.layouts import discover
 from preprocess.source.load import Loaded, load
 from preprocess.source.nifti import Volume
+from support.tasks import GLIOMA
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Loaded]:
     folder = tmp_path_factory.mktemp("cohort")
-    list(write_cohort(folder, cases=4, size=48, seed=3, difficulty=0.3))
-    return [load(files) for files in discover(folder)]
+    list(write_cohort(folder, cases=4, size=48, seed=3, difficulty=0.3, task=GLIOMA))
+    return [load(files) for files in discover(folder, task=GLIOMA)]
 
 
 def found(case: Loaded) -> set[str]:

@@ -28,13 +28,13 @@ from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store import write
 from preprocess.store.reader import CaseStore, list_cases
 from support.hostile import HOSTILE
-from support.tasks import SEQUENCES
+from support.tasks import GLIOMA, SEQUENCES
 
 NAMES = [f"BraTS20_Training_{n:03d}" for n in (1, 2, 3)]
 
 
 def statuses(src: Path, dest: Path, **options: object) -> dict[str, str]:
-    return {o.case: o.status for o in convert(src, dest, **options)}
+    return {o.case: o.status for o in convert(src, dest, **options, task=GLIOMA)}
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def test_does_only_what_is_missing_or_changed(three: Path, tmp_path: Path) -> No
 
 def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
-    convert(three, dest)
+    convert(three, dest, task=GLIOMA)
     path = three / NAMES[1] / f"{NAMES[1]}_t1.nii.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    (refused,) = [item for item in convert(three, dest) if item.status == "refused"]
+    (refused,) = [item for item in convert(three, dest, task=GLIOMA) if item.status == "refused"]
     assert refused.case == NAMES[1]
     assert "truncated" in refused.message
     assert str(path) in refused.message
@@ -79,19 +79,19 @@ def test_a_refused_case_that_is_taken_away_is_forgotten(three: Path, tmp_path: P
     dest = tmp_path / "dest"
     for name in NAMES[:2]:
         (three / name / f"{name}_t1.nii.gz").write_bytes(b"")
-    convert(three, dest)
+    convert(three, dest, task=GLIOMA)
     assert sorted(read_refusals(dest)) == NAMES[:2]
     shutil.rmtree(three / NAMES[1])
-    convert(three, dest, part=(2, 2))
+    convert(three, dest, part=(2, 2), task=GLIOMA)
     assert sorted(read_refusals(dest)) == NAMES[:1]
 
 
 def test_workers_and_parts_give_the_same_stores(three: Path, tmp_path: Path) -> None:
     alone, pool, parts = (tmp_path / name for name in ("alone", "pool", "parts"))
-    convert(three, alone)
-    convert(three, pool, workers=2)
+    convert(three, alone, task=GLIOMA)
+    convert(three, pool, workers=2, task=GLIOMA)
     for number in (1, 2):
-        convert(three, parts, part=(number, 2))
+        convert(three, parts, part=(number, 2), task=GLIOMA)
     assert data_hash(read_metas(alone).values()) == data_hash(read_metas(parts).values())
     for name in NAMES:
         files = sorted(p.relative_to(alone) for p in (alone / f"{name}.zarr").rglob("*") if p.is_file())
@@ -101,7 +101,7 @@ def test_workers_and_parts_give_the_same_stores(three: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7])
 def test_parts_cover_every_case_once(total: int) -> None:
-    cases = [CaseFiles(str(n)) for n in range(5)]
+    cases = [CaseFiles(str(n), task=GLIOMA) for n in range(5)]
     parts = [select_part(cases, (number, total)) for number in range(1, total + 1)]
     assert [case for part in parts for case in part] == cases
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -119,7 +119,7 @@ def test_case_without_label_converts(write_case: Callable[..., Path], tmp_path: 
 
 
 def test_normalisation_of_a_modality_does_not_know_the_others(write_case: Callable[..., Path]) -> None:
-    (files,) = discover(write_case())
+    (files,) = discover(write_case(), task=GLIOMA)
     (alone, together) = prepare(files, ["t1"]), prepare(files)
     assert alone.meta.scales["t1"] == together.meta.scales["t1"]
     assert not alone.z[[0, 2, 3]].any()
@@ -127,7 +127,7 @@ def test_normalisation_of_a_modality_does_not_know_the_others(write_case: Callab
 
 
 def test_prepare_opens_only_what_is_named(write_case: Callable[..., Path]) -> None:
-    (files,) = discover(write_case())
+    (files,) = discover(write_case(), task=GLIOMA)
     files.images["t2"].write_bytes(b"not read")
     assert prepare(files, ["flair", "t1ce"]).meta.modalities == ("flair", "t1ce")
     with pytest.raises(InputError, match=files.case):
@@ -137,14 +137,14 @@ def test_prepare_opens_only_what_is_named(write_case: Callable[..., Path]) -> No
 def test_the_label_outside_the_images_is_kept(write_case: Callable[..., Path]) -> None:
     label = np.zeros((12, 10, 8), np.uint8)
     label[0, 0, 0] = 2
-    (files,) = discover(write_case(label=label))
+    (files,) = discover(write_case(label=label), task=GLIOMA)
     prepared = prepare(files)
     assert prepared.label is not None
     assert prepared.label.sum() == 2
 
 
 def test_negative_voxels_are_brain(write_case: Callable[..., Path]) -> None:
-    (files,) = discover(write_case())
+    (files,) = discover(write_case(), task=GLIOMA)
     source = nifti.read(files.images["t1"]).array
     assert (source < 0).any()
     assert (prepare(files).z[1] != 0).sum() == (source != 0).sum()
@@ -169,32 +169,32 @@ def test_what_cannot_be_right_is_refused(write_case: Callable[..., Path], tmp_pa
     src = write_case()
     path = src / NAMES[0] / f"{NAMES[0]}_t1ce.nii.gz"
     nifti.write(path, *change(nifti.read(path)))
-    (outcome,) = convert(src, tmp_path / "dest")
+    (outcome,) = convert(src, tmp_path / "dest", task=GLIOMA)
     assert outcome.status == "refused"
     assert message in outcome.message
     if allowable:
-        (outcome,) = convert(src, tmp_path / "dest", allow=[kind])
+        (outcome,) = convert(src, tmp_path / "dest", allow=[kind], task=GLIOMA)
         assert (outcome.status, message in outcome.message) == ("converted", True)
         assert statuses(src, tmp_path / "dest") == {NAMES[0]: "refused"}, "an older permission does not last"
     else:
         with pytest.raises(InputError, match="cannot be taken off"):
-            convert(src, tmp_path / "dest", allow=[kind.replace("one value", "empty")])
+            convert(src, tmp_path / "dest", allow=[kind.replace("one value", "empty")], task=GLIOMA)
 
 
 def test_wrong_label_values_are_refused_with_counts(write_case: Callable[..., Path], tmp_path: Path) -> None:
     label = np.zeros((12, 10, 8), np.uint8)
     label[5, 5, 3:5] = 3
-    (outcome,) = convert(write_case(label=label), tmp_path / "dest")
+    (outcome,) = convert(write_case(label=label), tmp_path / "dest", task=GLIOMA)
     assert "3 (2 voxels)" in outcome.message
     assert "4 ET" in outcome.message
 
 
 def test_resection_cavity(write_case: Callable[..., Path], tmp_path: Path) -> None:
     src = write_case("BraTS-GLI-02405-100")
-    (outcome,) = convert(src, tmp_path / "dest", labels="brats2024")
+    (outcome,) = convert(src, tmp_path / "dest", labels="brats2024", task=GLIOMA)
     assert "label 4 (RC, resection cavity; " in outcome.message
     assert "is no class of the task brats-gli-pre; allowed, it counts as background [no-class]" in outcome.message
-    (outcome,) = convert(src, tmp_path / "dest", labels="brats2024", allow=["no-class"])
+    (outcome,) = convert(src, tmp_path / "dest", labels="brats2024", allow=["no-class"], task=GLIOMA)
     assert outcome.status == "converted"
     assert set(np.unique(CaseStore(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}
 
@@ -206,7 +206,7 @@ def test_task01_in_one_file(tmp_path: Path) -> None:
     for folder, array in (("imagesTr", image), ("labelsTr", label)):
         (tmp_path / "src" / folder).mkdir(parents=True)
         nifti.write(tmp_path / "src" / folder / "BRATS_001.nii.gz", array, np.eye(4))
-    convert(tmp_path / "src", tmp_path / "dest")
+    convert(tmp_path / "src", tmp_path / "dest", task=GLIOMA)
     opened = CaseStore(tmp_path / "dest", "BRATS_001")
     assert [opened.meta.scales[m].mean for m in SEQUENCES] == pytest.approx(image.mean(axis=(0, 1, 2)))
     assert np.array_equal(opened.read_label(), np.array([0, 2, 1, 3])[label].T)
@@ -214,9 +214,9 @@ def test_task01_in_one_file(tmp_path: Path) -> None:
 
 def test_no_case_and_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no case found"):
-        convert(tmp_path, tmp_path / "dest")
+        convert(tmp_path, tmp_path / "dest", task=GLIOMA)
     with pytest.raises(InputError, match="no such folder"):
-        convert(tmp_path / "nowhere", tmp_path / "dest")
+        convert(tmp_path / "nowhere", tmp_path / "dest", task=GLIOMA)
     assert not (tmp_path / "dest").exists()
 
 
@@ -224,7 +224,7 @@ def test_no_case_and_no_folder(tmp_path: Path) -> None:
 def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_convert_case", _die_on_the_second)
     monkeypatch.setattr(parallel, "_START_METHOD", "fork")
-    found = convert(three, tmp_path / "dest", workers=2)
+    found = convert(three, tmp_path / "dest", workers=2, task=GLIOMA)
     assert {o.case: o.status for o in found} == {NAMES[0]: "converted", NAMES[1]: "refused", NAMES[2]: "converted"}
     assert [o.case for o in found if o.died] == [NAMES[1]]
 
@@ -251,7 +251,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_done(cohort: Path, tmp_pa
             opened = CaseStore(dest, case)
             assert opened.read(SEQUENCES).any()
             assert opened.read_label().any()
-    assert {o.status for o in convert(cohort, dest)} <= {"converted", "unchanged"}
+    assert {o.status for o in convert(cohort, dest, task=GLIOMA)} <= {"converted", "unchanged"}
     assert len(list_cases(dest)) == 6
 
 
@@ -261,7 +261,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(three: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(write, "_write_array", full)
     with pytest.raises(InputError, match="No space left on device"):
-        convert(three, tmp_path / "dest")
+        convert(three, tmp_path / "dest", task=GLIOMA)
     assert list((tmp_path / "dest").iterdir()) == []
 
 
@@ -283,7 +283,7 @@ def test_tables(three: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     (three / NAMES[2] / f"{NAMES[2]}_seg.nii.gz").unlink()
     (three / NAMES[0] / f"{NAMES[0]}_t1.nii.gz").write_bytes(b"")
-    convert(three, dest)
+    convert(three, dest, task=GLIOMA)
     write_tables(dest)
     header, *rows = [line.split("\t") for line in (dest / "cases.tsv").read_text().splitlines()]
     table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}

@@ -10,6 +10,7 @@ from preprocess.convert import convert
 from preprocess.dataset import find_patients, read_metas, read_patients
 from preprocess.errors import InputError
 from preprocess.splits import make_split, read_list
+from support.tasks import GLIOMA
 
 CaseWriter = Callable[..., Path]
 SCANS = ("UCSF-PDGM-0433", "UCSF-PDGM-0433_FU007d", "UCSF-PDGM-0434", "UCSF-PDGM-0435")
@@ -24,7 +25,7 @@ def scans(write_case: CaseWriter, tmp_path: Path) -> Path:
         for path in (src / name).iterdir():
             ours = path.name.removeprefix(f"{name}_").removesuffix(".nii.gz")
             path.rename(path.with_name(f"{name}_{SUFFIXES[ours]}.nii.gz"))
-    convert(src, tmp_path / "dest")
+    convert(src, tmp_path / "dest", task=GLIOMA)
     return tmp_path / "dest"
 
 
@@ -94,7 +95,7 @@ def test_the_same_image_under_two_names_is_one_patient_and_told(
 ) -> None:
     src = tmp_path / "src"
     shutil.copy(src / SCANS[2] / f"{SCANS[2]}_T1.nii.gz", src / SCANS[3] / f"{SCANS[3]}_T1.nii.gz")
-    convert(src, scans)
+    convert(src, scans, task=GLIOMA)
     patients = find_patients(read_metas(scans), {})
     assert patients[SCANS[2]] == patients[SCANS[3]]
     listed = write(tmp_path / "list.tsv", f"case\tsplit\n{SCANS[2]}\ttrain\n{SCANS[3]}\ttest\n")
@@ -108,7 +109,7 @@ def test_a_sequence_that_no_case_has_is_told_before_training(scans: Path, tmp_pa
     src = tmp_path / "src"
     for path in src.rglob("*_T1c.nii.gz"):
         path.unlink()
-    convert(src, scans)
+    convert(src, scans, task=GLIOMA)
     assert "no case has t1ce" in make_split(scans)[1]
 
 

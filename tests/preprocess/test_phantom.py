@@ -10,14 +10,14 @@ from preprocess.errors import InputError
 from preprocess.phantom.cohort import PhantomCase, case_names, make_case, write_cohort
 from preprocess.source import nifti
 from preprocess.source.layouts import discover
-from support.tasks import SEQUENCES
+from support.tasks import GLIOMA, SEQUENCES
 
 NCR, ED, ET = 1, 2, 3
 
 
 @pytest.fixture(scope="module")
 def phantoms() -> list[PhantomCase]:
-    return [make_case((48, 48, 48), seed=7, index=index, difficulty=0.3) for index in range(5)]
+    return [make_case((48, 48, 48), seed=7, index=index, difficulty=0.3, task=GLIOMA) for index in range(5)]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -25,8 +25,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_seed_gives_the_same_bytes(cohort: Path, tmp_path: Path) -> None:
-    list(write_cohort(tmp_path / "again", cases=2, size=32, seed=1))
-    list(write_cohort(tmp_path / "other", cases=2, size=32, seed=2))
+    list(write_cohort(tmp_path / "again", cases=2, size=32, seed=1, task=GLIOMA))
+    list(write_cohort(tmp_path / "other", cases=2, size=32, seed=2, task=GLIOMA))
     again, other = digests(tmp_path / "again"), digests(tmp_path / "other")
     first = digests(cohort)
     assert again == {name: first[name] for name in again}
@@ -34,8 +34,8 @@ def test_the_same_seed_gives_the_same_bytes(cohort: Path, tmp_path: Path) -> Non
 
 
 def test_both_namings_are_found(cohort: Path) -> None:
-    found = discover(cohort)
-    assert [files.case for files in found] == sorted(case_names(6))
+    found = discover(cohort, task=GLIOMA)
+    assert [files.case for files in found] == sorted(case_names(6, GLIOMA))
     assert [files.layout for files in found].count("brats2020") == 3
     assert [files.layout for files in found].count("brats2023") == 3
     assert all(tuple(files.images) == SEQUENCES and files.label for files in found)
@@ -43,14 +43,14 @@ def test_both_namings_are_found(cohort: Path) -> None:
 
 
 def test_labels_follow_the_naming(cohort: Path) -> None:
-    for files in discover(cohort):
+    for files in discover(cohort, task=GLIOMA):
         assert files.label is not None
         values = set(np.unique(nifti.read(files.label).array).tolist())
         assert values == ({0, 1, 2, 4} if files.layout == "brats2020" else {0, 1, 2, 3})
 
 
 def test_files_lie_in_space_as_brats_does(cohort: Path) -> None:
-    volume = nifti.read(next(iter(discover(cohort)[0].images.values())))
+    volume = nifti.read(next(iter(discover(cohort, task=GLIOMA)[0].images.values())))
     assert volume.array.dtype == np.int16
     assert volume.affine.tolist() == [[-1, 0, 0, 0], [0, -1, 0, 31], [0, 0, 1, 0], [0, 0, 0, 1]]
 
@@ -122,16 +122,19 @@ def test_a_threshold_does_not_solve_it(phantoms: list[PhantomCase]) -> None:
 
 
 def test_two_scans_of_a_patient_share_the_head() -> None:
-    names = case_names(12)
+    names = case_names(12, GLIOMA)
     again = names.index("BraTS-GLI-00003-001")
     first = names.index("BraTS-GLI-00003-000")
-    masks = [make_case((32, 32, 32), seed=0, index=i, difficulty=0.5)[0]["t1"] != 0 for i in (first, again, again + 1)]
+    masks = [
+        make_case((32, 32, 32), seed=0, index=i, difficulty=0.5, task=GLIOMA)[0]["t1"] != 0
+        for i in (first, again, again + 1)
+    ]
     assert np.array_equal(masks[0], masks[1])
     assert not np.array_equal(masks[1], masks[2])
 
 
 def test_difficulty_lowers_the_contrast() -> None:
-    easy, hard = (make_case((40, 40, 40), seed=0, index=0, difficulty=d) for d in (0.0, 1.0))
+    easy, hard = (make_case((40, 40, 40), seed=0, index=0, difficulty=d, task=GLIOMA) for d in (0.0, 1.0))
     assert contrast(easy, "flair", ED, 0) > 1.5 * contrast(hard, "flair", ED, 0)
 
 
@@ -146,20 +149,20 @@ def test_difficulty_lowers_the_contrast() -> None:
 )
 def test_impossible_options(tmp_path: Path, options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        list(write_cohort(tmp_path, **({"cases": 1, "size": 32, "seed": 0} | options)))
+        list(write_cohort(tmp_path, **({"cases": 1, "size": 32, "seed": 0} | options), task=GLIOMA))
     assert not list(tmp_path.iterdir())
 
 
 def test_cases_of_others_are_not_replaced(tmp_path: Path) -> None:
-    name = case_names(1)[0]
+    name = case_names(1, GLIOMA)[0]
     (tmp_path / name).mkdir()
     (tmp_path / name / "real.nii.gz").write_bytes(b"real")
     with pytest.raises(InputError, match=f"{name}, which a phantom of the same name would replace; choose another"):
-        list(write_cohort(tmp_path, cases=1, size=32, seed=0))
+        list(write_cohort(tmp_path, cases=1, size=32, seed=0, task=GLIOMA))
     assert (tmp_path / name / "real.nii.gz").read_bytes() == b"real"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_phantoms_are_replaced(tmp_path: Path) -> None:
     for _ in range(2):
-        list(write_cohort(tmp_path, cases=1, size=32, seed=0))
+        list(write_cohort(tmp_path, cases=1, size=32, seed=0, task=GLIOMA))

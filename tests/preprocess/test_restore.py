@@ -15,6 +15,7 @@ from preprocess.restore import restore_image, restore_label, write_restored
 from preprocess.source import nifti
 from preprocess.source.layouts import discover
 from preprocess.store.reader import CaseStore
+from support.tasks import GLIOMA
 
 CASE = "BraTS20_Training_001"
 CODES = ["RAS", "LPS", "LAS", "SPL", "ARI", "IPR"]
@@ -30,9 +31,9 @@ def test_voxels_come_back_in_their_place(
     affine[:3, :3] = np.linalg.inv(matrix)[:3, :3]
     affine[:3, 3] = (7, -3, 2)
     src = write_case(shape=shape, affine=affine, seed=seed)
-    convert(src, tmp_path / "dest")
+    convert(src, tmp_path / "dest", task=GLIOMA)
     store = CaseStore(tmp_path / "dest", CASE)
-    (files,) = discover(src)
+    (files,) = discover(src, task=GLIOMA)
     for name, path in files.images.items():
         source, back = nifti.read(path).array, restore_image(store, name)
         scale = store.meta.scales[name]
@@ -49,7 +50,7 @@ def test_real_numbers_come_back(write_case: Callable[..., Path], tmp_path: Path)
     path = src / CASE / f"{CASE}_t1.nii.gz"
     volume = nifti.read(path)
     nifti.write(path, volume.array.astype(np.float32) / 7, volume.affine)
-    convert(src, tmp_path / "dest")
+    convert(src, tmp_path / "dest", task=GLIOMA)
     store = CaseStore(tmp_path / "dest", CASE)
     back, source = restore_image(store, "t1"), nifti.read(path).array
     assert back.dtype == np.float32
@@ -58,7 +59,7 @@ def test_real_numbers_come_back(write_case: Callable[..., Path], tmp_path: Path)
 
 def test_files_lie_where_the_source_lies(write_case: Callable[..., Path], tmp_path: Path) -> None:
     src = write_case()
-    convert(src, tmp_path / "dest")
+    convert(src, tmp_path / "dest", task=GLIOMA)
     paths = write_restored(tmp_path / "dest", CASE, tmp_path / "out")
     assert [path.name for path in paths] == [f"{CASE}_{m}.nii.gz" for m in ("flair", "t1", "t1ce", "t2", "seg")]
     for path in paths:
@@ -69,7 +70,7 @@ def test_files_lie_where_the_source_lies(write_case: Callable[..., Path], tmp_pa
 
 
 def test_only_what_is_named(write_case: Callable[..., Path], tmp_path: Path) -> None:
-    convert(write_case(modalities=("t1", "t2")), tmp_path / "dest")
+    convert(write_case(modalities=("t1", "t2")), tmp_path / "dest", task=GLIOMA)
     (path,) = write_restored(tmp_path / "dest", CASE, tmp_path / "out", ["t2"])
     assert path.name == f"{CASE}_t2.nii.gz"
     with pytest.raises(InputError, match="no flair; it has t1, t2"):

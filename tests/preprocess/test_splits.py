@@ -105,7 +105,7 @@ def small(write_case: Callable[..., Path], tmp_path: Path) -> Path:
     """Four cases of which the last has no label."""
     for number in range(4):
         src = write_case(f"BraTS20_Training_{number:03d}", seed=number, **({"label": None} if number == 3 else {}))
-    convert(src, tmp_path / "dest")
+    convert(src, tmp_path / "dest", task=GLIOMA)
     return tmp_path / "dest"
 
 
@@ -148,7 +148,7 @@ def test_a_list_that_does_not_fit_is_refused(small: Path, tmp_path: Path, kind: 
 def test_a_refused_case_of_a_list_is_told_why(small: Path, tmp_path: Path) -> None:
     src = tmp_path / "src"
     (src / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz").write_bytes(b"")
-    convert(src, small)
+    convert(src, small, task=GLIOMA)
     with pytest.raises(InputError, match=r"BraTS20_Training_001 \(refused: .*an empty file"):
         make_split(small, listed=write_list(tmp_path / "list.tsv", ["BraTS20_Training_001\ttrain"]))
 
@@ -156,7 +156,7 @@ def test_a_refused_case_of_a_list_is_told_why(small: Path, tmp_path: Path) -> No
 def test_too_many_refused_cases_are_an_error_and_few_are_told(small: Path, tmp_path: Path) -> None:
     src = tmp_path / "src"
     (src / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz").write_bytes(b"")
-    convert(src, small)
+    convert(src, small, task=GLIOMA)
     with pytest.raises(
         InputError, match=r"(?s)1 of 4 cases were refused .* 0\.2:\n  BraTS20_Training_001: .*empty file"
     ):

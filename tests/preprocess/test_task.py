@@ -179,7 +179,7 @@ def test_mixtures_are_refused_by_name() -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown key": ({"classess": {}}, "classess: unknown key; allowed: name, sequences, classes"),
+    "unknown key": ({"kinds": {}}, "kinds: unknown key; allowed: name, sequences, classes"),
     "unknown key inside": ({"lesions": {**PARTS["lesions"], "x": 1}}, "lesions.x: unknown key$"),
     "no sequence": ({"sequences": {}}, "sequences: Dictionary should have at least 1 item"),
     "many sequences": ({"sequences": {f"s{n}": "S" for n in range(17)}}, "sequences: Dictionary should have at most"),

@@ -15,6 +15,7 @@ import yaml
 
 from preprocess.phantom.cohort import case_names
 from support import ROOT
+from support.tasks import GLIOMA
 
 LINKS = ("Snakefile", "workflow", "config", "cluster", "slurm")
 
@@ -141,7 +142,7 @@ class Project:
 
     def configure(self, **settings: Any) -> str:
         if "phantom" in settings:
-            (self.folder / "cases.txt").write_text("\n".join(case_names(settings["phantom"]["cases"])))
+            (self.folder / "cases.txt").write_text("\n".join(case_names(settings["phantom"]["cases"], GLIOMA)))
         path = self.folder / "study.yaml"
         path.write_text(yaml.safe_dump({"name": "study", **settings}))
         return path.name

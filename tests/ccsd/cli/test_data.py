@@ -7,12 +7,13 @@ import pytest
 
 from preprocess.phantom.cohort import case_names
 from support.processes import ccsd, ccsd_here
+from support.tasks import GLIOMA
 
 
 @pytest.fixture
 def source(cohort: Path, tmp_path: Path) -> Path:
     """Four of the phantoms, for the test to change."""
-    for case in case_names(4):
+    for case in case_names(4, GLIOMA):
         shutil.copytree(cohort / case, tmp_path / "src" / case)
     return tmp_path / "src"
 

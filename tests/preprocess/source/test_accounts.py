@@ -7,6 +7,7 @@ import pytest
 from preprocess.errors import InputError
 from preprocess.source.accounts import find_cases, read_files, summary, unused, write_files
 from support.sources import touch
+from support.tasks import GLIOMA
 
 PAGE = "docs/data.md: My data set is not listed"
 
@@ -20,7 +21,7 @@ def mixed(tmp_path: Path) -> Path:
 
 def test_the_summary_says_what_was_found_and_what_is_left(mixed: Path) -> None:
     (mixed / "imagesTs/BRATS_485.nii.gz").unlink()
-    assert summary(find_cases(mixed).files) == [
+    assert summary(find_cases(mixed, task=GLIOMA).files, GLIOMA) == [
         "2 cases, by layout generic (1), ucsf-pdgm (1); files found: flair 1, t1 1, t1ce 0, t2 0, segmentation 0",
         "no case has t1ce",
         "no case has t2",
@@ -31,19 +32,19 @@ def test_the_summary_says_what_was_found_and_what_is_left(mixed: Path) -> None:
 
 
 def test_several_sequences_in_one_file_count_each(mixed: Path) -> None:
-    assert "flair 2, t1 2, t1ce 1, t2 1" in summary(find_cases(mixed).files)[0]
+    assert "flair 2, t1 2, t1ce 1, t2 1" in summary(find_cases(mixed, task=GLIOMA).files, GLIOMA)[0]
 
 
 def test_at_most_three_files_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "P1/P1_t1.nii", *(f"P1/x{n}.nii" for n in range(9)))
-    (line,) = unused(find_cases(tmp_path).files)
+    (line,) = unused(find_cases(tmp_path, task=GLIOMA).files)
     assert line.startswith("not used, because the name")
     assert line.endswith("x2.nii, and 6 more")
 
 
 def test_the_table_has_every_file_and_comes_back(mixed: Path, tmp_path: Path) -> None:
     touch(mixed, "P1/odd\nname\t.nii")
-    files = find_cases(mixed).files
+    files = find_cases(mixed, task=GLIOMA).files
     write_files(tmp_path / "out", files)
     back = read_files(tmp_path / "out")
     assert [(f.case, f.role, f.layout, f.pattern) for f in back] == [
@@ -56,13 +57,13 @@ def test_the_table_has_every_file_and_comes_back(mixed: Path, tmp_path: Path) ->
 def test_nothing_usable_is_refused_with_what_is_there(tmp_path: Path) -> None:
     touch(tmp_path / "src", "P1/CT1.nii.gz", "P2/P2_seg.nii.gz")
     with pytest.raises(InputError, match=r"no case found; .*not used.*CT1.*not used.*P2_seg"):
-        find_cases(tmp_path / "src", record=tmp_path)
+        find_cases(tmp_path / "src", record=tmp_path, task=GLIOMA)
     assert [file.role for file in read_files(tmp_path)] == ["unknown", "orphan"]
 
 
 def test_labels_name_a_known_convention(mixed: Path) -> None:
-    assert {case.numbering for case in find_cases(mixed, labels="msd").cases} == {"msd"}
+    assert {case.numbering for case in find_cases(mixed, labels="msd", task=GLIOMA).cases} == {"msd"}
     with pytest.raises(
         InputError, match="labels brats99: unknown convention of the task brats-gli-pre; allowed: brats2023, brats2020"
     ):
-        find_cases(mixed, labels="brats99")
+        find_cases(mixed, labels="brats99", task=GLIOMA)

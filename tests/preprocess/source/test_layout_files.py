@@ -14,6 +14,7 @@ from preprocess.source.layouts import IGNORED, UNKNOWN, discover, survey
 from preprocess.source.layouts.layout import Layout, read_layout, shipped_layouts
 from support import ROOT
 from support.sources import roles, touch
+from support.tasks import GLIOMA
 
 OWN = """
 numbering: brats2023
@@ -31,7 +32,7 @@ def test_a_layout_of_ones_own(tmp_path: Path) -> None:
     src = touch(
         tmp_path / "src", *(f"P7/scan1/{n}.nii" for n in ("dark-fluid", "T1-KM", "tumour", "scout", "x", "x_t1"))
     )
-    found = survey([src], str(tmp_path / "mine.yaml"))
+    found = survey([src], str(tmp_path / "mine.yaml"), task=GLIOMA)
     (case,) = found.cases
     assert (case.case, case.layout, case.numbering, case.patient) == ("P7_scan1", "mine", "brats2023", "P7")
     assert list(case.images) == ["flair", "t1ce"]
@@ -74,7 +75,7 @@ def test_a_broken_layout_is_refused_with_file_key_and_what_is_allowed(kind: str,
     )
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        read_layout(str(tmp_path / "mine.yaml"))
+        read_layout(str(tmp_path / "mine.yaml"), GLIOMA)
     assert str(caught.value).startswith(str(tmp_path / "mine.yaml"))
 
 
@@ -90,7 +91,7 @@ def test_the_documentation_lists_every_layout_and_its_example_works(tmp_path: Pa
     example = page[page.index("       numbering: ") : page.index("3. Try it")]
     (tmp_path / "mine.yaml").write_text(dedent(example))
     touch(tmp_path, *(f"P7/scan1/{name}.nii" for name in ("dark-fluid", "t1-km", "tumour", "scout2")))
-    assert UNKNOWN not in {file.role for file in survey([tmp_path], str(tmp_path / "mine.yaml")).files}
+    assert UNKNOWN not in {file.role for file in survey([tmp_path], str(tmp_path / "mine.yaml"), task=GLIOMA).files}
 
 
 TEXT = st.text(max_size=12)
@@ -103,22 +104,22 @@ ROLES = st.dictionaries(st.sampled_from(["flair", "volumes", "channel", "x"]), V
 def test_any_value_in_a_layout_is_taken_or_one_message(key: str, value: object, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**yaml.safe_load(OWN), key: value}, allow_unicode=True))
     with suppress(InputError):
-        assert read_layout(str(tmp_path / "mine.yaml")).files
+        assert read_layout(str(tmp_path / "mine.yaml"), GLIOMA).files
 
 
 def test_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"layout brats99: unknown; give the path of a .yaml file, or one of bids, brats"
     ):
-        read_layout("brats99")
+        read_layout("brats99", GLIOMA)
     with pytest.raises(InputError, match=r"gone.yaml: cannot read the layout"):
-        read_layout(str(tmp_path / "gone.yaml"))
+        read_layout(str(tmp_path / "gone.yaml"), GLIOMA)
 
 
 def test_layouts_that_differ_about_a_file_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text(OWN)
     (tmp_path / "other.yaml").write_text(OWN.replace("brats2023", "msd"))
-    both = tuple(read_layout(str(tmp_path / name)) for name in ("mine.yaml", "other.yaml"))
+    both = tuple(read_layout(str(tmp_path / name), GLIOMA) for name in ("mine.yaml", "other.yaml"))
     monkeypatch.setattr("preprocess.source.layouts.shipped_layouts", lambda: both)
     with pytest.raises(InputError, match=r"dark-fluid.nii: fits the layouts mine and other, which differ; choose one"):
-        discover(touch(tmp_path, "P7/scan1/dark-fluid.nii"))
+        discover(touch(tmp_path, "P7/scan1/dark-fluid.nii"), task=GLIOMA)

@@ -82,7 +82,7 @@ def test_files_of_other_sequences_are_ignored_and_told(tmp_path: Path) -> None:
     given = roles(found, tmp_path)
     assert [given[f"P1/P1_{m}"] for m in ("t2.nii", "FLAIR.nii.gz", "adc.nii")] == [IGNORED, IGNORED, UNKNOWN]
     (line,) = [line for line in unused(found.files) if "not a sequence" in line]
-    assert line.startswith("not used, because not a sequence of the task one: ")
+    assert line.startswith("not used, because it is not a sequence of the task one: ")
     pattern = next(file.pattern for file in found.files if file.path.name == "P1_t2.nii")
     assert pattern == "*t2: t2 is not a sequence of the task one"
 

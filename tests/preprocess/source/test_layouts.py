@@ -9,7 +9,7 @@ from preprocess.errors import InputError
 from preprocess.source.layouts import IGNORED, ORPHAN, UNKNOWN, discover, survey
 from preprocess.source.layouts.layout import shipped_layouts
 from support.sources import roles, touch
-from support.tasks import SEQUENCES
+from support.tasks import GLIOMA, SEQUENCES
 
 OLD = ("flair", "t1", "t1ce", "t2", "seg")
 NEW = ("t2f", "t1n", "t1c", "t2w", "seg")
@@ -94,7 +94,7 @@ OTHER_TASKS = {
 @pytest.mark.parametrize("tree", TREES)
 def test_finds_a_complete_case(tree: str, tmp_path: Path) -> None:
     name, layout, patient, files = TREES[tree]
-    (case,) = discover(touch(tmp_path, *files))
+    (case,) = discover(touch(tmp_path, *files), task=GLIOMA)
     assert (case.case, case.layout, case.patient) == (name, layout, patient)
     assert case.images == dict(zip(SEQUENCES, (tmp_path / file for file in files[:4]), strict=True))
     assert case.label == tmp_path / files[4]
@@ -104,7 +104,7 @@ def test_finds_a_complete_case(tree: str, tmp_path: Path) -> None:
 def test_all_layouts_in_one_tree_are_told_apart(tmp_path: Path) -> None:
     for number, (*_, files) in enumerate(TREES.values()):
         touch(tmp_path / f"part{number}", *files)
-    found = survey([tmp_path])
+    found = survey([tmp_path], task=GLIOMA)
     assert sorted(case.layout for case in found.cases) == sorted(layout for _, layout, *_ in TREES.values())
     assert {file.role for file in found.files} == {*SEQUENCES, "segmentation", "flair+t1+t1ce+t2"}
     assert {layout for _, layout, *_ in TREES.values()} | {layout for layout, _ in OTHER_TASKS.values()} >= {
@@ -115,7 +115,7 @@ def test_all_layouts_in_one_tree_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", OTHER_TASKS)
 def test_a_data_set_of_another_task_is_rejected_by_name(name: str, tmp_path: Path) -> None:
     layout, files = OTHER_TASKS[name]
-    (case,) = discover(touch(tmp_path, *files))
+    (case,) = discover(touch(tmp_path, *files), task=GLIOMA)
     assert case.problem is not None
     assert case.problem.startswith(f"{name} is laid out as {layout}, of the task ")
 
@@ -134,13 +134,13 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize("folder", LEFT_OUT)
 def test_files_without_a_role_are_ignored_by_a_pattern(folder: str, tmp_path: Path) -> None:
-    found = survey([touch(tmp_path, *(f"{folder}/{name}" for name in LEFT_OUT[folder]))])
+    found = survey([touch(tmp_path, *(f"{folder}/{name}" for name in LEFT_OUT[folder]))], task=GLIOMA)
     assert {file.role for file in found.files} == {IGNORED}
     assert all(file.layout and file.pattern for file in found.files)
 
 
 def test_missing_modalities_and_label_are_fine(tmp_path: Path) -> None:
-    (case,) = discover(touch(tmp_path, "a/a_t1ce.nii.gz", "a/a_FLAIR.nii.gz"))
+    (case,) = discover(touch(tmp_path, "a/a_t1ce.nii.gz", "a/a_FLAIR.nii.gz"), task=GLIOMA)
     assert tuple(case.images) == ("flair", "t1ce")
     assert case.label is None
 
@@ -172,7 +172,7 @@ AMBIGUOUS = {
 @pytest.mark.parametrize("kind", AMBIGUOUS)
 def test_what_names_leave_open_rejects_the_case_alone(kind: str, tmp_path: Path) -> None:
     words, names = AMBIGUOUS[kind]
-    found = discover(touch(tmp_path, "fine/fine_t1.nii", *names))
+    found = discover(touch(tmp_path, "fine/fine_t1.nii", *names), task=GLIOMA)
     assert [case.case for case in found if case.problem is None] == ["fine"]
     for case in found:
         assert case.case == "fine" or words in str(case.problem)
@@ -183,7 +183,7 @@ def test_what_names_leave_open_rejects_the_case_alone(kind: str, tmp_path: Path)
     [("sub-01_T1w", "sub-01_ce-gadolinium_T1w"), ("P9_pre_T1", "P9_post_T1"), ("P9_T1", "P9_gd_T1"), ("T1", "gd_T1")],
 )
 def test_t1_with_contrast_is_known_by_its_name(plain: str, contrast: str, tmp_path: Path) -> None:
-    (case,) = discover(touch(tmp_path, f"P9/{plain}.nii", f"P9/{contrast}.nii"))
+    (case,) = discover(touch(tmp_path, f"P9/{plain}.nii", f"P9/{contrast}.nii"), task=GLIOMA)
     assert case.images == {"t1": tmp_path / f"P9/{plain}.nii", "t1ce": tmp_path / f"P9/{contrast}.nii"}
     assert case.problem is None
 
@@ -193,7 +193,7 @@ def test_t1_with_contrast_is_known_by_its_name(plain: str, contrast: str, tmp_pa
              "P1_aparc_seg", "P1_brain_t1", "P1_bias_t1", "P1_ADC_t2", "other", "T1post", "CT1"],
 )  # fmt: skip
 def test_names_that_speak_of_something_else_are_neither_label_nor_sequence(name: str, tmp_path: Path) -> None:
-    found = survey([touch(tmp_path, "P1/P1_flair.nii", f"P1/{name}.nii")])
+    found = survey([touch(tmp_path, "P1/P1_flair.nii", f"P1/{name}.nii")], task=GLIOMA)
     (case,) = found.cases
     assert (list(case.images), case.label) == (["flair"], None)
     assert roles(found, tmp_path)[f"P1/{name}.nii"] == UNKNOWN
@@ -202,7 +202,7 @@ def test_names_that_speak_of_something_else_are_neither_label_nor_sequence(name:
 def test_files_of_two_patients_never_become_one_case(tmp_path: Path) -> None:
     touch(tmp_path, "P1/anat/FLAIR.nii", "P1/anat/T2.nii", "P2/anat/T1.nii", "P2/anat/T1ce.nii")
     touch(tmp_path, "siteA/P7_t1.nii", "siteB/P7_t2.nii", "siteA/P8_t1.nii", "siteB/P8_seg.nii", "siteA/p8_t2.nii")
-    found = discover(tmp_path)
+    found = discover(tmp_path, task=GLIOMA)
     assert [case.case for case in found if case.label] == []
     assert {case.case: list(case.images) for case in found} == {
         "P1_anat": ["flair", "t2"], "P2_anat": ["t1", "t1ce"], "siteA_P7": ["t1"], "siteB_P7": ["t2"],
@@ -213,21 +213,21 @@ def test_files_of_two_patients_never_become_one_case(tmp_path: Path) -> None:
 def test_the_same_case_in_two_places_is_two_cases_of_one_patient(tmp_path: Path) -> None:
     for place in ("a", "b"):
         touch(tmp_path, *(f"{place}/{file}" for file in TREES["2023"][3]))
-    assert {case.case: case.patient for case in discover(tmp_path)} == dict.fromkeys(
+    assert {case.case: case.patient for case in discover(tmp_path, task=GLIOMA)} == dict.fromkeys(
         ["a_BraTS-GLI-00000-001", "b_BraTS-GLI-00000-001"], "BraTS-GLI-00000"
     )
 
 
 def test_a_corrected_segmentation_comes_before_an_automatic_one(tmp_path: Path) -> None:
     automatic = "NIfTI-files/automated_segm/UPENN-GBM-00001_11_automated_approx_segm.nii.gz"
-    found = survey([touch(tmp_path, *TREES["UPENN"][3], automatic)])
+    found = survey([touch(tmp_path, *TREES["UPENN"][3], automatic)], task=GLIOMA)
     assert found.cases[0].label == tmp_path / TREES["UPENN"][3][4]
     assert roles(found, tmp_path)[automatic] == IGNORED
 
 
 def test_every_other_file_is_unknown_or_an_orphan(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/._BRATS_001.nii.gz", "a/notes.txt", "x.zarr/c_t1.nii", "a/x.nii.gz", "b/b_seg.nii.gz")
-    found = survey([touch(tmp_path, "BraTS20_Training_001/BraTS20_Training_001_seg.nii")])
+    found = survey([touch(tmp_path, "BraTS20_Training_001/BraTS20_Training_001_seg.nii")], task=GLIOMA)
     assert found.cases == []
     assert roles(found, tmp_path) == {
         "BraTS20_Training_001/BraTS20_Training_001_seg.nii": ORPHAN, "a/x.nii.gz": UNKNOWN, "b/b_seg.nii.gz": ORPHAN
@@ -253,7 +253,7 @@ def test_nnunet_has_the_order_in_its_dataset_json(
     touch(tmp_path, *NNUNET)
     if text is not None:
         (tmp_path / "dataset.json").write_text(text)
-    (case,) = discover(tmp_path)
+    (case,) = discover(tmp_path, task=GLIOMA)
     assert case.label == tmp_path / NNUNET[2]
     if images is None:
         assert "dataset.json does not say which sequence this is" in str(case.problem)
@@ -274,23 +274,23 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(InputError, match=r"folders cannot be read: .*P2 \(Permission denied\)"):
-        discover(tmp_path)
+        discover(tmp_path, task=GLIOMA)
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such folder"):
-        discover(tmp_path / "nowhere")
+        discover(tmp_path / "nowhere", task=GLIOMA)
 
 
 @pytest.mark.parametrize("name", [b"a\tb_t1.nii.gz", b"\xff\xfe_t1.nii.gz", b"x" * 200 + b"_t1.nii.gz"])
 def test_a_file_with_an_impossible_name_is_one_message(name: bytes, tmp_path: Path) -> None:
     touch(tmp_path, os.fsdecode(name))
     with pytest.raises(InputError, match="rename it"):
-        discover(tmp_path)
+        discover(tmp_path, task=GLIOMA)
 
 
 def test_folders_that_hold_themselves_are_read_once(tmp_path: Path) -> None:
     touch(tmp_path, *(f"BraTS2021_00001/BraTS2021_00001_{n}.nii.gz" for n in OLD))
     for name in "abcd":
         (tmp_path / name).symlink_to(tmp_path)
-    assert len(discover(tmp_path)) == 1
+    assert len(discover(tmp_path, task=GLIOMA)) == 1

@@ -10,6 +10,7 @@ import pytest
 from preprocess.convert import convert
 from preprocess.dataset import read_metas
 from preprocess.source import nifti
+from support.tasks import GLIOMA
 
 SHAPE = (24, 24, 24)
 CaseWriter = Callable[..., Path]
@@ -32,7 +33,7 @@ def own(src: Path, name: str = "P1") -> Path:
 
 
 def outcome(src: Path, tmp_path: Path, **options: str) -> tuple[str, str]:
-    (found,) = convert(src, tmp_path / "dest", **options)
+    (found,) = convert(src, tmp_path / "dest", **options, task=GLIOMA)
     return found.status, found.message
 
 
@@ -75,7 +76,7 @@ def test_values_verify_what_the_layout_says(write_case: CaseWriter, tmp_path: Pa
 
 
 def test_cases_of_several_layouts_each_have_their_own_numbers(cohort: Path, tmp_path: Path) -> None:
-    convert(cohort, tmp_path / "dest")
+    convert(cohort, tmp_path / "dest", task=GLIOMA)
     metas = read_metas(tmp_path / "dest")
     assert {meta.label_convention.name for meta in metas.values()} == {"brats2020", "brats2023"}
 
@@ -95,7 +96,7 @@ def test_a_mask_of_the_brain_is_no_tumour(cohort: Path, tmp_path: Path) -> None:
     path = tmp_path / "src" / case / f"{case}_seg.nii.gz"
     image = nifti.read(tmp_path / "src" / case / f"{case}_t1.nii.gz")
     nifti.write(path, (image.array != 0).astype(np.uint8), image.affine)
-    (refused,) = convert(tmp_path / "src", tmp_path / "dest")
+    (refused,) = convert(tmp_path / "src", tmp_path / "dest", task=GLIOMA)
     assert "covers 100% of the brain; is it a mask of the brain? [brain-mask]" in refused.message
-    (allowed,) = convert(tmp_path / "src", tmp_path / "dest", allow=["brain-mask"])
+    (allowed,) = convert(tmp_path / "src", tmp_path / "dest", allow=["brain-mask"], task=GLIOMA)
     assert allowed.status == "converted"

@@ -26,7 +26,7 @@ from preprocess.store.meta import CaseMeta
 from preprocess.store.reader import CaseStore, list_cases, store_path
 from preprocess.store.write import write_case
 from support.hostile import ESCAPES
-from support.tasks import SEQUENCES
+from support.tasks import GLIOMA, SEQUENCES
 
 CASE = "BraTS20_Training_001"
 Damage = Callable[[Path], None]
@@ -34,7 +34,7 @@ Damage = Callable[[Path], None]
 
 @pytest.fixture(scope="module")
 def prepared(cohort: Path) -> Prepared:
-    return prepare(next(files for files in discover(cohort) if files.case == CASE))
+    return prepare(next(files for files in discover(cohort, task=GLIOMA) if files.case == CASE))
 
 
 @pytest.fixture
