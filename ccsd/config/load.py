@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -122,13 +122,16 @@ def _sections_with(key: str, model: type[Section]) -> list[str]:
 
 def _siblings(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
     """Return the keys that are allowed in a model where `location` was refused."""
+    kind: Any = model
     for part in location[:-1]:
-        if str(part) not in model.model_fields:  # a name of the user's own, in a mapping of names
-            continue
-        annotation = model.model_fields[str(part)].annotation
-        candidates = (annotation, *getattr(annotation, "__args__", ()))
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+        named = get_origin(kind) is dict  # the part is a name of the user's own
+        kind = get_args(kind)[1] if named else _model_in(kind).model_fields[str(part)].annotation
+    return list(_model_in(kind).model_fields)
+
+
+def _model_in(kind: Any) -> type[BaseModel]:
+    """Return the model that a kind of value is, or may be."""
+    return next(c for c in (kind, *get_args(kind)) if isinstance(c, type) and issubclass(c, BaseModel))
 
 
 def evaluation_settings(base: Evaluation, overrides: Sequence[str], task: Task) -> Evaluation:
