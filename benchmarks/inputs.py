@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.convert import convert
-from preprocess.modalities import MODALITIES
 from preprocess.phantom.cohort import write_cohort
 from preprocess.source.layouts import CaseFiles, discover
 from preprocess.store.reader import CaseStore, list_cases
+from preprocess.task import default_task
 
 HERE = Path(__file__).parent
+TASK = default_task()
+MODALITIES = TASK.modalities
 SHAPE = (240, 240, 155)
 PEER = "nnunetv2==2.8.1"
 DATASET = "Dataset900_Phantoms"
@@ -37,16 +39,16 @@ def sources(work: Path, cases: int) -> list[CaseFiles]:
     """Return phantoms of BraTS's size, written on first use."""
     folder = work / f"source-{cases}"
     if not folder.exists():
-        for name in write_cohort(work / "writing", cases=cases, size=SHAPE, seed=0):
+        for name in write_cohort(work / "writing", cases=cases, size=SHAPE, seed=0, task=TASK):
             print(f"phantom {name}", file=sys.stderr)
         (work / "writing").rename(folder)
-    return discover(folder)
+    return discover(folder, task=TASK)
 
 
 def ours(work: Path, cases: int) -> Path:
     """Return the phantoms' stores."""
     sources(work, cases)
-    convert(work / f"source-{cases}", work / f"stores-{cases}")
+    convert(work / f"source-{cases}", work / f"stores-{cases}", task=TASK)
     return work / f"stores-{cases}"
 
 

@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ccsd.config.schema import Model
 from ccsd.model import SharedSpecificNet
-from preprocess.modalities import MODALITIES, all_subsets
+from preprocess.task import default_task
+
+TASK = default_task()
 
 VOLUME_HELP = "voxels along each axis, a multiple of 32"
 
@@ -28,7 +30,7 @@ def network_options(parser: argparse.ArgumentParser) -> None:
 def build(backbone: str, device: torch.device) -> SharedSpecificNet:
     """Return a network of the default size."""
     torch.manual_seed(0)
-    return SharedSpecificNet(Model.model_validate({"backbone": backbone})).to(device)
+    return SharedSpecificNet(Model.model_validate({"backbone": backbone}), TASK).to(device)
 
 
 def dynunet(device: torch.device) -> nn.Module:
@@ -42,7 +44,7 @@ def dynunet(device: torch.device) -> nn.Module:
 
 def all_masks(device: torch.device) -> Tensor:
     """Return the 15 combinations in the order of the field, 15 x 4."""
-    return torch.tensor([[m in subset for m in MODALITIES] for subset in all_subsets()], device=device)
+    return torch.tensor([[m in name.split("+") for m in TASK.modalities] for name in TASK.subset_names], device=device)
 
 
 def compare(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ccsd.data import PatchReader, PatchStream
 from preprocess.store.reader import list_cases
+from preprocess.task import default_task
 
 STORES, ARRAYS = Path(sys.argv[1]), Path(sys.argv[2])
 torch.set_num_threads(1)
@@ -26,6 +27,7 @@ def stream(size: int, batch: int, workers: int) -> PatchStream:
         reader = PatchReader(
             STORES,
             list_cases(STORES),
+            modalities=default_task().modalities,
             patch=(size, size, size),
             global_batch=batch,
             rank=0,

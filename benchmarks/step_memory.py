@@ -13,7 +13,7 @@ import json
 
 import torch
 from measure import table
-from networks import VOLUME_HELP
+from networks import TASK, VOLUME_HELP
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
@@ -58,13 +58,13 @@ def peak(options: argparse.Namespace, method: str, decode_batch: int, again: boo
     settings = Distillation.model_validate({"method": method})
     samples = range(options.batch)
     available = torch.ones(options.batch, 4, dtype=torch.bool)
-    draw = draw_step(settings, available, seed=0, step=0, total_steps=1, samples=samples)
+    draw = draw_step(settings, TASK, available, seed=0, step=0, total_steps=1, samples=samples)
     shape = [options.patch] * 3
     with FakeTensorMode(allow_non_fake_inputs=True):
-        net = SharedSpecificNet(Model.model_validate({"backbone": options.backbone}))
+        net = SharedSpecificNet(Model.model_validate({"backbone": options.backbone}), TASK)
         if again:
             net.recompute_encoders()
-        objective = Objective(net, settings, decode_batch=decode_batch, bf16=bf16)
+        objective = Objective(net, settings, TASK, decode_batch=decode_batch, bf16=bf16)
         tracker = MemTracker()
         tracker.track_external(objective)
         with tracker:

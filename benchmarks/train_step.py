@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from networks import VOLUME_HELP, all_masks, build, compare, dynunet, network_options
+from networks import TASK, VOLUME_HELP, all_masks, build, compare, dynunet, network_options
 from torch import Tensor
 
 from ccsd.config.schema import Distillation
@@ -49,15 +49,15 @@ def objective_step(net: SharedSpecificNet, method: str, image: Tensor, label: Te
     """Run forward and backward of a method's objective."""
     settings = Distillation.model_validate({"method": method})
     available = torch.ones(len(image), 4, dtype=torch.bool)
-    draw = draw_step(settings, available, seed=0, step=0, total_steps=1, samples=[0]).to(image.device)
-    objective = Objective(net, settings).to(image.device)
+    draw = draw_step(settings, TASK, available, seed=0, step=0, total_steps=1, samples=[0]).to(image.device)
+    objective = Objective(net, settings, TASK).to(image.device)
     objective(image, label, available.to(image.device), draw)["loss"].backward()
     net.zero_grad()
 
 
 def naive_step(net: SharedSpecificNet, image: Tensor, label: Tensor) -> None:
     """Run one complete forward and backward per subset: the full set and one subset of each size."""
-    target = region_targets(label)
+    target = region_targets(label, TASK)
     for mask in all_masks(image.device)[[14, 10, 4, 0]]:
         features = net.encode(image, mask[None])
         segmentation_loss(net.decode(features, mask[None, None], 1), target).mean().backward()
@@ -66,7 +66,7 @@ def naive_step(net: SharedSpecificNet, image: Tensor, label: Tensor) -> None:
 
 def dynunet_step(net: torch.nn.Module, image: Tensor, label: Tensor) -> None:
     """Run forward and backward of a network that takes the four modalities as channels."""
-    segmentation_loss(net(image), region_targets(label)).mean().backward()
+    segmentation_loss(net(image), region_targets(label, TASK)).mean().backward()
     net.zero_grad()
 
 

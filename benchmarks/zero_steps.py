@@ -20,6 +20,9 @@ from ccsd.model import SharedSpecificNet
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import build_engine
 from ccsd.training.zero_shards import optimizer_bytes, parameter_bytes
+from preprocess.task import default_task
+
+TASK = default_task()
 
 DDP = "DDP"
 VARIANTS = (DDP, "0", "1", "2", "3")
@@ -62,8 +65,8 @@ def stepper(variant: str, chosen: argparse.Namespace, process: Process) -> Stepp
     """Build the network anew and wrap it as the variant says; every process must call this."""
     torch.manual_seed(0)
     method = Distillation.model_validate({"method": chosen.method})
-    net = SharedSpecificNet(Model.model_validate({"backbone": chosen.backbone, "width": chosen.width}))
-    objective = Objective(net, method).to(process.device)
+    net = SharedSpecificNet(Model.model_validate({"backbone": chosen.backbone, "width": chosen.width}), TASK)
+    objective = Objective(net, method, TASK).to(process.device)
     inputs = _inputs(chosen.patch, method, process)
     return _ddp(objective, inputs, process) if variant == DDP else _zero(objective, inputs, int(variant), process)
 
@@ -92,7 +95,7 @@ def _inputs(patch: int, method: Distillation, process: Process) -> tuple[Any, ..
     image = torch.randn(1, 4, patch, patch, patch, generator=generator).to(process.device)
     label = torch.randint(0, 4, (1, patch, patch, patch), generator=generator).to(process.device)
     available = torch.ones(1, 4, dtype=torch.bool)
-    draw = draw_step(method, available, seed=0, step=0, total_steps=1, samples=[process.rank]).to(process.device)
+    draw = draw_step(method, TASK, available, seed=0, step=0, total_steps=1, samples=[process.rank]).to(process.device)
     return image, label, available.to(process.device), draw
 
 
@@ -130,7 +133,7 @@ def _zero(objective: Objective, inputs: tuple[Any, ...], stage: int, process: Pr
 def size_of(chosen: argparse.Namespace) -> int:
     """Return the bytes of the network's float32 weights."""
     with torch.device("meta"):
-        net = SharedSpecificNet(Model.model_validate({"backbone": chosen.backbone, "width": chosen.width}))
+        net = SharedSpecificNet(Model.model_validate({"backbone": chosen.backbone, "width": chosen.width}), TASK)
     return sum(p.numel() * 4 for p in net.parameters())
 
 

@@ -14,6 +14,7 @@ from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.study import EVALUATION_FILE, EVENTS, RECORD_FILE
 from preprocess.files import write_text
+from preprocess.task import Task
 
 
 class _Record(BaseModel):
@@ -57,6 +58,8 @@ class RunRecord(_Record):
     config: dict[str, Any]
     """The resolved configuration."""
     experiment: str | None = None
+    task: str = ""
+    """Label of the task, which the configuration holds whole."""
     versions: dict[str, str] = {}
     git: str | None = None
     """Revision of the source, with `+` when it was changed."""
@@ -98,6 +101,8 @@ class Identity(BaseModel):
 
     experiment: str | None = None
     seed: int | None = None
+    task: str = ""
+    """Name of the task with the digest of what decides its scores."""
     model_hash: str | None = None
     split_hash: str | None = None
     cases: tuple[str, ...] = ()
@@ -110,8 +115,10 @@ class EvaluationRecord(_Record):
 
     FILE, KIND, COMMAND = EVALUATION_FILE, "evaluation", "ccsd evaluate"
 
-    format: int = 1
+    format: int = 2
     identity: Identity
+    task: Task
+    """What was segmented from what, and how it is scored; whole, so that it needs no file."""
     policy: str = ""
     policy_text: str = ""
     versions: dict[str, str] = {}

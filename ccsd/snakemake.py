@@ -20,7 +20,7 @@ from preprocess.source.accounts import read_files, summary
 def phantom_options(study: Study) -> str:
     """Return the options of `ccsd phantom`."""
     values = study.config.phantom.model_dump(mode="json") if study.config.phantom is not None else {}
-    return shlex.join(item for name, value in values.items() for item in (f"--{name}", str(value)))
+    return shlex.join([*(item for name, value in values.items() for item in (f"--{name}", str(value))), *_task(study)])
 
 
 def convert_options(study: Study) -> str:
@@ -29,7 +29,11 @@ def convert_options(study: Study) -> str:
     options = [item for check in settings.allow for item in ("--allow", check)]
     for name, value in (("--layout", settings.layout), ("--labels", settings.labels)):
         options += [name, value] if value is not None else []
-    return shlex.join(options)
+    return shlex.join([*options, *_task(study)])
+
+
+def _task(study: Study) -> list[str]:
+    return [] if study.task_option is None else ["--task", study.task_option]
 
 
 def split_options(study: Study) -> str:
@@ -49,7 +53,7 @@ def evaluation_options(study: Study, group: str) -> str:
     fields = [name for name in Evaluation.model_fields if name not in {"subsets", "subsets_per_job"}]
     values = study.config.evaluation.model_dump(mode="json")
     settings = [item for name in fields for item in ("--set", f"evaluation.{name}={json.dumps(values[name])}")]
-    return shlex.join([*subsets, *settings])
+    return shlex.join([*subsets, *settings, *_task(study)])
 
 
 def rejected_cases(study: Study) -> list[str]:

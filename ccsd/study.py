@@ -19,8 +19,12 @@ from ccsd.config.load import set_key, validate_config
 from ccsd.config.schema import Config
 from ccsd.config.science import EXPERIMENT_SECTIONS, science_digest
 from ccsd.errors import UsageError
+from preprocess.dataset import data_task
+from preprocess.errors import InputError
 from preprocess.files import write_text
-from preprocess.modalities import SUBSET_ORDER
+from preprocess.splits import FILE as SPLIT_FILE
+from preprocess.splits import Split, read_split
+from preprocess.task import Task, default_task, refuse_mixture, shipped_tasks
 
 WEIGHTS, RECORD_FILE, EVENTS = "model.safetensors", "run.json", "metrics.jsonl"
 """Files of a training run."""
@@ -40,6 +44,11 @@ class StudyFolder:
     def config(self) -> Path:
         """The resolved configuration, defaults and overrides included."""
         return self.root / "config.yaml"
+
+    @property
+    def task(self) -> Path:
+        """The task, where the configuration has it whole: commands take a name or a file."""
+        return self.root / "task.yaml"
 
     @property
     def phantoms(self) -> Path:
@@ -111,9 +120,10 @@ class StudyFolder:
 class Study:
     """One configuration: the names that it leads to, and what each result depends on."""
 
-    def __init__(self, config: Config, experiments: Mapping[str, Config]) -> None:
+    def __init__(self, config: Config, experiments: Mapping[str, Config], task_file: str | None = None) -> None:
         self.config = config
         self.experiments = dict(experiments)
+        self._task_file = task_file
         self.folder = StudyFolder(Path("results") / config.name)
 
     @classmethod
@@ -126,7 +136,9 @@ class Study:
             If anything in it cannot be used; every problem is listed.
         """
         config = validate_config(raw, "configuration")
-        return cls(config, {name: experiment_config(raw, config, name) for name in config.experiments})
+        experiments = {name: experiment_config(raw, config, name) for name in config.experiments}
+        named = raw.get("task")
+        return cls(config, experiments, named if isinstance(named, str) else None)
 
     @cached_property
     def cases(self) -> list[str]:
@@ -134,11 +146,11 @@ class Study:
         if self.config.phantom is not None:
             from preprocess.phantom.cohort import case_names
 
-            return sorted(case_names(self.config.phantom.cases))
+            return sorted(case_names(self.config.phantom.cases, self.config.task))
         from preprocess.source.layouts import discover
 
         assert self.config.source is not None
-        return [case.case for case in discover(self.config.source, self.config.convert.layout)]
+        return [case.case for case in discover(self.config.source, self.config.convert.layout, self.config.task)]
 
     @property
     def source(self) -> Path:
@@ -159,18 +171,35 @@ class Study:
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Combinations of modalities by the evaluation job that scores them."""
-        wanted = set(self.config.evaluation.subsets or SUBSET_ORDER)
-        return grouped([name for name in SUBSET_ORDER if name in wanted], self.config.evaluation.subsets_per_job)
+        task, settings = self.config.task, self.config.evaluation
+        return grouped(task.ordered_subsets(settings.subsets or task.subset_names), settings.subsets_per_job)
+
+    @property
+    def task_option(self) -> str | None:
+        """What the commands before the training take as their task; None for the default."""
+        task = self.config.task
+        if task == default_task():
+            return None
+        if task == shipped_tasks().get(task.name):
+            return task.name
+        return self._task_file or str(self.folder.task)
 
     def write_config(self) -> None:
-        """Write the resolved configuration."""
-        text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-        write_text(self.folder.config, text)
+        """Write the resolved configuration, with the task whole unless it comes with the program."""
+        content = self.config.model_dump(mode="json")
+        task = self.config.task
+        if task == shipped_tasks().get(task.name):
+            content["task"] = task.name
+        elif self._task_file is None:
+            write_text(self.folder.task, yaml.safe_dump(content["task"], sort_keys=False))
+        write_text(self.folder.config, yaml.safe_dump(content, sort_keys=False))
 
     def cases_digest(self) -> str:
         """Return a digest of the cases to convert and how; with a case more or less all parts are converted again."""
         settings = self.config.convert
         read_as = {"layout": settings.layout and _content(settings.layout), "labels": settings.labels}
+        if self.config.task.digest != default_task().digest:
+            read_as["task"] = self.config.task.digest
         content = {"cases": self.cases, "source": str(self.source), "allow": settings.allow}
         return digest(content | {name: value for name, value in read_as.items() if value is not None})
 
@@ -180,6 +209,31 @@ class Study:
         config = self.experiments[experiment]
         train = config.train.model_copy(update={"seed": int(seed)})
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
+
+    def evaluation_digest(self, run: str) -> str:
+        """Return a digest of what decides the scores of a run beside the options of its evaluation."""
+        trained, task = self.training_digest(run), self.config.task
+        return (
+            trained if task.scoring_digest == default_task().scoring_digest else digest([trained, task.scoring_digest])
+        )
+
+
+def split_for(data: Path, what: str, task: Task) -> Split:
+    """Return the split of a converted data set that is of the task of `what`.
+
+    Raises
+    ------
+    InputError
+        If there is none, or the data or the split belong to another task; both are named.
+    """
+    refuse_mixture([(what, task), (str(data), data_task(data))])
+    split = read_split(data)
+    if split.task not in ("", task.label):
+        raise InputError(
+            f"{data / SPLIT_FILE} belongs to the task {split.task}, but {what} to {task.label}; make the split again "
+            f"with `ccsd split {data}`"
+        )
+    return split
 
 
 def prediction_file(folder: Path, subset: str, case: str) -> Path:
@@ -218,11 +272,11 @@ def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Conf
     return validate_config(nested, f"configuration with experiment {name}")
 
 
-def grouped(subsets: Sequence[str], size: int) -> dict[str, list[str]]:
-    """Split combinations into jobs of at most `size`, evenly; a job of one is named after its combination."""
+def grouped(subsets: Sequence[str], size: int | None) -> dict[str, list[str]]:
+    """Split combinations into jobs of at most `size`, evenly, or into one; with 1 a job has its combination's name."""
     if size == 1:
         return {name: [name] for name in subsets}
-    count = math.ceil(len(subsets) / size)
+    count = 1 if size is None else math.ceil(len(subsets) / size)
     bounds = [round(index * len(subsets) / count) for index in range(count + 1)]
     return {f"part-{i}-of-{count}": list(subsets[bounds[i - 1] : bounds[i]]) for i in range(1, count + 1)}
 

@@ -16,6 +16,7 @@ from ccsd.config.schema import Config
 from ccsd.evaluation.tables import KEYS, PROVENANCE
 from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
 from cluster.settings import JobSettings
+from preprocess.task import Task
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
 CONFIG = Path("docs/reference/config.md")
@@ -29,7 +30,7 @@ Settings of a study live in a YAML file (`config/config.yaml`). A command overri
 """
 METRICS_TEXT = """\
 One row per case, combination and region; `metrics.parquet` has the same columns. An empty field is a number that does
-not exist. [outputs.md](../outputs.md) explains how empty regions are scored, lesions are counted and ET is cleaned up.
+not exist. [outputs.md](../outputs.md) explains how empty regions are scored, lesions are counted and what the clean-up does.
 """
 JOB_TEXT = """\
 Where a training runs and on how much: `ccsd train --job KEY=VALUE`, in the workflow `set-resources: train:` of a
@@ -78,7 +79,7 @@ def cli_reference() -> str:
 
 def metrics_reference() -> str:
     """Return the columns of the table of scores."""
-    clean = f"the same after the ET clean-up: {', '.join(f'`{name}`' for name in CLEANED)}"
+    clean = f"the same after the clean-up of the task: {', '.join(f'`{name}`' for name in CLEANED)}"
     columns = {**KEYS, **SCORE_COLUMNS, "*_clean": clean, **PROVENANCE}
     text = [
         HEADER + "# Columns of metrics.tsv\n",
@@ -100,7 +101,7 @@ def write(root: Path) -> None:
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in model.model_fields.items():
         section = _section(field)
-        if section is not None:
+        if section not in (None, Task):  # its keys are those of a file of its own, which docs/data.md explains
             yield name, section
 
 
@@ -125,6 +126,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, Task):
+        return f"`{value.name}`"
     return f"`{json.dumps(value, default=str)}`"
 
 
@@ -140,7 +143,7 @@ def _allowed(field: FieldInfo) -> str:
 
 KINDS = {
     int: "whole number", float: "number", str: "text", bool: "`true` or `false`", Path: "path", dict: "mapping",
-    type(None): "`null`",
+    type(None): "`null`", Task: "name, path or mapping",
 }  # fmt: skip
 
 

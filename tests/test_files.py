@@ -48,5 +48,5 @@ def write_one_of_each(case: Path, out: Path) -> None:
     store = CaseStore(out / "data", CASE)
     write_labelmap(out / "p" / "a.nii.gz", store.read_label(), store.meta.geometry, store.meta.label_convention)
     write_metrics(out / "metrics.tsv", [])
-    EvaluationRecord(identity=Identity()).write(out)
+    EvaluationRecord(identity=Identity(), task=GLIOMA).write(out)
     save_weights(out / "model.safetensors", {"a": torch.zeros(1)}, {})

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import NUMBERINGS
+from ccsd.cli.options import TASK, LayoutOption
 from ccsd.errors import UsageError
 
 Subsets = Annotated[
     list[str] | None,
-    typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; may be repeated. Default: all 15."),
+    typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; may be repeated. Default: all."),
 ]
 
 
@@ -27,8 +27,15 @@ def evaluate(
     subsets: Subsets = None,
     pred: Annotated[Path | None, typer.Option(help="Folder of segmentations to score, instead of a model.")] = None,
     ref: Annotated[Path | None, typer.Option(help="Folder of reference segmentations.")] = None,
-    pred_labels: Annotated[str, typer.Option(help=f"Labels in --pred: auto, {NUMBERINGS}.")] = ("auto"),
-    ref_labels: Annotated[str, typer.Option(help=f"Labels in --ref: auto, {NUMBERINGS}.")] = ("auto"),
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task that says how to score: a name or a YAML file. Default: the model's, or brats-gli-pre."
+        ),
+    ] = None,
+    layout: LayoutOption = None,
+    pred_labels: Annotated[str, typer.Option(help="Labels in --pred: auto, or a convention of the task.")] = "auto",
+    ref_labels: Annotated[str, typer.Option(help="Labels in --ref: auto, or a convention of the task.")] = "auto",
     ignore_affine: Annotated[
         bool, typer.Option("--ignore-affine", help="Compare voxel by voxel although headers place files differently.")
     ] = False,
@@ -42,10 +49,17 @@ def evaluate(
 
     An interrupted evaluation of a model is resumed; a finished one is left as it is.
     """
+    from preprocess.task import read_task
+
     if model and data and not pred and not ref:
+        if layout:
+            raise UsageError(
+                "--layout says how the files of --pred and --ref are called; a converted data set has none"
+            )
         from ccsd.evaluation.run import evaluate_model
 
-        scores = evaluate_model(model, data, out, subsets or (), overrides or ())
+        rules = read_task(task) if task else None
+        scores = evaluate_model(model, data, out, subsets or (), overrides or (), rules)
     elif pred and ref and not model and not data:
         from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings
@@ -53,11 +67,14 @@ def evaluate(
 
         if subsets:
             raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
+        chosen = read_task(task or TASK)
         scores = evaluate_folders(
             pred,
             ref,
             out,
-            evaluation_settings(Evaluation(), overrides or ()),
+            chosen,
+            evaluation_settings(Evaluation(), overrides or (), chosen),
+            layout=layout,
             pred_labels=pred_labels,
             ref_labels=ref_labels,
             ignore_affine=ignore_affine,

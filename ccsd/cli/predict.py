@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccsd.cli.options import NUMBERINGS, LayoutOption
+from ccsd.cli.options import LayoutOption
 from ccsd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,15 +21,19 @@ def predict(
     subset: Annotated[
         str | None, typer.Option("--modalities", "-m", help="Use these sequences only, e.g. flair+t1ce.")
     ] = None,
-    labels: Annotated[str, typer.Option(help=f"Labels to write: auto, {NUMBERINGS}.")] = "auto",
+    labels: Annotated[
+        str, typer.Option(help="Labels to write: auto, or a label convention of the model's task.")
+    ] = "auto",
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write CASE_probabilities.nii.gz: WT, TC, ET.")
+        bool, typer.Option("--probabilities", help="Also write CASE_probabilities.nii.gz, one volume per region.")
     ] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over 8 mirror images: 8 times as slow.")] = False,
     overlap: Annotated[
         float | None, typer.Option(help="Share of a window that overlaps its neighbour; 0.25 is faster than 0.5.")
     ] = None,
-    min_enhancing: Annotated[int, typer.Option(min=0, help="ET of fewer voxels becomes necrotic core.")] = 0,
+    cleanup: Annotated[
+        bool, typer.Option("--cleanup", help="Apply the clean-up of the task, e.g. little ET becomes necrotic core.")
+    ] = False,
     layout: LayoutOption = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
@@ -39,9 +43,7 @@ def predict(
     """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
     from ccsd.inference.predict import Options, predict
 
-    options = Options(
-        subset, labels, probabilities, flips, overlap, min_enhancing, layout, tuple(allow or ()), skip_existing
-    )
+    options = Options(subset, labels, probabilities, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing)
     failed = [outcome for outcome in predict(sources, out, model, options) if not _tell(outcome)]
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)

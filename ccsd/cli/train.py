@@ -40,9 +40,9 @@ def train(
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder; make it with `ccsd convert SRC {data}` and `ccsd split {data}`")
     from ccsd.config.science import science_digest
-    from preprocess.splits import read_split
+    from ccsd.study import split_for
 
-    current = science_digest(settings, read_split(data).hash)
+    current = science_digest(settings, split_for(data, str(config), settings.task).hash)
     if job:
         sys.exit(_run_as_job(job, _options(context, without={"job", "science"}), run, current))
     if science not in (None, current):

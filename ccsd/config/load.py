@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -10,8 +10,11 @@ from ccsd.config.schema import Config, Evaluation, Section
 from ccsd.errors import UsageError
 from preprocess.errors import InputError, first_few
 from preprocess.reading import YAML_ERRORS, read_mapping, read_yaml
+from preprocess.task import Task
 
 _EXPECTED = "a mapping of settings; see config/config.yaml for an example"
+_RENAMED = {"min_enhancing": "evaluation.cleanup (true or false; the limits are those of the task)"}
+"""Keys of earlier versions -> what to use."""
 _Model = TypeVar("_Model", bound=Section)
 
 
@@ -99,6 +102,8 @@ def _experiment_settings(config: Config, name: str, origin: Path) -> dict[str, A
 def _problem(item: Any, model: type[Section]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "(top level)"
     if item["type"] == "extra_forbidden":
+        if new := _RENAMED.get(str(item["loc"][-1])):
+            return f"  {where}: is now {new}"
         if elsewhere := _sections_with(str(item["loc"][-1]), model):
             return f"  {where}: unknown key; use {' or '.join(elsewhere)}"
         return f"  {where}: unknown key; allowed here: {', '.join(_siblings(item['loc'], model))}"
@@ -117,15 +122,26 @@ def _sections_with(key: str, model: type[Section]) -> list[str]:
 
 def _siblings(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
     """Return the keys that are allowed in a model where `location` was refused."""
+    kind: Any = model
     for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        candidates = (annotation, *getattr(annotation, "__args__", ()))
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+        named = get_origin(kind) is dict  # the part is a name of the user's own
+        kind = get_args(kind)[1] if named else _model_in(kind).model_fields[str(part)].annotation
+    return list(_model_in(kind).model_fields)
 
 
-def evaluation_settings(base: Evaluation, overrides: Sequence[str]) -> Evaluation:
-    """Return evaluation settings with `evaluation.KEY=VALUE` applied."""
+def _model_in(kind: Any) -> type[BaseModel]:
+    """Return the model that a kind of value is, or may be."""
+    return next(c for c in (kind, *get_args(kind)) if isinstance(c, type) and issubclass(c, BaseModel))
+
+
+def evaluation_settings(base: Evaluation, overrides: Sequence[str], task: Task) -> Evaluation:
+    """Return evaluation settings with `evaluation.KEY=VALUE` applied.
+
+    Raises
+    ------
+    UsageError
+        If a setting cannot be used, or names a sequence that the task does not have.
+    """
     raw = {"evaluation": base.model_dump(mode="json")}
     for text in overrides:
         key, value = parse_override(text)
@@ -133,7 +149,11 @@ def evaluation_settings(base: Evaluation, overrides: Sequence[str]) -> Evaluatio
             allowed = ", ".join(f"evaluation.{name}" for name in Evaluation.model_fields)
             raise UsageError(f"--set {text}: only settings of the evaluation can be set here; allowed: {allowed}")
         set_key(raw, key, value)
-    return _validated(_EvaluationOnly, raw, "--set").evaluation
+    settings = _validated(_EvaluationOnly, raw, "--set").evaluation
+    try:
+        return settings.of(task)
+    except ValueError as error:
+        raise UsageError(f"--set evaluation.{error}") from None
 
 
 class _EvaluationOnly(Section):

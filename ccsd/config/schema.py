@@ -6,21 +6,25 @@ Every field's description is the reference documentation; unknown keys are refus
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from preprocess.modalities import subset_name
+from ccsd.config.of_task import canonical, default_validation, known_order, or_value_error, removal_order
+from preprocess.task import AnyTask, Task, default_task
 
-
-def _checked_labels(name: str) -> str:
-    from preprocess.source.labels import convention_named
-
-    return convention_named(name).name
-
+MOST_SETS_KEPT = 8
+"""With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
-Labels = Annotated[str, AfterValidator(_checked_labels)]
-SubsetName = Annotated[str, AfterValidator(subset_name)]
 Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
 
@@ -48,10 +52,9 @@ class Convert(Section):
     layout: str | None = Field(
         None, description="name or YAML file of the layout of the source; without it each file's layout is found out"
     )
-    labels: Labels | None = Field(
+    labels: str | None = Field(
         None,
-        description="what the label numbers mean, instead of what the layout says: brats2020, brats2023, brats2024, "
-        "msd, deepbratumia",
+        description="what the label numbers mean, instead of what the layout says: a label convention of the task",
     )
     max_refused: Fraction = Field(
         0.05, description="share of the cases that may be refused and left out; more stops the study before training"
@@ -117,13 +120,45 @@ class Distillation(Section):
         description="which modality DMCD removes next: the one whose loss raises the supervised loss most (loss) or "
         "least (least), changes the prediction most (kl, needs no label), a fixed order (static), any (random)",
     )
-    every_n: PositiveInt = Field(1, description="score the criterion every n steps, running means in between")
+    static_order: tuple[str, ...] = Field(
+        (),
+        description="every sequence, the most critical first, for criterion: static; the task brats-gli-pre has an "
+        "order of its own",
+    )
+    every_n: PositiveInt = Field(
+        1, description="score the criterion every n steps, running means in between (up to 8 sequences)"
+    )
     temperature: float = Field(4.0, gt=0, description="T of the distillation's KL divergence")
     weight_hmsd: NonNegativeFloat = Field(0.5, description="weight of the HMSD loss")
     weight_dmcd: NonNegativeFloat = Field(0.5, description="weight of the DMCD loss")
     weight_shared: NonNegativeFloat = Field(0.1, description="weight of the alignment of shared features")
     weight_specific: NonNegativeFloat = Field(0.02, description="weight of the modality classification")
     ramp: Fraction = Field(0.1, description="share of the training over which the distillation weight rises to 1")
+
+    def of(self, task: Task) -> Self:
+        """Return the settings with our names of sequences.
+
+        Raises
+        ------
+        ValueError
+            If the task cannot have them.
+        """
+        order = removal_order(self.static_order, task)
+        if self.criterion == "static" and not (order or static_order(self, task)):
+            raise ValueError(
+                f"criterion: static needs static_order for the task {task.name}: every sequence once, the most "
+                f"critical first, for example [{', '.join(task.modalities)}]"
+            )
+        if len(task.modalities) > MOST_SETS_KEPT:
+            self._refuse_every_set()
+        return self.model_copy(update={"static_order": order})
+
+    def _refuse_every_set(self) -> None:
+        many = f"which are too many above {MOST_SETS_KEPT} sequences"
+        if self.every_n > 1 and self.criterion not in ("static", "random"):
+            raise ValueError(f"every_n: {self.every_n} needs a running mean for each set of sequences, {many}; use 1")
+        if self.hmsd_pairs == "all":
+            raise ValueError(f"hmsd_pairs: all visits every set of sequences, {many}; use levels or adjacent")
 
 
 class Train(Section):
@@ -140,8 +175,10 @@ class Train(Section):
     clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: autocast with fp32 weights and losses")
     validate_every: PositiveInt = Field(5000, description="steps between validations")
-    validate_subsets: tuple[SubsetName, ...] = Field(
-        ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair"), description="combinations validated during training"
+    validate_subsets: tuple[str, ...] = Field(
+        (),
+        description="combinations validated during training; empty means flair+t1+t1ce+t2, flair+t1+t2, t1ce and flair "
+        "in the task brats-gli-pre, in others all sequences together and each of at most four alone",
     )
     select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, the patches and the subsets")
@@ -198,16 +235,32 @@ class Runtime(Section):
 class Evaluation(Section):
     """Scoring of the test cases for each combination of modalities."""
 
-    subsets: tuple[SubsetName, ...] = Field((), description="combinations to evaluate; empty means all 15")
-    subsets_per_job: int = Field(15, ge=1, le=15, description="1 fans out one job per combination, 15 runs them in one")
+    subsets: tuple[str, ...] = Field(
+        (),
+        description="combinations to evaluate; empty means all, and with more than five sequences those of one, of all "
+        "but one, and of all",
+    )
+    subsets_per_job: PositiveInt | None = Field(
+        None, description="1 fans out one job per combination; without it one job runs them all"
+    )
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that overlaps its neighbour")
     flips: bool = Field(False, description="average over the 8 mirror images: 8 times the work")
     both_empty: Literal["score", "skip"] = Field(
         "score", description="a region that is rightly absent: scored (Dice 1, HD95 0), or left out of the means (skip)"
     )
     hd95_penalty: float = Field(373.13, ge=0, description="HD95 in mm where exactly one of both regions is empty")
-    min_enhancing: int = Field(500, ge=0, description="clean-up: ET of fewer voxels becomes NCR; 0 switches it off")
+    cleanup: bool = Field(True, description="also score with the clean-up of the task, if it has one (*_clean columns)")
     keep_predictions: bool = Field(True, description="write the predicted label maps as NIfTI")
+
+    def of(self, task: Task) -> Self:
+        """Return the settings with the combinations by their canonical names.
+
+        Raises
+        ------
+        ValueError
+            If the task does not have a sequence.
+        """
+        return self.model_copy(update={"subsets": canonical("subsets", self.subsets, task)})
 
 
 class Config(Section):
@@ -216,11 +269,16 @@ class Config(Section):
     name: RunName = Field(description="name of the study; results go to results/NAME")
     source: Path | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
     phantom: Phantom | None = Field(None, description="phantom cohort to use instead of a source")
+    task: AnyTask = Field(
+        default_factory=default_task,
+        description="what is segmented from what: the name of a task that comes with the program (brats-gli-pre is the "
+        "default), the path of a YAML file of your own, or the task itself",
+    )
     convert: Convert = Convert()
     split: SplitSettings = SplitSettings()
     model: Model = Model()
     distillation: Distillation = Distillation()
-    train: Train = Train()
+    train: Train = Field(Train(), validate_default=True)
     runtime: Runtime = Runtime()
     evaluation: Evaluation = Evaluation()
     experiments: dict[RunName, dict[str, str | int | float | bool]] = Field(
@@ -231,6 +289,33 @@ class Config(Section):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
         (0,), min_length=1, description="training seeds to repeat"
     )
+
+    @field_validator("convert")
+    @classmethod
+    def _labels_are_of_the_task(cls, convert: Convert, info: ValidationInfo) -> Convert:
+        if (task := _task_of(info)) and convert.labels is not None:
+            or_value_error("labels", lambda: task.convention(str(convert.labels)))
+        return convert
+
+    @field_validator("distillation")
+    @classmethod
+    def _distillation_fits_the_task(cls, distillation: Distillation, info: ValidationInfo) -> Distillation:
+        task = _task_of(info)
+        return distillation if task is None else distillation.of(task)
+
+    @field_validator("train")
+    @classmethod
+    def _validates_what_the_task_has(cls, train: Train, info: ValidationInfo) -> Train:
+        if (task := _task_of(info)) is None:
+            return train
+        names = canonical("validate_subsets", train.validate_subsets, task) or default_validation(task)
+        return train.model_copy(update={"validate_subsets": names})
+
+    @field_validator("evaluation")
+    @classmethod
+    def _evaluates_what_the_task_has(cls, evaluation: Evaluation, info: ValidationInfo) -> Evaluation:
+        task = _task_of(info)
+        return evaluation if task is None else evaluation.of(task)
 
     @model_validator(mode="after")
     def _patch_fits_the_network(self) -> Self:
@@ -247,3 +332,14 @@ class Config(Section):
         if (self.source is None) == (self.phantom is None):
             raise ValueError("give exactly one of 'source' (a folder with BraTS cases) and 'phantom'")
         return self
+
+
+def static_order(settings: Distillation, task: Task) -> tuple[str, ...]:
+    """Return the fixed order of removal, the most critical sequence first; empty where none is known."""
+    return settings.static_order or known_order(task)
+
+
+def _task_of(info: ValidationInfo) -> Task | None:
+    """Return the task of the configuration; None where it is wrong itself, which is an error of its own."""
+    task = info.data.get("task")
+    return task if isinstance(task, Task) else None

@@ -3,7 +3,9 @@
 import hashlib
 import json
 
+from ccsd.config.of_task import default_validation
 from ccsd.config.schema import Config
+from preprocess.task import default_task
 
 SECTIONS = ("model", "distillation", "train")
 """What decides the weights of a run, beside its data."""
@@ -16,8 +18,13 @@ def science_digest(config: Config, split_hash: str) -> str:
     """Return a digest of all that decides what a training learns; a checkpoint serves only the same digest.
 
     Defaults are left out, so that a setting that a later version adds does not train everything again. The other side
-    of this: a default must not change its meaning unnoticed (a test holds the defaults).
+    of this: a default must not change its meaning unnoticed (a test holds the defaults). So is the default task.
     """
     sections = config.model_dump(mode="json", include=set(SECTIONS), exclude_defaults=True)
-    text = json.dumps([{name: sections.get(name) or {} for name in SECTIONS}, split_hash], sort_keys=True)
+    content: list[object] = [{name: sections.get(name) or {} for name in SECTIONS}, split_hash]
+    if config.train.validate_subsets == default_validation(config.task):
+        sections.get("train", {}).pop("validate_subsets", None)
+    if config.task.digest != default_task().digest:
+        content.append(config.task.digest)
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -34,11 +34,11 @@ def augment(image: Tensor, label: Tensor, available: Tensor, keys: Sequence[Key]
     Parameters
     ----------
     image
-        B x 4 x D x H x W float32 z-scores, 0 outside the brain.
+        B x M x D x H x W float32 z-scores, 0 outside the brain.
     label
         B x D x H x W classes.
     available
-        B x 4 bool.
+        B x M bool.
     keys
         (seed, step, sample number) by sample; equal keys give equal results on the same kind of device.
     """

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from preprocess.modalities import MODALITIES
-
 Corner = tuple[int, int, int]
 Patch = tuple[int, int, int]
 
@@ -20,11 +18,11 @@ class Batch:
     step
         Number of the training step.
     image
-        B x 4 x D x H x W float32, 0 outside the brain, outside the case, and for absent modalities.
+        B x M x D x H x W float32, 0 outside the brain, outside the case, and for absent modalities.
     label
-        B x D x H x W uint8, classes 0..3.
+        B x D x H x W uint8, classes, 0 for the background.
     available
-        B x 4 bool.
+        B x M bool.
     cases, corners
         By sample: name of the case, and the patch's first voxel in it (negative where the patch sticks out).
     samples
@@ -46,15 +44,15 @@ class Slots:
     A fresh shared segment for each batch costs several times as much as reading the batch.
     """
 
-    def __init__(self, count: int, batch: int, patch: Patch, *, shared: bool) -> None:
-        self.image = torch.zeros(count, batch, len(MODALITIES), *patch)
+    def __init__(self, count: int, batch: int, modalities: int, patch: Patch, *, shared: bool) -> None:
+        self.image = torch.zeros(count, batch, modalities, *patch)
         self.label = torch.zeros(count, batch, *patch, dtype=torch.uint8)
         if shared:
             self.image.share_memory_()  # type: ignore[no-untyped-call]
             self.label.share_memory_()  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def bytes_each(batch: int, patch: Patch) -> int:
+    def bytes_each(batch: int, modalities: int, patch: Patch) -> int:
         """Return the size of one slot."""
         voxels = batch * patch[0] * patch[1] * patch[2]
-        return voxels * (4 * len(MODALITIES) + 1)
+        return voxels * (4 * modalities + 1)

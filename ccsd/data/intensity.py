@@ -1,6 +1,6 @@
 """Random changes of intensity of a batch of patches: (image, mask, rngs) -> image.
 
-Images are B x 4 x D x H x W; the mask is true inside the brain of an available modality; each sample draws from its own
+Images are B x M x D x H x W; the mask is true inside the brain of an available modality; each sample draws from its own
 generator. Each modality draws its own strength, and is left alone half of the time, so that modalities vary against one
 another. Values outside the mask do not matter: the caller sets them to 0.
 """

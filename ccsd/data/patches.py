@@ -13,7 +13,6 @@ from ccsd.data.batch import Corner, Patch, Slots
 from ccsd.data.sampling import case_number, corner, samples_of
 from ccsd.errors import UsageError
 from preprocess.errors import InputError, first_few
-from preprocess.modalities import MODALITIES
 from preprocess.source.geometry import Box
 from preprocess.store.reader import CaseStore
 
@@ -32,6 +31,8 @@ class PatchReader:
         Folder with the stores.
     cases
         Names of the cases; their order does not matter.
+    modalities
+        The M sequences of the task.
     patch
         D, H, W of a patch; a case that is smaller is padded with 0.
     global_batch, rank, world
@@ -52,6 +53,7 @@ class PatchReader:
         data: Path,
         cases: Sequence[str],
         *,
+        modalities: Sequence[str],
         patch: Patch,
         global_batch: int,
         rank: int,
@@ -65,6 +67,7 @@ class PatchReader:
                 f"batch_size {global_batch} leaves some of {world} processes without a sample; give at least {world}"
             )
         self.data, self.cases, self.patch = data, sorted(cases), patch
+        self.modalities = tuple(modalities)
         self.global_batch, self.seed, self.foreground = global_batch, seed, foreground
         self.samples = samples_of(rank, world, global_batch)
 
@@ -81,7 +84,7 @@ class PatchReader:
         corners = tuple(self._corner(step, sample, store) for sample, store in zip(self.samples, stores, strict=True))
         for position, (store, first) in enumerate(zip(stores, corners, strict=True)):
             read_patch(store, first, image[position], label[position])
-        available = tuple(tuple(m in store.modalities for m in MODALITIES) for store in stores)
+        available = tuple(tuple(m in store.modalities for m in self.modalities) for store in stores)
         return step, slot, available, tuple(store.case for store in stores), corners
 
     def _store(self, step: int, sample: int) -> CaseStore:
@@ -101,7 +104,7 @@ class PatchReader:
 
 
 def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float32], label: NDArray[np.uint8]) -> None:
-    """Fill `image` (4 x D x H x W) and `label` with a patch; 0 outside the case and where a modality is absent."""
+    """Fill `image` (M x D x H x W) and `label` with a patch; 0 outside the case and where a modality is absent."""
     patch = label.shape
     inside: list[slice] = []
     target: list[slice] = []

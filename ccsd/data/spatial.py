@@ -19,7 +19,7 @@ def turn_and_scale(image: Tensor, label: Tensor, rngs: Sequence[np.random.Genera
     Parameters
     ----------
     image
-        B x 4 x D x H x W; interpolated linearly, 0 from outside.
+        B x M x D x H x W; interpolated linearly, 0 from outside.
     label
         B x D x H x W; takes the nearest voxel.
     rngs

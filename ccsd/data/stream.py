@@ -49,11 +49,11 @@ class PatchStream(Iterator[Batch]):
 
     def __init__(self, reader: PatchReader, *, workers: int, start: int = 0, context: Context = "forkserver") -> None:
         self._reader = reader
-        batch, patch = len(reader.samples), reader.patch
+        shape = len(reader.samples), len(reader.modalities), reader.patch
         count = max(1, workers * _SLOTS_PER_WORKER)
         if workers:
-            _check_shared_memory(count * Slots.bytes_each(batch, patch), workers)
-        self._slots = Slots(count, batch, patch, shared=workers > 0)
+            _check_shared_memory(count * Slots.bytes_each(*shape), workers)
+        self._slots = Slots(count, *shape, shared=workers > 0)
         self._source: Iterator[Filled | InputError] | None
         if workers:
             self._source = _in_workers(self._reader, self._slots, start, workers, context)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from preprocess.modalities import LABELS, REGIONS
+from preprocess.task import Task
 
 VOLUME = (-3, -2, -1)
 REGIONS_AND_VOLUME = (-4, -3, -2, -1)
@@ -60,10 +60,10 @@ def modality_loss(logits: Tensor, available: Tensor) -> Tensor:
     return _mean_where(functional.cross_entropy(logits.float().transpose(1, 2), truth, reduction="none"), available)
 
 
-def region_targets(label: Tensor) -> Tensor:
-    """Turn B x D x H x W classes into B x R x D x H x W membership of the regions, in the order of `REGIONS`."""
-    where = {number: label == number for number in LABELS.values()}
-    members = [reduce(or_, (where[number] for number in classes)) for classes in REGIONS.values()]
+def region_targets(label: Tensor, task: Task) -> Tensor:
+    """Turn B x D x H x W classes into B x R x D x H x W membership of the regions, in the order of the task."""
+    where = {name: label == number for name, number in task.classes.items()}
+    members = [reduce(or_, (where[name] for name in classes)) for classes in task.regions.values()]
     return torch.stack(members, dim=1).float()
 
 

@@ -5,14 +5,14 @@
 docs/method.md explains the terms. Every process runs every sub-network in every step: subsets act by selection, so
 that sharded training stays in step whatever the processes draw.
 
-Shapes: K subsets, B batch, M modalities (4), S steps of DMCD's path (3), R regions (3), D H W space.
+Shapes: K subsets, B batch, M modalities, S = M - 1 steps of DMCD's path, R regions, D H W space.
 """
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from ccsd.config.schema import Distillation
+from ccsd.config.schema import MOST_SETS_KEPT, Distillation
 from ccsd.distillation.losses import (
     alignment_loss,
     distillation_loss,
@@ -20,10 +20,11 @@ from ccsd.distillation.losses import (
     region_targets,
     segmentation_loss,
 )
-from ccsd.distillation.path import STEPS, RunningCriticality, greedy_path, next_set, order_of_removal, tally
+from ccsd.distillation.path import RunningCriticality, greedy_path, next_set, order_of_removal, tally
 from ccsd.distillation.schedule import Draw
 from ccsd.distillation.subsets import is_partial
 from ccsd.model.net import Features, SharedSpecificNet
+from preprocess.task import Task
 
 WITH_HMSD = ("hmsd", "ccsd")
 WITH_DMCD = ("dmcd", "ccsd")
@@ -33,13 +34,15 @@ class Objective(nn.Module):
     """The network together with everything that is learnt from."""
 
     def __init__(
-        self, net: SharedSpecificNet, settings: Distillation, *, decode_batch: int = 8, bf16: bool = False
+        self, net: SharedSpecificNet, settings: Distillation, task: Task, *, decode_batch: int = 8, bf16: bool = False
     ) -> None:
         super().__init__()
         self.bf16 = bf16
         self.net = net
-        self.criticality = RunningCriticality()
+        count = len(task.modalities)
+        self.criticality = RunningCriticality(count) if count <= MOST_SETS_KEPT else None
         self.settings = settings
+        self.task = task
         self.decode_batch = decode_batch
 
     def forward(self, image: Tensor, label: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
@@ -50,18 +53,19 @@ class Objective(nn.Module):
         image
             B x M x D x H x W float.
         label
-            B x D x H x W classes 0..3.
+            B x D x H x W classes, 0 for the background.
         available
             B x M bool, at least one true in each row.
         draw
             The step's subsets, ramp and schedule.
         """
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            return self._losses(image, region_targets(label), available, draw)
+            return self._losses(image, region_targets(label, self.task), available, draw)
 
     def _losses(self, image: Tensor, target: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
         features = self.net.encode(image, available)
-        recompute = self.decode_batch < 1 + len(draw.visited) + STEPS * (self.settings.method in WITH_DMCD)
+        steps = (available.shape[1] - 1) * (self.settings.method in WITH_DMCD)
+        recompute = self.decode_batch < 1 + len(draw.visited) + steps
         levels = self.net.decode_levels(features, available[None], 1, recompute=recompute)
         full = levels[0]
         path = self._path(features, full[0].detach(), available, target, draw)
@@ -87,7 +91,7 @@ class Objective(nn.Module):
         return terms["supervised"] + auxiliary + ramp * distilled
 
     def _hmsd(self, full: Tensor, visited: Tensor, subsets: Tensor, available: Tensor) -> Tensor:
-        if self.settings.method not in WITH_HMSD:
+        if self.settings.method not in WITH_HMSD or not len(visited):
             return full.new_zeros(())
         teachers = full.expand_as(visited)
         if self.settings.hmsd_pairs == "adjacent":
@@ -103,14 +107,17 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _path(self, features: Features, full: Tensor, available: Tensor, target: Tensor, draw: Draw) -> Tensor:
-        """Return DMCD's sets P_1, P_2, P_3 (S x B x M), none for methods without it."""
+        """Return DMCD's sets P_1, ..., P_S (S x B x M), none for methods without it."""
         settings = self.settings
         if settings.method not in WITH_DMCD:
             return available.new_zeros((0, *available.shape))
         if settings.criterion in ("static", "random"):
             return greedy_path(available, lambda _, __: draw.priority)
+        means = self.criticality
+        if means is None:
+            return greedy_path(available, _Scorer(self, features, full, target))
         if not draw.score:
-            return greedy_path(available, lambda _, current: self.criticality.lookup(current))
+            return greedy_path(available, lambda _, current: means.lookup(current))
         scorer = _Scorer(self, features, full, target)
         path = greedy_path(available, scorer)
         totals, counts = scorer.totals, scorer.counts
@@ -118,7 +125,7 @@ class Objective(nn.Module):
             both = torch.stack([totals, counts])
             distributed.all_reduce(both)
             totals, counts = both
-        self.criticality.update(totals, counts)
+        means.update(totals, counts)
         return path
 
 
@@ -134,8 +141,9 @@ class _Scorer:
     def __call__(self, candidates: Tensor, current: Tensor) -> Tensor:
         logits = self.objective.net.decode(self.features, candidates, self.objective.decode_batch)
         scores = self._scores(logits)
-        totals, counts = tally(current, scores)
-        self.totals, self.counts = self.totals + totals, self.counts + counts
+        if self.objective.criticality is not None:
+            totals, counts = tally(current, scores)
+            self.totals, self.counts = self.totals + totals, self.counts + counts
         chosen = (candidates == next_set(current, scores)).all(-1).int().argmax(0)
         self.current = logits[chosen, torch.arange(len(chosen), device=chosen.device)]
         return scores

@@ -1,6 +1,6 @@
 """DMCD's path: from the full set down to one modality, the most critical one removed first.
 
-Shapes: B batch, M modalities (4), S steps of the path (3).
+Shapes: B batch, M modalities, S = M - 1 steps of the path.
 """
 
 from collections.abc import Callable
@@ -8,11 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ccsd.distillation.subsets import NUM_MODALITIES, bits
-
-STEPS = NUM_MODALITIES - 1
-STATIC_ORDER = ("t1ce", "flair", "t2", "t1")
-"""Fixed order of removal for `criterion: static`: most critical first, by the published averages of other methods."""
+from ccsd.distillation.subsets import bits
 
 Criticality = Callable[[Tensor, Tensor], Tensor]
 """From the M x B x M candidate sets and the B x M current set to M x B scores; higher is more critical."""
@@ -23,7 +19,7 @@ def remove_each(current: Tensor) -> Tensor:
 
     Not possible are the removal of what is not there and of the last one.
     """
-    without = current & ~torch.eye(NUM_MODALITIES, dtype=torch.bool, device=current.device)[:, None]
+    without = current & ~torch.eye(current.shape[-1], dtype=torch.bool, device=current.device)[:, None]
     return torch.where(without.any(-1, keepdim=True), without, current)
 
 
@@ -40,15 +36,15 @@ def next_set(current: Tensor, scores: Tensor) -> Tensor:
 
 
 def greedy_path(available: Tensor, criticality: Criticality) -> Tensor:
-    """Return P_1, P_2, P_3 of each sample, S x B x M, each lacking the most critical modality of the one before.
+    """Return P_1, ..., P_{M-1} of each sample, S x B x M, each lacking the most critical modality of the one before.
 
     A sample with fewer modalities reaches its last one early and stays there.
     """
     path, current = [], available
-    for _ in range(STEPS):
+    for _ in range(available.shape[-1] - 1):
         current = next_set(current, criticality(remove_each(current), current))
         path.append(current)
-    return torch.stack(path)
+    return torch.stack(path) if path else available.new_zeros((0, *available.shape))
 
 
 class RunningCriticality(torch.nn.Module):
@@ -62,17 +58,17 @@ class RunningCriticality(torch.nn.Module):
     seen: Tensor
     MOMENTUM = 0.9
 
-    def __init__(self) -> None:
+    def __init__(self, modalities: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(2**NUM_MODALITIES, NUM_MODALITIES))
-        self.register_buffer("seen", torch.zeros(2**NUM_MODALITIES, NUM_MODALITIES, dtype=torch.bool))
+        self.register_buffer("mean", torch.zeros(2**modalities, modalities))
+        self.register_buffer("seen", torch.zeros(2**modalities, modalities, dtype=torch.bool))
 
     def lookup(self, current: Tensor) -> Tensor:
         """Return the M x B mean scores for B x M sets; 0 for what was never scored."""
         return self.mean[bits(current)].T
 
     def update(self, totals: Tensor, counts: Tensor) -> None:
-        """Blend in new scores, given as sums and counts over all samples of all processes, each 16 x M."""
+        """Blend in new scores, given as sums and counts over all samples of all processes, each 2^M x M."""
         new = totals / counts.clamp(min=1)
         blended = torch.where(self.seen, self.MOMENTUM * self.mean + (1 - self.MOMENTUM) * new, new)
         self.mean.copy_(torch.where(counts > 0, blended, self.mean))
@@ -80,11 +76,12 @@ class RunningCriticality(torch.nn.Module):
 
 
 def tally(current: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum M x B scores by the set they were measured in: (16 x M sums, 16 x M counts)."""
+    """Sum M x B scores by the set they were measured in: (2^M x M sums, 2^M x M counts)."""
     rows = bits(current)
     valid = removable(current).T
     values = torch.where(valid, scores.T, 0).float()
-    empty = torch.zeros(2**NUM_MODALITIES, NUM_MODALITIES, device=scores.device)
+    count = current.shape[-1]
+    empty = torch.zeros(2**count, count, device=scores.device)
     return empty.index_add(0, rows, values), empty.index_add(0, rows, valid.float())
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccsd.config.schema import Distillation
-from ccsd.distillation.path import STATIC_ORDER
-from ccsd.distillation.subsets import NUM_MODALITIES, draw_levels, every_partial
+from ccsd.config.schema import Distillation, static_order
+from ccsd.distillation.subsets import draw_levels, every_partial
 from ccsd.randomness import Stream, generator
-from preprocess.modalities import MODALITIES
+from preprocess.task import Task
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,14 @@ class Draw:
 
 
 def draw_step(
-    settings: Distillation, available: Tensor, *, seed: int, step: int, total_steps: int, samples: Sequence[int]
+    settings: Distillation,
+    task: Task,
+    available: Tensor,
+    *,
+    seed: int,
+    step: int,
+    total_steps: int,
+    samples: Sequence[int],
 ) -> Draw:
     """Decide what one step visits.
 
@@ -42,6 +48,8 @@ def draw_step(
     ----------
     settings
         The distillation section of the configuration.
+    task
+        What the M modalities are.
     available
         B x M bool on the CPU.
     seed, step, samples
@@ -51,7 +59,7 @@ def draw_step(
     """
     return Draw(
         visited=_visited(settings, available, seed, step, samples),
-        priority=_priority(settings, seed, step, samples),
+        priority=_priority(settings, task, seed, step, samples),
         ramp=ramp(step, total_steps, settings.ramp),
         score=step % settings.every_n == 0,
     )
@@ -70,9 +78,11 @@ def _visited(settings: Distillation, available: Tensor, seed: int, step: int, sa
     return draw_levels(available, seed, step, samples, nested=settings.hmsd_pairs == "adjacent")
 
 
-def _priority(settings: Distillation, seed: int, step: int, samples: Sequence[int]) -> Tensor:
+def _priority(settings: Distillation, task: Task, seed: int, step: int, samples: Sequence[int]) -> Tensor:
+    names = task.modalities
     if settings.criterion == "random":
-        rows = [generator(Stream.REMOVAL, seed, step, i).permutation(NUM_MODALITIES) for i in samples]
+        rows = [generator(Stream.REMOVAL, seed, step, i).permutation(len(names)) for i in samples]
     else:
-        rows = [np.array([-STATIC_ORDER.index(m) for m in MODALITIES]) for _ in samples]
+        order = static_order(settings, task) or names
+        rows = [np.array([-order.index(m) for m in names]) for _ in samples]
     return torch.from_numpy(np.stack(rows, axis=1)).float()

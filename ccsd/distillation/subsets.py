@@ -3,7 +3,7 @@
 Because a draw depends on nothing else, any number of processes draws together what one draws, and a resumed run draws
 what the undisturbed run would have drawn.
 
-Shapes: K subsets, B batch, M modalities (4).
+Shapes: K subsets, B batch, M modalities.
 """
 
 from collections.abc import Sequence
@@ -13,25 +13,20 @@ import torch
 from torch import Tensor
 
 from ccsd.randomness import Stream, generator
-from preprocess.modalities import MODALITIES
-
-NUM_MODALITIES = len(MODALITIES)
-SIZES = tuple(range(NUM_MODALITIES - 1, 0, -1))
-"""The sizes of partial sets, largest first: 3, 2, 1."""
 
 
 def bits(subset: Tensor) -> Tensor:
     """Return the integer whose bit m says whether modality m is in the subset; ... x M bool to ... int64."""
-    return (subset.long() << torch.arange(NUM_MODALITIES, device=subset.device)).sum(-1)
+    return (subset.long() << torch.arange(subset.shape[-1], device=subset.device)).sum(-1)
 
 
-def from_bits(number: int) -> list[bool]:
-    """Return the subset, as M booleans, of an integer made by `bits`."""
-    return [bool(number >> m & 1) for m in range(NUM_MODALITIES)]
+def from_bits(number: int, count: int) -> list[bool]:
+    """Return the subset, as `count` booleans, of an integer made by `bits`."""
+    return [bool(number >> m & 1) for m in range(count)]
 
 
 def draw_levels(available: Tensor, seed: int, step: int, samples: Sequence[int], *, nested: bool = False) -> Tensor:
-    """Draw one subset of each size 3, 2, 1 out of what each sample has.
+    """Draw one subset of each size M - 1, ..., 1 out of what each sample has.
 
     Parameters
     ----------
@@ -45,20 +40,22 @@ def draw_levels(available: Tensor, seed: int, step: int, samples: Sequence[int],
     Returns
     -------
     Tensor
-        3 x B x M bool. A size that a sample cannot have (it has no more modalities than that) is the sample's full
-        set; `is_partial` tells.
+        (M - 1) x B x M bool. A size that a sample cannot have (it has no more modalities than that) is the sample's
+        full set; `is_partial` tells.
     """
     drawn = [
         _levels_of(row, generator(Stream.SUBSETS, seed, step, i), nested)
         for row, i in zip(available, samples, strict=True)
     ]
-    return torch.tensor(drawn).transpose(0, 1)
+    count = available.shape[1]
+    return torch.tensor(drawn, dtype=torch.bool).reshape(len(drawn), count - 1, count).transpose(0, 1)
 
 
 def every_partial(available: Tensor) -> Tensor:
-    """Return all 14 partial subsets, largest first, 14 x B x M; those a sample cannot have are its full set."""
-    numbers = sorted(range(1, 2**NUM_MODALITIES - 1), key=lambda n: (-n.bit_count(), n))
-    table = torch.tensor([from_bits(n) for n in numbers])[:, None]
+    """Return all 2^M - 2 partial subsets, largest first, x B x M; those a sample cannot have are its full set."""
+    count = available.shape[1]
+    numbers = sorted(range(1, 2**count - 1), key=lambda n: (-n.bit_count(), n))
+    table = torch.tensor([from_bits(n, count) for n in numbers], dtype=torch.bool).reshape(-1, 1, count)
     possible = (table & ~available).sum(-1, keepdim=True) == 0
     return torch.where(possible, table, available)
 
@@ -69,10 +66,11 @@ def is_partial(subsets: Tensor, full: Tensor) -> Tensor:
 
 
 def _levels_of(row: Tensor, rng: np.random.Generator, nested: bool) -> list[list[bool]]:
-    have = [m for m in range(NUM_MODALITIES) if row[m]]
+    count = len(row)
+    have = [m for m in range(count) if row[m]]
     chain = rng.permutation(have)
     subsets = []
-    for size in SIZES:
+    for size in range(count - 1, 0, -1):
         chosen = chain[:size] if nested else rng.permutation(have)[:size]
-        subsets.append([m in chosen for m in range(NUM_MODALITIES)])
+        subsets.append([m in chosen for m in range(count)])
     return subsets

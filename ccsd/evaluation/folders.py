@@ -13,7 +13,7 @@ from pathlib import Path
 from ccsd.config import Evaluation
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import ScoreRow
-from ccsd.evaluation.tables import evaluation_record, write_metrics
+from ccsd.evaluation.tables import evaluation_record, scored_as, scoring_label, write_metrics
 from ccsd.inference.labelmaps import check_same_grid, read_labelmap
 from ccsd.metrics import Policy, Reference
 from ccsd.metrics.policy import policy_of
@@ -21,14 +21,14 @@ from ccsd.records import Identity
 from ccsd.study import SCORES_FILE
 from preprocess.errors import first_few
 from preprocess.files import check_case_name
-from preprocess.modalities import ALIASES, MODALITIES, SUBSET_ORDER
 from preprocess.parallel import track
 from preprocess.source import nifti
-from preprocess.source.labels import CONVENTIONS, LabelConvention, count_values, fitting
+from preprocess.source.labels import count_values, fitting
 from preprocess.source.layouts import IGNORED, UNREAD, survey
 from preprocess.source.layouts.layout import numberings_of
 from preprocess.source.layouts.own_names import GENERIC, is_foreign
 from preprocess.source.load import read_label
+from preprocess.task import ALIASES, LabelConvention, Task
 
 _LABEL_WORDS = (
     r"(?:seg|segm|segmentation|label|labels|gt|truth|ref|reference|pred|prediction|mask|ensemble|glistrboost)"
@@ -47,13 +47,14 @@ class Pair:
     reference: Path
 
 
-def find_subsets(folder: Path) -> dict[str, Path]:
+def find_subsets(folder: Path, task: Task) -> dict[str, Path]:
     """Return the folders of predictions by combination of modalities, or the folder itself as `GIVEN`."""
-    found = {name: folder / name for name in SUBSET_ORDER if (folder / name).is_dir()}
-    return found or {GIVEN: folder}
+    there = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    names = task.ordered_subsets(name for name in there if task.is_subset(name))
+    return {name: folder / name for name in names} or {GIVEN: folder}
 
 
-def find_segmentations(folder: Path) -> dict[str, Path]:
+def find_segmentations(folder: Path, task: Task, layout: str | None = None) -> dict[str, Path]:
     """Return the segmentations at any depth below a folder by case.
 
     Where a layout says which file is the segmentation of a case, it is. Elsewhere a case is the file's name without its
@@ -68,10 +69,10 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give a folder with one .nii or .nii.gz file per case")
     found: dict[str, Path] = {}
-    for file in survey([folder]).files:
+    for file in survey([folder], layout, task).files:
         path, by_layout = file.path, file.layout not in ("", GENERIC.name)
-        case = file.case if by_layout else case_name(path)
-        if case is None or file.role in (*MODALITIES, IGNORED, UNREAD) or "+" in file.role:
+        case = file.case if by_layout else case_name(path, task)
+        if case is None or file.role in (*task.modalities, IGNORED, UNREAD) or "+" in file.role:
             continue
         check_case_name(case, path)
         if case in found:
@@ -82,10 +83,10 @@ def find_segmentations(folder: Path) -> dict[str, Path]:
     return found
 
 
-def case_name(path: Path) -> str | None:
+def case_name(path: Path, task: Task) -> str | None:
     """Return the case that a segmentation is of, or None for an image, or what is not of a tumour."""
     stem = nifti.stem(path) or path.name
-    if re.split(r"[-_.]", stem)[-1].lower() in ALIASES or is_foreign(stem):
+    if re.split(r"[-_.]", stem)[-1].lower() in (*ALIASES, *task.modalities) or is_foreign(stem):
         return None
     while shorter := _LABEL_ENDING.sub("", stem) if _LABEL_ENDING.search(stem) else "":
         stem = shorter
@@ -141,6 +142,7 @@ class _Job:
     pairs: Sequence[tuple[str, Pair]]
     conventions: Mapping[Path, LabelConvention]
     settings: Evaluation
+    task: Task
     policy: Policy
     name: str
     ignore_affine: bool
@@ -150,8 +152,10 @@ def evaluate_folders(
     pred: Path,
     ref: Path,
     out: Path,
+    task: Task,
     settings: Evaluation | None = None,
     *,
+    layout: str | None = None,
     pred_labels: str = "auto",
     ref_labels: str = "auto",
     ignore_affine: bool = False,
@@ -167,8 +171,12 @@ def evaluate_folders(
         combinations of modalities, as `ccsd evaluate --model` writes them, each is scored as its own combination.
     out
         Folder for `metrics.tsv` and `evaluation.json`.
+    task
+        What was segmented from what; it says how it is scored.
     settings
         Policy and clean-up; the defaults of the configuration without it.
+    layout
+        Name or file of the layout of both folders; found out by default.
     pred_labels, ref_labels
         Name of the label convention, or `auto`: what the layout that a case is named in says, or the one that fits.
     ignore_affine
@@ -186,41 +194,50 @@ def evaluate_folders(
         If a file cannot be read, has other labels than the convention, or does not fit its reference.
     """
     settings = settings or Evaluation()
-    references = find_segmentations(ref)
-    folders = find_subsets(pred)
-    pairs = [(name, pair) for name, folder in folders.items() for pair in _match(folder, references, partial)]
-    scored = sorted({pair.case for _, pair in pairs})
-    predicted = conventions_of("--pred-labels", pred_labels, {pair.prediction: pair.case for _, pair in pairs})
-    expected = conventions_of("--ref-labels", ref_labels, {pair.reference: pair.case for _, pair in pairs})
+    references = find_segmentations(ref, task, layout)
+    pairs = []
+    for name, folder in find_subsets(pred, task).items():
+        matched = _match(folder, find_segmentations(folder, task, layout), references, partial)
+        pairs += [(name, pair) for pair in matched]
+    predicted = conventions_of("--pred-labels", pred_labels, task, {pair.prediction: pair.case for _, pair in pairs})
+    expected = conventions_of("--ref-labels", ref_labels, task, {pair.reference: pair.case for _, pair in pairs})
     job = _Job(
         pairs=pairs,
         conventions=predicted | expected,
         settings=settings,
+        task=task,
         policy=policy_of(settings),
         name=pred.resolve().name,
         ignore_affine=ignore_affine,
     )
     rows = [row for case in _score_all(job, workers) for row in case]
     write_metrics(out / SCORES_FILE, rows)
-    identity = Identity(
-        experiment=job.name,
-        seed=None,
-        model_hash=None,
-        split_hash=None,
-        cases=tuple(scored),
-        subsets=tuple(sorted({name for name, _ in pairs})),
-        predictions=str(pred),
-        references=str(ref),
-        prediction_labels=_described(predicted.values()),
-        reference_labels=_described(expected.values()),
-        ignore_affine=ignore_affine,
-        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"}),
-    )
-    evaluation_record(identity, job.policy, cases=len(scored)).write(out)
+    about = {
+        "predictions": str(pred),
+        "references": str(ref),
+        "prediction_labels": _described(predicted.values()),
+        "reference_labels": _described(expected.values()),
+    }
+    identity = _identity(job, about)
+    evaluation_record(identity, task, job.policy, cases=len(identity.cases)).write(out)
     return out / SCORES_FILE
 
 
-def conventions_of(option: str, name: str, cases: Mapping[Path, str]) -> dict[Path, LabelConvention]:
+def _identity(job: _Job, about: dict[str, str]) -> Identity:
+    """Return everything that decides the numbers."""
+    settings = job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"})
+    return Identity(
+        experiment=job.name,
+        cases=tuple(sorted({pair.case for _, pair in job.pairs})),
+        task=scoring_label(job.task),
+        subsets=tuple(sorted({name for name, _ in job.pairs})),
+        ignore_affine=job.ignore_affine,
+        settings=settings,
+        **about,
+    )
+
+
+def conventions_of(option: str, name: str, task: Task, cases: Mapping[Path, str]) -> dict[Path, LabelConvention]:
     """Return the label convention of each file: the one named, or by `auto` what the name of its case shows.
 
     Files whose cases have names of their own are read in the one convention that fits what all of them have together.
@@ -231,48 +248,50 @@ def conventions_of(option: str, name: str, cases: Mapping[Path, str]) -> dict[Pa
         If there is no such convention, or it cannot be told.
     """
     if name != "auto":
-        if name not in CONVENTIONS:
-            raise UsageError(f"{option} {name}: unknown label convention; allowed: auto, {', '.join(CONVENTIONS)}")
-        return dict.fromkeys(cases, CONVENTIONS[name])
+        if name not in task.conventions:
+            raise UsageError(f"{option} {name}: unknown label convention; allowed: auto, {', '.join(task.conventions)}")
+        return dict.fromkeys(cases, task.convention(name))
     found: dict[Path, LabelConvention] = {}
     others = []
     for path, case in cases.items():
         known = numberings_of(case)
         if not known:
             others.append(path)
-        elif len(known) == 1 and (numbering := next(iter(known))) in CONVENTIONS:
-            found[path] = CONVENTIONS[numbering]
+        elif len(known) == 1 and (numbering := next(iter(known))) in task.conventions:
+            found[path] = task.convention(numbering)
         else:
-            raise UsageError(f"{path}: its name does not tell its label numbers; {_asked(option)}")
+            raise UsageError(f"{path}: its name does not tell its label numbers; {_asked(option, task)}")
     if others:
-        found |= dict.fromkeys(others, _fitting(option, others))
+        found |= dict.fromkeys(others, _fitting(option, others, task))
     for convention, number in Counter(found.values()).items():
         print(f"{option}: {number} files read as {convention.name} ({convention})", file=sys.stderr)
     return found
 
 
-def _fitting(option: str, paths: Sequence[Path]) -> LabelConvention:
+def _fitting(option: str, paths: Sequence[Path], task: Task) -> LabelConvention:
+    if len(task.conventions) == 1:  # the numbers are verified where they are read
+        return task.default_convention
     counts: Counter[int | float] = Counter()
     for path in paths:
         counts.update(count_values(read_label(path)[0].array))
-    fit = fitting(counts)
+    fit = fitting(counts, task)
     if len(fit) != 1:
         listed = ", ".join(str(value) for value in sorted(counts))
         names = ", ".join(convention.name for convention in fit) or "no convention"
-        raise UsageError(f"{paths[0].parent}: labels {listed} fit {names}; {_asked(option)}")
+        raise UsageError(f"{paths[0].parent}: labels {listed} fit {names}; {_asked(option, task)}")
     return fit[0]
 
 
-def _asked(option: str) -> str:
-    return f"name the convention: {option} {'|'.join(CONVENTIONS)}"
+def _asked(option: str, task: Task) -> str:
+    return f"name the convention: {option} {'|'.join(task.conventions)}"
 
 
 def _described(conventions: Iterable[LabelConvention]) -> str:
     return "; ".join(sorted({f"{convention.name}: {convention}" for convention in conventions}))
 
 
-def _match(folder: Path, references: dict[str, Path], partial: bool) -> list[Pair]:
-    pairs, extra = match(find_segmentations(folder), references, partial=partial)
+def _match(folder: Path, predictions: dict[str, Path], references: dict[str, Path], partial: bool) -> list[Pair]:
+    pairs, extra = match(predictions, references, partial=partial)
     if len(pairs) < len(references):
         print(f"{folder}: {len(references) - len(pairs)} references have no prediction, left out", file=sys.stderr)
     if extra:
@@ -300,8 +319,8 @@ def _score_pair(job: _Job, item: tuple[str, Pair]) -> list[ScoreRow]:
         "case": pair.case,
         "subset": name,
         "modalities": None if name == GIVEN else name.count("+") + 1,
-        "policy": job.policy.label(),
-        "min_enhancing": job.settings.min_enhancing,
+        **scored_as(job.task, job.policy, job.settings),
     }
-    rows = Reference(expected.labels, expected.spacing, job.policy).score(predicted.labels, job.settings.min_enhancing)
+    reference = Reference(expected.labels, expected.spacing, job.policy, job.task)
+    rows = reference.score(predicted.labels, cleanup=job.settings.cleanup)
     return [{**shared, **row} for row in rows]

@@ -10,17 +10,16 @@ from ccsd.config import Evaluation
 from ccsd.config.load import evaluation_settings
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
-from ccsd.evaluation.tables import DIGITS, evaluation_record, write_metrics
+from ccsd.evaluation.tables import DIGITS, evaluation_record, scored_as, scoring_label, write_metrics
 from ccsd.inference.case import segment_case, training_spacing
 from ccsd.inference.labelmaps import write_labelmap
 from ccsd.metrics import Policy, Reference, paint
 from ccsd.metrics.policy import policy_of
 from ccsd.records import EvaluationRecord, Identity
-from ccsd.study import SCORES_FILE, prediction_file
-from preprocess.modalities import Subset, all_subsets, subset_name
+from ccsd.study import SCORES_FILE, prediction_file, split_for
 from preprocess.parallel import track
-from preprocess.splits import read_split
 from preprocess.store.reader import CaseStore
+from preprocess.task import Subset, Task, refuse_mixture
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +36,16 @@ class _Job:
     subsets: tuple[Subset, ...]
     out: Path
     policy: Policy
+    task: Task
 
 
 def evaluate_model(
-    model: Path, data: Path, out: Path, subsets: Sequence[str] = (), overrides: Sequence[str] = ()
+    model: Path,
+    data: Path,
+    out: Path,
+    subsets: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    task: Task | None = None,
 ) -> Path:
     """Score the test cases of `data` and return the path of the table.
 
@@ -56,14 +61,18 @@ def evaluate_model(
     out
         Folder for `metrics.tsv`, `evaluation.json` and `predictions/SUBSET/CASE.nii.gz`.
     subsets
-        Combinations to score; without any, those of the configuration, else all 15.
+        Combinations to score; without any, those of the configuration, else all.
     overrides
         `evaluation.KEY=VALUE` settings that replace those of the run.
+    task
+        The task by whose rules to score, if they have changed since the training; that of the run without it.
 
     Raises
     ------
     UsageError
         If the run, the split or a setting cannot be used.
+    InputError
+        If the data or `task` belong to another task than the run.
     """
     import torch
 
@@ -72,12 +81,14 @@ def evaluate_model(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_model(model, device)
-    settings = evaluation_settings(trained.config.evaluation, overrides)
-    split = read_split(data)
+    task = task or trained.config.task
+    refuse_mixture([(str(model), trained.config.task), ("--task", task)])
+    settings = evaluation_settings(trained.config.evaluation, overrides, task)
+    split = split_for(data, str(model), task)
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
     experiment = trained.record.experiment or model.resolve().name
-    job = _Job(trained, experiment, device, settings, _wanted(subsets, settings), out, policy_of(settings))
+    job = _Job(trained, experiment, device, settings, _wanted(subsets, settings, task), out, policy_of(settings), task)
     identity = _identity(job, split.hash, split.test)
     if _is_complete(out, identity):
         return out / SCORES_FILE
@@ -94,9 +105,9 @@ def evaluate_model(
     return out / SCORES_FILE
 
 
-def _wanted(names: Sequence[str], settings: Evaluation) -> tuple[Subset, ...]:
-    chosen = {subset_name(name) for name in (names or settings.subsets)}
-    return tuple(s for s in all_subsets() if not chosen or subset_name(s) in chosen)
+def _wanted(names: Sequence[str], settings: Evaluation, task: Task) -> tuple[Subset, ...]:
+    chosen = [task.subset_name(name) for name in (names or settings.subsets)]
+    return tuple(task.subset(name) for name in task.ordered_subsets(chosen or task.subset_names))
 
 
 def _identity(job: _Job, split_hash: str, cases: Sequence[str]) -> Identity:
@@ -107,7 +118,8 @@ def _identity(job: _Job, split_hash: str, cases: Sequence[str]) -> Identity:
         model_hash=job.model.record.model_hash,
         split_hash=split_hash,
         cases=tuple(cases),
-        subsets=tuple(subset_name(s) for s in job.subsets),
+        subsets=tuple("+".join(s) for s in job.subsets),
+        task=scoring_label(job.task),
         window=list(job.model.config.train.patch),
         spacing_mm=list(training_spacing(job.model)),
         settings=job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
@@ -128,17 +140,19 @@ def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
     if not possible:
         return []
     spacing = case.meta.geometry.spacing
-    reference = Reference(case.read_label(), spacing, job.policy)
+    whole = case.meta.geometry.shape
+    reference = Reference(case.read_label(), spacing, job.policy, job.task, whole)
     image = case.read_channels(name for combination in possible for name in combination)
     found = segment_case(job.model, image, spacing, possible, job.settings, job.device)
     rows: list[ScoreRow] = []
     for combination, regions in zip(possible, found, strict=True):
-        labels = paint(regions.cpu().numpy())
+        labels = paint(regions.cpu().numpy(), job.task)
         if job.settings.keep_predictions:
-            path = prediction_file(job.out, subset_name(combination), case.case)
-            write_labelmap(path, labels, case.meta.geometry, case.meta.label_convention)
+            path = prediction_file(job.out, "+".join(combination), case.case)
+            convention = job.task.output_convention(case.meta.label_convention)
+            write_labelmap(path, labels, case.meta.geometry, convention)
         shared = _row_keys(job, case.case, combination)
-        rows += [{**shared, **row} for row in reference.score(labels, job.settings.min_enhancing)]
+        rows += [{**shared, **row} for row in reference.score(labels, cleanup=job.settings.cleanup)]
     return rows
 
 
@@ -147,22 +161,22 @@ def _row_keys(job: _Job, case: str, combination: Subset) -> ScoreRow:
         "experiment": job.experiment,
         "seed": job.model.config.train.seed,
         "case": case,
-        "subset": subset_name(combination),
+        "subset": "+".join(combination),
         "modalities": len(combination),
-        "policy": job.policy.label(),
-        "min_enhancing": job.settings.min_enhancing,
+        **scored_as(job.task, job.policy, job.settings),
         "model_hash": job.model.record.model_hash[:DIGITS],
     }
 
 
 def _write(job: _Job, rows: list[ScoreRow], identity: Identity) -> None:
     if not rows:
-        names = ", ".join(subset_name(s) for s in job.subsets)
+        names = ", ".join("+".join(s) for s in job.subsets)
         raise UsageError(f"no test case has all modalities of any of: {names}; choose others with -m")
     write_metrics(job.out / SCORES_FILE, rows)
     scored = {(str(row["subset"]), row["case"]) for row in rows}
     evaluation_record(
         identity,
+        job.task,
         job.policy,
         cases=len({case for _, case in scored}),
         cases_by_subset=dict(sorted(Counter(name for name, _ in scored).items())),

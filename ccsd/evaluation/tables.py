@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 
 from ccsd import __version__
+from ccsd.config import Evaluation
 from ccsd.errors import UsageError
 from ccsd.metrics import Policy
 from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
+from ccsd.metrics.regions import cleanup_label
 from ccsd.records import EvaluationRecord, Identity
 from preprocess.files import write_text
+from preprocess.task import Task
 
 KEYS = {
     "experiment": "name of the experiment; for files scored without a model, of their folder",
@@ -22,12 +25,13 @@ KEYS = {
     "case": "name of the case",
     "subset": "the combination of modalities the model was given, e.g. `flair+t1ce`; `given` without a model",
     "modalities": "how many modalities that is",
-    "region": "`WT` whole tumour, `TC` tumour core, `ET` enhancing tumour",
+    "region": "a scored region of the task, e.g. `WT` whole tumour, `TC` tumour core, `ET` enhancing tumour",
 }
 """What a row is about: one case, one combination of modalities, one region."""
 PROVENANCE = {
     "policy": "how empty regions were scored",
-    "min_enhancing": "the limit of the ET clean-up in voxels; 0 is no clean-up",
+    "cleanup": "the clean-up that the `*_clean` columns have, e.g. `ET<500mm3:NCR`; `none` without one",
+    "task": "name of the task, and the digest of what decides its scores",
     "model_hash": "first 12 digits of the SHA-256 of the weights; empty without a model",
     "split_hash": "first 12 digits of the hash of the split; empty without a model",
 }
@@ -37,8 +41,8 @@ DIGITS = 12
 """Digits of a hash that tables show."""
 
 _COMPUTING = ("torch", "numpy", "scipy", "nibabel")
-_TEXT = ("experiment", "case", "subset", "region", "empty", "policy", "model_hash", "split_hash")
-_WHOLE = ("seed", "modalities", "lesions", "lesions_missed", "lesions_false", "min_enhancing")
+_TEXT = ("experiment", "case", "subset", "region", "empty", "policy", "cleanup", "task", "model_hash", "split_hash")
+_WHOLE = ("seed", "modalities", "lesions", "lesions_missed", "lesions_false")
 DTYPES = {name: "string" if name in _TEXT else "Int64" if name in _WHOLE else "float64" for name in COLUMNS}
 
 
@@ -78,11 +82,27 @@ def mean_dice(table: pd.DataFrame) -> str:
     return f"mean Dice over {cases} case{'s' * (cases != 1)}\n{text}"
 
 
-def evaluation_record(identity: Identity, policy: Policy, **counts: Any) -> EvaluationRecord:
+def scored_as(task: Task, policy: Policy, settings: Evaluation) -> dict[str, str]:
+    """Return how scores come about, for the rows of the table."""
+    return {"policy": policy.label(), "cleanup": cleanup_text(task, settings), "task": scoring_label(task)}
+
+
+def scoring_label(task: Task) -> str:
+    """Return the name of a task with the digest of what decides its scores."""
+    return f"{task.name}@{task.scoring_digest}"
+
+
+def cleanup_text(task: Task, settings: Evaluation) -> str:
+    """Return the clean-up that is scored: `ET<500mm3:NCR`, or `none`."""
+    return cleanup_label(task) if settings.cleanup else "none"
+
+
+def evaluation_record(identity: Identity, task: Task, policy: Policy, **counts: Any) -> EvaluationRecord:
     """Return the record of an evaluation that has just finished."""
     return EvaluationRecord(
-        format=1,
+        format=2,
         identity=identity,
+        task=task,
         policy=policy.label(),
         policy_text=policy.sentence(),
         versions={

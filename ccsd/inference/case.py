@@ -9,8 +9,8 @@ import numpy.typing as npt
 from ccsd.errors import UsageError
 from ccsd.inference.resample import needs_resampling, resample_image, resample_probabilities, target_shape
 from ccsd.inference.window import predict_probabilities
-from ccsd.metrics.surface import Spacing
-from preprocess.modalities import Subset
+from ccsd.metrics.regions import Spacing
+from preprocess.task import Subset
 
 if TYPE_CHECKING:
     import torch
@@ -51,14 +51,14 @@ def segment_case(
     settings: "Evaluation",
     device: "torch.device",
 ) -> Iterator["Tensor"]:
-    """Yield the region probabilities of a case for each combination of modalities: 3 x D x H x W, WT, TC, ET.
+    """Yield the region probabilities of a case for each combination of modalities: R x D x H x W.
 
     Parameters
     ----------
     model
         The network with its configuration.
     image
-        4 x D x H x W, z-scored, 0 where a modality is absent.
+        M x D x H x W, z-scored, 0 where a modality is absent.
     spacing
         Millimetres between its voxels along D, H, W.
     subsets
@@ -85,6 +85,7 @@ def segment_case(
         model.net,
         tensor,
         subsets,
+        model.config.task,
         patch=model.config.train.patch,
         overlap=settings.overlap,
         decode_batch=model.config.runtime.decode_batch,

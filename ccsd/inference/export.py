@@ -13,7 +13,7 @@ from ccsd.errors import UsageError
 from ccsd.inference.case import training_spacing
 from ccsd.model import SharedSpecificNet, load_model
 from preprocess.files import complete_or_absent
-from preprocess.modalities import MODALITIES, REGIONS, Subset, subset, subset_name
+from preprocess.task import Subset, Task
 
 SUFFIX = ".pt2"
 ABOUT = "ccsd.json"
@@ -30,21 +30,21 @@ class Exported:
 
 
 class OneSubset(nn.Module):
-    """The network for one combination: the given modalities in, probabilities of WT, TC and ET out."""
+    """The network for one combination: the given modalities in, probabilities of the regions out."""
 
-    def __init__(self, net: SharedSpecificNet, used: Subset) -> None:
+    def __init__(self, net: SharedSpecificNet, task: Task, used: Subset) -> None:
         super().__init__()
         self.net = net
-        self.encoded = tuple(MODALITIES.index(name) for name in used)
-        self.register_buffer("mask", torch.tensor([[[name in used for name in MODALITIES]]]))
+        self.encoded = tuple(task.modalities.index(name) for name in used)
+        self.register_buffer("mask", torch.tensor([[[name in used for name in task.modalities]]]))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map 1 x m x D x H x W, the modalities of the combination in order, to 1 x 3 x D x H x W."""
+        """Map 1 x m x D x H x W, the modalities of the combination in order, to 1 x R x D x H x W."""
+        assert isinstance(self.mask, Tensor)
         batch, _, depth, height, width = image.shape
-        full = image.new_zeros(batch, len(MODALITIES), depth, height, width)
+        full = image.new_zeros(batch, self.mask.shape[-1], depth, height, width)
         full[:, list(self.encoded)] = image
         features = self.net.encode(full, encoded=self.encoded)
-        assert isinstance(self.mask, Tensor)
         return torch.sigmoid(self.net.decode(features, self.mask, 1)[0])
 
 
@@ -69,9 +69,10 @@ def export(model: Path, out: Path, names: str) -> Exported:
     if out.suffix != SUFFIX:
         raise UsageError(f"{out}: an exported program's name ends in {SUFFIX}")
     trained = load_model(model)
-    used = subset(names)
+    task = trained.config.task
+    used = task.subset(names)
     window = trained.config.train.patch
-    wrapped = OneSubset(trained.net, used).eval()
+    wrapped = OneSubset(trained.net, task, used).eval()
     example = torch.randn(1, len(used), *window, generator=torch.Generator().manual_seed(0))
     expected = wrapped(example)  # makes the part of the encoder that is used
     program = torch.export.export(wrapped.requires_grad_(requires_grad=False), (example,))
@@ -80,9 +81,10 @@ def export(model: Path, out: Path, names: str) -> Exported:
     about = {
         "made_by": f"ccsd {__version__}",
         "model_hash": trained.record.model_hash,
-        "input": f"float32, 1 x {len(used)} x {sides}: {subset_name(used)}, each z-scored on its own brain and 0 "
+        "input": f"float32, 1 x {len(used)} x {sides}: {'+'.join(used)}, each z-scored on its own brain and 0 "
         f"outside it; axes down to up, back to front, left to right; {spacing} mm",
-        "output": f"float32, 1 x 3 x {sides}: probabilities of {', '.join(REGIONS)}",
+        "output": f"float32, 1 x {len(task.regions)} x {sides}: probabilities of {', '.join(task.regions)}",
+        "task": task.label,
     }
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(about, indent=2)})

@@ -14,15 +14,16 @@ from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
 from preprocess.source import nifti
 from preprocess.source.geometry import Geometry, to_canonical, to_source
-from preprocess.source.labels import LabelConvention, to_convention, to_internal
+from preprocess.source.labels import to_convention, to_internal
 from preprocess.source.load import read_label
+from preprocess.task import LabelConvention
 
 PLACE_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Classes 0..3, D x H x W, and the affine of their voxels in the order W, H, D (axes R, A, S)."""
+    """Classes, D x H x W, and the affine of their voxels in the order W, H, D (axes R, A, S)."""
 
     path: Path
     labels: Labels
@@ -36,7 +37,7 @@ class LabelMap:
 
 
 def write_labelmap(path: Path, labels: Labels, geometry: Geometry, convention: LabelConvention) -> None:
-    """Write classes 0..3 (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
+    """Write classes (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
     volume = to_source(to_convention(labels, convention), geometry)
     with complete_or_absent(path) as temporary:
         nifti.write(temporary, volume, geometry.matrix, geometry.forms)

@@ -13,18 +13,18 @@ from ccsd.errors import UsageError
 from ccsd.inference.case import is_resampled, segment_case, training_spacing
 from ccsd.inference.labelmaps import write_labelmap
 from ccsd.inference.sanity import background_tumour, oddities
-from ccsd.metrics import clean_enhancing, paint
-from ccsd.metrics.surface import Spacing
+from ccsd.metrics import clean_up, paint
+from ccsd.metrics.regions import Spacing
+from ccsd.records import RunRecord
 from preprocess.case import prepare, region_volumes
 from preprocess.checks import check_names
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
-from preprocess.modalities import ALIASES, MODALITIES, Subset, subset
 from preprocess.source import nifti
 from preprocess.source.accounts import summary, unused
 from preprocess.source.geometry import Geometry, to_source
-from preprocess.source.labels import CONVENTIONS
 from preprocess.source.layouts import IGNORED, UNKNOWN, UNREAD, CaseFiles, survey
+from preprocess.task import ALIASES, Subset, Task
 
 if TYPE_CHECKING:
     import torch
@@ -33,16 +33,15 @@ if TYPE_CHECKING:
     from ccsd.model import TrainedModel
 
 
-_NAMING = f"file names must end in one of {', '.join(ALIASES)} before .nii or .nii.gz, for example PATIENT_flair.nii.gz"
-
-
-def cases_to_predict(sources: Sequence[Path], layout: str | None = None) -> list[CaseFiles]:
+def cases_to_predict(sources: Sequence[Path], task: Task, layout: str | None = None) -> list[CaseFiles]:
     """Return the cases that folders and files hold, without their segmentations: prediction must not see those.
 
     Parameters
     ----------
     sources
         Folders of cases or with such folders below them, and files; files are put together to cases by their names.
+    task
+        What the model was trained for.
     layout
         Name or file of the layout; found out by default.
 
@@ -53,20 +52,28 @@ def cases_to_predict(sources: Sequence[Path], layout: str | None = None) -> list
     """
     if gone := [path for path in sources if not path.exists()]:
         raise UsageError(f"{gone[0]}: no such file or folder")
-    found = survey(sources, layout)
+    found, naming = survey(sources, layout, task), _naming(task)
     named = {Path(os.path.abspath(path)) for path in sources}  # noqa: PTH100 - as `survey` names files
     foreign = [file.path for file in found.files if file.path in named and file.role == UNREAD]
     if foreign:
         raise UsageError(f"{foreign[0]}: only NIfTI is read; convert it to .nii.gz first")
     lost = [file.path for file in found.files if file.path in named and file.role in (UNKNOWN, IGNORED)]
     if lost:
-        raise UsageError(f"{lost[0]}: the name does not say which sequence it is; {_NAMING}")
+        raise UsageError(f"{lost[0]}: the name does not say which sequence it is; {naming}")
     if not found.cases:
         about = "".join(f". {line}" for line in unused(found.files))
-        raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {_NAMING}{about}")
+        raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {naming}{about}")
     for line in summary(found.files):
         print(f"note: {line}", file=sys.stderr)
     return [replace(case, label=None) for case in found.cases]
+
+
+def _naming(task: Task) -> str:
+    names = dict.fromkeys([*task.modalities, *(alias for alias, name in ALIASES.items() if name in task.sequences)])
+    return (
+        f"file names must end in one of {', '.join(names)} before .nii or .nii.gz, for example "
+        f"PATIENT_{task.modalities[0]}.nii.gz"
+    )
 
 
 def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
@@ -84,11 +91,12 @@ def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
     UsageError
         If a sequence that was asked for is not there.
     """
-    there = subset(case.images)
-    missing = tuple(name for name in MODALITIES if name not in there)
+    task = case.task
+    there = task.subset(case.images)
+    missing = tuple(name for name in task.modalities if name not in there)
     if wanted is None:
         return there, missing
-    used = subset(wanted)
+    used = task.subset(wanted)
     absent = [name for name in used if name in missing]
     if absent:
         raise UsageError(f"{case.case}: has no {' and no '.join(absent)}, which -m asks for; it has {', '.join(there)}")
@@ -124,8 +132,8 @@ class Options:
     """Average over the 8 mirror images."""
     overlap: float | None = None
     """Share of a window that overlaps its neighbour, in [0, 1); None takes that of the evaluation."""
-    min_enhancing: int = 0
-    """ET of fewer voxels becomes NCR."""
+    cleanup: bool = False
+    """Apply the clean-up of the task."""
     layout: str | None = None
     """Layout of the input; None finds it out."""
     allow: tuple[str, ...] = ()
@@ -179,10 +187,11 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     options = options or Options()
     if options.overlap is not None and not 0 <= options.overlap < 1:
         raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
-    if options.labels != "auto" and options.labels not in CONVENTIONS:
-        raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(CONVENTIONS)}")
+    task = RunRecord.read(model).settings(model).task
+    if options.labels != "auto" and options.labels not in task.conventions:
+        raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(task.conventions)}")
     check_names(options.allow)
-    cases = cases_to_predict(sources, options.layout)
+    cases = cases_to_predict(sources, task, options.layout)
     targets = [output_path(out, case.case, cases) for case in cases]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_model(model, device)
@@ -207,6 +216,7 @@ def _settings(model: "TrainedModel", options: Options) -> "Evaluation":
 def _predict_case(
     case: CaseFiles, path: Path, model: "TrainedModel", device: "torch.device", options: Options, settings: "Evaluation"
 ) -> Prediction:
+    task = model.config.task
     used, missing = choose(case, options.subset)
     prepared = prepare(case, used, allow=options.allow)
     missing += tuple(name for name in used if name not in prepared.meta.modalities)
@@ -214,8 +224,12 @@ def _predict_case(
     geometry = prepared.meta.geometry
     (regions,) = segment_case(model, prepared.image, geometry.spacing, [used], settings, device)
     probabilities = regions.cpu().numpy()
-    labels = clean_enhancing(paint(probabilities), options.min_enhancing)
-    convention = prepared.meta.label_convention if options.labels == "auto" else CONVENTIONS[options.labels]
+    labels = paint(probabilities, task)
+    if options.cleanup:
+        labels = clean_up(labels, geometry.spacing, task)
+    convention = task.output_convention(prepared.meta.label_convention)
+    if options.labels != "auto":
+        convention = task.convention(options.labels)
     if options.probabilities:
         _write_probabilities(path, probabilities, geometry)
     write_labelmap(path, labels, geometry, convention)
@@ -224,12 +238,12 @@ def _predict_case(
     if is_resampled(model, geometry.spacing):
         own, training = _mm(geometry.spacing), _mm(training_spacing(model))
         notes.append(f"voxels of {own} were resampled to the training's {training} and back")
-    volumes = region_volumes(labels, geometry)
+    volumes = region_volumes(labels, geometry, task)
     return Prediction(case.case, path, used, missing, tuple(notes), volumes, str(convention))
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geometry) -> None:
-    """Write X x Y x Z x 3 (WT, TC, ET) beside the segmentation, whole or not at all."""
+    """Write X x Y x Z x R, the regions in the order of the task, beside the segmentation, whole or not at all."""
     target = path.with_name(f"{nifti.stem(path)}_probabilities.nii.gz")
     volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
     with complete_or_absent(target) as temporary:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccsd.metrics.surface import Spacing
+from ccsd.metrics.regions import Spacing
 
 TOLERANCE = 0.1
 """Spacings that differ by less than this share are taken as they are."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from preprocess.modalities import MODALITIES, REGIONS, Subset
+from preprocess.task import Subset, Task
 
 Predictor = Callable[[Tensor], Tensor]
 BATCH_VOXELS = 100_000
@@ -22,14 +22,14 @@ class Segmenter(Protocol):
     """What inference needs of a network."""
 
     def segment(self, image: Tensor, subsets: Tensor, decode_batch: int = 8) -> Tensor:
-        """Return logits K x B x 3 x D x H x W of an image B x 4 x D x H x W for K subsets (K x 4, bool)."""
+        """Return logits K x B x R x D x H x W of an image B x M x D x H x W for K subsets (K x M, bool)."""
         ...
 
 
-def subset_masks(subsets: Sequence[Subset], device: torch.device | str = "cpu") -> Tensor:
-    """Return K x 4, bool: which modalities each of K combinations has."""
-    rows = [[modality in subset for modality in MODALITIES] for subset in subsets]
-    return torch.tensor(rows, dtype=torch.bool, device=device).reshape(len(rows), len(MODALITIES))
+def subset_masks(subsets: Sequence[Subset], task: Task, device: torch.device | str = "cpu") -> Tensor:
+    """Return K x M, bool: which modalities each of K combinations has."""
+    rows = [[modality in subset for modality in task.modalities] for subset in subsets]
+    return torch.tensor(rows, dtype=torch.bool, device=device).reshape(len(rows), len(task.modalities))
 
 
 @torch.inference_mode()
@@ -37,6 +37,7 @@ def predict_probabilities(
     net: Segmenter,
     image: Tensor,
     subsets: Sequence[Subset],
+    task: Task,
     *,
     patch: Sequence[int],
     overlap: float = 0.5,
@@ -48,16 +49,18 @@ def predict_probabilities(
 
     Windows are blended with Gaussian weights; one that holds no brain at all is free of tumour without being computed.
     A volume smaller than the window is padded with zeros, which is what lies outside the brain. Memory is bounded by
-    K x 3 float32 volumes and the activations of one window, of several when they are small.
+    K x R float32 volumes and the activations of one window, of several when they are small.
 
     Parameters
     ----------
     net
         A network in evaluation mode; the windows go to the device of `image`.
     image
-        4 x D x H x W, z-scored, 0 where a modality is absent; absent modalities are never encoded.
+        M x D x H x W, z-scored, 0 where a modality is absent; absent modalities are never encoded.
     subsets
         K combinations.
+    task
+        What the network segments from what.
     patch
         The window: the training patch, which fits the network.
     overlap
@@ -72,11 +75,11 @@ def predict_probabilities(
     Returns
     -------
     Tensor
-        K x 3 x D x H x W, float32, in [0, 1], in the order WT, TC, ET; on the image's device when it fits there.
+        K x R x D x H x W, float32, in [0, 1]; on the image's device when it fits there.
     """
     device = image.device
-    masks = subset_masks(subsets, device)
-    channels = len(subsets) * len(REGIONS)
+    masks = subset_masks(subsets, task, device)
+    channels = len(subsets) * len(task.regions)
 
     def probabilities(window: Tensor) -> Tensor:
         present = window.flatten(2).any(-1)
@@ -86,11 +89,11 @@ def predict_probabilities(
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast and device.type == "cuda"):
             logits = net.segment(window, masks, decode_batch=decode_batch)
         found = torch.sigmoid(logits.float()).transpose(0, 1) * seen[..., None, None, None, None]
-        return found.flatten(1, 2)  # B x K x 3 x ... -> B x 3K x ...
+        return found.flatten(1, 2)  # B x K x R x ... -> B x KR x ...
 
     predictor = _mirrored(probabilities) if flips else probabilities
     stitched = blend(predictor, image, channels, patch, overlap, _stitch_device(image, channels))
-    return stitched.reshape(len(subsets), len(REGIONS), *image.shape[1:])
+    return stitched.reshape(len(subsets), len(task.regions), *image.shape[1:])
 
 
 def blend(

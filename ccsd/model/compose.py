@@ -3,7 +3,7 @@
 A modality in S contributes its own features, a modality outside S the mean of the shared features over S. Nothing of
 a modality outside S reaches the result.
 
-Shapes: K subsets, B batch, M modalities (4), m encoded modalities (those whose features exist), C channels.
+Shapes: K subsets, B batch, M modalities, m encoded modalities (those whose features exist), C channels.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def bottleneck_slots(fused: Tensor, shared: Tensor, subsets: Tensor, encoded: Sequence[int]) -> Tensor:
-    """Fill the four bottleneck slots of each subset.
+    """Fill the bottleneck slots of each subset.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def bottleneck_slots(fused: Tensor, shared: Tensor, subsets: Tensor, encoded: Se
 
 
 class SubsetProjection(nn.Module):
-    """A 1 x 1 x 1 convolution over the four skip slots, computed without building them.
+    """A 1 x 1 x 1 convolution over the skip slots, computed without building them.
 
     The slots are linear in the modalities' features h_j: slot m is h_m if m is in S and the mean of h over S
     otherwise. So the convolution with weights W_m over the slots equals one with the weights

@@ -3,7 +3,7 @@
 The architecture follows the paper's abstract and, where that is silent, the closest published networks; docs/method.md
 says which is which.
 
-Shapes: K subsets, B batch, M modalities (4), m encoded modalities, C channels, R regions (WT, TC, ET), D H W space.
+Shapes: K subsets, B batch, M modalities, m encoded modalities, C channels, R regions, D H W space.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +18,7 @@ from ccsd.config.schema import Model
 from ccsd.model import shaspec, unet
 from ccsd.model.blocks import Stages, select_groups
 from ccsd.model.compose import bottleneck_slots
-from preprocess.modalities import MODALITIES, REGIONS
-
-ALL = tuple(range(len(MODALITIES)))
+from preprocess.task import Task
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,19 @@ class Backbone:
     """Channels C of the bottleneck."""
 
 
-def _unet(settings: Model) -> Backbone:
+def _unet(settings: Model, modalities: int, regions: int) -> Backbone:
     widths = unet.channels(settings.width, settings.levels)
     return Backbone(
         encoder=lambda groups: unet.Encoder(widths, groups),
-        decoder=lambda: unet.Decoder(widths, len(MODALITIES), len(REGIONS), deep=settings.deep_supervision),
+        decoder=lambda: unet.Decoder(widths, modalities, regions, deep=settings.deep_supervision),
         width=widths[-1],
     )
 
 
-def _shaspec(settings: Model) -> Backbone:
+def _shaspec(settings: Model, modalities: int, regions: int) -> Backbone:
     return Backbone(
         encoder=shaspec.Encoder,
-        decoder=lambda: shaspec.Decoder(len(MODALITIES), len(REGIONS), deep=settings.deep_supervision),
+        decoder=lambda: shaspec.Decoder(modalities, regions, deep=settings.deep_supervision),
         width=shaspec.BOTTLENECK,
     )
 
@@ -76,29 +74,32 @@ class SharedSpecificNet(nn.Module):
     `encode` runs once per image whatever the number of subsets; `decode` costs one light decoder per subset.
     """
 
-    def __init__(self, settings: Model) -> None:
+    def __init__(self, settings: Model, task: Task) -> None:
         super().__init__()
+        modalities, regions = len(task.modalities), len(task.regions)
+        self.all = tuple(range(modalities))
         self.multiple = settings.multiple
-        backbone = _BACKBONES[settings.backbone](settings)
+        backbone = _BACKBONES[settings.backbone](settings, modalities, regions)
         self.shared = backbone.encoder(1)
-        self.specific = backbone.encoder(len(MODALITIES))
+        self.specific = backbone.encoder(modalities)
         self.fuse = nn.Conv3d(2 * backbone.width, backbone.width, 3, padding=1)
         self.decoder = backbone.decoder()
-        self.classify = nn.Linear(backbone.width, len(MODALITIES))
+        self.classify = nn.Linear(backbone.width, modalities)
         self._parts: dict[tuple[int, ...], nn.Module] = {}
 
-    def encode(self, image: Tensor, available: Tensor | None = None, encoded: Sequence[int] = ALL) -> Features:
+    def encode(self, image: Tensor, available: Tensor | None = None, encoded: Sequence[int] | None = None) -> Features:
         """Encode each of the modalities once.
 
         Parameters
         ----------
         image
-            B x 4 x D x H x W, z-scored; D, H, W multiples of the three `multiple`.
+            B x M x D x H x W, z-scored; D, H, W multiples of the three `multiple`.
         available
-            B x 4 bool; what is not available is replaced by zeros, whatever it holds, and never composed.
+            B x M bool; what is not available is replaced by zeros, whatever it holds, and never composed.
         encoded
-            The modalities to encode; the others are not touched and cost nothing.
+            The modalities to encode; the others are not touched and cost nothing. Without it all of them.
         """
+        encoded = self.all if encoded is None else encoded
         if available is not None:
             image = torch.where(available[..., None, None, None], image, 0)
         image = image[:, list(encoded)]
@@ -110,7 +111,7 @@ class SharedSpecificNet(nn.Module):
         return Features(skips, shared, fused, specific.mean((-3, -2, -1)), tuple(encoded))
 
     def decode(self, features: Features, subsets: Tensor, decode_batch: int, *, recompute: bool = False) -> Tensor:
-        """Compose and decode K x B x 4 bool subsets into K x B x R x D x H x W logits.
+        """Compose and decode K x B x M bool subsets into K x B x R x D x H x W logits.
 
         At most `decode_batch` subsets are decoded together. With `recompute` their activations are computed again in
         the backward pass instead of kept, so that the peak is that of one round; the gradients are the same.
@@ -141,16 +142,16 @@ class SharedSpecificNet(nn.Module):
         Parameters
         ----------
         image
-            B x 4 x D x H x W; modalities outside the subsets are not read.
+            B x M x D x H x W; modalities outside the subsets are not read.
         subsets
-            K x 4 bool.
+            K x M bool.
         decode_batch
             Subsets decoded together.
 
         Returns
         -------
         Tensor
-            K x B x R x D x H x W logits of WT, TC, ET.
+            K x B x R x D x H x W logits.
         """
         encoded = tuple(int(m) for m in subsets.any(0).nonzero().flatten())
         features = self.encode(image, encoded=encoded)
@@ -162,10 +163,10 @@ class SharedSpecificNet(nn.Module):
         return [level.unflatten(0, subsets.shape[:2]) for level in levels]
 
     def _specific_encoder(self, encoded: tuple[int, ...]) -> nn.Module:
-        if encoded == ALL:
+        if encoded == self.all:
             return self.specific
         if encoded not in self._parts:
-            self._parts[encoded] = select_groups(self.specific, encoded, len(MODALITIES))
+            self._parts[encoded] = select_groups(self.specific, encoded, len(self.all))
         return self._parts[encoded]
 
     def train(self, mode: bool = True) -> Self:

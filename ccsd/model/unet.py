@@ -1,7 +1,7 @@
 """The `unet` backbone: a residual 3-D U-Net whose encoder costs most and whose decoder is light.
 
-All 15 combinations of one volume share the encoding and pay one decode each, so the decoder decides what a combination
-costs: it works on summed skips of one modality's width instead of four concatenated ones.
+All combinations of one volume share the encoding and pay one decode each, so the decoder decides what a combination
+costs: it works on summed skips of one modality's width instead of all of them concatenated.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """From composed bottleneck slots and skips to region logits, for K subsets of B images at once.
 
-    Takes slots (K*B) x (4*C) x d x h x w, the modalities' skips and the K x B x M subsets; returns
+    Takes slots (K*B) x (M*C) x d x h x w, the modalities' skips and the K x B x M subsets; returns
     (K*B) x regions x D x H x W logits, in training followed by those of the coarser `deep` outputs, finer first.
     """
 

@@ -47,7 +47,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
         )
     try:
         with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
-            net = SharedSpecificNet(config.model)
+            net = SharedSpecificNet(config.model, config.task)
         net.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise UsageError(f"{folder / WEIGHTS}: not the weights of the configured network: {str(error)[:500]}") from None

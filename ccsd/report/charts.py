@@ -1,6 +1,7 @@
 """The figures of the report, as inline SVG that follows the font and colours of the page."""
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,23 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ccsd.report.results import TrainingResults
-from ccsd.report.statistics import case_matrix
-from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
+from ccsd.report.sentences import listed
+from ccsd.report.statistics import case_matrix, subset_order
+from preprocess.task import Task
 
 COLOURS = {
     "#010203": "currentColor",
     "#040506": "var(--grid)",
-    "#070801": "var(--wt)",
-    "#070802": "var(--tc)",
-    "#070803": "var(--et)",
-    "#070804": "var(--fourth)",
-    "#070805": "var(--accent)",
+    "#070800": "var(--accent)",
+    **{f"#07080{number}": f"var(--series-{number})" for number in range(1, 9)},
 }
 """Colours that figures are drawn in -> what the page's style sheet knows them as."""
-TEXT, GRID, WT, TC, ET, FOURTH, ACCENT = COLOURS
-REGION_COLOURS = {"WT": WT, "TC": TC, "ET": ET}
-MARKERS = {"WT": "o", "TC": "s", "ET": "^"}
-"""Beside the colour, so that regions can be told apart without seeing colours."""
+TEXT, GRID, ACCENT, *SERIES = COLOURS
+MARKERS, LINES = "os^Dvx*P", ("-", "--", "-.", ":")
+"""Beside the colour, so that series can be told apart without seeing colours."""
 _STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names of experiments and cases are no formulas
@@ -84,33 +82,34 @@ def inline(drawing: Figure, name: str, description: str) -> Markup:
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}" style="max-width:{limit}"', 1))  # noqa: S704 - drawn here, texts escaped by matplotlib
 
 
-MODALITY_COLOURS = dict(zip(MODALITIES, (WT, TC, ET, FOURTH), strict=True))
 LOSSES = {
-    "supervised": (WT, "-"),
-    "hmsd": (TC, "--"),
-    "dmcd": (ET, "-."),
-    "shared": (FOURTH, ":"),
+    "supervised": (SERIES[0], "-"),
+    "hmsd": (SERIES[1], "--"),
+    "dmcd": (SERIES[2], "-."),
+    "shared": (SERIES[3], ":"),
     "specific": (TEXT, ":"),
 }
 _SMOOTH_POINTS = 100
 _MANY_POINTS = 40
+_SIDE_BY_SIDE = 4
+_IN_LEGEND = 8
 _APART = 0.4
 """Over which part of a step the experiments of one number of sequences are spread."""
 _TICKS_MM = (0, 1, 3, 10, 30, 100, 300)
 
 
-def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
+def by_size(summary: pd.DataFrame, experiment: str, task: Task) -> Markup | None:
     """Draw mean Dice and HD95 against the number of sequences, with 95 % intervals."""
     part = summary[(summary["experiment"] == experiment) & (summary["scope"] == "size")]
     if part["name"].nunique() < 2:  # noqa: PLR2004 - one number is no curve
         return None
     with figure(10, 3.6, ncols=2) as (drawing, axes):
         for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd95", "HD95 in mm, logarithmic")), strict=True):
-            for region in REGIONS:
+            for place, region in enumerate(task.scored_regions):
                 rows = part[(part["metric"] == metric) & (part["region"] == region)]
-                style = {"color": REGION_COLOURS[region], "marker": MARKERS[region]}
-                _interval_line(axis, rows, (list(REGIONS).index(region) - 1) * 0.05, style, region)
-            axis.set(xlabel="sequences available", ylabel=label, xticks=[1, 2, 3, 4])
+                shift = (place - (len(task.scored_regions) - 1) / 2) * 0.05
+                _interval_line(axis, rows, shift, _region_style(place), region)
+            axis.set(xlabel="sequences available", ylabel=label, xticks=_sizes(task))
             if metric == "dice":
                 axis.set_ylim(0, 1)
             else:
@@ -119,42 +118,43 @@ def by_size(summary: pd.DataFrame, experiment: str) -> Markup | None:
                 worst = np.nanmax(part.loc[part["metric"] == metric, ["mean", "high"]].to_numpy(np.float64))
                 axis.set_ylim(0, 1.5 * max(1.0, float(worst)))
         axes[0].legend(loc="lower right")
-        return inline(drawing, f"size-{experiment}", f"{experiment}: {_size_words(part)}")
+        return inline(drawing, f"size-{experiment}", f"{experiment}: {_size_words(part, task)}")
 
 
-def by_experiment(summary: pd.DataFrame) -> Markup | None:
+def by_experiment(summary: pd.DataFrame, task: Task) -> Markup | None:
     """Draw each region's mean Dice against the number of sequences, one line per experiment, with 95 % intervals."""
     part = summary[(summary["metric"] == "dice") & (summary["scope"] == "size")]
     names = [str(name) for name in part["experiment"].unique()]
     if len(names) < 2:  # noqa: PLR2004 - nothing to compare
         return None
-    with figure(10, 3.6, ncols=len(REGIONS), sharey=True) as (drawing, axes):
-        for axis, region in zip(axes, REGIONS, strict=True):
+    with _one_each(task, 3.6) as (drawing, axes):
+        for axis, region in zip(axes, task.scored_regions, strict=True):
             for place, name in enumerate(names):
                 rows = part[(part["region"] == region) & (part["experiment"] == name)]
                 _interval_line(axis, rows, (place - (len(names) - 1) / 2) * _APART / len(names), _style(place), name)
-            axis.set(title=REGION_NAMES[region].capitalize(), xlabel="sequences available", xticks=[1, 2, 3, 4])
+            axis.set(title=_title(task.word(region)), xlabel="sequences available", xticks=_sizes(task))
         axes[0].set_ylabel("Dice")
         drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(names)))
-        words = " ".join(f"{name}: {_size_words(part[part['experiment'] == name])}" for name in names)
+        words = " ".join(f"{name}: {_size_words(part[part['experiment'] == name], task)}" for name in names)
         return inline(drawing, "experiments", words)
 
 
-def distributions(metrics: pd.DataFrame, experiment: str) -> Markup:
+def distributions(metrics: pd.DataFrame, experiment: str, task: Task) -> Markup:
     """Draw each case's Dice for each combination: median, quartiles and every case."""
     part = metrics[metrics["experiment"] == experiment]
-    wides = {region: case_matrix(part[part["region"] == region], "dice") for region in REGIONS}
-    names = list(wides["WT"].columns)
-    with figure(10, 0.8 + 0.27 * len(names), ncols=len(REGIONS), sharey=True) as (drawing, axes):
-        for axis, (region, wide) in zip(axes, wides.items(), strict=True):
-            _spread(axis, wide, REGION_COLOURS[region])
+    wides = {region: case_matrix(part[part["region"] == region], "dice", task) for region in task.scored_regions}
+    names = subset_order(part["subset"].unique(), task)
+    with _one_each(task, 0.8 + 0.27 * len(names)) as (drawing, axes):
+        for place, (axis, (region, wide)) in enumerate(zip(axes, wides.items(), strict=True)):
+            _spread(axis, wide, SERIES[place % len(SERIES)])
             axis.set(xlabel=f"{region} Dice", xlim=(-0.03, 1.03))
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top, and room for its dots
         return inline(
             drawing,
             f"spread-{experiment}",
-            f"{experiment}: Dice of every case, one row per combination, with quartiles and median, for WT, TC and ET.",
+            f"{experiment}: Dice of every case, one row per combination, with quartiles and median, for "
+            f"{listed(list(task.scored_regions))}.",
         )
 
 
@@ -169,27 +169,28 @@ def training(run: TrainingResults) -> Markup | None:
         return inline(drawing, f"training-{run.name}", _training_words(run.name, steps, checks))
 
 
-def removals(run: TrainingResults) -> Markup | None:
+def removals(run: TrainingResults, task: Task) -> Markup | None:
     """Draw which sequence DMCD removed first against the step."""
     events = [event for event in run.of_kind("removal") if isinstance(event.get("first"), dict)]
     if not events:
         return None
     x = [event["step"] for event in events]
-    shares = {m: [float(event["first"].get(m, 0)) for event in events] for m in MODALITIES}
+    shares = {m: [float(event["first"].get(m, 0)) for event in events] for m in task.modalities}
     with figure(10, 2.8) as (drawing, axis):
-        for name, values in shares.items():
+        for place, (name, values) in enumerate(shares.items()):
             axis.plot(
                 x,
                 values,
-                color=MODALITY_COLOURS[name],
+                color=SERIES[place % len(SERIES)],
+                ls=LINES[place // len(SERIES)],
                 marker="o" if len(x) < _MANY_POINTS else None,
                 ms=3,
-                label=MODALITY_NAMES[name],
+                label=task.sequences[name],
             )
         axis.set(ylabel="share removed first", ylim=(-0.02, 1.02))
         _against_steps(axis)
-        axis.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-        last = ", ".join(f"{MODALITY_NAMES[name]} {values[-1]:.0%}" for name, values in shares.items())
+        drawing.legend(ncols=min(_IN_LEGEND, len(shares)), loc="outside upper center")
+        last = ", ".join(f"{task.sequences[name]} {values[-1]:.0%}" for name, values in shares.items())
         return inline(
             drawing, f"removal-{run.name}", f"{run.name}: sequence that DMCD removed first; at the end {last}."
         )
@@ -197,12 +198,36 @@ def removals(run: TrainingResults) -> Markup | None:
 
 def _style(place: int) -> dict[str, Any]:
     """Return a colour, a line and a marker that no other of two dozen experiments has together."""
-    colours, markers, lines = (WT, TC, ET, FOURTH, TEXT), "os^Dvx", ("-", "--", "-.", ":")
+    colours = (*SERIES[:4], TEXT)
     return {
         "color": colours[place % len(colours)],
-        "marker": markers[place % len(markers)],
-        "ls": lines[place // len(colours) % len(lines)],
+        "marker": MARKERS[place % 6],
+        "ls": LINES[place // len(colours) % len(LINES)],
     }
+
+
+def _region_style(place: int) -> dict[str, Any]:
+    return {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+@contextmanager
+def _one_each(task: Task, height: float) -> Iterator[tuple[Figure, list[Any]]]:
+    """Yield a figure and one axis for each region, in rows of at most four, each row of a height in inches."""
+    count = len(task.scored_regions)
+    rows = math.ceil(count / _SIDE_BY_SIDE)
+    columns = math.ceil(count / rows)
+    with figure(10, height * rows, nrows=rows, ncols=columns, sharey=True, squeeze=False) as (drawing, axes):
+        for unused in axes.flat[count:]:
+            unused.set_visible(False)
+        yield drawing, list(axes.flat[:count])
+
+
+def _sizes(task: Task) -> list[int]:
+    return list(range(1, len(task.modalities) + 1))
+
+
+def _title(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _interval_line(axis: Any, rows: pd.DataFrame, shift: float, style: dict[str, Any], label: str) -> None:
@@ -212,10 +237,10 @@ def _interval_line(axis: Any, rows: pd.DataFrame, shift: float, style: dict[str,
     axis.vlines(x, low, high, color=style["color"], lw=2, alpha=0.6)
 
 
-def _size_words(part: pd.DataFrame) -> str:
+def _size_words(part: pd.DataFrame, task: Task) -> str:
     dice = part[part["metric"] == "dice"]
     texts = []
-    for region in REGIONS:
+    for region in task.scored_regions:
         rows = dice[dice["region"] == region]
         values = ", ".join(f"{row['mean']:.2f} with {row['name']}" for _, row in rows.iterrows())
         texts.append(f"mean Dice {region} {values} sequences")
@@ -263,10 +288,10 @@ def _validation(axis: Any, checks: Sequence[dict[str, Any]]) -> None:
     axis.set(ylabel="validation Dice (mean of regions)", ylim=(0, 1))
     _against_steps(axis)
     names = list(dict.fromkeys(name for event in checks for name in event["dice"]))
-    colours = (WT, TC, ET, FOURTH, ACCENT, TEXT)
+    colours = (*SERIES[:4], ACCENT, TEXT)
     for i, name in enumerate(names):
         points = [(e["step"], float(np.nanmean(list(e["dice"][name].values())))) for e in checks if name in e["dice"]]
-        line = ("-", "--", "-.", ":")[i // len(colours) % 4]
+        line = LINES[i // len(colours) % len(LINES)]
         axis.plot(*zip(*points, strict=True), color=colours[i % len(colours)], ls=line, marker="o", ms=4, label=name)
     if names:
         axis.legend(fontsize=8)

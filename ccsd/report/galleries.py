@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from ccsd.config.of_task import default_validation
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.report.results import StudyResults
-from ccsd.report.statistics import FULL, case_matrix, subset_order
+from ccsd.report.sentences import listed
+from ccsd.report.statistics import case_matrix, subset_order
 from ccsd.study import prediction_file
 from preprocess.errors import InputError
-from preprocess.modalities import MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
 from preprocess.pictures import Picture, draw, png, slice_of_interest
 from preprocess.store.reader import CaseStore
-
-FEW = (FULL, "flair+t1+t2", "t1ce", "flair")
-"""Everything; without the contrast agent; the two single sequences that show most."""
+from preprocess.task import Task
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,13 @@ def galleries(study: StudyResults, experiment: str) -> list[Gallery]:
     kept predictions or converted cases there is nothing to show, and the list is empty.
     """
     part = study.metrics[study.metrics["experiment"] == experiment]
-    names = [name for name in subset_order(part["subset"].unique()) if name in SUBSET_ORDER]
+    task = study.task
+    names = [name for name in subset_order(part["subset"].unique(), task) if task.is_subset(name)]
     if not names:
         return []
-    ranked = _ranked(part, names[-1])
+    ranked = _ranked(part, names[-1], task)
     chosen = {"Best case": 0, "Median case": (len(ranked) - 1) // 2, "Worst case": len(ranked) - 1}
-    few = [name for name in FEW if name in names] or names[-4:]
+    few = [name for name in default_validation(task) if name in names] or names[-4:]
     found = [_gallery(study, part, f"{title}", ranked[i], few) for title, i in chosen.items() if ranked]
     if ranked:
         title = "Median case, every combination"
@@ -65,9 +65,10 @@ def galleries(study: StudyResults, experiment: str) -> list[Gallery]:
     return kept
 
 
-def _ranked(part: pd.DataFrame, name: str) -> list[str]:
+def _ranked(part: pd.DataFrame, name: str, task: Task) -> list[str]:
     """Return the cases from the highest to the lowest mean Dice."""
-    scores = [case_matrix(part[part["region"] == region], "dice")[name] for region in REGIONS]
+    tables = [case_matrix(part[part["region"] == region], "dice", task) for region in task.scored_regions]
+    scores = [table[name] for table in tables if name in table]
     mean = pd.concat(scores, axis=1).mean(axis=1).dropna()
     return [str(case) for case in mean.sort_values(ascending=False, kind="stable").index]
 
@@ -78,19 +79,22 @@ def _gallery(study: StudyResults, part: pd.DataFrame, title: str, case: str, nam
         reference = store.read_label()
     except InputError:
         return None
-    index = slice_of_interest(reference)
+    task = study.task
+    index = slice_of_interest(reference, task)
     outline, background = reference[index], store.read_plane(store.modalities[0], index)
-    shown = dict.fromkeys((store.modalities[0], "t1ce" if "t1ce" in store.modalities else store.modalities[0]))
-    panels = [_image_panel(store, name, index) for name in shown]
+    panels = [_image_panel(store, name, index) for name in _images(store, task)]
     panels.append(_panel("Reference", "", draw(background, outline, outline), f"{case}: reference segmentation"))
     for name in names:
         path = _prediction(study, part, case, name)
         if path is None:
             continue
-        labels = read_labelmap(path, store.meta.label_convention).labels[store.meta.geometry.slices]
-        note = _scores(part, case, name)
-        alt = f"{case}, prediction from {display_name(name)}; Dice of WT, TC and ET {note}"
-        panels.append(_panel(f"from {display_name(name)}", note, draw(background, labels[index], outline), alt))
+        labels = read_labelmap(path, task.output_convention(store.meta.label_convention)).labels[
+            store.meta.geometry.slices
+        ]
+        note = _scores(part, case, name, task)
+        shown = task.display_name(name)
+        alt = f"{case}, prediction from {shown}; Dice of {listed(list(task.scored_regions))} {note}"
+        panels.append(_panel(f"from {shown}", note, draw(background, labels[index], outline), alt))
     return Gallery(title, case, panels) if any(p.note for p in panels) else None
 
 
@@ -105,13 +109,19 @@ def _prediction(study: StudyResults, part: pd.DataFrame, case: str, name: str) -
     return None
 
 
-def _scores(part: pd.DataFrame, case: str, name: str) -> str:
+def _images(store: CaseStore, task: Task) -> list[str]:
+    """Return the sequences whose images are shown: the first, and the single one that a training looks at first."""
+    telling = [name for name in default_validation(task) if name in store.modalities]
+    return list(dict.fromkeys([store.modalities[0], *telling]))[:2]
+
+
+def _scores(part: pd.DataFrame, case: str, name: str, task: Task) -> str:
     rows = part[(part["case"] == case) & (part["subset"] == name)].groupby("region")["dice"].mean()
-    return " / ".join(f"{rows[region]:.2f}" for region in REGIONS if region in rows)
+    return " / ".join(f"{rows[region]:.2f}" for region in task.scored_regions if region in rows)
 
 
 def _image_panel(store: CaseStore, modality: str, index: int) -> Panel:
-    shown = MODALITY_NAMES[modality]
+    shown = store.meta.task.sequences[modality]
     picture = draw(store.read_plane(modality, index))
     return _panel(f"{shown} image", "", picture, f"{store.case}: {shown} image, axial slice {index}")
 

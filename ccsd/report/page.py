@@ -12,6 +12,8 @@ import yaml
 from markupsafe import Markup
 
 from ccsd import __version__
+from ccsd.config import Evaluation
+from ccsd.evaluation.tables import cleanup_text
 from ccsd.records import RunRecord
 from ccsd.report import charts, tables
 from ccsd.report import sentences as words
@@ -22,8 +24,8 @@ from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import SeedMeans, seed_means
 from preprocess.files import complete_or_absent, write_text
-from preprocess.modalities import CLASS_NAMES, MODALITIES, MODALITY_NAMES, REGION_NAMES, REGIONS
-from preprocess.pictures import CLASS_COLOURS
+from preprocess.pictures import colour
+from preprocess.task import Task, default_task
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,12 @@ def write_report(results: Path, out: Path | None = None) -> Report:
         If there are no scores, or scores that contradict one another.
     """
     study = read_results(results)
-    summary = summarise(study.metrics)
-    comparison = compare(study.metrics)
+    summary = summarise(study.metrics, study.task)
+    comparison = compare(study.metrics, study.task)
     _write_tables(study, summary, comparison)
     page = out or study.folder.report
     write_text(page, render(study, summary, comparison))
-    return Report(page, overview_text(summary, comparison))
+    return Report(page, overview_text(summary, comparison, study.task))
 
 
 def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
@@ -95,43 +97,50 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
     )
     environment.filters["counted"] = words.counted
     template = environment.get_template("report.html.j2")
-    leader, seeds = words.best_experiment(summary), seed_means(study.metrics)
+    task = study.task
+    leader, seeds = words.best_experiment(summary), seed_means(study.metrics, task)
+    more = _more(study)
     return template.render(
         study=study,
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=_asset("style.css"),
         script=_asset("sort.js"),
-        sentences=words.summary_sentences(study, summary, leader, verdicts(summary, comparison, seeds)),
+        sentences=words.summary_sentences(study, summary, leader, verdicts(summary, comparison, seeds, task)),
         warnings=words.warnings(study, summary),
-        experiments=[_experiment_section(study, summary, str(name)) for name in summary["experiment"].unique()],
-        runs=[_training_section(training) for training in study.trainings],
+        experiments=[_experiment_section(study, summary, str(name), more) for name in summary["experiment"].unique()],
+        runs=[_training_section(training, task) for training in study.trainings],
         leader=leader,
-        comparison=_comparison(summary, comparison, seeds),
-        columns=tables.columns(tables.MAIN),
-        more_columns=tables.columns(tables.MORE),
-        modalities=[MODALITY_NAMES[m] for m in MODALITIES],
-        regions=list(REGIONS),
-        class_names=CLASS_NAMES,
-        region_names=REGION_NAMES,
-        class_colours=CLASS_COLOURS,
+        comparison=_comparison(summary, comparison, seeds, task),
+        columns=tables.columns(tables.MAIN, task),
+        more_columns=tables.columns(more, task),
+        task=task,
+        inputs="any set of sequences" if len(task.modalities) > 1 else task.display_name(task.full_name),
+        cleanups=cleanup_text(task, Evaluation()),
+        modalities=list(task.sequences.values()),
+        regions=list(task.scored_regions),
+        over_all=words.over_all(task),
+        region_words=words.region_words(task),
+        lesion_words=words.lesion_words(task),
+        cleanup_words=words.cleanup_words(task) if more != tables.MORE else "",
+        class_colours=[(task.word(name), colour(number)[1]) for name, number in task.classes.items()],
         published=_published(study),
-        averages=_averages(summary),
+        averages=_averages(summary, task),
         policies=_policies(study),
         config=yaml.safe_dump(study.config, sort_keys=False) if study.config else "",
     )
 
 
-def _comparison(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans) -> dict[str, Any] | None:
+def _comparison(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans, task: Task) -> dict[str, Any] | None:
     """Return what the page shows of several experiments side by side; None with a single one."""
     if comparison.empty:
         return None
     return {
-        "chart": charts.by_experiment(summary),
-        "overview": tables.overview_rows(summary),
+        "chart": charts.by_experiment(summary, task),
+        "overview": tables.overview_rows(summary, task),
         "seeds": seeds,
-        "overall": tables.difference_rows(comparison, "overall"),
-        "others": tables.difference_rows(comparison, "size", "subset"),
+        "overall": tables.difference_rows(comparison, task, "overall"),
+        "others": tables.difference_rows(comparison, task, "size", "subset"),
     }
 
 
@@ -147,39 +156,47 @@ def _write_tables(study: StudyResults, summary: pd.DataFrame, comparison: pd.Dat
         study.metrics.to_parquet(temporary, index=False)
 
 
-def _experiment_section(study: StudyResults, summary: pd.DataFrame, name: str) -> ExperimentSection:
+def _more(study: StudyResults) -> tables.Shown:
+    """Return the scores of the second table, those after the clean-up where something was cleaned."""
+    return tables.MORE if set(study.metrics["cleanup"]) == {"none"} else (*tables.MORE, *tables.CLEANED)
+
+
+def _experiment_section(study: StudyResults, summary: pd.DataFrame, name: str, more: tables.Shown) -> ExperimentSection:
+    task = study.task
     return ExperimentSection(
         name=name,
-        scores=tables.score_table(summary, name, tables.MAIN),
-        more_scores=tables.score_table(summary, name, tables.MORE),
-        by_size=charts.by_size(summary, name),
-        distributions=charts.distributions(study.metrics, name),
-        drops=tables.drop_table(summary, name),
+        scores=tables.score_table(summary, name, tables.MAIN, task),
+        more_scores=tables.score_table(summary, name, more, task),
+        by_size=charts.by_size(summary, name, task),
+        distributions=charts.distributions(study.metrics, name, task),
+        drops=tables.drop_table(summary, name, task),
         worst=tables.worst_cases(study, name),
         galleries=galleries(study, name),
     )
 
 
-def _training_section(training: TrainingResults) -> TrainingSection:
+def _training_section(training: TrainingResults, task: Task) -> TrainingSection:
     return TrainingSection(
         name=training.name,
         record=training.record,
         training=charts.training(training),
-        removals=charts.removals(training),
-        paths=tables.removal_paths(training.of_kind("removal")),
+        removals=charts.removals(training, task),
+        paths=tables.removal_paths(training.of_kind("removal"), task),
     )
 
 
 def _published(study: StudyResults) -> Protocol | None:
+    if study.task.digest != default_task().digest:
+        return None
     hashes = {str(value) for value in study.metrics["split_hash"].dropna().unique()}
     return protocol_of(hashes, int(study.metrics["subset"].nunique()))
 
 
-def _averages(summary: pd.DataFrame) -> dict[str, list[float]]:
-    """Return each experiment's mean Dice over all combinations in per cent, for WT, TC and ET."""
+def _averages(summary: pd.DataFrame, task: Task) -> dict[str, list[float]]:
+    """Return each experiment's mean Dice over all combinations in per cent, by region."""
     wide = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice")]
     wide = wide.pivot_table(index="experiment", columns="region", values="mean", sort=False)
-    return {str(name): [100 * float(row[region]) for region in REGIONS] for name, row in wide.iterrows()}
+    return {str(name): [100 * float(row[region]) for region in task.scored_regions] for name, row in wide.iterrows()}
 
 
 def _policies(study: StudyResults) -> list[str]:

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from ccsd.errors import UsageError
-from ccsd.evaluation.tables import read_metrics
+from ccsd.evaluation.tables import read_metrics, scoring_label
 from ccsd.records import EvaluationRecord, RunRecord, read_events
 from ccsd.study import RECORD_FILE, SCORES_FILE, StudyFolder
 from preprocess.reading import YAML_ERRORS, read_yaml
+from preprocess.task import Task, refuse_mixture
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class StudyResults:
     """By `RUN/GROUP`."""
     trainings: list[TrainingResults]
     config: dict[str, Any]
+    task: Task
+    """Of all evaluations."""
 
     @property
     def name(self) -> str:
@@ -51,7 +54,10 @@ def read_results(root: Path) -> StudyResults:
     Raises
     ------
     UsageError
-        If no finished evaluation is there, or two evaluations score the same case and combination differently.
+        If no finished evaluation is there, or two evaluations score the same case and combination differently or by
+        different rules.
+    InputError
+        If they belong to different tasks.
     """
     folder = StudyFolder(root)
     scored = folder.evaluations()
@@ -63,6 +69,8 @@ def read_results(root: Path) -> StudyResults:
             f"{root}: no scores found; expected {expected / SCORES_FILE}, which `ccsd evaluate` writes with "
             f"--out {expected}{hint}"
         )
+    records = {name: EvaluationRecord.read(path) for name, path in scored.items()}
+    task = _common_task({scored[name]: record.task for name, record in records.items()})
     tables = [read_metrics(path / SCORES_FILE) for path in scored.values()]
     metrics = pd.concat(tables, ignore_index=True).drop_duplicates()
     twice = metrics[metrics.duplicated(["experiment", "seed", "case", "subset", "region"], keep=False)]
@@ -73,9 +81,21 @@ def read_results(root: Path) -> StudyResults:
             f"{first['case']} with {first['subset']}; remove the outdated folder there"
         )
     config = _read_config(folder.config)
-    records = {name: EvaluationRecord.read(path) for name, path in scored.items()}
     trainings = [_read_training(path) for path in folder.run_folders()]
-    return StudyResults(folder, _in_order(metrics, config), records, trainings, config)
+    return StudyResults(folder, _in_order(metrics, config), records, trainings, config, task)
+
+
+def _common_task(tasks: dict[Path, Task]) -> Task:
+    named = [(str(path), task) for path, task in tasks.items()]
+    refuse_mixture(named)
+    first, common = named[0]
+    for path, task in named:
+        if task.scoring_digest != common.scoring_digest:
+            raise UsageError(
+                f"{path} was scored by other rules of the task {task.name} ({scoring_label(task)}) than {first} "
+                f"({scoring_label(common)}); evaluate again so that all have the same"
+            )
+    return common
 
 
 def _in_order(metrics: pd.DataFrame, config: dict[str, Any]) -> pd.DataFrame:

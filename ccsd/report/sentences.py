@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 
 from ccsd.report.results import StudyResults
-from ccsd.report.statistics import FULL, SummaryRows, by_key, leave_one_out
+from ccsd.report.statistics import SummaryRows, by_key, leave_one_out
 from ccsd.report.tables import FEWEST_CASES, Difference, SeedMeans, SummaryRow, differences, is_clear, overview
 from preprocess.dataset import read_refusals
-from preprocess.modalities import MODALITY_NAMES, REGION_NAMES, REGIONS, SUBSET_ORDER
 from preprocess.phantom.cohort import MARK
+from preprocess.task import Task
 
 FEW_CASES = 20
+_NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 NOTEWORTHY = 0.01
 """A smaller change of the mean Dice is not worth a sentence."""
 
@@ -23,7 +24,8 @@ def summary_sentences(study: StudyResults, summary: pd.DataFrame, best: str, ver
     """Return what a reader should know first: the verdicts on several experiments, the numbers of the best one."""
     rows = by_key(summary)
     names = [str(name) for name in summary["experiment"].unique()]
-    about_best = _scores_of(rows, best, several=len(names) > 1, subsets=study.metrics["subset"].nunique())
+    subsets = study.metrics["subset"].nunique()
+    about_best = _scores_of(rows, best, study.task, several=len(names) > 1, subsets=subsets)
     return [*_scope(study, names), *verdicts, *about_best]
 
 
@@ -71,6 +73,37 @@ def best_experiment(summary: pd.DataFrame) -> str:
     return str(means.idxmax())
 
 
+def over_all(task: Task) -> str:
+    """Return ` over all combinations`, or nothing where there is one."""
+    return " over all combinations" if len(task.modalities) > 1 else ""
+
+
+def region_words(task: Task) -> str:
+    """Say what the regions are: `WT is the whole tumour, TC the tumour core`."""
+    named = [name for name in task.scored_regions if task.word(name) != name]
+    return ", ".join(f"{name} {'is ' * (name == named[0])}the {task.word(name)}" for name in named)
+
+
+def lesion_words(task: Task) -> str:
+    """Say how lesions are scored."""
+    rule = task.lesions
+    penalty = "the diagonal of the image" if rule.penalty_mm == "diagonal" else f"{rule.penalty_mm:g} mm"
+    missed = "missed and invented ones score" if rule.count_false else "a missed one scores"
+    return (
+        f"Lesion scores follow the rule of the task {task.name}: every lesion counts the same, {missed} a Dice of 0 "
+        f"and an HD95 of {penalty}."
+    )
+
+
+def cleanup_words(task: Task) -> str:
+    """Say what the clean-up does; nothing for a task without one."""
+    rules = [
+        f"less {task.word(name)} ({name}) than {rule.below_mm3:g} mm3 in a case counts as {task.word(rule.becomes)}"
+        for name, rule in task.cleanup.items()
+    ]
+    return f"Dice cleaned: {listed(rules)}." if rules else ""
+
+
 def counted(number: int, word: str) -> str:
     """Return `1 case`, `2 cases`."""
     return f"{number} {word}{'' if number == 1 else 's'}"
@@ -97,41 +130,58 @@ def _several_models(study: StudyResults, experiment: str) -> bool:
 def _scope(study: StudyResults, experiments: list[str]) -> Iterator[str]:
     cases, subsets = study.metrics["case"].nunique(), study.metrics["subset"].nunique()
     trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
-    every = "every one of the 15" if subsets == len(SUBSET_ORDER) else f"{subsets}"
     was = "was" if cases == 1 else "were"
-    combinations = "combination" if subsets == 1 else "combinations"
-    yield f"{counted(cases, 'held-out case')} {was} segmented from {every} {combinations} of sequences, by {trained}."
+    yield f"{counted(cases, 'held-out case')} {was} segmented from {_what(study.task, subsets)}, by {trained}."
 
 
-def _scores_of(rows: SummaryRows, experiment: str, *, several: bool, subsets: int) -> Iterator[str]:
+def _what(task: Task, subsets: int) -> str:
+    if len(task.modalities) == 1:
+        return task.display_name(task.full_name)
+    every = f"every one of the {subsets}" if _is_all(task, subsets) else f"{subsets}"
+    return f"{every} {'combination' if subsets == 1 else 'combinations'} of sequences"
+
+
+def _is_all(task: Task, subsets: int) -> bool:
+    return subsets == (1 << len(task.modalities)) - 1
+
+
+def _all_sequences(task: Task) -> str:
+    count = len(task.modalities)
+    if count == 1:
+        return task.display_name(task.full_name)
+    return "both sequences" if count == 2 else f"all {_NUMBERS.get(count, str(count))} sequences"  # noqa: PLR2004
+
+
+def _scores_of(rows: SummaryRows, experiment: str, task: Task, *, several: bool, subsets: int) -> Iterator[str]:
     start = f"{experiment}: with" if several else "With"
-    full = [rows.get((experiment, "subset", FULL, region, "dice")) for region in REGIONS]
+    regions = task.scored_regions
+    full = [rows.get((experiment, "subset", task.full_name, region, "dice")) for region in regions]
     if all(full):
-        parts = [f"{with_interval(row)} for {REGION_NAMES[r]}" for r, row in zip(REGIONS, full, strict=True) if row]
-        yield f"{start} all four sequences the mean Dice is {listed(parts)}."
-    overall = [rows.get((experiment, "overall", "all", region, "dice")) for region in REGIONS]
+        parts = [f"{with_interval(row)} for {task.word(r)}" for r, row in zip(regions, full, strict=True) if row]
+        yield f"{start} {_all_sequences(task)} the mean Dice is {listed(parts)}."
+    overall = [rows.get((experiment, "overall", "all", region, "dice")) for region in regions]
     if subsets > 1 and all(overall):
-        parts = [f"{with_interval(row)} ({r})" for r, row in zip(REGIONS, overall, strict=True) if row]
+        parts = [f"{with_interval(row)} ({r})" for r, row in zip(regions, overall, strict=True) if row]
         subject = "it" if all(full) else "the mean Dice"
-        every = "all combinations" if subsets == len(SUBSET_ORDER) else f"these {subsets} combinations"
+        every = "all combinations" if _is_all(task, subsets) else f"these {subsets} combinations"
         yield f"Averaged over {every} {subject} is {listed(parts)}."
-    yield from _removal(rows, experiment)
+    yield from _removal(rows, experiment, task)
 
 
-def _removal(rows: SummaryRows, experiment: str) -> Iterator[str]:
-    for region in REGIONS:
-        drops = leave_one_out(rows, experiment, region)
+def _removal(rows: SummaryRows, experiment: str, task: Task) -> Iterator[str]:
+    for region in task.scored_regions:
+        drops = leave_one_out(rows, experiment, region, task)
         if not drops:
             continue
         worst = min(drops, key=lambda name: drops[name])
         if drops[worst] < -NOTEWORTHY:
             yield (
-                f"Without {MODALITY_NAMES[worst]} the {REGION_NAMES[region]} loses most: its mean Dice falls by "
+                f"Without {task.sequences[worst]} the {task.word(region)} loses most: its mean Dice falls by "
                 f"{-drops[worst]:.2f}."
             )
 
 
-def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans) -> Iterator[str]:
+def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans, task: Task) -> Iterator[str]:
     """Yield a sentence for each region: which experiment is best, by how much, and than which it is clearly better.
 
     Parameters
@@ -140,9 +190,11 @@ def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans) 
         As `summarise` and `compare` return them.
     seeds
         As `seed_means` returns them; where a seed of the worse experiment is as good, the sentence says so.
+    task
+        What was segmented from what.
     """
-    rows, found = by_key(summary), differences(comparison, "overall")
-    for region in REGIONS:
+    rows, found = by_key(summary), differences(comparison, task, "overall")
+    for region in task.scored_regions:
         keys = [(str(experiment), "overall", "all", region, "dice") for experiment in summary["experiment"].unique()]
         means = {key[0]: float(rows[key]["mean"]) for key in keys if key in rows and not math.isnan(rows[key]["mean"])}
         if len(means) < 2:  # noqa: PLR2004 - a single one has no rival
@@ -154,9 +206,9 @@ def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans) 
         sure, unsure = ([text for text, clear in rivals if clear is wanted] for wanted in (True, False))
         parts = [f"better than {listed(sure)}"] if sure else []
         parts += [f"not clearly better than {listed(unsure)}"] if unsure else []
+        start = f"Averaged{over_all(task)}, {best}" if over_all(task) else best
         yield (
-            f"Averaged over all combinations, {best} segments the {REGION_NAMES[region]} best, with a mean Dice of "
-            f"{means[best]:.3f}: {'; '.join(parts)}."
+            f"{start} segments the {task.word(region)} best, with a mean Dice of {means[best]:.3f}: {'; '.join(parts)}."
         )
 
 
@@ -169,11 +221,12 @@ def _rivals(best: str, region: str, found: list[Difference], seeds: SeedMeans) -
         if math.isnan(row["difference"]):
             continue
         sign, other = (1, pair.baseline) if best == pair.experiment else (-1, pair.experiment)
-        low, high = sorted((sign * row["low"], sign * row["high"]))
+        difference, low, high = (sign * row[name] + 0.0 for name in ("difference", "low", "high"))  # no -0.000
+        low, high = min(low, high), max(low, high)
         notes = [] if math.isnan(low) else [f"{low:.3f} to {high:.3f}"]
         if _overlap(seeds.get(best, {}).get(region, []), seeds.get(other, {}).get(region, [])):
             notes.append("though their seeds overlap")
-        yield f"{other} by {sign * row['difference']:.3f}" + (f" ({', '.join(notes)})" if notes else ""), is_clear(row)
+        yield f"{other} by {difference:.3f}" + (f" ({', '.join(notes)})" if notes else ""), is_clear(row)
 
 
 def _overlap(better: list[float], worse: list[float]) -> bool:
@@ -181,25 +234,25 @@ def _overlap(better: list[float], worse: list[float]) -> bool:
     return len(better) + len(worse) > 2 and min(better) <= max(worse)  # noqa: PLR2004 - one seed each
 
 
-def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
+def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> str:
     """Return mean Dice by experiment and number of sequences, and what the experiments differ by."""
-    lines = overview(summary)
-    header = ("sequences", "experiment", "seeds", *REGIONS)
+    lines, regions = overview(summary, task), task.scored_regions
+    header = ("sequences", "experiment", "seeds", *regions)
     rows = [
-        (line.sequences, line.experiment, str(line.seeds), *(_mean_text(line.regions.get(r)) for r in REGIONS))
+        (line.sequences, line.experiment, str(line.seeds), *(_mean_text(line.regions.get(r)) for r in regions))
         for line in lines
     ]
     cases = max((int(row["cases"]) for line in lines for row in line.regions.values()), default=0)
     blocks = [f"Mean Dice over {counted(cases, 'case')} (95 % interval)", *_table(header, rows)]
-    found = differences(comparison, "overall")
+    found = differences(comparison, task, "overall")
     if found:
-        title = "Differences of mean Dice over all combinations, paired by case"
+        title = f"Differences of mean Dice{over_all(task)}, paired by case"
         blocks += ["", f"{title} (* the interval excludes 0, on {FEWEST_CASES} cases or more)"]
         pairs = [
-            (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference_text(d.regions.get(r)) for r in REGIONS))
+            (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference_text(d.regions.get(r)) for r in regions))
             for d in found
         ]
-        blocks += _table(("difference", "cases", *REGIONS), pairs)
+        blocks += _table(("difference", "cases", *regions), pairs)
     policies = " or ".join(str(policy) for policy in summary["policy"].unique())
     return "\n".join([*blocks, "", f"Empty regions: {policies}"])
 

@@ -5,7 +5,7 @@ several combinations stay together.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -16,10 +16,9 @@ import pandas as pd
 from scipy import stats
 
 from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
-from preprocess.modalities import MODALITIES, REGIONS, SUBSET_ORDER
+from preprocess.task import Task
 
 Matrix = npt.NDArray[np.float64]
-FULL = "+".join(MODALITIES)
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _COUNTED = {"empty", "volume_mm3", "reference_mm3", "lesions", "lesions_missed", "lesions_false"}
@@ -27,25 +26,27 @@ METRICS = (*(name for name in SCORE_COLUMNS if name not in _COUNTED), *(f"{name}
 """Columns of scores whose means say something."""
 SUMMARY_COLUMNS = (
     "experiment", "scope", "name", "region", "metric", "cases", "seeds", "mean", "low", "high", "median", "drop",
-    "drop_low", "drop_high", "both_empty", "missed", "false_positive", "policy", "min_enhancing", "model_hash",
-    "split_hash",
+    "drop_low", "drop_high", "both_empty", "missed", "false_positive", "policy", "cleanup", "task",
+    "model_hash", "split_hash",
 )  # fmt: skip
 
 
-def subset_order(names: object) -> list[str]:
-    """Return the names of combinations in the order of the field; others follow as they are."""
-    found = [str(name) for name in names]  # type: ignore[attr-defined]
-    known = [name for name in SUBSET_ORDER if name in found]
-    return known + sorted(set(found) - set(known))
+def subset_order(names: Iterable[object], task: Task) -> list[str]:
+    """Return the names of combinations in the order of tables; others follow, sorted."""
+    found = {str(name) for name in names}
+    known = task.ordered_subsets(name for name in found if task.is_subset(name))
+    return known + sorted(found - set(known))
 
 
-def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
+def summarise(metrics: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Return means with intervals per combination, per number of modalities and over all, one row per metric.
 
     Parameters
     ----------
     metrics
         Table of scores, as `ccsd.evaluation.read_metrics` returns it.
+    task
+        What they are scores of.
 
     Returns
     -------
@@ -56,25 +57,28 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (experiment, region), part in metrics.groupby(["experiment", "region"], sort=False):
         about = {"experiment": experiment, "region": region, **facts(part)}
-        wides = {metric: case_matrix(part, metric) for metric in METRICS}
-        for scope, name, columns in scopes(subset_order(part["subset"].unique())):
+        wides = {metric: case_matrix(part, metric, task) for metric in METRICS}
+        for scope, name, columns in scopes(subset_order(part["subset"].unique(), task), task):
             shared = {**about, "scope": scope, "name": name, **_empties(part[part["subset"].isin(columns)])}
-            rows += [{**shared, "metric": metric, **_mean_in(wide, columns)} for metric, wide in wides.items()]
+            rows += [
+                {**shared, "metric": metric, **_mean_in(wide, columns, task.full_name)}
+                for metric, wide in wides.items()
+            ]
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
-def case_matrix(part: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return one score per case (rows) and combination (columns, in the order of the field), seeds averaged."""
+def case_matrix(part: pd.DataFrame, metric: str, task: Task) -> pd.DataFrame:
+    """Return one score per case (rows) and combination (columns, in the order of tables), seeds averaged."""
     wide = part.pivot_table(index="case", columns="subset", values=metric, aggfunc="mean", dropna=False, observed=True)
-    return wide.reindex(columns=subset_order(part["subset"].unique())).astype(np.float64)
+    return wide.reindex(columns=subset_order(part["subset"].unique(), task)).astype(np.float64)
 
 
-def scopes(names: list[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield what is averaged: each combination, each number of modalities, and all of them."""
+def scopes(names: list[str], task: Task) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield what is averaged: each combination, each number of modalities if there are several, and all of them."""
     for name in names:
         yield "subset", name, [name]
-    known = [name for name in names if name in SUBSET_ORDER]
-    for size in range(1, len(MODALITIES) + 1):
+    known = [name for name in names if task.is_subset(name)]
+    for size in range(1, len(task.modalities) + 1) if len(task.modalities) > 1 else ():
         same = [name for name in known if name.count("+") + 1 == size]
         if same:
             yield "size", str(size), same
@@ -120,7 +124,7 @@ def facts(part: pd.DataFrame) -> dict[str, object]:
 
     return {
         "seeds": max(1, int(part["seed"].nunique())),
-        **{name: all_of(name) for name in ("policy", "min_enhancing", "model_hash", "split_hash")},
+        **{name: all_of(name) for name in ("policy", "cleanup", "task", "model_hash", "split_hash")},
     }
 
 
@@ -131,7 +135,7 @@ def _resampling(cases: int, resamples: int, seed: int) -> Matrix:
     return np.stack([np.bincount(row, minlength=cases) for row in picks]).astype(np.float64)
 
 
-def _mean_in(wide: pd.DataFrame, columns: list[str]) -> dict[str, float | int]:
+def _mean_in(wide: pd.DataFrame, columns: list[str], full: str) -> dict[str, float | int]:
     values = wide[columns].to_numpy()
     values = values[~np.isnan(values).all(axis=1)]
     low, high = bootstrap(values)
@@ -143,8 +147,8 @@ def _mean_in(wide: pd.DataFrame, columns: list[str]) -> dict[str, float | int]:
         "high": high,
         "median": float(np.median(per_case)) if len(per_case) else float("nan"),
     }
-    if FULL in wide:
-        change = wide[columns].sub(wide[FULL], axis=0).dropna(how="all").to_numpy()
+    if full in wide:
+        change = wide[columns].sub(wide[full], axis=0).dropna(how="all").to_numpy()
         drop_low, drop_high = bootstrap(change)
         row |= {"drop": overall(change), "drop_low": drop_low, "drop_high": drop_high}
     return row
@@ -166,7 +170,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def compare(metrics: pd.DataFrame) -> pd.DataFrame:
+def compare(metrics: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Return how every experiment differs from every earlier one, with intervals and Wilcoxon signed-rank tests.
 
     Only cases and combinations that both experiments scored take part.
@@ -175,18 +179,20 @@ def compare(metrics: pd.DataFrame) -> pd.DataFrame:
     ----------
     metrics
         Table of scores, as `ccsd.evaluation.read_metrics` returns it.
+    task
+        What they are scores of.
 
     Returns
     -------
     DataFrame
         Columns `COLUMNS`. `difference` is experiment minus baseline, `low` and `high` its 95 % bootstrap interval over
         cases. `p_holm` is `p` corrected by Holm's method for all comparisons of the pair that share metric and scope:
-        15 combinations x 3 regions for `subset`, 4 x 3 for `size`, 3 for `overall`.
+        combinations x regions for `subset`, sizes x regions for `size`, regions for `overall`.
     """
     rows: list[dict[str, object]] = []
     for baseline, experiment in combinations(metrics["experiment"].unique(), 2):
         for metric in COMPARED:
-            pair = list(_compare_pair(metrics, (str(experiment), str(baseline)), metric))
+            pair = list(_compare_pair(metrics, (str(experiment), str(baseline)), metric, task))
             for scope in dict.fromkeys(row["scope"] for row in pair):
                 family = [row for row in pair if row["scope"] == scope]
                 corrected = holm(np.array([row["p"] for row in family], np.float64)).tolist()
@@ -204,12 +210,12 @@ def holm(p: Matrix) -> Matrix:
     return corrected
 
 
-def _compare_pair(metrics: pd.DataFrame, pair: tuple[str, str], metric: str) -> Iterator[dict[str, object]]:
-    for region in REGIONS:
+def _compare_pair(metrics: pd.DataFrame, pair: tuple[str, str], metric: str, task: Task) -> Iterator[dict[str, object]]:
+    for region in task.scored_regions:
         parts = [metrics[(metrics["experiment"] == name) & (metrics["region"] == region)] for name in pair]
-        own, base = (case_matrix(part, metric) for part in parts)
+        own, base = (case_matrix(part, metric, task) for part in parts)
         shared = {"experiment": pair[0], "baseline": pair[1], "region": region, "metric": metric, **_origin(*parts)}
-        for scope, name, columns in scopes([name for name in own.columns if name in base.columns]):
+        for scope, name, columns in scopes([name for name in own.columns if name in base.columns], task):
             change = own[columns].sub(base[columns]).to_numpy()
             yield {**shared, "scope": scope, "name": name, **_test(change)}
 
@@ -250,11 +256,13 @@ def by_key(summary: pd.DataFrame) -> SummaryRows:
     return dict(zip(keys, rows, strict=True))
 
 
-def leave_one_out(rows: SummaryRows, experiment: str, region: str, metric: str = "dice") -> dict[str, float]:
+def leave_one_out(
+    rows: SummaryRows, experiment: str, region: str, task: Task, metric: str = "dice"
+) -> dict[str, float]:
     """Return how the mean changes when one sequence is taken from the full set, by sequence."""
     found: dict[str, float] = {}
-    for name in MODALITIES:
-        rest = "+".join(m for m in MODALITIES if m != name)
+    for name in task.modalities:
+        rest = "+".join(m for m in task.modalities if m != name)
         row = rows.get((experiment, "subset", rest, region, metric))
         if row and not math.isnan(float(row["drop"])):
             found[name] = float(row["drop"])

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from ccsd.report.results import StudyResults
 from ccsd.report.statistics import SummaryRows, by_key, leave_one_out, subset_order
-from preprocess.modalities import MODALITIES, MODALITY_NAMES, REGIONS, SUBSET_ORDER, display_name
+from preprocess.task import Task
 
 SummaryRow = dict[str, Any]
 """A row of the summary or of the comparison."""
@@ -49,24 +49,26 @@ class Difference:
     """Row of the comparison by region."""
 
 
-def overview(summary: pd.DataFrame) -> list[OverviewRow]:
+def overview(summary: pd.DataFrame, task: Task) -> list[OverviewRow]:
     """Return every experiment's mean Dice by number of sequences, then over all combinations."""
     part = summary[summary["metric"] == "dice"]
-    return [line for scope, name in _scopes(part) for line in _lines(part, scope, name)]
+    return [line for scope, name in _scopes(part) for line in _lines(part, scope, name, task)]
 
 
-def differences(comparison: pd.DataFrame, *scopes: str) -> list[Difference]:
+def differences(comparison: pd.DataFrame, task: Task, *scopes: str) -> list[Difference]:
     """Return the paired differences of Dice in the given scopes (`overall`, `size`, `subset`)."""
     part = comparison[(comparison["metric"] == "dice") & comparison["scope"].isin(scopes)]
     groups = part.groupby(["experiment", "baseline", "scope", "name"], sort=False)
-    return [_difference(key, rows) for key, rows in groups]
+    return [_difference(key, rows, task) for key, rows in groups]
 
 
-def sequences(scope: str, name: str) -> str:
+def sequences(scope: str, name: str, task: Task) -> str:
     """Say what was averaged: `FLAIR + T1ce`, `2 sequences`, `all combinations`."""
     if scope == "size":
         return f"{name} sequence{'s' * (name != '1')}"
-    return "all combinations" if (scope, name) == OVERALL else display_name(name)
+    if (scope, name) == OVERALL:
+        return "all combinations" if len(task.modalities) > 1 else task.display_name(task.full_name)
+    return task.display_name(name)
 
 
 def is_clear(row: SummaryRow) -> bool:
@@ -74,16 +76,18 @@ def is_clear(row: SummaryRow) -> bool:
     return bool(row["cases"] >= FEWEST_CASES and (row["low"] > 0 or row["high"] < 0))
 
 
-def seed_means(metrics: pd.DataFrame) -> SeedMeans:
+def seed_means(metrics: pd.DataFrame, task: Task) -> SeedMeans:
     """Return each experiment's mean Dice over cases and combinations, by region, for every training seed."""
     found: SeedMeans = {}
     for experiment, part in metrics.dropna(subset="seed").groupby("experiment", sort=False):
         means = part.groupby(["region", "seed", "subset"])["dice"].mean().groupby(level=["region", "seed"]).mean()
-        found[str(experiment)] = {region: [float(mean) for mean in means.get(region, [])] for region in REGIONS}
+        found[str(experiment)] = {
+            region: [float(mean) for mean in means.get(region, [])] for region in task.scored_regions
+        }
     return found
 
 
-def _lines(part: pd.DataFrame, scope: str, name: str) -> Iterator[OverviewRow]:
+def _lines(part: pd.DataFrame, scope: str, name: str, task: Task) -> Iterator[OverviewRow]:
     rows = part[(part["scope"] == scope) & (part["name"] == name)]
     top = rows.groupby("region")["mean"].max().to_dict()
     experiments = [str(experiment) for experiment in rows["experiment"].unique()]
@@ -91,7 +95,7 @@ def _lines(part: pd.DataFrame, scope: str, name: str) -> Iterator[OverviewRow]:
         regions = _by_region(rows[rows["experiment"] == experiment])
         best = frozenset(r for r, row in regions.items() if row["mean"] == top[r] and len(experiments) > 1)
         seeds = max(int(row["seeds"]) for row in regions.values())
-        yield OverviewRow(sequences(scope, name), experiment, seeds, regions, experiment == experiments[0], best)
+        yield OverviewRow(sequences(scope, name, task), experiment, seeds, regions, experiment == experiments[0], best)
 
 
 def _by_region(rows: pd.DataFrame) -> dict[str, SummaryRow]:
@@ -101,12 +105,12 @@ def _by_region(rows: pd.DataFrame) -> dict[str, SummaryRow]:
 def _scopes(summary: pd.DataFrame) -> list[tuple[str, str]]:
     kinds = summary.loc[summary["scope"].isin(["size", "overall"]), ["scope", "name"]].drop_duplicates()
     found = [(str(scope), str(name)) for scope, name in kinds.itertuples(index=False)]
-    return sorted(found, key=lambda kind: (kind[0] == "overall", kind[1]))
+    return sorted(found, key=lambda kind: (kind[0] == "overall", 0 if kind[0] == "overall" else int(kind[1])))
 
 
-def _difference(key: Any, rows: pd.DataFrame) -> Difference:
+def _difference(key: Any, rows: pd.DataFrame, task: Task) -> Difference:
     experiment, baseline, scope, name = (str(part) for part in key)
-    return Difference(experiment, baseline, sequences(scope, name), int(rows["cases"].max()), _by_region(rows))
+    return Difference(experiment, baseline, sequences(scope, name, task), int(rows["cases"].max()), _by_region(rows))
 
 
 Shown = tuple[tuple[str, int, str], ...]
@@ -116,8 +120,9 @@ MORE: Shown = (
     ("nsd", 3, "NSD"),
     ("lesion_dice", 3, "Lesion Dice"),
     ("lesion_hd95", 1, "Lesion HD95"),
-    ("dice_clean", 3, "Dice cleaned"),
 )
+CLEANED: Shown = (("dice_clean", 3, "Dice cleaned"),)
+"""Shown beside `MORE` where something was cleaned."""
 DICE_DIGITS = 3
 HD95_SCALE_MM = 50.0
 """Distances from here on have the darkest colour."""
@@ -154,79 +159,82 @@ class ScoreTableRow:
 
     name: str
     has: list[bool]
-    """Which of the four sequences it has, in their order."""
+    """Which of the sequences it has, in their order."""
     cells: list[Cell]
     missed: int
     total: bool = False
 
 
-def score_table(summary: pd.DataFrame, experiment: str, shown: Shown) -> list[ScoreTableRow]:
-    """Return the scores of the three regions for each combination, then the averages."""
+def score_table(summary: pd.DataFrame, experiment: str, shown: Shown, task: Task) -> list[ScoreTableRow]:
+    """Return the scores of the regions for each combination, then the averages."""
     part = summary[summary["experiment"] == experiment]
     rows = by_key(part)
-    names = subset_order(part.loc[part["scope"] == "subset", "name"].unique())
+    names = subset_order(part.loc[part["scope"] == "subset", "name"].unique(), task)
     keys = [("subset", name) for name in names] + [("overall", "all")] * (len(names) > 1)
-    return [_row(rows, shown, (experiment, scope, name)) for scope, name in keys]
+    return [_row(rows, shown, (experiment, scope, name), task) for scope, name in keys]
 
 
-def columns(shown: Shown) -> list[str]:
+def columns(shown: Shown, task: Task) -> list[str]:
     """Return the headings of the score table after the name."""
-    return [f"{heading} {region}" for _, _, heading in shown for region in REGIONS]
+    return [f"{heading} {region}" for _, _, heading in shown for region in task.scored_regions]
 
 
-def drop_table(summary: pd.DataFrame, experiment: str) -> list[tuple[str, list[Cell]]]:
-    """Return how much mean Dice each region loses without each sequence, full set against the other three."""
+def drop_table(summary: pd.DataFrame, experiment: str, task: Task) -> list[tuple[str, list[Cell]]]:
+    """Return how much mean Dice each region loses without each sequence, full set against all others."""
     rows = by_key(summary)
-    drops = {region: leave_one_out(rows, experiment, region) for region in REGIONS}
-    names = [m for m in MODALITIES if any(m in found for found in drops.values())]
-    return [(MODALITY_NAMES[m], [_drop_cell(drops[region].get(m)) for region in REGIONS]) for m in names]
+    drops = [leave_one_out(rows, experiment, region, task) for region in task.scored_regions]
+    names = {m: shown for m, shown in task.sequences.items() if any(m in found for found in drops)}
+    return [(shown, [_drop_cell(found.get(m)) for found in drops]) for m, shown in names.items()]
 
 
 def worst_cases(study: StudyResults, experiment: str) -> list[dict[str, Any]]:
     """Return the cases with the lowest mean Dice under the largest combination that was evaluated."""
     part = study.metrics[study.metrics["experiment"] == experiment]
-    name = subset_order(part["subset"].unique())[-1]
+    regions = list(study.task.scored_regions)
+    name = subset_order(part["subset"].unique(), study.task)[-1]
     part = part[part["subset"] == name]
-    wide = part.pivot_table(index="case", columns="region", values="dice", aggfunc="mean").reindex(
-        columns=list(REGIONS)
-    )
+    wide = part.pivot_table(index="case", columns="region", values="dice", aggfunc="mean").reindex(columns=regions)
     order = wide.mean(axis=1).sort_values().index[:WORST_ROWS]
-    volumes = part[part["region"] == "WT"].groupby("case")["reference_mm3"].first()
+    volumes = part[part["region"] == regions[0]].groupby("case")["reference_mm3"].first()
     return [
         {
             "case": case,
-            "dice": [_dice_cell(wide.loc[case, r]) for r in REGIONS],
+            "dice": [_dice_cell(wide.loc[case, r]) for r in regions],
             "volume": f"{volumes[case] / 1000:.1f}",
         }
         for case in order
     ]
 
 
-def removal_paths(events: list[dict[str, Any]]) -> list[tuple[str, float]]:
+def removal_paths(events: list[dict[str, Any]], task: Task) -> list[tuple[str, float]]:
     """Return the orders of removal that were most frequent in the last event, with their shares."""
     paths = dict(events[-1].get("paths") or {}) if events else {}
     ranked = sorted(paths.items(), key=lambda item: -float(item[1]))[:5]
-    return [(" then ".join(MODALITY_NAMES.get(m, m) for m in path.split(">")), float(share)) for path, share in ranked]
+    return [(" then ".join(task.sequences.get(m, m) for m in path.split(">")), float(share)) for path, share in ranked]
 
 
-def overview_rows(summary: pd.DataFrame) -> list[tuple[OverviewRow, list[Cell]]]:
+def overview_rows(summary: pd.DataFrame, task: Task) -> list[tuple[OverviewRow, list[Cell]]]:
     """Return the experiments' mean Dice by number of sequences, one cell per region."""
-    return [(line, [_score_cell(line.regions.get(r), DICE_DIGITS) for r in REGIONS]) for line in overview(summary)]
+    return [
+        (line, [_score_cell(line.regions.get(r), DICE_DIGITS) for r in task.scored_regions])
+        for line in overview(summary, task)
+    ]
 
 
-def difference_rows(comparison: pd.DataFrame, *scopes: str) -> list[tuple[Difference, list[Gap]]]:
+def difference_rows(comparison: pd.DataFrame, task: Task, *scopes: str) -> list[tuple[Difference, list[Gap]]]:
     """Return the differences between experiments in some scopes, one cell per region."""
-    found = differences(comparison, *scopes)
-    return [(difference, [_gap(difference.regions.get(r)) for r in REGIONS]) for difference in found]
+    found = differences(comparison, task, *scopes)
+    return [(difference, [_gap(difference.regions.get(r)) for r in task.scored_regions]) for difference in found]
 
 
-def _row(rows: SummaryRows, shown: Shown, key: tuple[str, str, str]) -> ScoreTableRow:
+def _row(rows: SummaryRows, shown: Shown, key: tuple[str, str, str], task: Task) -> ScoreTableRow:
     _, scope, name = key
-    cells = [_score_cell(rows.get((*key, region, metric)), digits) for metric, digits, _ in shown for region in REGIONS]
-    missed = sum(int(rows[(*key, region, "dice")]["missed"]) for region in REGIONS if (*key, region, "dice") in rows)
-    parts = name.split("+") if name in SUBSET_ORDER else []
-    label = "Average" if scope == "overall" else display_name(name)
-    return ScoreTableRow(label, [m in parts for m in MODALITIES], cells, missed, scope == "overall")
+    regions = task.scored_regions
+    cells = [_score_cell(rows.get((*key, region, metric)), digits) for metric, digits, _ in shown for region in regions]
+    missed = sum(int(rows[(*key, region, "dice")]["missed"]) for region in regions if (*key, region, "dice") in rows)
+    parts = name.split("+") if task.is_subset(name) else []
+    label = "Average" if scope == "overall" else task.display_name(name)
+    return ScoreTableRow(label, [m in parts for m in task.modalities], cells, missed, scope == "overall")
 
 
 def _score_cell(row: dict[str, Any] | None, digits: int) -> Cell:

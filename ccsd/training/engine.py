@@ -138,7 +138,7 @@ def prepared_net(config: Config, device: torch.device) -> SharedSpecificNet:
     if runtime.deterministic:
         _make_deterministic(config, device)
     torch.manual_seed(config.train.seed)
-    net = SharedSpecificNet(config.model)
+    net = SharedSpecificNet(config.model, config.task)
     if runtime.activation_checkpointing:
         net.recompute_encoders()
     if runtime.compile:

@@ -4,6 +4,7 @@ import json
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from ccsd.study import EVENTS, OVERLAYS
 from ccsd.training.distributed import Process
 from ccsd.training.sinks import Sinks
 from preprocess.files import complete_or_absent, write_text
-from preprocess.modalities import MODALITIES
 from preprocess.pictures import Picture, png
 
 HEARTBEAT_S = 15.0
@@ -25,8 +25,8 @@ HEARTBEAT_S = 15.0
 MIB = 2**20
 
 TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
-BASE = len(MODALITIES) + 1
-"""A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed."""
+MOST_PATHS = 64
+"""Orders of removal in one record: all that four modalities can have; of more, the most frequent ones."""
 
 
 class TrainingLog:
@@ -99,11 +99,16 @@ def _duration(seconds: float) -> str:
 
 
 class StepMeans:
-    """Adds up on the device, without waiting for it, until asked."""
+    """Adds up on the device, without waiting for it, until asked.
 
-    def __init__(self, device: torch.device) -> None:
+    A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed. There are too many to have
+    a counter each, so that the paths walked are kept; 16 modalities have numbers below 2^63.
+    """
+
+    def __init__(self, device: torch.device, modalities: Sequence[str]) -> None:
+        self._modalities = tuple(modalities)
         self._terms = torch.zeros(len(TERMS) + 1, device=device)
-        self._paths = torch.zeros(BASE ** (len(MODALITIES) - 1), device=device)
+        self._paths: list[Tensor] = []
 
     def add(self, outputs: dict[str, Tensor]) -> None:
         """Add one step's terms (scalars) and `removed` (steps x samples, -1 for none)."""
@@ -111,9 +116,8 @@ class StepMeans:
         self._terms[-1] += 1
         removed = outputs["removed"]
         if len(removed):
-            digits = BASE ** torch.arange(len(removed), device=removed.device)
-            code = ((removed + 1) * digits[:, None]).sum(0)
-            self._paths.index_add_(0, code, torch.ones_like(code, dtype=torch.float32))
+            digits = (len(self._modalities) + 1) ** torch.arange(len(removed), device=removed.device)
+            self._paths.append(((removed + 1) * digits[:, None]).sum(0))
 
     def take(self, process: Process) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """Return mean terms and removal shares since the last time; every process must call this.
@@ -121,30 +125,36 @@ class StepMeans:
         Removal is `{"first": {modality: share}, "paths": {"t1ce>flair>t2": share}}`, empty without DMCD.
         """
         *sums, count = process.sum(self._terms).tolist()
-        paths = process.sum(self._paths).tolist()
+        counted = Counter(sorted(self._walked(process)))
         self._terms.zero_()
-        self._paths.zero_()
+        self._paths.clear()
         terms = {name: total / count for name, total in zip(TERMS, sums, strict=True)}
-        return terms, _removal({_names(code): number for code, number in enumerate(paths) if number and code})
+        return terms, _removal(self._modalities, {self._names(code): n for code, n in counted.items() if code})
+
+    def _walked(self, process: Process) -> list[int]:
+        """Return the paths of all processes, each of which walked as many."""
+        if not self._paths:
+            return []
+        own = torch.cat(self._paths)
+        everyone = own.new_zeros(process.world, len(own))
+        everyone[process.rank] = own
+        return [int(code) for code in process.sum(everyone).flatten().tolist()]
+
+    def _names(self, code: int) -> tuple[str, ...]:
+        names = []
+        while code:
+            code, digit = divmod(code, len(self._modalities) + 1)
+            names.append(self._modalities[digit - 1])
+        return tuple(names)
 
 
-def _names(code: int) -> tuple[str, ...]:
-    names = []
-    while code:
-        code, digit = divmod(code, BASE)
-        names.append(MODALITIES[digit - 1])
-    return tuple(names)
-
-
-def _removal(paths: dict[tuple[str, ...], float]) -> dict[str, dict[str, float]]:
+def _removal(modalities: Sequence[str], paths: dict[tuple[str, ...], int]) -> dict[str, dict[str, float]]:
     total = sum(paths.values())
     if not total:
         return {}
-    first = {m: sum(n for path, n in paths.items() if path[0] == m) / total for m in MODALITIES}
-    return {
-        "first": first,
-        "paths": {">".join(path): n / total for path, n in sorted(paths.items(), key=lambda i: -i[1])},
-    }
+    first = {m: sum(n for path, n in paths.items() if path[0] == m) / total for m in modalities}
+    ranked = sorted(paths.items(), key=lambda item: -item[1])[:MOST_PATHS]
+    return {"first": first, "paths": {">".join(path): n / total for path, n in ranked}}
 
 
 class StepTimes:

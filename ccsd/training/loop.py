@@ -13,7 +13,7 @@ from ccsd.data import Batch, PatchReader, PatchStream, augment
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.errors import TrainingError
-from ccsd.study import BEST, CHECKPOINTS
+from ccsd.study import BEST, CHECKPOINTS, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_net, resumed_engine, samples_per_process, set_learning_rate
@@ -23,7 +23,7 @@ from ccsd.training.sinks import check_installed
 from ccsd.training.stop import StopRequest
 from ccsd.training.validate import validate
 from preprocess.dataset import read_fingerprint
-from preprocess.splits import Split, read_split
+from preprocess.splits import Split
 
 
 def train(
@@ -64,7 +64,7 @@ def train(
         If the loss is no longer finite, a checkpoint cannot be saved, or another process was lost.
     """
     check_installed(config.runtime.sinks)
-    split = read_split(data)
+    split = split_for(data, "the configuration", config.task)
     science = science_digest(config, split.hash)
     if finished(run, science):
         print(f"{run}: already trained with this configuration")
@@ -98,12 +98,13 @@ class _Training:
         objective = Objective(
             prepared_net(config, process.device),
             config.distillation,
+            config.task,
             decode_batch=config.runtime.decode_batch,
             bf16=config.train.precision == "bf16",
         )
         found = self._checkpoint()
         self.engine = resumed_engine(objective, config, run, found, process)
-        self.means, self.times = StepMeans(process.device), StepTimes(config.train.batch_size)
+        self.means, self.times = StepMeans(process.device, config.task.modalities), StepTimes(config.train.batch_size)
         self.saved_at = -1 if found is None else found.step
         self.step, self.wall_s = (0, 0.0) if found is None else (found.step, found.wall_s)
         self.started = time.monotonic()
@@ -167,6 +168,7 @@ class _Training:
         reader = PatchReader(
             self.data,
             self.split.train,
+            modalities=self.config.task.modalities,
             patch=settings.patch,
             global_batch=settings.batch_size,
             rank=self.process.rank,
@@ -189,6 +191,7 @@ class _Training:
             image, label = augment(image, label, available, keys)
         draw = draw_step(
             self.config.distillation,
+            self.config.task,
             batch.available,
             seed=settings.seed,
             step=batch.step,

@@ -58,6 +58,7 @@ def run_record(
     return RunRecord(
         config=config.model_dump(mode="json"),
         experiment=experiment,
+        task=config.task.label,
         versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
         git=git_revision(),
         **origin,

@@ -16,9 +16,9 @@ from ccsd.metrics import paint
 from ccsd.model.net import SharedSpecificNet
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
-from preprocess.modalities import REGIONS, Subset, subset
 from preprocess.pictures import Labels, Picture, draw, side_by_side, slice_of_interest
 from preprocess.store.reader import CaseStore
+from preprocess.task import Subset, Task
 
 THRESHOLD = 0.5
 
@@ -38,24 +38,24 @@ class Validation:
 def validate(engine: Any, config: Config, data: Path, cases: tuple[str, ...], process: Process) -> Validation:
     """Score the cases, shared out over the processes; every process must call this."""
     net = _inference_copy(engine, config, process)
-    names = config.train.validate_subsets
-    totals = torch.zeros(len(names), len(REGIONS) + 1, device=process.device)
+    task, names = config.task, config.train.validate_subsets
+    totals = torch.zeros(len(names), len(task.regions) + 1, device=process.device)
     picture = None
     for case in cases[process.rank :: process.world]:
         store = CaseStore(data, case, copy_with_torch)
-        possible = [i for i, name in enumerate(names) if set(subset(name)) <= set(store.modalities)]
+        possible = [i for i, name in enumerate(names) if set(task.subset(name)) <= set(store.modalities)]
         if not possible:
             continue
-        predicted = _predict(net, config, store, [subset(names[i]) for i in possible], process.device)
+        predicted = _predict(net, config, store, [task.subset(names[i]) for i in possible], process.device)
         label = store.read_label()
-        target = region_targets(torch.from_numpy(label)[None]).to(predicted.device) > 0
+        target = region_targets(torch.from_numpy(label)[None], task).to(predicted.device) > 0
         totals[possible, :-1] += _dice(predicted, target).to(process.device)
         totals[possible, -1] += 1
         if case == cases[0]:
-            picture = _picture(store, label, predicted)
+            picture = _picture(store, label, predicted, task)
     process.sum(totals)
     mean = (totals[:, :-1] / totals[:, -1:].clamp(min=1)).cpu()
-    dice = {name: dict(zip(REGIONS, row.tolist(), strict=True)) for name, row in zip(names, mean, strict=True)}
+    dice = {name: dict(zip(task.regions, row.tolist(), strict=True)) for name, row in zip(names, mean, strict=True)}
     return Validation(dice, mean.mean().item(), picture)
 
 
@@ -67,7 +67,7 @@ def _inference_copy(engine: Any, config: Config, process: Process) -> SharedSpec
     if not engine.zero_optimization_partition_weights():
         trained: SharedSpecificNet = copy.deepcopy(engine.module.net)
         return trained.eval()
-    net = SharedSpecificNet(config.model)
+    net = SharedSpecificNet(config.model, config.task)
     net.load_state_dict(whole_weights(engine))
     return net.to(process.device).eval()
 
@@ -81,6 +81,7 @@ def _predict(
         net,
         image.to(device),
         subsets,
+        config.task,
         patch=config.train.patch,
         overlap=config.evaluation.overlap,
         decode_batch=config.runtime.decode_batch,
@@ -89,11 +90,11 @@ def _predict(
     return probabilities > THRESHOLD
 
 
-def _picture(store: CaseStore, reference: Labels, predicted: Tensor) -> Picture:
+def _picture(store: CaseStore, reference: Labels, predicted: Tensor, task: Task) -> Picture:
     """Draw the axial slice with the most tumour: image, reference, K x R x D x H x W predictions, side by side."""
-    index = slice_of_interest(reference)
+    index = slice_of_interest(reference, task)
     image = store.read_plane(store.modalities[0], index)
-    maps = [reference[index], *(paint(regions) for regions in predicted[:, :, index].cpu().numpy())]
+    maps = [reference[index], *(paint(regions, task) for regions in predicted[:, :, index].cpu().numpy())]
     return side_by_side([draw(image), *(draw(image, labels) for labels in maps)])
 
 

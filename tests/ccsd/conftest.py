@@ -39,13 +39,13 @@ def made_study(cohort: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
             "phantom": {"cases": 4, "size": 32},
             "model": {"width": 4, "levels": 3},
             "train": {"patch": PATCH, "precision": "fp32"},
-            "evaluation": {"min_enhancing": 20},
+            "evaluation": {},
         }
     )
     torch.manual_seed(0)
     run = root / "runs" / "ccsd-s0"
     run.mkdir(parents=True)
-    save_weights(run / WEIGHTS, SharedSpecificNet(config.model).state_dict(), {})
+    save_weights(run / WEIGHTS, SharedSpecificNet(config.model, config.task).state_dict(), {})
     record = {"config": config.model_dump(mode="json"), "experiment": "ccsd", "model_hash": file_hash(run / WEIGHTS)}
     record |= {"steps": 30, "wall_s": 90.0, "gpu_hours": 0.0, "git": "0123abc", "data_hash": "d" * 64}
     record["spacing_mm"] = [1.0, 1.0, 1.0]

@@ -10,17 +10,17 @@ from snakemake.utils import update_config
 
 from ccsd.errors import UsageError
 from ccsd.study import Study, grouped
-from preprocess.modalities import SUBSET_ORDER
 from preprocess.source.layouts import discover
 from support import ROOT
 from support.hostile import ESCAPES, HOSTILE
+from support.tasks import GLIOMA
 
 BASE = {"name": "s", "phantom": {"cases": 5}}
 
 
 @given(size=st.integers(1, 15), count=st.integers(1, 15))
 def test_groups_hold_every_combination_once_in_order_and_none_is_too_large(size: int, count: int) -> None:
-    subsets = list(SUBSET_ORDER[:count])
+    subsets = list(GLIOMA.subset_names[:count])
     groups = grouped(subsets, size)
     assert [name for group in groups.values() for name in group] == subsets
     assert max(map(len, groups.values())) <= size

@@ -51,7 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = Config.model_validate(
         {"name": "x", "phantom": {}, "model": {"width": 2, "levels": 2}, "train": {"patch": [16, 16, 16]}}
     )
-    save_weights(folder / WEIGHTS, SharedSpecificNet(config.model).state_dict(), {"step": "1"})
+    save_weights(folder / WEIGHTS, SharedSpecificNet(config.model, config.task).state_dict(), {"step": "1"})
     record = {"config": config.model_dump(mode="json"), "experiment": "a", "spacing_mm": [1.0, 1.0, 1.0]}
     (folder / RECORD_FILE).write_text(json.dumps({**record, "model_hash": file_hash(folder / WEIGHTS)}))
     return folder

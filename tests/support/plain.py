@@ -18,12 +18,18 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
     """Return the loss of every step, and the weights at the end."""
     settings = config.train
     torch.manual_seed(settings.seed)
-    objective = Objective(SharedSpecificNet(config.model), config.distillation, bf16=settings.precision == "bf16")
+    objective = Objective(
+        SharedSpecificNet(config.model, config.task),
+        config.distillation,
+        config.task,
+        bf16=settings.precision == "bf16",
+    )
     optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=settings.weight_decay)
     samples = range(settings.batch_size)
     reader = PatchReader(
         data,
         read_split(data).train,
+        modalities=config.task.modalities,
         patch=settings.patch,
         global_batch=settings.batch_size,
         rank=0,
@@ -39,6 +45,7 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
         image, label = augment(batch.image, batch.label, batch.available, keys)
         draw = draw_step(
             config.distillation,
+            config.task,
             batch.available,
             seed=settings.seed,
             step=step,

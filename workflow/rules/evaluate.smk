@@ -24,7 +24,7 @@ rule evaluate:
         out=lambda wildcards, output: Path(output.metrics).parent,
         options=lambda wildcards: evaluation_options(study, wildcards.group),
         # A training that failed with new settings leaves the earlier scores; these change, and ask for it again.
-        science=lambda wildcards: study.training_digest(wildcards.run),
+        science=lambda wildcards: study.evaluation_digest(wildcards.run),
     shell:
         "ccsd evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"
         " 2>&1 | tee -i {log:q}"

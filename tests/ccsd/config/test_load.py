@@ -8,6 +8,7 @@ from ccsd.config import Evaluation, load_config
 from ccsd.config.load import evaluation_settings
 from ccsd.errors import UsageError
 from support import ROOT
+from support.tasks import GLIOMA
 
 
 @pytest.fixture
@@ -110,4 +111,4 @@ def test_numbers_are_finite(key: str, value: str, path: Path) -> None:
 def test_an_unknown_evaluation_setting_is_not_sent_to_another_section() -> None:
     """`ccsd evaluate --set` takes settings of the evaluation alone."""
     with pytest.raises(UsageError, match=r"evaluation\.steps: unknown key; allowed here: subsets"):
-        evaluation_settings(Evaluation(), ["evaluation.steps=3"])
+        evaluation_settings(Evaluation(), ["evaluation.steps=3"], GLIOMA)

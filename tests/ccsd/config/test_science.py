@@ -1,5 +1,6 @@
 """What decides a training, and what may change without training again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from ccsd.config import Config
 from ccsd.config.science import SECTIONS, science_digest
+from support.tasks import GLIOMA
 
 BASE = {"name": "x", "phantom": {}}
 DEFAULTS = {
@@ -62,6 +64,7 @@ def test_no_default_changes_unnoticed(section: str) -> None:
 def test_a_launcher_that_only_waits_does_not_load_torch(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("{name: x, phantom: {}}")
     (tmp_path / "split.tsv").write_text("case\tsplit\na\ttrain\nb\tval\nc\ttest\n")
+    (tmp_path / "dataset.json").write_text(json.dumps({"task": GLIOMA.model_dump(mode="json")}))
     command = ["train", "--config", "study.yaml", "--data", ".", "--run", "run", "--job", "cluster=slurm"]
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "ccsd", *command],

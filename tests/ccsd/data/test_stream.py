@@ -17,8 +17,8 @@ from ccsd.data import PatchReader, PatchStream
 from ccsd.data import stream as module
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
-from preprocess.modalities import MODALITIES
 from preprocess.store.reader import CaseStore, list_cases
+from support.tasks import GLIOMA
 
 PATCH = (16, 20, 12)
 Taken = list[tuple[Any, ...]]
@@ -33,7 +33,15 @@ def stream_of(
     context: Any = "forkserver",
     **changes: Any,
 ) -> PatchStream:
-    plain = {"patch": PATCH, "global_batch": 4, "rank": 0, "world": 1, "seed": 3, "foreground": 0.5}
+    plain = {
+        "modalities": GLIOMA.modalities,
+        "patch": PATCH,
+        "global_batch": 4,
+        "rank": 0,
+        "world": 1,
+        "seed": 3,
+        "foreground": 0.5,
+    }
     reader = PatchReader(data, list_cases(data) if cases is None else cases, **(plain | changes))
     return PatchStream(reader, workers=workers, start=start, context=context)
 
@@ -75,7 +83,7 @@ def test_patches_are_what_the_store_holds(data: Path) -> None:
     batch = next(stream_of(data, patch=(40, 8, 8)))
     for k, (case, first) in enumerate(zip(batch.cases, batch.corners, strict=True)):
         opened = CaseStore(data, case)
-        padded = np.pad(opened.read(MODALITIES), [(0, 0), *[(40, 40)] * 3])
+        padded = np.pad(opened.read(GLIOMA.modalities), [(0, 0), *[(40, 40)] * 3])
         label = np.pad(opened.read_label(), [(40, 40)] * 3)
         box = tuple(slice(40 + c, 40 + c + n) for c, n in zip(first, (40, 8, 8), strict=True))
         assert np.array_equal(batch.image[k].numpy(), padded[(slice(None), *box)])
@@ -168,9 +176,9 @@ from preprocess.store.reader import list_cases
 
 if __name__ == "__main__":
     data = Path(sys.argv[1])
-    reader = PatchReader(
-        data, list_cases(data), patch=(8, 8, 8), global_batch=2, rank=0, world=1, seed=0, foreground=0.5
-    )
+    names = ("flair", "t1", "t1ce", "t2")
+    about = {"modalities": names, "patch": (8, 8, 8), "seed": 0, "foreground": 0.5}
+    reader = PatchReader(data, list_cases(data), global_batch=2, rank=0, world=1, **about)
     stream = PatchStream(reader, workers=2)
     next(stream), next(stream)
     server = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -10,6 +10,7 @@ from ccsd.distillation.losses import (
     region_targets,
     segmentation_loss,
 )
+from support.tasks import GLIOMA
 
 SHAPE = (2, 3, 4, 4, 4)
 
@@ -74,7 +75,7 @@ def test_losses_are_one_value_per_sample() -> None:
 
 def test_regions_are_nested() -> None:
     label = torch.tensor([0, 1, 2, 3]).view(1, 1, 1, 4)
-    assert region_targets(label).flatten(1)[0].view(3, 4).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
+    assert region_targets(label, GLIOMA).flatten(1)[0].view(3, 4).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
 
 
 def test_alignment_counts_available_neighbours_only() -> None:

@@ -9,6 +9,7 @@ from ccsd.config import Distillation, Model
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
+from support.tasks import GLIOMA
 
 AVAILABLE = torch.ones(1, 4, dtype=torch.bool)
 SIDE = 64
@@ -17,12 +18,12 @@ SIDE = 64
 def peak(method: str, decode_batch: int = 8, *, recompute: bool = False) -> float:
     """Return the peak of forward and backward in MiB, weights included."""
     settings = Distillation(method=method)
-    draw = draw_step(settings, AVAILABLE, seed=0, step=0, total_steps=1, samples=[0])
+    draw = draw_step(settings, GLIOMA, AVAILABLE, seed=0, step=0, total_steps=1, samples=[0])
     with FakeTensorMode(allow_non_fake_inputs=True):
-        net = SharedSpecificNet(Model(width=8, levels=4))
+        net = SharedSpecificNet(Model(width=8, levels=4), GLIOMA)
         if recompute:
             net.recompute_encoders()
-        objective = Objective(net, settings, decode_batch=decode_batch)
+        objective = Objective(net, settings, GLIOMA, decode_batch=decode_batch)
         tracker = MemTracker()
         tracker.track_external(objective)
         with tracker:

@@ -12,6 +12,7 @@ from ccsd.distillation.objective import Objective, _deep_supervision
 from ccsd.distillation.path import removable, remove_each, tally
 from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.model import SharedSpecificNet
+from support.tasks import GLIOMA
 
 METHODS = ["full", "dropout", "hmsd", "dmcd", "ccsd"]
 AVAILABLE = torch.ones(2, 4, dtype=torch.bool)
@@ -19,7 +20,7 @@ AVAILABLE = torch.ones(2, 4, dtype=torch.bool)
 
 def objective(**settings: object) -> Objective:
     torch.manual_seed(0)
-    return Objective(SharedSpecificNet(Model(width=4, levels=2)), Distillation(**settings))
+    return Objective(SharedSpecificNet(Model(width=4, levels=2), GLIOMA), Distillation(**settings), GLIOMA)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -29,7 +30,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def draw(o: Objective, available: Tensor = AVAILABLE, step: int = 4) -> Draw:
-    return draw_step(o.settings, available, seed=0, step=step, total_steps=10, samples=[0, 1])
+    return draw_step(o.settings, GLIOMA, available, seed=0, step=step, total_steps=10, samples=[0, 1])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -191,7 +192,7 @@ def test_the_criterion_removes_what_raises_the_loss_most() -> None:
     out = o(image, label, AVAILABLE, draw(o))
     with torch.no_grad():
         logits = o.net.decode(o.net.encode(image), remove_each(AVAILABLE), 4)
-        worst = segmentation_loss(logits, region_targets(label)).argmax(0)
+        worst = segmentation_loss(logits, region_targets(label, GLIOMA)).argmax(0)
     assert out["removed"][0].tolist() == worst.tolist()
     least = objective(criterion="least")
     first_least = least(image, label, AVAILABLE, draw(least))["removed"][0]
@@ -208,7 +209,9 @@ def test_each_removal_is_scored_against_the_set_before_it(criterion: str) -> Non
     for step in removed:
         with torch.no_grad():
             before, after = o.net.decode(features, current[None], 4), o.net.decode(features, remove_each(current), 4)
-            rise = segmentation_loss(after, region_targets(label)) - segmentation_loss(before, region_targets(label))
+            rise = segmentation_loss(after, region_targets(label, GLIOMA)) - segmentation_loss(
+                before, region_targets(label, GLIOMA)
+            )
             divergence = distillation_loss(before.expand_as(after), after, o.settings.temperature)
         scores = {"loss": rise, "kl": divergence, "least": -rise}[criterion].where(removable(current), -torch.inf)
         assert step.tolist() == scores.argmax(0).tolist()
@@ -263,8 +266,8 @@ def test_bf16_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_deep_supervision_teaches_the_coarser_outputs() -> None:
     torch.manual_seed(0)
-    net = SharedSpecificNet(Model(width=4, levels=4, deep_supervision=True))
-    o = Objective(net, Distillation())
+    net = SharedSpecificNet(Model(width=4, levels=4, deep_supervision=True), GLIOMA)
+    o = Objective(net, Distillation(), GLIOMA)
     image, label = batch()
     out = o(image, label, AVAILABLE, draw(o))
     out["loss"].backward()

@@ -49,7 +49,7 @@ def test_removing_each_keeps_the_last_one() -> None:
 
 
 def test_running_means_remember_what_was_scored() -> None:
-    memory = RunningCriticality()
+    memory = RunningCriticality(4)
     current = torch.ones(2, 4, dtype=torch.bool)
     scores = rise(remove_each(current), current)
     memory.update(*tally(current, scores))
@@ -60,7 +60,7 @@ def test_running_means_remember_what_was_scored() -> None:
 
 
 def test_a_set_keeps_its_mean_while_others_are_scored() -> None:
-    memory = RunningCriticality()
+    memory = RunningCriticality(4)
     full, pair = torch.tensor([[[True, True, True, True]], [[True, True, False, False]]])
     for current, score in ((full, 1.0), (pair, 2.0), (full, 3.0)):
         memory.update(*tally(current, torch.full((4, 1), score)))

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from ccsd.config import Distillation
-from ccsd.distillation.schedule import draw_step, ramp
+from ccsd.distillation.schedule import Draw, draw_step, ramp
 from ccsd.distillation.subsets import bits, draw_levels, every_partial, from_bits, is_partial
+from support.tasks import GLIOMA
 
 FULL = torch.ones(3, 4, dtype=torch.bool)
 
 
 def test_bits_round_trip() -> None:
-    table = torch.tensor([from_bits(n) for n in range(16)])
+    table = torch.tensor([from_bits(n, 4) for n in range(16)])
     assert bits(table).tolist() == list(range(16))
 
 
@@ -46,7 +47,7 @@ def test_subsets_are_independent_unless_they_are_to_be_nested() -> None:
     draws = [draw_levels(FULL, 0, step, [0, 1, 2]) for step in range(20)]
     assert not any((drawn[1:] <= drawn[:-1]).all() for drawn in draws)
     for pairs, nested in (("levels", False), ("adjacent", True)):
-        step = draw_step(Distillation(hmsd_pairs=pairs), FULL, seed=0, step=0, total_steps=9, samples=[0, 1, 2])
+        step = draw_step(Distillation(hmsd_pairs=pairs), GLIOMA, FULL, seed=0, step=0, total_steps=9, samples=[0, 1, 2])
         assert torch.equal(step.visited, draw_levels(FULL, 0, 0, [0, 1, 2], nested=nested))
 
 
@@ -94,16 +95,17 @@ def test_no_ramp_is_full_weight() -> None:
 )
 def test_methods_visit_what_they_say(method: str, pairs: str, count: int) -> None:
     settings = Distillation(method=method, hmsd_pairs=pairs)
-    draw = draw_step(settings, FULL, seed=0, step=0, total_steps=10, samples=[0, 1, 2])
+    draw = draw_step(settings, GLIOMA, FULL, seed=0, step=0, total_steps=10, samples=[0, 1, 2])
     assert draw.visited.shape == (count, 3, 4)
+
+
+def _draw(settings: Distillation, step: int) -> Draw:
+    return draw_step(settings, GLIOMA, FULL, seed=0, step=step, total_steps=9, samples=[0, 1, 2])
 
 
 def test_random_priority_covers_all_orders() -> None:
     settings = Distillation(criterion="random")
-    seen = {
-        tuple(draw_step(settings, FULL, seed=0, step=s, total_steps=9, samples=[0, 1, 2]).priority[:, 0].tolist())
-        for s in range(300)
-    }
+    seen = {tuple(_draw(settings, s).priority[:, 0].tolist()) for s in range(300)}
     assert seen == set(itertools.permutations([0.0, 1, 2, 3]))
 
 
@@ -111,7 +113,7 @@ def test_random_priority_depends_on_seed_step_and_sample_alone() -> None:
     def priority(step: int, samples: list[int]) -> torch.Tensor:
         available = FULL[: len(samples)]
         settings = Distillation(criterion="random")
-        return draw_step(settings, available, seed=0, step=step, total_steps=9, samples=samples).priority
+        return draw_step(settings, GLIOMA, available, seed=0, step=step, total_steps=9, samples=samples).priority
 
     assert torch.equal(priority(3, [4, 5, 6]), torch.cat([priority(3, [i]) for i in (4, 5, 6)], dim=1))
     assert not torch.equal(priority(3, [4, 5, 6]), priority(4, [4, 5, 6]))
@@ -119,5 +121,5 @@ def test_random_priority_depends_on_seed_step_and_sample_alone() -> None:
 
 def test_scoring_every_n_steps() -> None:
     settings = Distillation(every_n=3)
-    scored = [draw_step(settings, FULL, seed=0, step=s, total_steps=9, samples=[0, 1, 2]).score for s in range(6)]
+    scored = [_draw(settings, s).score for s in range(6)]
     assert scored == [True, False, False, True, False, False]

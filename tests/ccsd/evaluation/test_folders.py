@@ -12,6 +12,7 @@ from ccsd.evaluation import read_metrics
 from ccsd.evaluation.folders import case_name, evaluate_folders
 from ccsd.evaluation.tables import mean_dice
 from preprocess.errors import InputError
+from support.tasks import GLIOMA
 
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 
@@ -54,7 +55,7 @@ def test_files_are_matched_whatever_their_names(folders, pred_name, ref_name):
     write(ref / ref_name, tumour())
     write(ref / "A_1" / "A_1_t1ce.nii.gz", tumour())
 
-    assert set(dice(evaluate_folders(pred, ref, out)).values()) == {1.0}
+    assert set(dice(evaluate_folders(pred, ref, out, GLIOMA)).values()) == {1.0}
 
 
 def test_labels_and_orientation_may_differ_between_the_folders(folders):
@@ -63,7 +64,7 @@ def test_labels_and_orientation_may_differ_between_the_folders(folders):
     turned = np.flip(tumour(3), (0, 1)).transpose(1, 2, 0)
     affine = np.array([[0, 0, -1, 19], [-1, 0, 0, 17], [0, 2, 0, 0], [0, 0, 0, 1]], float)
     write(pred / "A.nii.gz", turned, affine)
-    table = read_metrics(evaluate_folders(pred, ref, out, pred_labels="brats2023"))
+    table = read_metrics(evaluate_folders(pred, ref, out, GLIOMA, pred_labels="brats2023"))
     identity = json.loads((out / "evaluation.json").read_text())["identity"]
 
     assert (table["dice"] == 1).all()
@@ -79,8 +80,10 @@ def test_msd_labels_are_read_as_such_when_named(folders):
     swapped = np.select([array == 1, array == 2], [2, 1], array)
     write(pred / "A.nii.gz", swapped)
 
-    assert dice(evaluate_folders(pred, ref, out, pred_labels="brats2023", ref_labels="brats2023"))["A", "TC"] < 1
-    assert dice(evaluate_folders(pred, ref, out, pred_labels="msd", ref_labels="brats2023"))["A", "TC"] == 1
+    assert (
+        dice(evaluate_folders(pred, ref, out, GLIOMA, pred_labels="brats2023", ref_labels="brats2023"))["A", "TC"] < 1
+    )
+    assert dice(evaluate_folders(pred, ref, out, GLIOMA, pred_labels="msd", ref_labels="brats2023"))["A", "TC"] == 1
 
 
 def test_folders_named_after_combinations_are_scored_as_such(folders):
@@ -88,7 +91,7 @@ def test_folders_named_after_combinations_are_scored_as_such(folders):
     write(ref / "A.nii.gz", tumour())
     write(pred / "t1ce" / "A.nii.gz", tumour())
     write(pred / "flair+t2" / "A.nii.gz", np.zeros((20, 18, 16)))
-    table = read_metrics(evaluate_folders(pred, ref, out)).set_index(["subset", "region"])
+    table = read_metrics(evaluate_folders(pred, ref, out, GLIOMA)).set_index(["subset", "region"])
 
     assert table.loc[("t1ce", "WT"), "dice"] == 1
     assert table.loc[("flair+t2", "WT"), "dice"] == 0
@@ -100,9 +103,9 @@ def test_processes_give_the_same_table(folders):
     for i in range(3):
         write(ref / f"C{i}.nii.gz", tumour())
         write(pred / f"C{i}.nii.gz", np.roll(tumour(), i, 0))
-    one = evaluate_folders(pred, ref, out).read_bytes()
+    one = evaluate_folders(pred, ref, out, GLIOMA).read_bytes()
 
-    assert evaluate_folders(pred, ref, out / "two", workers=2).read_bytes() == one
+    assert evaluate_folders(pred, ref, out / "two", GLIOMA, workers=2).read_bytes() == one
 
 
 def test_policy_and_clean_up_apply_without_a_model(folders):
@@ -111,7 +114,7 @@ def test_policy_and_clean_up_apply_without_a_model(folders):
     write(ref / "A.nii.gz", without)
     write(pred / "A.nii.gz", tumour())
     table = read_metrics(
-        evaluate_folders(pred, ref, out, Evaluation(hd95_penalty=7, min_enhancing=50), ref_labels="brats2020")
+        evaluate_folders(pred, ref, out, GLIOMA, Evaluation(hd95_penalty=7, cleanup=True), ref_labels="brats2020")
     )
     row = table.set_index("region").loc["ET"]
 
@@ -135,7 +138,7 @@ def test_what_does_not_fit_is_refused_with_its_name_and_nothing_is_written(folde
     write(pred / "A.nii.gz", tumour())
     make(pred, ref)
     with pytest.raises((UsageError, InputError), match=words):
-        evaluate_folders(pred, ref, out)
+        evaluate_folders(pred, ref, out, GLIOMA)
     assert not out.exists()
 
 
@@ -144,7 +147,7 @@ def test_files_with_further_axes_of_length_one_are_scored(folders):
     write(ref / "A.nii.gz", tumour())
     write(pred / "A.nii.gz", tumour()[..., None])
 
-    assert set(dice(evaluate_folders(pred, ref, out)).values()) == {1.0}
+    assert set(dice(evaluate_folders(pred, ref, out, GLIOMA)).values()) == {1.0}
 
 
 def test_scoring_files_needs_no_pytorch(folders, imported_by):
@@ -161,7 +164,7 @@ def test_lost_headers_can_be_ignored(folders):
     pred, ref, out = folders
     write(ref / "A.nii.gz", tumour())
     write(pred / "A.nii.gz", tumour(), np.eye(4))
-    table = read_metrics(evaluate_folders(pred, ref, out, ignore_affine=True))
+    table = read_metrics(evaluate_folders(pred, ref, out, GLIOMA, ignore_affine=True))
 
     assert (table["dice"] == 1).all()
 
@@ -171,14 +174,14 @@ def test_part_of_the_references_can_be_scored_when_asked_for(folders, capsys):
     for case in ("A", "B", "C"):
         write(ref / f"{case}.nii.gz", tumour())
     write(pred / "B.nii.gz", tumour())
-    table = read_metrics(evaluate_folders(pred, ref, out, partial=True))
+    table = read_metrics(evaluate_folders(pred, ref, out, GLIOMA, partial=True))
 
     assert set(table["case"]) == {"B"}
     assert json.loads((out / "evaluation.json").read_text())["identity"]["cases"] == ["B"]
     assert "2 references have no prediction, left out" in capsys.readouterr().err
     (pred / "B.nii.gz").rename(pred / "D.nii.gz")
     with pytest.raises(UsageError, match=r"3 of 3 references have no prediction.*A, B, C.*found: D"):
-        evaluate_folders(pred, ref, out, partial=True)
+        evaluate_folders(pred, ref, out, GLIOMA, partial=True)
 
 
 def test_scores_are_shown_as_means(folders):
@@ -186,7 +189,7 @@ def test_scores_are_shown_as_means(folders):
     for case, value in (("A", 4), ("B", 0)):
         write(ref / f"{case}.nii.gz", tumour())
         write(pred / "t2" / f"{case}.nii.gz", tumour() * (value // 4))
-    shown = mean_dice(read_metrics(evaluate_folders(pred, ref, out)))
+    shown = mean_dice(read_metrics(evaluate_folders(pred, ref, out, GLIOMA)))
 
     assert [line.split() for line in shown.splitlines()] == [
         ["mean", "Dice", "over", "2", "cases"], ["WT", "TC", "ET"], ["t2", "0.500", "0.500", "0.500"]
@@ -197,10 +200,10 @@ def test_missing_folder_and_empty_folder_are_named(folders):
     pred, ref, out = folders
     ref.mkdir()
     with pytest.raises(UsageError, match="ref: no segmentation found"):
-        evaluate_folders(pred, ref, out)
+        evaluate_folders(pred, ref, out, GLIOMA)
     write(ref / "A.nii.gz", tumour())
     with pytest.raises(UsageError, match="pred: no such folder"):
-        evaluate_folders(pred, ref, out)
+        evaluate_folders(pred, ref, out, GLIOMA)
 
 
 @pytest.mark.parametrize(
@@ -215,4 +218,4 @@ def test_missing_folder_and_empty_folder_are_named(folders):
     ],
 )
 def test_case_names(name, case, tmp_path):
-    assert case_name(tmp_path / name) == case
+    assert case_name(tmp_path / name, GLIOMA) == case

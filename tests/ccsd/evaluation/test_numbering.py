@@ -9,6 +9,7 @@ import pytest
 from ccsd.errors import UsageError
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation.folders import evaluate_folders, find_segmentations
+from support.tasks import GLIOMA
 
 
 def write(path: Path, *values: float) -> Path:
@@ -33,7 +34,7 @@ def test_masks_of_the_brain_are_no_references(tmp_path: Path) -> None:
         write(tmp_path / "UCSF-PDGM-0004_nifti" / f"UCSF-PDGM-0004_{name}_segmentation.nii.gz", 1)
     for name in ("P1_seg", "P1_brain_mask", "P1_t1_bet_mask"):
         write(tmp_path / "P1" / f"{name}.NII.GZ", 1)
-    assert sorted(find_segmentations(tmp_path)) == ["P1", "UCSF-PDGM-0004"]
+    assert sorted(find_segmentations(tmp_path, GLIOMA)) == ["P1", "UCSF-PDGM-0004"]
 
 
 def test_one_prediction_is_never_scored_twice(folders: Folders) -> None:
@@ -42,7 +43,7 @@ def test_one_prediction_is_never_scored_twice(folders: Folders) -> None:
     for name in ("A_rater1", "A_rater2"):
         write(ref / f"{name}.nii.gz", 4)
     with pytest.raises(UsageError, match=r"A\.nii\.gz fits the references A_rater1 and A_rater2; keep one"):
-        evaluate_folders(pred, ref, out)
+        evaluate_folders(pred, ref, out, GLIOMA)
 
 
 def test_each_case_is_read_in_the_numbers_of_its_layout(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +51,7 @@ def test_each_case_is_read_in_the_numbers_of_its_layout(folders: Folders, capsys
     for case, enhancing in (("BraTS20_Training_001", 4), ("BraTS-GLI-00000-000", 3)):
         write(pred / f"{case}.nii.gz", 1, 2, enhancing)
         write(ref / case / f"{case}{'_' if enhancing == 4 else '-'}seg.nii.gz", 1, 2, enhancing)
-    assert (read_metrics(evaluate_folders(pred, ref, out))["dice"] == 1).all()
+    assert (read_metrics(evaluate_folders(pred, ref, out, GLIOMA))["dice"] == 1).all()
     assert "--ref-labels: 1 files read as brats2023" in capsys.readouterr().err
 
 
@@ -58,7 +59,7 @@ def test_each_case_is_read_in_the_numbers_of_its_layout(folders: Folders, capsys
     ("case", "values", "words"),
     [
         ("A", (1, 2, 3), "labels 0, 1, 2, 3 fit brats2023, msd, deepbratumia; name the convention: --pred-labels"),
-        ("A", (1, 2), "fit brats2020, msd, deepbratumia"),
+        ("A", (1, 2), "fit brats2023, msd, deepbratumia"),
         ("BraTS-PED-00001-000", (1, 2, 4), "its name does not tell its label numbers; name the convention"),
         ("sub-01", (1, 2, 4), "its name does not tell its label numbers"),
     ],
@@ -70,13 +71,13 @@ def test_numbers_that_nobody_explains_are_asked_for(
     for folder in (pred, ref):
         write(folder / f"{case}.nii.gz", *values)
     with pytest.raises(UsageError, match=words):
-        evaluate_folders(pred, ref, out)
-    evaluate_folders(pred, ref, out, pred_labels="brats2024", ref_labels="brats2024")
+        evaluate_folders(pred, ref, out, GLIOMA)
+    evaluate_folders(pred, ref, out, GLIOMA, pred_labels="brats2024", ref_labels="brats2024")
 
 
 def test_values_near_whole_numbers_are_rounded_and_told(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     pred, ref, out = folders
     write(pred / "A.nii.gz", 1, 2, 3.9996)
     write(ref / "A.nii.gz", 1, 2, 4)
-    assert (read_metrics(evaluate_folders(pred, ref, out))["dice"] == 1).all()
+    assert (read_metrics(evaluate_folders(pred, ref, out, GLIOMA))["dice"] == 1).all()
     assert "A.nii.gz: label values were not whole numbers" in capsys.readouterr().err

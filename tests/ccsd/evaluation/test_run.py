@@ -14,8 +14,8 @@ from ccsd.evaluation import run as module
 from ccsd.evaluation.run import evaluate_model
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.predict import predict
-from preprocess.modalities import SUBSET_ORDER
 from preprocess.store.reader import CaseStore
+from support.tasks import GLIOMA
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_all_cases_combinations_and_regions_are_scored_with_their_provenance(eva
     about = json.loads((out / "evaluation.json").read_text())
 
     assert len(table) == 2 * 15 * 3
-    assert list(dict.fromkeys(table["subset"])) == list(SUBSET_ORDER)
+    assert list(dict.fromkeys(table["subset"])) == list(GLIOMA.subset_names)
     assert set(table["experiment"]) == {"ccsd"}
     assert set(table["seed"]) == {0}
     assert set(table["model_hash"]) == {about["identity"]["model_hash"][:12]}

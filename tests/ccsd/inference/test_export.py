@@ -11,7 +11,7 @@ from ccsd.errors import UsageError
 from ccsd.inference.export import export
 from ccsd.inference.window import subset_masks
 from ccsd.model import load_model
-from preprocess.modalities import subset
+from support.tasks import GLIOMA
 
 ALONE = """
 import sys, torch
@@ -30,7 +30,7 @@ def test_exported_program_says_the_same_without_this_package(made_study, tmp_pat
     files = [str(tmp_path / name) for name in ("model.pt2", "in.pt", "out.pt")]
     subprocess.run([sys.executable, "-c", ALONE, *files], check=True, cwd=tmp_path)
     with torch.no_grad():
-        expected = torch.sigmoid(run.net.segment(image, subset_masks([subset("flair+t1ce")]))[0])
+        expected = torch.sigmoid(run.net.segment(image, subset_masks([("flair", "t1ce")], GLIOMA))[0])
 
     assert written.difference < 1e-5
     torch.testing.assert_close(torch.load(tmp_path / "out.pt"), expected, rtol=0, atol=1e-5)

@@ -15,6 +15,7 @@ from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.predict import Options, cases_to_predict, predict
 from preprocess.source.layouts import discover
 from preprocess.store.reader import CaseStore
+from support.tasks import GLIOMA
 
 
 @pytest.fixture
@@ -218,7 +219,7 @@ def test_overlap_of_the_windows_can_be_chosen(case, run, tmp_path, monkeypatch):
 
 
 def test_probabilities_flips_labels_and_clean_up_on_request(case, run, tmp_path):
-    options = Options(labels="msd", probabilities=True, flips=True, min_enhancing=10**6)
+    options = Options(labels="msd", probabilities=True, flips=True, cleanup=True)
     one(case, tmp_path / "out", run, options)
     labels = np.asarray(nib.load(tmp_path / "out" / f"{case.name}.nii.gz").dataobj)
     regions = np.asarray(nib.load(tmp_path / "out" / f"{case.name}_probabilities.nii.gz").dataobj)
@@ -283,7 +284,7 @@ def test_whole_heads_are_told(case, run, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(Options("t1c"), "has no t1ce, which -m asks for"), (Options(labels="x"), "allowed: auto, brats2020")],
+    [(Options("t1c"), "has no t1ce, which -m asks for"), (Options(labels="x"), "allowed: auto, brats2023")],
 )
 def test_wishes_that_cannot_be_met_are_refused(case, run, tmp_path, options, words):
     image(case, "t1ce").unlink()
@@ -315,9 +316,9 @@ def test_cases_are_found_by_their_paths_in_any_spelling(tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = {case.case: case for case in cases_to_predict([tmp_path / names[2], tmp_path])}
+    found = {case.case: case for case in cases_to_predict([tmp_path / names[2], tmp_path], GLIOMA)}
 
     assert list(found) == ["BraTS-PED-00001-000", "P1_anat", "P2_anat", "P3"]
-    assert "this version segments" in found["BraTS-PED-00001-000"].problem
+    assert "choose --task brats-ped" in found["BraTS-PED-00001-000"].problem
     with pytest.raises(UsageError, match="name does not say which sequence"):
-        cases_to_predict([tmp_path / names[2]], "bids")
+        cases_to_predict([tmp_path / names[2]], GLIOMA, "bids")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ccsd.inference.window import blend, predict_probabilities, subset_masks
-from preprocess.modalities import SUBSET_ORDER, all_subsets, subset
+from support.tasks import GLIOMA, SUBSETS
 
 
 class PointwiseNet:
@@ -29,8 +29,8 @@ def expected(image, names):
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 def test_a_pointwise_network_gives_the_same_voxels_whatever_the_windows(shape, overlap):
     image = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))
-    subsets = [subset("t1ce"), subset("flair+t2")]
-    found = predict_probabilities(PointwiseNet(), image, subsets, patch=(16, 16, 16), overlap=overlap)
+    subsets = [GLIOMA.subset("t1ce"), GLIOMA.subset("flair+t2")]
+    found = predict_probabilities(PointwiseNet(), image, subsets, GLIOMA, patch=(16, 16, 16), overlap=overlap)
 
     assert found.shape == (2, 3, *shape)
     for result, names in zip(found, subsets, strict=True):
@@ -55,18 +55,18 @@ def test_windows_are_blended_as_by_monai(shape, overlap):
 def test_each_window_is_encoded_once_for_all_subsets():
     one, all_of_them = PointwiseNet(), PointwiseNet()
     image = torch.ones(4, 24, 24, 24)
-    predict_probabilities(one, image, [subset("t2")], patch=(16, 16, 16))
-    predict_probabilities(all_of_them, image, all_subsets(), patch=(16, 16, 16))
+    predict_probabilities(one, image, [GLIOMA.subset("t2")], GLIOMA, patch=(16, 16, 16))
+    predict_probabilities(all_of_them, image, SUBSETS, GLIOMA, patch=(16, 16, 16))
 
     assert len(one.windows) == len(all_of_them.windows) == 8
 
 
 def test_all_subsets_together_equal_each_alone():
     image = torch.randn(4, 20, 18, 16, generator=torch.Generator().manual_seed(2))
-    together = predict_probabilities(PointwiseNet(), image, all_subsets(), patch=(16, 16, 16))
+    together = predict_probabilities(PointwiseNet(), image, SUBSETS, GLIOMA, patch=(16, 16, 16))
 
-    for row, one in zip(together, all_subsets(), strict=True):
-        alone = predict_probabilities(PointwiseNet(), image, [one], patch=(16, 16, 16))[0]
+    for row, one in zip(together, SUBSETS, strict=True):
+        alone = predict_probabilities(PointwiseNet(), image, [one], GLIOMA, patch=(16, 16, 16))[0]
         torch.testing.assert_close(row, alone, rtol=0, atol=1e-6)
 
 
@@ -81,22 +81,22 @@ class LopsidedNet(PointwiseNet):
 def test_flips_average_over_the_eight_mirror_images():
     image = torch.ones(4, 8, 8, 8)
     net = LopsidedNet()
-    found = predict_probabilities(net, image, [subset("t1")], patch=(8, 8, 8), flips=True)
+    found = predict_probabilities(net, image, [GLIOMA.subset("t1")], GLIOMA, patch=(8, 8, 8), flips=True)
 
     assert len(net.windows) == 8
     torch.testing.assert_close(found, torch.full_like(found, 0.5))
 
 
 def test_masks_name_the_modalities_in_their_order():
-    assert subset_masks([subset("t1ce+flair")]).tolist() == [[True, False, True, False]]
-    assert subset_masks(all_subsets()).sum() == sum(name.count("+") + 1 for name in SUBSET_ORDER)
+    assert subset_masks([GLIOMA.subset("t1ce+flair")], GLIOMA).tolist() == [[True, False, True, False]]
+    assert subset_masks(SUBSETS, GLIOMA).sum() == sum(name.count("+") + 1 for name in GLIOMA.subset_names)
 
 
 def test_windows_without_brain_cost_nothing_and_hold_no_tumour():
     net = PointwiseNet()
     image = torch.zeros(4, 48, 48, 192)
     image[0, :, :, 60:90] = 3.0
-    probabilities = predict_probabilities(net, image, [subset("flair")], patch=(48, 48, 48), overlap=0)
+    probabilities = predict_probabilities(net, image, [GLIOMA.subset("flair")], GLIOMA, patch=(48, 48, 48), overlap=0)
     assert len(net.windows) == 1
     assert probabilities[..., :48].sum() == 0
     assert (probabilities[0, 0, :, :, 60:90] > 0.9).all()
@@ -106,11 +106,11 @@ def test_a_window_that_some_images_do_not_show_changes_nothing_for_a_combination
     image = torch.zeros(4, 16, 16, 32)
     image[0] = 1
     image[3, :, :, :16] = 1
-    subsets = [subset("flair"), subset("t2")]
-    together = predict_probabilities(PointwiseNet(), image, subsets, patch=(16, 16, 16), overlap=0)
+    subsets = [GLIOMA.subset("flair"), GLIOMA.subset("t2")]
+    together = predict_probabilities(PointwiseNet(), image, subsets, GLIOMA, patch=(16, 16, 16), overlap=0)
 
     for found, one in zip(together, subsets, strict=True):
-        alone = predict_probabilities(PointwiseNet(), image, [one], patch=(16, 16, 16), overlap=0)[0]
+        alone = predict_probabilities(PointwiseNet(), image, [one], GLIOMA, patch=(16, 16, 16), overlap=0)[0]
         assert torch.equal(found, alone)
     assert together[1, ..., 16:].max() == 0
 
@@ -119,7 +119,7 @@ def test_a_window_that_some_images_do_not_show_changes_nothing_for_a_combination
 def test_small_windows_are_computed_together(patch, together):
     net = PointwiseNet()
     image = torch.ones(4, *(3 * side for side in patch))
-    predict_probabilities(net, image, [subset("t2")], patch=patch, overlap=0)
+    predict_probabilities(net, image, [GLIOMA.subset("t2")], GLIOMA, patch=patch, overlap=0)
 
     assert net.batches[0] == together
     assert sum(net.batches) == 27

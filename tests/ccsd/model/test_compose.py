@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ccsd.model.compose import SubsetProjection, bottleneck_slots
-from preprocess.modalities import MODALITIES, all_subsets
+from support.tasks import GLIOMA, SUBSETS
 
-MASKS = torch.tensor([[m in s for m in MODALITIES] for s in all_subsets()])
+MASKS = torch.tensor([[m in s for m in GLIOMA.modalities] for s in SUBSETS])
 
 
 def slots_by_definition(own: Tensor, shared: Tensor, subset: Tensor) -> Tensor:

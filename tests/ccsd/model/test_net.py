@@ -6,22 +6,22 @@ from torch import Tensor
 
 from ccsd.config import Model
 from ccsd.model import SharedSpecificNet
-from preprocess.modalities import MODALITIES, all_subsets, subset
+from support.tasks import GLIOMA
 
 SIZE = (8, 16, 8)
 
 
 def mask(names: str) -> Tensor:
-    return torch.tensor([m in subset(names) for m in MODALITIES])
+    return torch.tensor([m in GLIOMA.subset(names) for m in GLIOMA.modalities])
 
 
-ALL_MASKS = torch.stack([mask("+".join(s)) for s in all_subsets()])
+ALL_MASKS = torch.stack([mask(name) for name in GLIOMA.subset_names])
 
 
 @pytest.fixture
 def net() -> SharedSpecificNet:
     torch.manual_seed(0)
-    return SharedSpecificNet(Model(width=8, levels=3)).eval()
+    return SharedSpecificNet(Model(width=8, levels=3), GLIOMA).eval()
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def shaspec(monkeypatch: pytest.MonkeyPatch) -> SharedSpecificNet:
     }.items():  # fmt: skip
         monkeypatch.setattr(f"ccsd.model.shaspec.{name}", value)
     torch.manual_seed(0)
-    return SharedSpecificNet(Model(backbone="shaspec")).eval()
+    return SharedSpecificNet(Model(backbone="shaspec"), GLIOMA).eval()
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def image() -> Tensor:
 @pytest.mark.parametrize(("backbone", "millions"), [("unet", 26.844), ("shaspec", 187.708)])
 def test_number_of_parameters(backbone: str, millions: float) -> None:
     with torch.device("meta"):
-        net = SharedSpecificNet(Model(backbone=backbone))
+        net = SharedSpecificNet(Model(backbone=backbone), GLIOMA)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=1e-3)
 
 
 def test_parts_of_shaspec_have_the_published_sizes() -> None:
     """35.13 M an encoder, 8.53 M the decoder: counted in the published network."""
     with torch.device("meta"):
-        net = SharedSpecificNet(Model(backbone="shaspec"))
+        net = SharedSpecificNet(Model(backbone="shaspec"), GLIOMA)
     sizes = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in net.named_children()}
     assert sizes["shared"] == pytest.approx(35.13, abs=0.005)
     assert sizes["specific"] == pytest.approx(4 * 35.13, abs=0.02)

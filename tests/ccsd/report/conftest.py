@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from ccsd.report.statistics import METRICS
-from preprocess.modalities import REGIONS
+from support.tasks import GLIOMA
 
 
 @pytest.fixture
@@ -15,12 +15,12 @@ def scores():
         rows = [
             {
                 "experiment": experiment, "seed": seed, "case": case, "subset": subset, "region": region,
-                "empty": empty, **dict.fromkeys(METRICS, value), "policy": "p", "min_enhancing": 0,
+                "empty": empty, **dict.fromkeys(METRICS, value), "policy": "p", "cleanup": "none", "task": "t",
                 "model_hash": f"m{seed}", "split_hash": "s",
             }
             for case, by_subset in dice.items()
             for subset, value in by_subset.items()
-            for region in REGIONS
+            for region in GLIOMA.regions
         ]  # fmt: skip
         return pd.DataFrame(rows)
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from ccsd.report.statistics import compare, holm
-from preprocess.modalities import SUBSET_ORDER
+from support.tasks import GLIOMA
 
 
 def test_holm_by_hand():
@@ -20,7 +20,7 @@ def test_paired_test_agrees_with_scipy_and_counts_common_cases_only(scores, find
     base = {f"c{i}": {"t1": rng.uniform(0.4, 0.6)} for i in range(12)}
     better = {name: {"t1": row["t1"] + rng.uniform(-0.01, 0.05)} for name, row in base.items()}
     extra = {**better, "only-here": {"t1": 0.9}}
-    table = compare(pd.concat([scores(base, "base"), scores(extra, "new")]))
+    table = compare(pd.concat([scores(base, "base"), scores(extra, "new")]), GLIOMA)
     row = find(table, scope="subset", region="WT", metric="dice")
     change = np.array([better[name]["t1"] - base[name]["t1"] for name in base])
 
@@ -33,7 +33,7 @@ def test_paired_test_agrees_with_scipy_and_counts_common_cases_only(scores, find
 def test_combinations_are_averaged_per_case_before_experiments_are_compared(scores, find):
     base = {"a": {"t1": 0.2, "t2": 0.4, "t1+t2": 0.5}, "b": {"t1": 0.3, "t2": 0.3, "t1+t2": 0.6}}
     new = {"a": {"t1": 0.5, "t2": 0.3, "t1+t2": 0.7}, "b": {"t1": 0.4, "t2": 0.4, "t1+t2": 0.6}}
-    table = compare(pd.concat([scores(base, "base"), scores(new, "new")]))
+    table = compare(pd.concat([scores(base, "base"), scores(new, "new")]), GLIOMA)
     pick = {"region": "TC", "metric": "dice"}
     singles, all_of_them = find(table, scope="size", name="1", **pick), find(table, scope="overall", **pick)
 
@@ -48,7 +48,10 @@ def test_interval_of_a_difference_is_that_of_the_paired_cases(scores, find):
     base = {name: {"t1": dice} for name, dice in hard.items()}
     new = {name: {"t1": dice + 0.02 + rng.normal(0, 0.005)} for name, dice in hard.items()}
     row = find(
-        compare(pd.concat([scores(base, "base"), scores(new, "new")])), scope="overall", region="ET", metric="dice"
+        compare(pd.concat([scores(base, "base"), scores(new, "new")]), GLIOMA),
+        scope="overall",
+        region="ET",
+        metric="dice",
     )
 
     assert 0.01 < row["low"] < 0.02 < row["high"] < 0.03
@@ -57,7 +60,7 @@ def test_interval_of_a_difference_is_that_of_the_paired_cases(scores, find):
 def test_seeds_of_each_experiment_are_averaged_per_case(scores, find):
     parts = [scores({"a": {"t1": 0.2}, "b": {"t1": 0.4}}, "base"), scores({"a": {"t1": 0.5}, "b": {"t1": 0.4}}, "new")]
     parts.append(scores({"a": {"t1": 0.7}, "b": {"t1": 0.6}}, "new", seed=1))
-    row = find(compare(pd.concat(parts)), scope="overall", region="WT", metric="dice")
+    row = find(compare(pd.concat(parts), GLIOMA), scope="overall", region="WT", metric="dice")
 
     assert (row["cases"], row["seeds"], row["baseline_seeds"]) == (2, 2, 1)
     assert row["difference"] == pytest.approx((0.4 + 0.1) / 2)
@@ -65,12 +68,12 @@ def test_seeds_of_each_experiment_are_averaged_per_case(scores, find):
 
 
 def test_equal_experiments_do_not_differ(scores):
-    dice = {"a": dict.fromkeys(SUBSET_ORDER, 0.5), "b": dict.fromkeys(SUBSET_ORDER, 0.6)}
-    table = compare(pd.concat([scores(dice, "x"), scores(dice, "y")]))
+    dice = {"a": dict.fromkeys(GLIOMA.subset_names, 0.5), "b": dict.fromkeys(GLIOMA.subset_names, 0.6)}
+    table = compare(pd.concat([scores(dice, "x"), scores(dice, "y")]), GLIOMA)
 
     assert len(table) == 2 * (45 + 12 + 3)
     assert (table["p_holm"] == 1).all()
 
 
 def test_a_single_experiment_has_nothing_to_compare(scores):
-    assert compare(scores({"a": {"t1": 0.5}})).empty
+    assert compare(scores({"a": {"t1": 0.5}}), GLIOMA).empty

@@ -46,7 +46,9 @@ def test_no_text_of_a_study_becomes_markup(study):
         table[column] = EVIL
     table.to_csv(evaluation / "metrics.tsv", sep="\t", index=False)
     content = json.loads((evaluation / "evaluation.json").read_text())
-    (evaluation / "evaluation.json").write_text(json.dumps(poisoned(content)))
+    task = content.pop("task")
+    task["words"] = {"WT": EVIL}
+    (evaluation / "evaluation.json").write_text(json.dumps({**poisoned(content), "task": task}))
     run = study / "runs" / "ccsd-s0"
     (run / "run.json").write_text(json.dumps(poisoned(json.loads((run / "run.json").read_text()))))
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

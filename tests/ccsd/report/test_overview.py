@@ -7,6 +7,7 @@ import pytest
 from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import overview, seed_means
+from support.tasks import GLIOMA
 
 
 @pytest.fixture
@@ -22,11 +23,11 @@ def tables(scores):
             }
             parts.append(scores(dice, name, seed))
     metrics = pd.concat(parts)
-    return metrics, summarise(metrics), compare(metrics)
+    return metrics, summarise(metrics, GLIOMA), compare(metrics, GLIOMA)
 
 
 def test_overview_has_every_experiment_for_every_number_of_sequences(tables):
-    lines = overview(tables[1])
+    lines = overview(tables[1], GLIOMA)
 
     assert [(line.sequences, line.experiment) for line in lines] == [
         (name, experiment)
@@ -42,7 +43,7 @@ def test_overview_has_every_experiment_for_every_number_of_sequences(tables):
 
 def test_sentences_say_what_is_clear_and_what_is_not(tables):
     metrics, summary, comparison = tables
-    sentence = next(verdicts(summary, comparison, seed_means(metrics)))
+    sentence = next(verdicts(summary, comparison, seed_means(metrics, GLIOMA), GLIOMA))
     best = max(("even", "good"), key=lambda name: metrics.loc[metrics["experiment"] == name, "dice"].mean())
     row = comparison.query("scope == 'overall' and metric == 'dice' and region == 'WT' and experiment == @best").iloc[0]
 
@@ -54,8 +55,8 @@ def test_sentences_say_what_is_clear_and_what_is_not(tables):
 def test_sentences_are_the_same_whichever_experiment_comes_first(tables):
     metrics, summary, comparison = tables
     turned = metrics.iloc[::-1]
-    there = list(verdicts(summary, comparison, seed_means(metrics)))
-    back = list(verdicts(summarise(turned), compare(turned), seed_means(turned)))
+    there = list(verdicts(summary, comparison, seed_means(metrics, GLIOMA), GLIOMA))
+    back = list(verdicts(summarise(turned, GLIOMA), compare(turned, GLIOMA), seed_means(turned, GLIOMA), GLIOMA))
 
     assert [set(text.replace(";", ",").split()) for text in there] == [set(t.replace(";", ",").split()) for t in back]
 
@@ -65,10 +66,12 @@ def test_few_cases_make_nothing_clear(scores, cases, clear):
     names = [f"c{i}" for i in range(cases)]
     parts = [scores({n: {"t1": 0.5} for n in names}, "base"), scores({n: {"t1": 0.6} for n in names}, "new")]
     metrics = pd.concat(parts)
-    sentence = next(verdicts(summarise(metrics), compare(metrics), seed_means(metrics)))
+    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), seed_means(metrics, GLIOMA), GLIOMA))
 
     assert ("not clearly better" not in sentence) == clear
-    assert ("*" in overview_text(summarise(metrics), compare(metrics)).split("cases  WT")[1]) == clear
+    assert (
+        "*" in overview_text(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA).split("cases  WT")[1]
+    ) == clear
 
 
 @pytest.mark.parametrize(("second", "words"), [(0.50, True), (0.58, False)])
@@ -77,7 +80,7 @@ def test_sentences_say_when_seeds_overlap(scores, second, words):
     shifted = {name: {"t1": row["t1"] + 0.1} for name, row in base.items()}
     other = {name: {"t1": second} for name in base}
     metrics = pd.concat([scores(base, "base"), scores(shifted, "new"), scores(other, "new", seed=1)])
-    sentence = next(verdicts(summarise(metrics), compare(metrics), seed_means(metrics)))
+    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), seed_means(metrics, GLIOMA), GLIOMA))
 
     assert ("seeds overlap" in sentence) == words
 
@@ -85,13 +88,15 @@ def test_sentences_say_when_seeds_overlap(scores, second, words):
 def test_experiments_without_a_case_in_common_are_not_judged(scores):
     metrics = pd.concat([scores({"a": {"t1": 0.5}}, "x"), scores({"b": {"t1": 0.6}}, "y")])
 
-    assert list(verdicts(summarise(metrics), compare(metrics), seed_means(metrics))) == []
-    assert "nan" not in overview_text(summarise(metrics), compare(metrics))
+    assert (
+        list(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), seed_means(metrics, GLIOMA), GLIOMA)) == []
+    )
+    assert "nan" not in overview_text(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA)
 
 
 def test_text_has_the_numbers_of_the_tables(tables):
     _, summary, comparison = tables
-    text = overview_text(summary, comparison)
+    text = overview_text(summary, comparison, GLIOMA)
     mean = summary.query("experiment == 'good' and scope == 'overall' and region == 'ET' and metric == 'dice'").iloc[0]
     gap = comparison.query(
         "experiment == 'good' and baseline == 'bad' and scope == 'overall' and region == 'WT' and metric == 'dice'"
@@ -107,6 +112,6 @@ def test_text_has_the_numbers_of_the_tables(tables):
 def test_text_of_a_single_experiment_compares_nothing(scores):
     metrics = scores({"a": {"given": 0.5}, "b": {"given": 0.7}}).assign(seed=pd.NA)
 
-    text = overview_text(summarise(metrics), compare(metrics))
+    text = overview_text(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA)
     assert "0.600" in text
     assert "Differences" not in text

@@ -11,6 +11,7 @@ from ccsd.records import read_events
 from ccsd.training import sinks
 from ccsd.training.distributed import Process
 from ccsd.training.log import TERMS, StepMeans, TrainingLog
+from support.tasks import GLIOMA
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
@@ -80,7 +81,7 @@ def outputs(loss: float, removed: list[list[int]]) -> dict[str, torch.Tensor]:
 
 
 def test_means_and_shares() -> None:
-    tally = StepMeans(ALONE.device)
+    tally = StepMeans(ALONE.device, GLIOMA.modalities)
     tally.add(outputs(1.0, [[2, 0, 3], [2, 3, 0]]))
     tally.add(outputs(3.0, [[2, 0, 3], [0, -1, -1]]))
     terms, removal = tally.take(ALONE)
@@ -90,7 +91,7 @@ def test_means_and_shares() -> None:
 
 
 def test_taking_starts_anew_and_methods_without_a_path_have_none() -> None:
-    tally = StepMeans(ALONE.device)
+    tally = StepMeans(ALONE.device, GLIOMA.modalities)
     tally.add(outputs(1.0, [[2, 0, 3], [2, 3, 0]]))
     tally.take(ALONE)
     tally.add(outputs(5.0, []))

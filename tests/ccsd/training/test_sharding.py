@@ -8,6 +8,7 @@ import pytest
 from ccsd.config.schema import Model
 from ccsd.model import SharedSpecificNet
 from support.comparing import LOSS, WEIGHT, assert_close, losses, weights
+from support.tasks import GLIOMA
 from support.trainings import Launch, training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -22,7 +23,7 @@ SAVING_MEMORY = ("runtime.activation_checkpointing=true", "runtime.decode_batch=
 def test_each_process_holds_its_share(launch: Launch, tmp_path: Path, world: int) -> None:
     plans = [training(tmp_path / str(stage), *SIZE, f"runtime.zero_stage={stage}", measure_at=1) for stage in range(4)]
     everyone = launch(*plans, world=world, timeout=2400)
-    net = SharedSpecificNet(Model(width=WIDTH, levels=LEVELS))
+    net = SharedSpecificNet(Model(width=WIDTH, levels=LEVELS), GLIOMA)
     total = FLOAT * sum(p.numel() for p in net.parameters())
     small = FLOAT * sum(p.numel() for p in net.parameters() if p.numel() < 10_000)
     for stage in range(4):

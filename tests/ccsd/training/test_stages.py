@@ -81,5 +81,7 @@ def test_the_samples_draw_different_subsets(inputs: Path) -> None:
     config = load_config(inputs / "tiny.yaml")
     available = torch.ones(4, 4, dtype=torch.bool)
     for step in range(config.train.steps):
-        draw = draw_step(config.distillation, available, seed=0, step=step, total_steps=6, samples=range(4))
+        draw = draw_step(
+            config.distillation, config.task, available, seed=0, step=step, total_steps=6, samples=range(4)
+        )
         assert len({tuple(draw.visited[:, sample].flatten().tolist()) for sample in range(4)}) > 1
