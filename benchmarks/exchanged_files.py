@@ -15,6 +15,7 @@ from preprocess.checks.contrast import contrasts
 from preprocess.errors import InputError
 from preprocess.source.accounts import find_cases
 from preprocess.source.load import Loaded, load
+from preprocess.task import DEFAULT_TASK, read_task
 
 
 def exchanges(case: Loaded) -> Iterator[tuple[str, Loaded]]:
@@ -28,11 +29,12 @@ def main() -> None:
     """Print the rates of a folder."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="folder of cases whose files are what their names say")
+    parser.add_argument("--task", default=DEFAULT_TASK, help="what the cases are of")
     parser.add_argument("--labels", help="label convention, if the layout does not say it")
     parser.add_argument("--json", action="store_true", help="print one object with the ratio as the last line")
     options = parser.parse_args()
     found, tried = Counter[str](), Counter[str]()
-    for files in find_cases(options.source, labels=options.labels).cases:
+    for files in find_cases(options.source, read_task(options.task), labels=options.labels).cases:
         try:
             loaded = load(files)
         except InputError as error:

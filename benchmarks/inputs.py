@@ -42,7 +42,7 @@ def sources(work: Path, cases: int) -> list[CaseFiles]:
         for name in write_cohort(work / "writing", cases=cases, size=SHAPE, seed=0, task=TASK):
             print(f"phantom {name}", file=sys.stderr)
         (work / "writing").rename(folder)
-    return discover(folder, task=TASK)
+    return discover(folder, TASK)
 
 
 def ours(work: Path, cases: int) -> Path:

@@ -67,7 +67,7 @@ def rejected_cases(study: Study) -> list[str]:
 def found_files(study: Study) -> list[str]:
     """Return what the source has: sequences by number of cases, and files that no case uses."""
     files = read_files(study.folder.data)
-    return summary(files) if files else []
+    return summary(files, study.config.task) if files else []
 
 
 def outdated_marks(study: Study) -> dict[Path, list[Path]]:

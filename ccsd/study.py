@@ -150,7 +150,7 @@ class Study:
         from preprocess.source.layouts import discover
 
         assert self.config.source is not None
-        return [case.case for case in discover(self.config.source, self.config.convert.layout, self.config.task)]
+        return [case.case for case in discover(self.config.source, self.config.task, self.config.convert.layout)]
 
     @property
     def source(self) -> Path:

@@ -20,7 +20,7 @@ from preprocess.source.accounts import summary
 from preprocess.source.geometry import to_canonical
 from preprocess.source.layouts import CaseFiles, FileRole
 from preprocess.source.load import Loaded, load
-from preprocess.task import LabelConvention, Task, default_task
+from preprocess.task import LabelConvention, Task
 
 TABLE, PAGE = "audit.tsv", "audit.html"
 _COLUMNS = ("case", "verdict", "layout", "modalities", "label", "check", "finding")
@@ -62,9 +62,8 @@ def audit(cases: Sequence[CaseFiles], *, workers: int = 1) -> list[CaseAudit]:
     return _with_shared_files(sorted(found, key=lambda item: item.case))
 
 
-def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Path, task: Task | None = None) -> None:
+def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Path, task: Task) -> None:
     """Write `audit.tsv` (a line per finding, or one for a case without) and `audit.html` below `out`."""
-    task = task or default_task()
     lines = ["\t".join(_COLUMNS)]
     for item in audits:
         label = "yes" if item.has_label else "no"

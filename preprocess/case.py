@@ -16,7 +16,7 @@ from preprocess.source.labels import to_classes
 from preprocess.source.layouts import CaseFiles
 from preprocess.source.load import Loaded, load
 from preprocess.store.meta import CaseMeta, Source, patient_of
-from preprocess.task import Task, default_task
+from preprocess.task import Task
 
 _FOREGROUND_VOXELS = 1000
 
@@ -127,9 +127,8 @@ def _sources(case: Loaded) -> dict[str, Source]:
     return found
 
 
-def region_volumes(label: NDArray[np.uint8], geometry: Geometry, task: Task | None = None) -> dict[str, float]:
+def region_volumes(label: NDArray[np.uint8], geometry: Geometry, task: Task) -> dict[str, float]:
     """Return the millilitres by region of a label map in classes of the task."""
-    task = task or default_task()
     counts = np.bincount(label.ravel(), minlength=max(task.classes.values()) + 1)
     millilitres = float(np.prod(geometry.spacing)) / 1000
     return {region: float(counts[list(task.numbers(region))].sum() * millilitres) for region in task.regions}

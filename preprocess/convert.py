@@ -44,12 +44,12 @@ def convert(
     src: Path,
     dest: Path,
     *,
+    task: Task,
     workers: int = 1,
     part: tuple[int, int] = (1, 1),
     allow: Sequence[str] = (),
     layout: str | None = None,
     labels: str | None = None,
-    task: Task | None = None,
 ) -> list[CaseConversion]:
     """Convert the cases below `src` into stores below `dest`, in parallel over cases; return what became of each.
 
@@ -78,7 +78,7 @@ def convert(
         If the folder is missing or holds no case, or an option is wrong.
     """
     check_names(allow)
-    found = find_cases(src, layout, labels, task=task)
+    found = find_cases(src, task, layout, labels)
     mine = select_part(found.cases, part)
     make_folder(dest)
     for folder in (dest, dest / REFUSED):

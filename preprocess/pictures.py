@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from preprocess.task import Task, default_task
+from preprocess.task import Task
 
 Picture = NDArray[np.uint8]
 """H x W x 3, seen as radiologists do: anterior up, the patient's right on the left."""
@@ -24,8 +24,6 @@ COLOURS = {
     "amber": (230, 159, 0),
 }
 """The palette of Okabe and Ito, which the colour-blind can tell apart: of class 1, 2, ... by turns."""
-CLASS_COLOURS = {name: list(COLOURS.values())[number - 1] for name, number in default_task().classes.items()}
-"""Those of the default task. Only for callers that have no task yet: they go with this line."""
 HEIGHT = 160
 """Pixels that a picture has at least."""
 _OPACITY = 0.5
@@ -38,9 +36,8 @@ def colour(number: int) -> tuple[str, tuple[int, int, int]]:
     return list(COLOURS.items())[(number - 1) % len(COLOURS)]
 
 
-def slice_of_interest(label: Labels, task: Task | None = None) -> int:
+def slice_of_interest(label: Labels, task: Task) -> int:
     """Return the axial slice of a D x H x W label map with the most tumour; a voxel of a smaller region counts more."""
-    task = task or default_task()
     area = sum(np.isin(label, task.numbers(region)).sum(axis=(1, 2)) for region in task.regions)
     return int(np.argmax(area)) if np.any(area) else len(label) // 2
 

@@ -26,7 +26,7 @@ def audit(
     from preprocess.task import read_task
 
     chosen = read_task(task)
-    found = find_cases(src, layout, labels, record=out, task=chosen)
+    found = find_cases(src, chosen, layout, labels, record=out)
     audits = run(found.cases, workers=workers)
     write_audit(audits, found.files, out, chosen)
     report_lines(summary(found.files, chosen))

@@ -69,7 +69,7 @@ def find_segmentations(folder: Path, task: Task, layout: str | None = None) -> d
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give a folder with one .nii or .nii.gz file per case")
     found: dict[str, Path] = {}
-    for file in survey([folder], layout, task).files:
+    for file in survey([folder], task, layout).files:
         path, by_layout = file.path, file.layout not in ("", GENERIC.name)
         case = file.case if by_layout else case_name(path, task)
         if case is None or file.role in (*task.modalities, IGNORED, UNREAD) or "+" in file.role:
@@ -86,7 +86,7 @@ def find_segmentations(folder: Path, task: Task, layout: str | None = None) -> d
 def case_name(path: Path, task: Task) -> str | None:
     """Return the case that a segmentation is of, or None for an image, or what is not of a tumour."""
     stem = nifti.stem(path) or path.name
-    if re.split(r"[-_.]", stem)[-1].lower() in (*ALIASES, *task.modalities) or is_foreign(stem):
+    if re.split(r"[-_.]", stem)[-1].lower() in (*ALIASES, *task.modalities) or is_foreign(stem, task):
         return None
     while shorter := _LABEL_ENDING.sub("", stem) if _LABEL_ENDING.search(stem) else "":
         stem = shorter

@@ -52,7 +52,7 @@ def cases_to_predict(sources: Sequence[Path], task: Task, layout: str | None = N
     """
     if gone := [path for path in sources if not path.exists()]:
         raise UsageError(f"{gone[0]}: no such file or folder")
-    found, naming = survey(sources, layout, task), _naming(task)
+    found, naming = survey(sources, task, layout), _naming(task)
     named = {Path(os.path.abspath(path)) for path in sources}  # noqa: PTH100 - as `survey` names files
     foreign = [file.path for file in found.files if file.path in named and file.role == UNREAD]
     if foreign:
@@ -63,7 +63,7 @@ def cases_to_predict(sources: Sequence[Path], task: Task, layout: str | None = N
     if not found.cases:
         about = "".join(f". {line}" for line in unused(found.files))
         raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {naming}{about}")
-    for line in summary(found.files):
+    for line in summary(found.files, task):
         print(f"note: {line}", file=sys.stderr)
     return [replace(case, label=None) for case in found.cases]
 

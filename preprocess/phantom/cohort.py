@@ -33,22 +33,21 @@ _FOLLOW_UP_EVERY = 5
 _HEAD, _LESION = 0, 1
 
 
-def case_names(cases: int, task: Task | None = None) -> list[str]:
+def case_names(cases: int, task: Task) -> list[str]:
     """Return the names of a cohort's cases.
 
     In the default task by turns in the 2020 and in the 2023 naming, where every fifth case of the 2023 naming is a
     second scan (`-001`) of the patient before it; in others `Phantom-00001-0`, with the scan at the end.
     """
-    name = _brats_name if _is_default(task or default_task()) else _own_name
+    name = _brats_name if _is_default(task) else _own_name
     return [name(index) for index in range(cases)]
 
 
-def make_case(shape: Shape, *, seed: int, index: int, difficulty: float, task: Task | None = None) -> PhantomCase:
+def make_case(shape: Shape, *, seed: int, index: int, difficulty: float, task: Task) -> PhantomCase:
     """Return images by modality and the label map in classes of the task of one case, axes left-posterior-superior.
 
     What is drawn depends on the arguments alone. Two scans of one patient share the head, not the tumour.
     """
-    task = task or default_task()
     grid = Grid.of(shape)
     anatomy = make_anatomy(grid, np.random.default_rng([seed, _head(index), _HEAD]))
     rng = np.random.default_rng([seed, index, _LESION])
@@ -58,7 +57,7 @@ def make_case(shape: Shape, *, seed: int, index: int, difficulty: float, task: T
 
 
 def write_cohort(
-    dest: Path, *, cases: int, size: int | Shape, seed: int, difficulty: float = 0.5, task: Task | None = None
+    dest: Path, *, cases: int, size: int | Shape, seed: int, task: Task, difficulty: float = 0.5
 ) -> Iterator[str]:
     """Write a cohort below `dest`, one folder of files per case, and yield each case's name when it is complete.
 
@@ -74,7 +73,6 @@ def write_cohort(
     InputError
         If a number is out of its range, or `dest` holds cases that are no phantoms.
     """
-    task = task or default_task()
     shape = (size, size, size) if isinstance(size, int) else size
     _check(cases, shape, seed, difficulty)
     names = case_names(cases, task)

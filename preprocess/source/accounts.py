@@ -20,7 +20,7 @@ from preprocess.source.layouts import (
     survey_folder,
 )
 from preprocess.source.layouts.layout import SEGMENTATION
-from preprocess.task import Task, default_task
+from preprocess.task import Task
 
 FILES_TABLE = "files.tsv"
 _COLUMNS = ("path", "case", "role", "layout", "pattern")
@@ -34,21 +34,21 @@ _UNUSED = {
 
 def find_cases(
     src: Path,
+    task: Task,
     layout: str | None = None,
     labels: str | None = None,
     record: Path | None = None,
-    task: Task | None = None,
 ) -> Survey:
     """Return the cases below a folder and the role of every file.
 
     Parameters
     ----------
+    task
+        What is segmented from what.
     layout
         Name or file of the layout; found out by default.
     labels
         Label convention of all segmentations, instead of those that the layouts say.
-    task
-        What is segmented from what.
     record
         Folder for `files.tsv`, which is of most use when there is no case.
 
@@ -57,10 +57,9 @@ def find_cases(
     InputError
         If the folder is missing or holds no case, or `survey` refuses it, or there is no such label convention.
     """
-    task = task or default_task()
     if labels is not None:
         task.convention(labels)
-    found = survey_folder(src, layout, task)
+    found = survey_folder(src, task, layout)
     if record is not None:
         write_files(record, found.files)
     if not found.cases:
@@ -93,7 +92,7 @@ def read_files(folder: Path) -> list[FileRole]:
     return [FileRole(Path(row[0]), *row[1:]) for row in rows if len(row) == len(_COLUMNS)]
 
 
-def summary(files: Sequence[FileRole], task: Task | None = None) -> list[str]:
+def summary(files: Sequence[FileRole], task: Task) -> list[str]:
     """Return what to report of a source: how many cases have what, in which layouts, and which files are not used."""
     used = [file for file in files if file.role not in UNUSED]
     layouts = Counter({file.case: file.layout for file in used}.values())
@@ -101,7 +100,7 @@ def summary(files: Sequence[FileRole], task: Task | None = None) -> list[str]:
     counts = Counter(role for _, role in pairs)
     total = len({file.case for file in used})
     names = ", ".join(f"{name} ({number})" for name, number in sorted(layouts.items()))
-    modalities = (task or default_task()).modalities
+    modalities = task.modalities
     listed = ", ".join(f"{name} {counts[name]}" for name in (*modalities, SEGMENTATION))
     lines = [f"{total} cases, by layout {names or 'none'}; files found: {listed}"]
     lines += [f"no case has {name}" for name in modalities if total and not counts[name]]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from preprocess.errors import InputError, first_few
 from preprocess.task import LabelConvention as LabelConvention  # noqa: PLC0414 - for ccsd until it has tasks
-from preprocess.task import Task, default_task
+from preprocess.task import Task
 
 _FEW = 16
 _SLACK = 1e-3
@@ -26,19 +26,18 @@ def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
     }
 
 
-def fitting(found: Mapping[int | float, int], task: Task | None = None) -> list[LabelConvention]:
+def fitting(found: Mapping[int | float, int], task: Task) -> list[LabelConvention]:
     """Return the conventions that know all values as classes of the task; of those that agree on them the first."""
     known: dict[tuple[int, ...], LabelConvention] = {}
-    for convention in (task or default_task()).conventions.values():
+    for convention in task.conventions.values():
         if not convention.foreign and found.keys() <= {0, *convention.values}:
             meaning = tuple(convention.values[int(value)] for value in sorted(found) if value)
             known.setdefault(meaning, convention)
     return list(known.values())
 
 
-def readings(found: Mapping[int | float, int], voxel_ml: float, task: Task | None = None) -> str:
+def readings(found: Mapping[int | float, int], voxel_ml: float, task: Task) -> str:
     """Return what each convention would make of the values: the regions in millilitres."""
-    task = task or default_task()
     texts = []
     for convention in task.conventions.values():
         if wrong_values(found, convention):
@@ -103,12 +102,3 @@ def to_convention(array: NDArray[np.uint8], convention: LabelConvention) -> NDAr
         if not table[number] and (array == number).any():
             raise InputError(f"the convention {convention.name} has no number for class {number}; name one that has")
     return table[array]
-
-
-CONVENTIONS = default_task().conventions
-"""Those of the default task. Only for callers that have no task yet: they go with this line."""
-
-
-def convention_named(name: str) -> LabelConvention:
-    """Return a convention of the default task, for the same callers."""
-    return default_task().convention(name)

@@ -35,7 +35,7 @@ from preprocess.source.layouts.layout import (
 from preprocess.source.layouts.numbers import read_dataset
 from preprocess.source.layouts.own_names import own_candidates
 from preprocess.source.nifti import is_other_format, stem
-from preprocess.task import ALIASES, Task, default_task
+from preprocess.task import ALIASES, Task
 
 __all__ = [
     "FOLDER_LAYOUT",
@@ -66,7 +66,7 @@ class Survey:
     files: list[FileRole]
 
 
-def discover(src: Path, layout: str | None = None, task: Task | None = None) -> list[CaseFiles]:
+def discover(src: Path, task: Task, layout: str | None = None) -> list[CaseFiles]:
     """Return the cases below a folder, sorted by name; see `survey`.
 
     Raises
@@ -74,10 +74,10 @@ def discover(src: Path, layout: str | None = None, task: Task | None = None) -> 
     InputError
         If the folder is not there, or as `survey` says.
     """
-    return survey_folder(src, layout, task).cases
+    return survey_folder(src, task, layout).cases
 
 
-def survey_folder(src: Path, layout: str | None = None, task: Task | None = None) -> Survey:
+def survey_folder(src: Path, task: Task, layout: str | None = None) -> Survey:
     """Return what a folder holds; see `survey`.
 
     Raises
@@ -87,10 +87,10 @@ def survey_folder(src: Path, layout: str | None = None, task: Task | None = None
     """
     if not src.is_dir():
         raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
-    return survey([src], layout, task)
+    return survey([src], task, layout)
 
 
-def survey(sources: Sequence[Path], layout: str | None = None, task: Task | None = None) -> Survey:
+def survey(sources: Sequence[Path], task: Task, layout: str | None = None) -> Survey:
     """Return the cases and the role of every image file among files and below folders.
 
     Hidden files are left out, and so are cases without images.
@@ -110,7 +110,6 @@ def survey(sources: Sequence[Path], layout: str | None = None, task: Task | None
         If a folder cannot be read, two layouts fit a file and differ in what it is, or a case has a name that cannot
         be one.
     """
-    task = task or default_task()
     paths = list(dict.fromkeys(path for source in sources for path in _image_files(source)))
     unread = {path: FileRole(path, role=UNREAD) for path in paths if is_other_format(path)}
     paths = [path for path in paths if path not in unread]

@@ -28,14 +28,14 @@ class CaseFiles:
     ----------
     case
         Name of the case.
+    task
+        What is segmented from what.
     images
         Path by modality, only those that are there; several may be in one file.
     label
         Path of the segmentation, if there is one.
     layout
         Name of the layout, `generic` for names of one's own.
-    task
-        What is segmented from what.
     numbering
         Name of the label convention, if the layout says it.
     declared
@@ -52,10 +52,10 @@ class CaseFiles:
     """
 
     case: str
+    task: Task
     images: dict[str, Path] = field(default_factory=dict)
     label: Path | None = None
     layout: str = GENERIC.name
-    task: Task = field(default_factory=default_task)
     numbering: str | None = None
     declared: LabelConvention | None = None
     patient: str | None = None
@@ -130,7 +130,7 @@ def _is_wanted(role: str, task: Task) -> bool:
 
 def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
     layout = group[0].layout
-    case = CaseFiles(name, layout=layout.name, task=task, numbering=layout.numbering, patient=group[0].match.patient)
+    case = CaseFiles(name, task, layout=layout.name, numbering=layout.numbering, patient=group[0].match.patient)
     case.channels = layout.channels
     for role in dict.fromkeys(candidate.match.role for candidate in group if _is_wanted(candidate.match.role, task)):
         paths = _first_choice(candidate for candidate in group if candidate.match.role == role)

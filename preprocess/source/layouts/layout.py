@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from preprocess.errors import InputError, first_few
 from preprocess.reading import read_mapping
-from preprocess.task import SequenceName, Task, default_task, is_shipped, shipped_tasks
+from preprocess.task import SequenceName, Task, is_shipped, shipped_tasks
 
 SEGMENTATION, VOLUMES, CHANNEL = "segmentation", "volumes", "channel"
 """Roles of files besides those named after their modality: several modalities in one file, or a modality by number."""
@@ -218,7 +218,7 @@ def shipped_layouts() -> tuple[Layout, ...]:
     return tuple(_read(path) for path in sorted(Path(__file__).parent.glob("*.yaml")))
 
 
-def read_layout(name: str, task: Task | None = None) -> Layout:
+def read_layout(name: str, task: Task) -> Layout:
     """Return a layout by its name, or by the path of a YAML file.
 
     Raises
@@ -227,7 +227,6 @@ def read_layout(name: str, task: Task | None = None) -> Layout:
         If there is none, or the file has keys, roles or patterns that cannot be used; every problem is listed. Also if
         it is for any task and has a numbering that this task does not know.
     """
-    task = task or default_task()
     known = {layout.name: layout for layout in shipped_layouts()}
     if name in known:
         return known[name]

@@ -14,7 +14,7 @@ from pathlib import Path
 from preprocess.errors import first_few
 from preprocess.source.layouts.layout import SEGMENTATION, Candidate, Key, Layout, Match, without_own_folder
 from preprocess.source.nifti import stem
-from preprocess.task import ALIASES, Task, default_task
+from preprocess.task import ALIASES, Task
 
 LABEL_WORDS = ("seg", "segm", "segmentation", "label", "labels", "mask")
 _SPELLINGS = {"t2_flair": "flair", "t2 flair": "flair", "t2.flair": "flair"}
@@ -60,9 +60,9 @@ def _words(sequences: tuple[str, ...]) -> _Words:
     )
 
 
-def is_foreign(name: str, task: Task | None = None) -> bool:
+def is_foreign(name: str, task: Task) -> bool:
     """Return whether a file's name speaks of something that is neither a sequence nor a tumour, such as the brain."""
-    words = _words((task or default_task()).modalities)
+    words = _words(task.modalities)
     if words.foreign.search(name):
         return True
     whole = words.split(name)
