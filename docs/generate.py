@@ -30,8 +30,8 @@ Settings of a study live in a YAML file (`config/config.yaml`). A command overri
 """
 METRICS_TEXT = """\
 One row per case, combination and region; `metrics.parquet` has the same columns. An empty field is a number that does
-not exist. [outputs.md](../outputs.md) explains how empty regions are scored, lesions are counted and what the clean-up
-does.
+not exist. [outputs.md](../outputs.md) explains how empty regions are scored, how lesions are counted and what the
+clean-up does.
 """
 JOB_TEXT = """\
 Where a training runs and on how much: `ccsd train --job KEY=VALUE`, in the workflow `set-resources: train:` of a

@@ -71,8 +71,8 @@ SABOTAGES = {
         "tests/ccsd/distillation/test_objective.py::test_the_criterion_removes_what_raises_the_loss_most",
     ),
     "a combination is missing": Sabotage(
-        "preprocess/task.py", '("3", "2", "1", "0", "23",', '("3", "2", "1", "1", "23",',
-        "tests/preprocess/test_task.py::test_fifteen_combinations_in_the_order_of_the_field",
+        "preprocess/task_file.py", '("3", "2", "1", "0", "23",', '("3", "2", "1", "1", "23",',
+        "tests/preprocess/test_task.py::test_fifteen_combinations_unique_and_in_the_order_of_the_field",
     ),
 }  # fmt: skip
 

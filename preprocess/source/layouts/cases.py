@@ -10,7 +10,7 @@ from preprocess.files import check_case_name
 from preprocess.source.layouts.layout import CHANNEL, SEGMENTATION, VOLUMES, Candidate, Key, Match
 from preprocess.source.layouts.numbers import DATASET, numbering_of
 from preprocess.source.layouts.own_names import GENERIC
-from preprocess.task import LabelConvention, Task, default_task
+from preprocess.task import LabelConvention, Task
 
 IGNORED, UNKNOWN, ORPHAN, UNREAD = "ignored", "unknown", "orphan", "unread"
 """Roles of files that no case uses: by a layout, because no pattern fits, a segmentation without images, or another

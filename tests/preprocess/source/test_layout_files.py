@@ -32,7 +32,7 @@ def test_a_layout_of_ones_own(tmp_path: Path) -> None:
     src = touch(
         tmp_path / "src", *(f"P7/scan1/{n}.nii" for n in ("dark-fluid", "T1-KM", "tumour", "scout", "x", "x_t1"))
     )
-    found = survey([src], str(tmp_path / "mine.yaml"), task=GLIOMA)
+    found = survey([src], GLIOMA, str(tmp_path / "mine.yaml"))
     (case,) = found.cases
     assert (case.case, case.layout, case.numbering, case.patient) == ("P7_scan1", "mine", "brats2023", "P7")
     assert list(case.images) == ["flair", "t1ce"]
@@ -91,7 +91,7 @@ def test_the_documentation_lists_every_layout_and_its_example_works(tmp_path: Pa
     example = page[page.index("       numbering: ") : page.index("3. Try it")]
     (tmp_path / "mine.yaml").write_text(dedent(example))
     touch(tmp_path, *(f"P7/scan1/{name}.nii" for name in ("dark-fluid", "t1-km", "tumour", "scout2")))
-    assert UNKNOWN not in {file.role for file in survey([tmp_path], str(tmp_path / "mine.yaml"), task=GLIOMA).files}
+    assert UNKNOWN not in {file.role for file in survey([tmp_path], GLIOMA, str(tmp_path / "mine.yaml")).files}
 
 
 TEXT = st.text(max_size=12)

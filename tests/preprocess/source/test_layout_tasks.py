@@ -133,7 +133,7 @@ def test_a_layout_may_have_any_sequence_and_lie_in_the_folder_of_the_data(tmp_pa
     found = discover(src, task=task)
     assert {case.case: list(case.images) for case in found} == {"P1": ["t1ce", "adc"], "P2": ["t1ce"]}
     assert [case.layout for case in found] == ["ccsd-layout", "generic"]
-    (case,) = discover(src, str(tmp_path / "mine.yaml"), task)
+    (case,) = discover(src, task, str(tmp_path / "mine.yaml"))
     assert (case.layout, list(case.images)) == ("mine", ["t1ce", "adc"])
     assert list(discover(src, task=GLIOMA)[0].images) == ["t1ce"]
     (src / FOLDER_LAYOUT).write_text("case: (")
