@@ -10,9 +10,10 @@ from preprocess.case import prepare
 from preprocess.source.layouts import discover
 from preprocess.store.reader import store_path
 from preprocess.store.write import write_case
+from preprocess.task import default_task
 
 SOURCE, DEST = Path(sys.argv[1]), Path(sys.argv[2])
-CASES = {files.case: files for files in discover(SOURCE)}
+CASES = {files.case: files for files in discover(SOURCE, task=default_task())}
 
 
 def _convert(case: str) -> None:

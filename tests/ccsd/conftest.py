@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.tasks import GLIOMA
+
 PATCH = (24, 24, 24)
 
 
@@ -25,7 +27,7 @@ def made_study(cohort: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
     from preprocess.phantom.cohort import MARK, case_names
 
     root = tmp_path_factory.mktemp("study") / "results" / "tiny"
-    cases = sorted(case_names(4))
+    cases = sorted(case_names(4, GLIOMA))
     for case in cases:
         shutil.copytree(cohort / case, root / "phantoms" / case, copy_function=os.link)
         shutil.copytree(data / f"{case}.zarr", root / "data" / f"{case}.zarr", copy_function=os.link)

@@ -83,7 +83,7 @@ def test_phantoms_are_counted_in_the_order_of_their_files(tmp_path: Path) -> Non
         path = tmp_path / case / (f"{case}-t2f.nii.gz" if "GLI" in case else f"{case}_flair.nii.gz")
         path.parent.mkdir()
         path.touch()
-    assert [found.case for found in discover(tmp_path)] == cases
+    assert [found.case for found in discover(tmp_path, task=GLIOMA)] == cases
 
 
 @pytest.mark.parametrize(("overlay", "runs"), [("ablation_options", 21), ("ablation_large", 15)])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from preprocess.convert import convert
+from support.tasks import GLIOMA
 
 CASE = "BraTS20_Training_001"
 
@@ -14,7 +15,7 @@ def _convert_one(cohort: Path, folder: Path, endings: tuple[str, ...]) -> Path:
     (folder / "src").mkdir()
     for ending in endings:
         (folder / f"src/lonely_{ending}.nii.gz").symlink_to(cohort / CASE / f"{CASE}_{ending}.nii.gz")
-    convert(folder / "src", folder / "dest", labels="brats2020")
+    convert(folder / "src", folder / "dest", labels="brats2020", task=GLIOMA)
     return folder / "dest"
 
 

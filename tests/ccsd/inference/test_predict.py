@@ -84,7 +84,7 @@ def test_prediction_equals_that_of_the_evaluation(evaluated_study, run, tmp_path
 
 
 def test_files_make_cases_by_their_names(made_study, run, tmp_path):
-    cases = discover(made_study / "phantoms")[:2]
+    cases = discover(made_study / "phantoms", task=GLIOMA)[:2]
     files = [cases[0].images["t1"], cases[1].images["flair"], cases[0].images["t2"]]
     found = list(predict(files, tmp_path / "out", run))
     folder = one(cases[0].images["t1"].parent, tmp_path / "same.nii.gz", run, Options("t1+t2"))
@@ -232,8 +232,8 @@ def test_probabilities_flips_labels_and_clean_up_on_request(case, run, tmp_path)
 
 def test_many_cases_go_on_when_one_cannot_be_read(made_study, run, tmp_path):
     source = shutil.copytree(made_study / "phantoms", tmp_path / "in")
-    names = [case.case for case in discover(source)]
-    broken = discover(source)[0].images["t1"]
+    names = [case.case for case in discover(source, task=GLIOMA)]
+    broken = discover(source, task=GLIOMA)[0].images["t1"]
     broken.write_bytes(broken.read_bytes()[:100])
     outcomes = {outcome.case: outcome for outcome in predict([source], tmp_path / "out", run, Options("t1+t2"))}
 
