@@ -23,6 +23,11 @@ def phantom_options(study: Study) -> str:
     return shlex.join([*(item for name, value in values.items() for item in (f"--{name}", str(value))), *_task(study)])
 
 
+def phantom_task(study: Study) -> dict[str, str]:
+    """Return what else phantoms depend on: what a task file says, and nothing for the default task."""
+    return {} if study.task_option is None else {"task": study.config.task.digest}
+
+
 def convert_options(study: Study) -> str:
     """Return the options of `ccsd convert`."""
     settings = study.config.convert

@@ -200,6 +200,8 @@ class Study:
         read_as = {"layout": settings.layout and _content(settings.layout), "labels": settings.labels}
         if self.config.task.digest != default_task().digest:
             read_as["task"] = self.config.task.digest
+        if self.config.task.numbering != default_task().numbering:
+            read_as["numbering"] = digest(self.config.task.numbering)
         content = {"cases": self.cases, "source": str(self.source), "allow": settings.allow}
         return digest(content | {name: value for name, value in read_as.items() if value is not None})
 

@@ -11,6 +11,7 @@ from ccsd.snakemake import (
     found_files,
     outdated_marks,
     phantom_options,
+    phantom_task,
     plan_without,
     rejected_cases,
     split_options,

@@ -14,6 +14,7 @@ rule phantom:
         mem_mb=2000,
         runtime=60,
     params:
+        **phantom_task(study),
         dest=study.source,
         options=phantom_options(study),
     shell:

@@ -10,9 +10,9 @@ import yaml
 from ccsd.config.load import validate_config
 from ccsd.config.science import science_digest
 from ccsd.errors import UsageError
-from ccsd.snakemake import convert_options, phantom_options
+from ccsd.snakemake import convert_options, phantom_options, phantom_task
 from ccsd.study import Study
-from support.tasks import GLIOMA, small_task
+from support.tasks import GLIOMA, changed, small_task
 
 BASE: dict[str, Any] = {"name": "x", "phantom": {}}
 
@@ -97,12 +97,16 @@ def test_a_study_hands_its_task_to_the_commands(how: str, tmp_path: Path, monkey
         assert validate_config({**BASE, "task": "results/x/task.yaml"}, "c").task == study.config.task
 
 
-def test_digests_of_the_cases_follow_the_task() -> None:
-    digests = {
-        Study.from_mapping(BASE | {"task": task.model_dump(mode="json")}).cases_digest()
-        for task in (small_task(1), small_task(2))
-    }
-    assert len(digests) == 2
+def test_digests_of_the_cases_follow_the_task_and_its_label_numbers() -> None:
+    numbers = {name: 9 - number for name, number in small_task(2).classes.items()}
+    renumbered = changed(small_task(2), numbering={"own": numbers})
+    studies = [
+        Study.from_mapping(BASE | {"task": task.model_dump(mode="json")})
+        for task in (small_task(1), small_task(2), renumbered)
+    ]
+    assert len({study.cases_digest() for study in studies}) == 3
+    assert len({phantom_task(study)["task"] for study in studies}) == 2
+    assert phantom_task(Study.from_mapping(BASE)) == {}
     plain = Study.from_mapping(BASE)
     assert plain.cases_digest() == Study.from_mapping(json.loads(json.dumps(BASE))).cases_digest()
 
