@@ -11,6 +11,7 @@ from preprocess.source.load import Loaded
 
 _FEWEST = 200  # sampled voxels
 _TUMOUR_SHARE = 0.8  # of the brain
+_HOLES_SHARE = 0.001  # of the brain: 0 before it became NaN
 _BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
 
 
@@ -21,30 +22,31 @@ def placeholders(case: Loaded) -> Iterator[str]:
 
 
 def not_finite(case: Loaded) -> Iterator[str]:
-    """Voxels in the head that are NaN or infinite."""
-    for name, (inside, _) in _not_finite(case).items():
-        if inside:
+    """Many voxels in the head that are NaN or infinite."""
+    for name, (inside, _, limit) in _not_finite(case).items():
+        if inside > limit:
             yield f"{name} has {inside} voxels that are not finite (NaN or infinite); allowed, they count as background"
 
 
 def background_not_finite(case: Loaded) -> Iterator[str]:
-    """NaN around the head, which some programs write for the background."""
-    for name, (_, outside) in _not_finite(case).items():
-        if outside:
-            yield f"{name} has {outside} voxels around the head that are not finite; they count as background"
+    """NaN around the head, which some programs write for the background, and in a few holes of it."""
+    for name, (inside, outside, limit) in _not_finite(case).items():
+        if number := outside + (inside if inside <= limit else 0):
+            yield f"{name} has {number} voxels around the head that are not finite; they count as background"
 
 
-def _not_finite(case: Loaded) -> dict[str, tuple[int, int]]:
-    """Count voxels that are not finite: those that the head encloses, and those around it."""
+def _not_finite(case: Loaded) -> dict[str, tuple[int, int, int]]:
+    """Count voxels that are not finite: those that the head encloses, those around it, and how many may be enclosed."""
     found = {}
     for name, volume in case.images.items():
         if volume.array.dtype.kind != "f" or (finite := np.isfinite(volume.array)).all():
             continue
-        parts, _ = ndimage.label(~finite | (volume.array == 0))
+        dark = ~finite | (volume.array == 0)
+        parts, _ = ndimage.label(dark)
         faces = [np.take(parts, [0, -1], axis) for axis in range(parts.ndim)]
         around = np.isin(parts, np.unique(np.concatenate([face.ravel() for face in faces]))) & ~finite
-        outside = int(np.count_nonzero(around))
-        found[name] = (int(np.count_nonzero(~finite)) - outside, outside)
+        outside, lost = int(np.count_nonzero(around)), int(np.count_nonzero(~finite))
+        found[name] = (lost - outside, outside, int(_HOLES_SHARE * np.count_nonzero(~dark)))
     return found
 
 

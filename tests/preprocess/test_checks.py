@@ -109,9 +109,11 @@ def test_voxels_that_are_not_finite(cases: list[Loaded]) -> None:
     middle = tuple(n // 2 for n in cases[0].images["t1"].array.shape)
     inside = around.images["t1"].array.copy()
     inside[middle] = np.inf
+    assert found(changed(around, "t1", lambda _: inside)) == {"background-not-finite"}  # a hole is like a 0
+    inside[tuple(slice(n - 3, n + 3) for n in middle)] = np.nan
     findings = examine(changed(around, "t1", lambda _: inside))
     assert [(f.check, f.refuses) for f in findings] == [("not-finite", True), ("background-not-finite", False)]
-    assert str(findings[0]).startswith("t1 has 1 voxels that are not finite")
+    assert str(findings[0]).startswith("t1 has 216 voxels that are not finite")
 
 
 APART = [(0.005, set()), (0.02, {"shift"}), (0.09, {"shift"}), (0.11, {"affine"})]
