@@ -26,16 +26,6 @@ def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
     }
 
 
-def fitting(found: Mapping[int | float, int], task: Task) -> list[LabelConvention]:
-    """Return the conventions that know all values as classes of the task; of those that agree on them the first."""
-    known: dict[tuple[int, ...], LabelConvention] = {}
-    for convention in task.conventions.values():
-        if not convention.foreign and found.keys() <= {0, *convention.values}:
-            meaning = tuple(convention.values[int(value)] for value in sorted(found) if value)
-            known.setdefault(meaning, convention)
-    return list(known.values())
-
-
 def readings(found: Mapping[int | float, int], voxel_ml: float, task: Task) -> str:
     """Return what each convention would make of the values: the regions in millilitres."""
     texts = []

@@ -127,7 +127,7 @@ def survey(sources: Sequence[Path], task: Task, layout: str | None = None) -> Su
         orphans = {candidate.path: candidate for candidate in own} | orphans
     cases, roles = make_cases(used.values(), problems, task)
     left = {
-        path: FileRole(path, c.match.case.replace("/", "_"), ORPHAN, c.layout.name, c.match.pattern)
+        path: FileRole(path, c.match.case.replace("/", "_"), ORPHAN, c.layout.name, c.match.pattern, c.layout.numbering)
         for path, c in orphans.items()
     }
     roles = left | roles | ignored | unread

@@ -91,6 +91,7 @@ class FileRole:
     role: str = UNKNOWN
     layout: str = ""
     pattern: str = ""
+    numbering: str | None = None
 
 
 def make_cases(
@@ -121,7 +122,7 @@ def _role(candidate: Candidate, case: CaseFiles) -> FileRole:
         role, pattern = IGNORED, f"{pattern}: {match.role} is {NO_SEQUENCE}{case.task.name}"
     elif path not in case.paths and not case.problem:
         role, pattern = IGNORED, f"{pattern}: another file comes first"
-    return FileRole(path, case.case, role, candidate.layout.name, pattern)
+    return FileRole(path, case.case, role, candidate.layout.name, pattern, candidate.layout.numbering)
 
 
 def _is_wanted(role: str, task: Task) -> bool:

@@ -8,8 +8,9 @@ import pytest
 
 from ccsd.config import Evaluation
 from ccsd.errors import UsageError
+from ccsd.evaluation import folders as module
 from ccsd.evaluation import read_metrics
-from ccsd.evaluation.folders import case_name, evaluate_folders
+from ccsd.evaluation.segmentations import case_name
 from ccsd.evaluation.tables import mean_dice
 from preprocess.errors import InputError
 from support.tasks import GLIOMA
@@ -28,6 +29,10 @@ def tumour(enhancing=4):
     array[6:12, 6:12, 5:10] = 1
     array[8:10, 8:10, 6:9] = enhancing
     return array
+
+
+def evaluate_folders(*arguments, ref_labels="brats2020", **options):
+    return module.evaluate_folders(*arguments, ref_labels=ref_labels, **options)
 
 
 @pytest.fixture
@@ -127,7 +132,7 @@ def test_policy_and_clean_up_apply_without_a_model(folders):
         (lambda p, r: write(r / "B.nii.gz", tumour()), "1 of 2 references have no prediction.*B"),
         (lambda p, r: write(p / "A.nii.gz", tumour()[1:]), "19 x 18 x 16 voxels.*20 x 18 x 16"),
         (lambda p, r: write(p / "A.nii.gz", tumour(), np.eye(4)), "mm apart.*--ignore-affine"),
-        (lambda p, r: write(p / "A.nii.gz", tumour(7)), "labels 0, 1, 2, 7.*--pred-labels"),
+        (lambda p, r: write(p / "A.nii.gz", tumour(7)), r"pred/A\.nii\.gz: wrong label values: 7"),
         (lambda p, r: (p / "A.nii.gz").write_bytes((p / "A.nii.gz").read_bytes()[:90]), "truncated"),
         (lambda p, r: write(p / "sub" / "A_pred.nii.gz", tumour()), "two segmentations for case A"),
     ],
@@ -154,7 +159,7 @@ def test_scoring_files_needs_no_pytorch(folders, imported_by):
     pred, ref, out = folders
     write(ref / "A.nii.gz", tumour())
     write(pred / "A.nii.gz", tumour())
-    found = imported_by("evaluate", "--pred", pred, "--ref", ref, "--out", out)
+    found = imported_by("evaluate", "--pred", pred, "--ref", ref, "--out", out, "--ref-labels", "brats2020")
 
     assert "pandas" in found
     assert not found & {"torch", "monai", "matplotlib", "deepspeed"}

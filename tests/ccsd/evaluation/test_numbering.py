@@ -8,7 +8,9 @@ import pytest
 
 from ccsd.errors import UsageError
 from ccsd.evaluation import read_metrics
-from ccsd.evaluation.folders import evaluate_folders, find_segmentations
+from ccsd.evaluation.folders import evaluate_folders
+from ccsd.evaluation.segmentations import find_segmentations
+from preprocess.task import shipped_tasks
 from support.tasks import GLIOMA
 
 
@@ -58,9 +60,9 @@ def test_each_case_is_read_in_the_numbers_of_its_layout(folders: Folders, capsys
 @pytest.mark.parametrize(
     ("case", "values", "words"),
     [
-        ("A", (1, 2, 3), "labels 0, 1, 2, 3 fit brats2023, msd, deepbratumia; name the convention: --pred-labels"),
-        ("A", (1, 2), "fit brats2023, msd, deepbratumia"),
-        ("BraTS-PED-00001-000", (1, 2, 4), "its name does not tell its label numbers; name the convention"),
+        ("A", (1, 2, 4), "by convention: brats2020 .*brats2024 .*; name the convention: --ref-labels brats2023"),
+        ("A", (1, 2), "A.nii.gz: neither the layout nor you say what its label numbers mean"),
+        ("BraTS-PED-00001-000", (1, 2, 4), "its name does not tell its label numbers"),
         ("sub-01", (1, 2, 4), "its name does not tell its label numbers"),
     ],
 )
@@ -75,9 +77,39 @@ def test_numbers_that_nobody_explains_are_asked_for(
     evaluate_folders(pred, ref, out, GLIOMA, pred_labels="brats2024", ref_labels="brats2024")
 
 
+def test_numbers_are_never_told_by_values_where_there_is_a_choice_of_one(folders: Folders) -> None:
+    pred, ref, out = folders
+    for folder in (pred, ref):
+        write(folder / "A.nii.gz", 1, 2, 3)
+    with pytest.raises(UsageError, match="name the convention: --ref-labels brats2023"):
+        evaluate_folders(pred, ref, out, shipped_tasks()["brats-men"])
+
+
+def test_a_layout_of_ones_own_says_the_numbers(folders: Folders) -> None:
+    pred, ref, out = folders
+    layout = ref.parent / "own.yaml"
+    layout.write_text(
+        'case: "P[0-9]+"\nnumbering: brats2024\nfiles: {t1: "{case}/{case}_t1", segmentation: "{case}/{case}_truth"}\n'
+    )
+    write(pred / "P1.nii.gz", 1, 2, 4)
+    write(ref / "P1/P1_truth.nii.gz", 1, 2, 4)
+    table = read_metrics(evaluate_folders(pred, ref, out, GLIOMA, layout=str(layout))).set_index("region")
+    assert (table["dice"] == 1).all()
+    assert table.loc["ET", "reference_mm3"] == 0  # 4 is the cavity
+
+
+def test_files_of_another_format_are_named(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
+    pred, ref, out = folders
+    write(pred / "A.nii.gz", 4)
+    write(ref / "A.nii.gz", 4)
+    (ref / "B_seg.mha").touch()
+    evaluate_folders(pred, ref, out, GLIOMA, ref_labels="brats2020")
+    assert f"not read, because the format is not NIfTI: {ref / 'B_seg.mha'}" in capsys.readouterr().err
+
+
 def test_values_near_whole_numbers_are_rounded_and_told(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     pred, ref, out = folders
     write(pred / "A.nii.gz", 1, 2, 3.9996)
     write(ref / "A.nii.gz", 1, 2, 4)
-    assert (read_metrics(evaluate_folders(pred, ref, out, GLIOMA))["dice"] == 1).all()
+    assert (read_metrics(evaluate_folders(pred, ref, out, GLIOMA, ref_labels="brats2020"))["dice"] == 1).all()
     assert "A.nii.gz: label values were not whole numbers" in capsys.readouterr().err

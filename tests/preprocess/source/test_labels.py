@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 from preprocess.errors import InputError
 from preprocess.source.labels import (
     count_values,
-    fitting,
     readings,
     to_convention,
     to_internal,
@@ -66,20 +65,6 @@ def test_the_cavity_is_background_unless_it_is_a_class() -> None:
     assert to_internal(np.array([[[0, 1, 4]]]), CONVENTIONS["brats2024"]).tolist() == [[[0, 1, 0]]]
 
 
-@pytest.mark.parametrize(
-    ("values", "names"),
-    [
-        ([0, 1, 2, 4], ["brats2020"]),
-        ([0, 1, 2, 3], ["brats2023", "msd", "deepbratumia"]),
-        ([0, 1, 2], ["brats2023", "msd", "deepbratumia"]),
-        ([0], ["brats2023"]),
-        ([0, 1, 2, 3, 4], []),
-    ],
-)
-def test_values_fit_every_convention_that_reads_them_otherwise(values: list[int], names: list[str]) -> None:
-    assert [convention.name for convention in fitting(dict.fromkeys(values, 1), GLIOMA)] == names
-
-
 def test_what_each_convention_makes_of_values_is_told() -> None:
     assert readings({0: 10, 2: 3000, 4: 1000}, 0.001, GLIOMA) == (
         "brats2020 (WT 4.0 ml, TC 1.0 ml, ET 1.0 ml), brats2024 (WT 3.0 ml, TC 0.0 ml, ET 0.0 ml)"
@@ -105,8 +90,7 @@ def test_whole_numbers_are_counted_as_int_whatever_their_type() -> None:
     assert str(count_values(np.array([[[0.0, 2.0, 2.0, 2.5]]]))) == "{0: 1, 2: 2, 2.5: 1}"
 
 
-def test_other_tasks_have_other_conventions_and_readings() -> None:
-    assert [c.name for c in fitting({0: 1, 4: 1}, FOURTH)] == ["brats2024"]
+def test_other_tasks_have_other_readings() -> None:
     assert readings({4: 1000}, 0.001, FOURTH) == "brats2024 (WT 0.0 ml, TC 0.0 ml, ET 0.0 ml, RC 1.0 ml)"
 
 
