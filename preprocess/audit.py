@@ -19,7 +19,8 @@ from preprocess.pictures import colour, draw, jpeg, side_by_side, slice_of_inter
 from preprocess.source.accounts import summary
 from preprocess.source.geometry import to_canonical
 from preprocess.source.layouts import CaseFiles, FileRole
-from preprocess.source.load import Loaded, load
+from preprocess.source.load import Loaded, load, voxel_digest
+from preprocess.source.nifti import Volume
 from preprocess.task import LabelConvention, Task
 
 TABLE, PAGE = "audit.tsv", "audit.html"
@@ -80,12 +81,19 @@ def _audit_case(files: CaseFiles) -> CaseAudit:
         findings = tuple(examine(case))
     except InputError as error:
         return _unreadable(files, str(error))
-    digests = {files.images[m].name: volume.sha256 for m, volume in case.images.items()}
+    digests = {files.images[m].name: _digest(volume) for m, volume in case.images.items()}
     whole = not any(finding.check in ("shape", "direction") for finding in findings)
     thumbnail = _thumbnail(case) if whole else b""
     return CaseAudit(
         files.case, files.layout, tuple(files.images), files.label is not None, findings, digests, thumbnail
     )
+
+
+def _digest(volume: Volume) -> str:
+    try:
+        return voxel_digest(volume)
+    except InputError:  # its orientation is a finding
+        return volume.sha256
 
 
 def _unreadable(files: CaseFiles, text: str) -> CaseAudit:
@@ -94,7 +102,7 @@ def _unreadable(files: CaseFiles, text: str) -> CaseAudit:
 
 
 def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
-    """Add a finding to cases that hold the very file of another case."""
+    """Add a finding to cases that hold an image of another case."""
     owners: dict[str, list[str]] = {}
     for item in audits:
         for digest in set(item.digests.values()):
@@ -102,7 +110,7 @@ def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
     result = []
     for item in audits:
         extra = [
-            Finding("shared-file", f"{name} is the same file as one of {', '.join(others)}", refuses=False)
+            Finding("shared-file", f"{name} shows the same as one of {', '.join(others)}", refuses=False)
             for name, digest in item.digests.items()
             if (others := [case for case in owners[digest] if case != item.case])
         ]

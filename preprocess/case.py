@@ -14,7 +14,7 @@ from preprocess.normalise import z_scores
 from preprocess.source.geometry import Geometry, bounding_box, enclosing_box, make_geometry, to_canonical
 from preprocess.source.labels import to_classes
 from preprocess.source.layouts import CaseFiles
-from preprocess.source.load import Loaded, load
+from preprocess.source.load import Loaded, load, voxel_digest
 from preprocess.store.meta import CaseMeta, Source, patient_of
 from preprocess.task import Task
 
@@ -86,7 +86,10 @@ def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
     z = np.zeros((len(task.modalities), *(part.stop - part.start for part in box)), np.float16)
     scales = {}
     for name, array in images.items():
-        z[task.modalities.index(name)], scales[name] = z_scores(np.ascontiguousarray(array[box]))
+        try:
+            z[task.modalities.index(name)], scales[name] = z_scores(np.ascontiguousarray(array[box]))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
     label = None if label is None else np.ascontiguousarray(label[box])
     geometry = make_geometry(case.reference.array.shape, affine, box, case.reference.forms)
     meta = CaseMeta(
@@ -121,7 +124,10 @@ def _clean(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _sources(case: Loaded) -> dict[str, Source]:
-    found = {m: Source(file=case.files.images[m].name, sha256=v.sha256) for m, v in case.images.items()}
+    found = {
+        m: Source(file=case.files.images[m].name, sha256=v.sha256, voxels=voxel_digest(v))
+        for m, v in case.images.items()
+    }
     if case.label is not None and case.files.label is not None:
         found["seg"] = Source(file=case.files.label.name, sha256=case.label.sha256)
     return found

@@ -14,7 +14,7 @@ from preprocess.files import make_folder, sweep
 from preprocess.parallel import run_parallel, select_part, track
 from preprocess.source.accounts import find_cases, write_files
 from preprocess.source.layouts import CaseFiles
-from preprocess.store.reader import CaseStore
+from preprocess.store.reader import CaseStore, list_cases
 from preprocess.store.write import write_case
 from preprocess.task import Task
 
@@ -79,6 +79,7 @@ def convert(
     """
     check_names(allow)
     found = find_cases(src, task, layout, labels)
+    _refuse_other_task(dest, task)
     mine = select_part(found.cases, part)
     make_folder(dest)
     for folder in (dest, dest / REFUSED):
@@ -89,6 +90,24 @@ def convert(
     made = sorted(outcomes, key=lambda item: item.case)
     write_files(dest, found.files)
     return made
+
+
+def _refuse_other_task(dest: Path, task: Task) -> None:
+    """Refuse to mix tasks before anything is written; cases of a task that was changed under its name are replaced."""
+    stored = _stored_task(dest)
+    if stored and stored != task.name:
+        raise InputError(
+            f"{dest}: holds cases of the task {stored}, not {task.name}; tasks cannot be mixed, convert into another "
+            "folder"
+        )
+
+
+def _stored_task(dest: Path) -> str:
+    """Return the name of the task of the stores in a folder, nothing if there is none that can be read."""
+    try:
+        return CaseStore(dest, list_cases(dest)[0]).meta.task.name
+    except (InputError, IndexError):
+        return ""
 
 
 _Job = tuple[CaseFiles, Path, tuple[str, ...]]

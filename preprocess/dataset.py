@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from preprocess.errors import InputError
+from preprocess.errors import InputError, first_few
 from preprocess.files import remove, write_text
 from preprocess.reading import read_table
 from preprocess.store.meta import LAYOUT_VERSION, CaseMeta, patient_of
 from preprocess.store.reader import CaseStore, list_cases, store_path
 from preprocess.task import Task, refuse_mixture
 
-CASES_FILE, FINGERPRINT_FILE, REFUSED = "cases.tsv", "dataset.json", "refused"
+CASES_FILE, FINGERPRINT_FILE, PATIENTS_FILE, REFUSED = "cases.tsv", "dataset.json", "patients.tsv", "refused"
 _COLUMNS = ("case", "status", "patient", "layout", "modalities", "label", "shape", "note")
 
 
@@ -82,14 +82,15 @@ def write_tables(dest: Path, about: Mapping[str, Mapping[str, str]] | None = Non
     Parameters
     ----------
     about
-        From `read_patients`: the patient of a case, and what else the user's table says about it.
+        From `read_patients`: the patient of a case, and what else the user's table says about it. Kept in
+        `patients.tsv`, and taken from there if it is not given.
 
     Raises
     ------
     InputError
         If the stores are of different tasks.
     """
-    metas, refusals, about = read_metas(dest), read_refusals(dest), about or {}
+    metas, refusals, about = read_metas(dest), read_refusals(dest), _kept(dest, about)
     refuse_mixture([(f"{dest}: {case}", meta.task) for case, meta in metas.items()])
     regions = [f"{region}_ml" for meta in list(metas.values())[:1] for region in meta.task.regions]
     columns = (*_COLUMNS[:-1], *regions, _COLUMNS[-1])
@@ -130,6 +131,22 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def kept_patients(dest: Path) -> dict[str, dict[str, str]]:
+    """Return what a user's table said about cases when it was last given."""
+    path = dest / PATIENTS_FILE
+    return read_patients(path) if path.is_file() else {}
+
+
+def _kept(dest: Path, about: Mapping[str, Mapping[str, str]] | None) -> Mapping[str, Mapping[str, str]]:
+    if not about:
+        return kept_patients(dest)
+    columns = list(dict.fromkeys(name for values in about.values() for name in values))
+    rows = [("case", *columns)]
+    rows += [(case, *(_line(row.get(name, "")) for name in columns)) for case, row in about.items()]
+    write_text(dest / PATIENTS_FILE, "".join("\t".join(row) + "\n" for row in rows))
+    return about
+
+
 def find_patients(metas: Mapping[str, CaseMeta], about: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the patient of each case: by the user's table, the layout or the name.
 
@@ -145,13 +162,21 @@ def find_patients(metas: Mapping[str, CaseMeta], about: Mapping[str, Mapping[str
 
 
 def shared_images(metas: Mapping[str, CaseMeta]) -> list[list[str]]:
-    """Return the cases that were made from the same image under several names, sorted."""
+    """Return the cases whose images show the same under several names, sorted."""
     owners: dict[str, set[str]] = {}
     for case, meta in metas.items():
         for name, source in meta.sources.items():
             if name != "seg":  # an empty segmentation may be that of many cases
-                owners.setdefault(source.sha256, set()).add(case)
+                owners.setdefault(source.voxels or source.sha256, set()).add(case)
     return sorted(sorted(cases) for cases in {frozenset(cases) for cases in owners.values() if len(cases) > 1})
+
+
+def what_stands_out(dest: Path, metas: Mapping[str, CaseMeta], cases: Collection[str]) -> list[str]:
+    """Return what to tell of stores: the same image twice, and cases that are not among those of the source."""
+    notes = [f"the same image in several cases: {first_few(same)}" for same in shared_images(metas)]
+    if gone := sorted(set(metas) - set(cases)):
+        notes.append(f"not of this source, but still in {dest}: {first_few(gone)}; delete what is gone for good")
+    return notes
 
 
 def data_hash(metas: Iterable[CaseMeta]) -> str:

@@ -1,5 +1,6 @@
 """Which cases train, validate and test: published lists, or seeded splits that keep a patient's scans together."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -7,16 +8,32 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.dataset import find_patients, read_patients, read_refusals, shared_images, write_tables
+from preprocess.dataset import (
+    PATIENTS_FILE,
+    find_patients,
+    kept_patients,
+    read_patients,
+    read_refusals,
+    what_stands_out,
+    write_tables,
+)
 from preprocess.errors import InputError, first_few
 from preprocess.files import check_case_name, write_text
 from preprocess.reading import read_table
+from preprocess.source.accounts import read_files
+from preprocess.source.layouts import UNUSED
 from preprocess.store.meta import CaseMeta
 from preprocess.task import Task
 
 NAMES = ("train", "val", "test")
 _SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 FILE = "split.tsv"
+_SCAN = re.compile(
+    r"[-_ ](?:time ?point|tp|week|visit|scan|session|ses|fu|follow-?up|baseline|day|month|year|pre|post|exam)"
+    r"[-_ ]?[a-z0-9]*$",
+    re.IGNORECASE,
+)
+"""What names of several scans of one patient end in."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +152,7 @@ def make_split(
         If a listed case is missing or lacks a segmentation, too many were refused, too few are left to draw from, a
         list tears a patient apart, or stores or list are of another task.
     """
-    about = read_patients(patients) if patients else {}
+    about = read_patients(patients) if patients else kept_patients(dest)
     metas, refusals = write_tables(dest, about), read_refusals(dest)
     _check_refusals(refusals, len(metas) + len(refusals), max_refused)
     if not metas:
@@ -145,9 +162,9 @@ def make_split(
     notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
     notes += [f"left out, converted without a segmentation: {first_few(bare)}"] if bare else []
     notes += [f"no case has {m}" for m in task.modalities if not any(m in meta.modalities for meta in metas.values())]
-    notes += [f"the same image in several cases: {first_few(cases)}" for cases in shared_images(metas)]
-    if strangers := sorted(set(about) - set(metas) - set(refusals)):
-        notes.append(f"in {patients}, but not converted: {first_few(strangers)}")
+    sourced = {file.case for file in read_files(dest) if file.role not in UNUSED}
+    notes += what_stands_out(dest, metas, sourced or set(metas))
+    notes += _about_patients(patients or dest / PATIENTS_FILE, about, metas, refusals)
     if listed is None:
         labelled = {case: meta for case, meta in metas.items() if meta.volumes_ml}
         split = replace(draw_split(labelled, seed=seed, train=train, val=val, about=about), task=task.label)
@@ -168,6 +185,27 @@ def make_split(
         notes += [f"not in {listed}, unused: {first_few(unused)}"] if unused else []
     write_text(dest / FILE, split.as_tsv())
     return split, notes
+
+
+def _about_patients(
+    table: Path, about: Mapping[str, Mapping[str, str]], metas: Mapping[str, CaseMeta], refusals: Mapping[str, str]
+) -> list[str]:
+    """Return what to tell of the table of patients, or that names look as if one was needed."""
+    if not about:
+        scans: dict[str, list[str]] = {}
+        for case, patient in find_patients(metas, {}).items():
+            if patient == case and _SCAN.search(case):
+                scans.setdefault(_SCAN.sub("", case), []).append(case)
+        alike = [case for cases in scans.values() if len(cases) > 1 for case in cases]
+        return (
+            [f"names look like scans of one patient: {first_few(alike)}; --patients says who is who"] if alike else []
+        )
+    notes = []
+    if strangers := sorted(set(about) - set(metas) - set(refusals)):
+        notes.append(f"in {table}, but not converted: {first_few(strangers)}")
+    if missing := sorted(set(metas) - set(about)):
+        notes.append(f"not in {table}, each taken as the layout or its name says: {first_few(missing)}")
+    return notes
 
 
 def draw_split(

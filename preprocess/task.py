@@ -207,7 +207,7 @@ def shipped_tasks() -> dict[str, Task]:
 def is_shipped(task: Task) -> bool:
     """Return whether a task is one of those that come with the program, and not one's own of the same name."""
     shipped = shipped_tasks().get(task.name)
-    return shipped is not None and shipped.digest == task.digest
+    return shipped is not None and (shipped.digest, shipped.numbering) == (task.digest, task.numbering)
 
 
 def default_task() -> Task:
@@ -241,10 +241,17 @@ def refuse_mixture(tasks: Sequence[tuple[str, Task]]) -> None:
     Raises
     ------
     InputError
-        If two of them differ in anything but the words; both are named.
+        If two of them differ in what decides data and training, or in what a number of one convention means; both are
+        named.
     """
     for what, task in tasks[1:]:
         first, expected = tasks[0]
+        for name in task.numbering.keys() & expected.numbering.keys():
+            if task.conventions[name] != expected.conventions[name]:
+                raise InputError(
+                    f"{what} and {first} are of tasks that differ in the numbers of {name} ({task.conventions[name]}; "
+                    f"{expected.conventions[name]}); convert with one of them"
+                )
         if task.digest != expected.digest:
             raise InputError(
                 f"{what} belongs to the task {_distinct(task, expected)}, but {first} to {_distinct(expected, task)}; "
@@ -271,6 +278,12 @@ def _problem(item: Any) -> str:
         known = Task.model_fields if len(item["loc"]) == 1 else []
         return f"{where}: unknown key" + (f"; allowed: {', '.join(known)}" if known else "")
     text = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "string_type" and item["loc"][-1] == "[key]":
+        text = f"{item['input']!r} is not a text: put names such as on, no or 1 in quotes"
+    if item["type"] == "too_short":
+        text = f"give at least {item['ctx']['min_length']}"
+    if item["type"] == "too_long":
+        text = f"give at most {item['ctx']['max_length']}"
     return f"{where}: {text}" if where else text
 
 

@@ -8,8 +8,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
-RESERVED = ("seg", "segm", "segmentation", "label", "labels", "mask", "volumes", "channel")
-"""Words and roles of files that no sequence may be called: they mean a segmentation, or several sequences."""
+RESERVED = (
+    "seg", "segm", "segmentation", "label", "labels", "mask", "volumes", "channel",
+    "ignored", "unknown", "orphan", "unread", "given", "brain",
+)  # fmt: skip
+"""Words and roles of files that no sequence may be called: they mean a segmentation, several sequences, or no use."""
+_NO_CONVENTION = ("auto", "dataset.json")
+"""What options and messages call something else."""
 
 _FIELD_ORDER = ("3", "2", "1", "0", "23", "12", "01", "13", "03", "02", "012", "013", "023", "123", "0123")
 """The order in which the field prints the 15 combinations of four sequences, by the place of each."""
@@ -152,6 +157,9 @@ class TaskFile(Part):
     def _can_be_used(self) -> Self:
         if taken := [name for name in self.sequences if name in RESERVED]:
             raise ValueError(f"sequences: {taken[0]} means something else in names of files; choose another name")
+        shown = list(self.sequences.values())
+        if len(set(shown)) < len(shown) or not all(name.strip() for name in shown):
+            raise ValueError("sequences: give each a name of its own for people to read")
         if sorted(self.classes.values()) != list(range(1, len(self.classes) + 1)):
             raise ValueError(f"classes: number them from 1 to {len(self.classes)}, each once")
         self._check_known_names()
@@ -195,6 +203,10 @@ class TaskFile(Part):
 
     def _check_numbering(self) -> None:
         for convention, numbers in self.numbering.items():
+            if convention in _NO_CONVENTION:
+                raise ValueError(
+                    f"numbering.{convention}: means something else on the command line; choose another name"
+                )
             if len(set(numbers.values())) < len(numbers):
                 raise ValueError(f"numbering.{convention}: two classes have one number")
             if not set(numbers) & set(self.classes):

@@ -31,7 +31,7 @@ def convert(
     when cases were refused, 1 when a case killed the process that converted it.
     """
     from preprocess.convert import convert as run
-    from preprocess.dataset import write_tables
+    from preprocess.dataset import what_stands_out, write_tables
     from preprocess.source.accounts import read_files, summary, task_hint
     from preprocess.task import read_task
 
@@ -39,9 +39,8 @@ def convert(
     found = run(
         src, dest, workers=workers, part=_part(part), allow=allow or (), layout=layout, labels=labels, task=chosen
     )
-    if not part:
-        write_tables(dest)
-    report_lines(summary(read_files(dest), chosen))
+    notes = [] if part else what_stands_out(dest, write_tables(dest), {case.case for case in found})
+    report_lines([*summary(read_files(dest), chosen), *notes])
     kinds = {kind: [case for case in found if case.status == kind] for kind in ("converted", "unchanged", "refused")}
     for case in kinds["converted"]:
         if case.message:

@@ -27,6 +27,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
 Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
+StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
 class Section(BaseModel):
@@ -266,7 +267,7 @@ class Evaluation(Section):
 class Config(Section):
     """Everything about a study. All but `runtime` decides its numbers."""
 
-    name: RunName = Field(description="name of the study; results go to results/NAME")
+    name: StudyName = Field(description="name of the study; results go to results/NAME")
     source: Path | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
     phantom: Phantom | None = Field(None, description="phantom cohort to use instead of a source")
     task: AnyTask = Field(

@@ -162,7 +162,7 @@ def conventions_of(option: str, name: str, task: Task, found: Iterable[Segmentat
 def _all_conventions(
     pairs: Sequence[Pair], task: Task, pred_labels: str, ref_labels: str
 ) -> tuple[dict[Path, LabelConvention], dict[Path, LabelConvention]]:
-    """Return the label conventions of predictions and of references; where nobody says it, a prediction has its reference's.
+    """Return the label conventions of predictions and of references; if nobody says it, a prediction has the latter's.
 
     Raises
     ------

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ccsd.errors import UsageError
 from ccsd.metrics.regions import Labels
+from preprocess.checks.grid import disagreement
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
 from preprocess.source import nifti
@@ -54,6 +55,8 @@ def read_labelmap(path: Path, convention: LabelConvention) -> LabelMap:
     volume, was_near = read_label(path)
     if was_near:
         print(f"{path}: label values were not whole numbers; rounded by less than 0.001", file=sys.stderr)
+    if text := disagreement(volume):
+        print(f"{path}: {text}", file=sys.stderr)
     try:
         labels = to_internal(volume.array, convention)
         oriented = np.ascontiguousarray(to_canonical(labels, volume.affine))

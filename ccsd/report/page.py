@@ -119,7 +119,7 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
         cleanups=cleanup_text(task, Evaluation()),
         modalities=list(task.sequences.values()),
         regions=list(task.scored_regions),
-        over_all=words.over_all(task),
+        over_all=tables.over_all(task),
         region_words=words.region_words(task),
         lesion_words=words.lesion_words(task),
         cleanup_words=words.cleanup_words(task) if more != tables.MORE else "",

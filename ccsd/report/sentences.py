@@ -9,7 +9,16 @@ import pandas as pd
 
 from ccsd.report.results import StudyResults
 from ccsd.report.statistics import SummaryRows, by_key, leave_one_out
-from ccsd.report.tables import FEWEST_CASES, Difference, SeedMeans, SummaryRow, differences, is_clear, overview
+from ccsd.report.tables import (
+    FEWEST_CASES,
+    Difference,
+    SeedMeans,
+    SummaryRow,
+    differences,
+    is_clear,
+    over_all,
+    overview,
+)
 from preprocess.dataset import read_refusals
 from preprocess.phantom.cohort import MARK
 from preprocess.task import Task
@@ -71,11 +80,6 @@ def best_experiment(summary: pd.DataFrame) -> str:
     part = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice")]
     means = part.groupby("experiment", sort=False)["mean"].mean().fillna(0)
     return str(means.idxmax())
-
-
-def over_all(task: Task) -> str:
-    """Return ` over all combinations`, or nothing where there is one."""
-    return " over all combinations" if len(task.modalities) > 1 else ""
 
 
 def region_words(task: Task) -> str:

@@ -62,12 +62,23 @@ def differences(comparison: pd.DataFrame, task: Task, *scopes: str) -> list[Diff
     return [_difference(key, rows, task) for key, rows in groups]
 
 
+def over_all(task: Task) -> str:
+    """Return ` over all combinations`, or nothing where there is one."""
+    if len(task.modalities) == 1:
+        return ""
+    return (
+        " over all combinations"
+        if len(task.subset_names) == 2 ** len(task.modalities) - 1
+        else " over the combinations"
+    )
+
+
 def sequences(scope: str, name: str, task: Task) -> str:
     """Say what was averaged: `FLAIR + T1ce`, `2 sequences`, `all combinations`."""
     if scope == "size":
         return f"{name} sequence{'s' * (name != '1')}"
     if (scope, name) == OVERALL:
-        return "all combinations" if len(task.modalities) > 1 else task.display_name(task.full_name)
+        return over_all(task).removeprefix(" over ") or task.display_name(task.full_name)
     return task.display_name(name)
 
 

@@ -51,16 +51,23 @@ def shifts(case: Loaded) -> Iterator[str]:
 def forms(case: Loaded) -> Iterator[str]:
     """A header whose two forms say different things."""
     for name, volume in with_label(case):
-        if volume.forms.sform is None or volume.forms.qform is None:
-            continue
-        gap = _apart_mm(volume.forms.qform, replace(volume, affine=volume.forms.sform))
-        if not gap <= _limit_mm(case):
-            mirror = _handedness(volume.forms.qform) != _handedness(volume.forms.sform)
-            sides = ", with left and right exchanged" if mirror else ""
-            yield (
-                f"{name}: sform and qform of the header lie up to {gap:.3g} mm apart{sides}; the sform is used, both "
-                "are kept, and a viewer that takes the qform shows another place; correct the header"
-            )
+        if text := disagreement(volume):
+            yield f"{name}: {text}"
+
+
+def disagreement(volume: Volume) -> str:
+    """Return what to say of a header whose sform and qform disagree, nothing if they agree or there is one."""
+    sform, qform = volume.forms.sform, volume.forms.qform
+    if sform is None or qform is None:
+        return ""
+    gap = _apart_mm(qform, replace(volume, affine=sform))
+    if gap <= _FARTHEST_VOXELS * float(nib.affines.voxel_sizes(sform).min()):
+        return ""
+    sides = ", with left and right exchanged" if _handedness(qform) != _handedness(sform) else ""
+    return (
+        f"sform and qform of the header lie up to {gap:.3g} mm apart{sides}; the sform is used, both are kept, and a "
+        "viewer that takes the qform shows another place; correct the header"
+    )
 
 
 def directions(case: Loaded) -> Iterator[str]:

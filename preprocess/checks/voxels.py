@@ -1,8 +1,10 @@
 """Checks of what the voxels hold: finite numbers, contrast, background, label values."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from preprocess.normalise import LARGEST
@@ -12,6 +14,7 @@ from preprocess.source.load import Loaded
 _FEWEST = 200  # sampled voxels
 _TUMOUR_SHARE = 0.8  # of the brain
 _HOLES_SHARE = 0.001  # of the brain: 0 before it became NaN
+_FAINT, _FAINT_SHARE = 0.005, 0.05  # of the brightest voxels; of all that are not 0
 _BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
 
 
@@ -115,6 +118,16 @@ def background(case: Loaded) -> Iterator[str]:
         share = np.count_nonzero(np.nan_to_num(volume.array)) / volume.array.size
         if np.nan_to_num(corners).all() or share > _BRAIN_SHARE:
             yield f"{name}: {share:.0%} of the voxels are not 0; is the skull stripped and the background 0?"
+        elif (faint := _faint(volume.array)) > _FAINT_SHARE:
+            yield f"{name}: {faint:.0%} of the voxels that are not 0 are nearly so, and count as brain; set them to 0"
+
+
+def _faint(array: NDArray[Any]) -> float:
+    """Return the share of voxels next to 0 among those that are not 0: noise or ringing around the head."""
+    if array.dtype.kind != "f":
+        return 0.0
+    sizes = np.abs(array[np.isfinite(array) & (array != 0)])
+    return float(np.mean(sizes < _FAINT * np.percentile(sizes, 99))) if sizes.size else 0.0
 
 
 def label_empty(case: Loaded) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
@@ -71,16 +72,18 @@ class Loaded:
 
     @cached_property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """Smallest and largest value by modality."""
-        return {m: (float(v.array.min()), float(v.array.max())) for m, v in self.images.items()}
+        """Smallest and largest value by modality, of the voxels that are finite; infinite where there are none."""
+        return {m: _range(volume.array) for m, volume in self.images.items()}
 
     @cached_property
     def placeholders(self) -> Mapping[str, str]:
         """Images that stand for a missing sequence, and what shows it: one value everywhere, or another image again."""
-        found = {m: f"is {low:g} everywhere" for m, (low, high) in self.ranges.items() if low == high}
-        for (first, a), (second, b) in combinations(self.images.items(), 2):
-            if first not in found and second not in found and np.array_equal(a.array, b.array):
+        found = {m: _one_value(low) for m, (low, high) in self.ranges.items() if low >= high}
+        shown = [(m, volume.array) for m, volume in self.images.items() if m not in found]
+        for (first, a), (second, b) in combinations(shown, 2):
+            if np.array_equal(a, b):  # which of the two it is, nobody can tell
                 found[second] = f"holds the same image as {first}"
+                found.setdefault(first, f"holds the same image as {second}")
         return found
 
     def without_placeholders(self) -> Self:
@@ -112,6 +115,22 @@ class Loaded:
 
     def _coarse(self, volume: Volume) -> NDArray[Any]:
         return to_canonical(volume.array, self.reference.affine)[::_STEP, ::_STEP, ::_STEP]
+
+
+def _range(array: NDArray[Any]) -> tuple[float, float]:
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        return float(array.min(where=finite, initial=np.inf)), float(array.max(where=finite, initial=-np.inf))
+    return float(array.min()), float(array.max())
+
+
+def _one_value(value: float) -> str:
+    return f"is {value:g} everywhere" if np.isfinite(value) else "has no voxel that is finite"
+
+
+def voxel_digest(volume: Volume) -> str:
+    """Return a digest of what an image shows, whatever its file's type, margins of 0 and orientation."""
+    array = to_canonical(volume.array, volume.affine)
+    return sha256(array[array != 0].astype(np.float32).tobytes()).hexdigest()
 
 
 def load(files: CaseFiles, modalities: Iterable[str] | None = None) -> Loaded:

@@ -22,12 +22,23 @@ class Scale(BaseModel):
 
 
 class Source(BaseModel):
-    """A file a case was made from: its name and the SHA-256 of its bytes."""
+    """A file a case was made from.
+
+    Attributes
+    ----------
+    file
+        Its name.
+    sha256
+        Of its bytes.
+    voxels
+        SHA-256 of what an image shows, which stays the same when it is written anew.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     file: str
     sha256: str
+    voxels: str = ""
 
 
 class CaseMeta(BaseModel):

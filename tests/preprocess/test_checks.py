@@ -86,11 +86,12 @@ def test_a_segmentation_with_its_sides_exchanged(cases: list[Loaded]) -> None:
 
 def test_a_copied_file(cases: list[Loaded]) -> None:
     copied = with_image(cases[0], "t1ce", cases[0].images["t1"])
-    (finding,) = examine(copied)
-    assert finding.refuses
-    assert str(finding).startswith("t1ce holds the same image as t1; put the right file there or remove it")
-    (allowed,) = examine(copied, ["placeholder"])
-    assert not allowed.refuses
+    first, second = examine(copied)
+    assert first.refuses
+    assert str(first).startswith("t1ce holds the same image as t1; put the right file there or remove it")
+    assert str(second).startswith("t1 holds the same image as t1ce")
+    assert not any(finding.refuses for finding in examine(copied, ["placeholder"]))
+    assert list(copied.without_placeholders().images) == ["flair", "t2"]  # nobody knows which of the two it is
 
 
 def test_an_image_of_zeros(cases: list[Loaded]) -> None:
@@ -100,6 +101,25 @@ def test_an_image_of_zeros(cases: list[Loaded]) -> None:
     nothing = replace(cases[0], images={"t2": changed(cases[0], "t2", np.zeros_like).images["t2"]})
     with pytest.raises(InputError, match="no image shows anything: t2 is 0 everywhere"):
         examine(nothing, ["placeholder"])
+
+
+def test_an_image_without_a_finite_voxel_is_a_placeholder(cases: list[Loaded]) -> None:
+    lost = changed(cases[0], "t2", lambda a: np.full(a.shape, np.nan, np.float32))
+    assert str(examine(lost)[0]).startswith("t2 has no voxel that is finite; put the right file there")
+    around = changed(cases[0], "t2", lambda a: np.where(cases[0].images["t1"].array == 0, np.nan, 0).astype(np.float32))
+    assert str(examine(around)[0]).startswith("t2 is 0 everywhere")
+
+
+def test_faint_noise_around_the_head_is_told(cases: list[Loaded]) -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(array: np.ndarray) -> np.ndarray:
+        noise = rng.normal(scale=0.01, size=array.shape)
+        noise[:, :, :24] = noise[[0, -1]] = noise[:, [0, -1]] = noise[:, :, [0, -1]] = 0
+        return np.where(array == 0, noise, array).astype(np.float32)
+
+    (finding,) = [f for f in examine(changed(cases[0], "flair", noisy)) if f.check == "background"]
+    assert "of the voxels that are not 0 are nearly so, and count as brain" in str(finding)
 
 
 def test_voxels_that_are_not_finite(cases: list[Loaded]) -> None:

@@ -142,7 +142,7 @@ def test_the_documentation_lists_every_shipped_task_with_what_it_has() -> None:
 
 
 def test_digests_tell_what_they_are_for() -> None:
-    same = changed(GLIOMA, words={}, sequences=dict.fromkeys(GLIOMA.sequences, "x"))
+    same = changed(GLIOMA, words={}, sequences={name: name.upper() for name in GLIOMA.sequences})
     rule = changed(GLIOMA, lesions={**PARTS["lesions"], "dilation": 1})
     order = changed(GLIOMA, sequences=dict(reversed(GLIOMA.sequences.items())))
     assert same.digest == rule.digest == GLIOMA.digest != order.digest
@@ -181,8 +181,8 @@ def test_mixtures_are_refused_by_name() -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"kinds": {}}, "kinds: unknown key; allowed: name, sequences, classes"),
     "unknown key inside": ({"lesions": {**PARTS["lesions"], "x": 1}}, "lesions.x: unknown key$"),
-    "no sequence": ({"sequences": {}}, "sequences: Dictionary should have at least 1 item"),
-    "many sequences": ({"sequences": {f"s{n}": "S" for n in range(17)}}, "sequences: Dictionary should have at most"),
+    "no sequence": ({"sequences": {}}, "sequences: give at least 1"),
+    "many sequences": ({"sequences": {f"s{n}": "S" for n in range(17)}}, "sequences: give at most 16"),
     "name of a sequence": ({"sequences": {"T1": "T1"}}, "sequences.T1.*: String should match pattern"),
     "word for labels": ({"sequences": {"mask": "M"}}, "sequences: mask means something else in names of files"),
     "gap": ({"classes": {"NCR": 1, "ED": 2, "ET": 4}}, "classes: number them from 1 to 3, each once"),
