@@ -70,7 +70,7 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _interruptible():
-            if settings.cluster == "local":
+            if settings.cluster != "slurm":
                 return _run_here(command, folder, settings, name)
             _run_on_slurm(command, folder, settings, name, results)
             return 0
