@@ -24,7 +24,7 @@ from ccsd.study import (
     run_name,
 )
 from cluster.errors import JobError
-from cluster.snakemake import lock, stale_jobs, wrappers
+from cluster.snakemake import lock, stale_jobs, watch, wrappers
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE
 from preprocess.splits import FILE as SPLIT_FILE
 
@@ -80,3 +80,4 @@ onstart:
     except (*USER_ERRORS, JobError) as error:
         raise WorkflowError(str(error)) from None
     wrappers.install_wrappers(Path(".snakemake/bin").absolute())
+    watch.start(Path(".snakemake/bin").absolute(), workflow.scheduler)
