@@ -24,7 +24,7 @@ from ccsd.study import (
     run_name,
 )
 from cluster.errors import JobError
-from cluster.snakemake import lock, stale_jobs, watch, wrappers
+from cluster.snakemake import lock, stale_jobs, trial, watch, wrappers
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE
 from preprocess.splits import FILE as SPLIT_FILE
 
@@ -66,6 +66,7 @@ wildcard_constraints:
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
     try:
+        trial.try_jobs(workflow, JOB)
         lock.hold_study(study.folder.root)
         study.write_config()
         for mark in sum(OUTDATED.values(), []):
