@@ -232,8 +232,10 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     held = _hold(clone, "evaluate")
     running = clone.start(*ON_SLURM)
 
-    # Preempted by a higher partition.
+    # Preempted by a higher partition, while another Snakemake has left the settings of a change that was refused.
     ranks = _freeze(clone, 0)
+    config = clone.results / "config.yaml"
+    config.write_text(config.read_text().replace(f"steps: {STEPS}", f"steps: {STEPS + 1}"))
     _occupy("urgent", 2)
     eventually(lambda: all(_is_told(rank) for rank in ranks), 60)
     _thaw(ranks)
