@@ -113,8 +113,8 @@ class JobSettings(BaseModel):
             key, value = _parse(option)
             section, _, name = key.partition(".")
             if value is None:
-                continue  # `KEY=` leaves a setting at its default
-            if section == "extra" and name:
+                raw.pop(key, None)  # `KEY=` leaves a setting at its default
+            elif section == "extra" and name:
                 raw["extra"] = {**raw.get("extra", {}), name: value}
             else:
                 raw[key] = value

@@ -83,6 +83,24 @@ def test_ranks_on_two_nodes_meet_whatever_the_folder_is_called(name: str, tmp_pa
     assert len({item["MASTER_PORT"] for item in seen}) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "visible"),
+    [
+        (["gpus_per_node=h100:2"], {"0,1"}),
+        (["extra.gres=gpu:h100:2"], {"0,1"}),
+        (["extra.gpus-per-task=1", "extra.mem-per-cpu=100M", "mem_gb="], {"0", "1", "0,1"}),
+        (["gpus_per_node=2", "extra.gpu-bind=single:1", "mem_gb="], {"0", "1", "0,1"}),
+    ],
+)
+def test_gpus_and_memory_are_asked_for_as_the_site_wants_it(
+    options: list[str], visible: set[str], tmp_path: Path, launcher: Launcher
+) -> None:
+    done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", *SLURM, "tasks_per_node=2", *options)
+    assert done.returncode == 0, done.stderr
+    seen = {json.loads((tmp_path / f"seen-{rank}").read_text())["CUDA_VISIBLE_DEVICES"] for rank in range(2)}
+    assert seen <= visible
+
+
 def test_a_job_inside_a_job_gets_its_own_size(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment |= {"SLURM_MEM_PER_NODE": "7", "SLURM_NTASKS": "9", "SLURM_JOB_ID": "1", "RANK": "5"}
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", *SLURM)
