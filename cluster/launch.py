@@ -134,8 +134,9 @@ def _see_through(
         replace(job, ended=state or "failed").save(folder)
         failed = rank_status.first_failure(Path(job.folder), statuses)
         if not _deserves_another(job, state, failed, settings):
-            log = log_file(Path(job.folder), job.job_id, failed.rank if failed else 0)
-            raise JobError(failure(job.title, state, failed, log))
+            rank = failed.rank if failed else 0
+            log = log_file(Path(job.folder), job.job_id, rank)
+            raise JobError(failure(job.title, state, failed, log, shown=rank == 0 and not attached))
         say(f"{job.title} ended{f' as {state}' if state else ''}; submitting it again, it resumes from its own state")
         job, attached = submit(command, folder, settings, name, job.submissions + 1), False
 

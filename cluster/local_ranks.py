@@ -67,7 +67,7 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
         say("the ranks saved and stopped, as they were asked to; run the same command again to resume")
         return REQUEUE_CODE
     status = RankStatus(first, socket.gethostname(), 0, codes[first])
-    raise JobError(failure(name, None, status, log_file(folder, JOB_ID, first)))
+    raise JobError(failure(name, None, status, log_file(folder, JOB_ID, first), shown=first == 0))
 
 
 def visible_devices(gpus: int, visible: str | None) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import indent
@@ -129,7 +130,9 @@ def _executors_words(job: Any, executor: Any, settings: Any) -> list[str] | None
         "partition": executor.get_partition_arg(job),
         "workdir": "",
     }
-    call = get_submit_command(job, names, settings=settings) + set_gres_string(job)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # Snakemake forgets to ask for the size of files to come
+        call = get_submit_command(job, names, settings=settings) + set_gres_string(job)
     return None if "TBD" in call else [word for word in shlex.split(call)[1:] if word != "--parsable"]
 
 

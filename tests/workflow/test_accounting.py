@@ -54,7 +54,7 @@ def test_where_no_more_jobs_are_taken_the_workflow_says_so_and_ends_on_term(
         patient = clone.start(*ON_SLURM)
         eventually(lambda: words in patient.log.read_text(), 60)
         subprocess.run([str(slurm / "scancel"), long], check=True)
-        eventually(lambda: "has been submitted with SLURM jobid" in patient.log.read_text(), 90)
+        eventually(lambda: "phantom: done" in patient.log.read_text(), 90)
     finally:
         subprocess.run([*limit, "MaxSubmitJobs=-1"], check=True, stdout=subprocess.DEVNULL)
         subprocess.run([str(slurm / "scancel"), "--me"], check=True)

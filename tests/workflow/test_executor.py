@@ -35,6 +35,5 @@ def test_a_training_that_is_told_to_end_is_started_again_and_resumes(
     resumed = re.search(r"resuming from step (\d+)", ranks[1].read_text())
     assert resumed is not None
     assert int(resumed[1]) >= 4
-    assert "rule train" in running.log.read_text()
-    assert "localrule train" not in running.log.read_text()
+    assert "train ccsd, 0: FAILED" in running.log.read_text()
     assert (clone.results / "report.html").exists()

@@ -284,7 +284,8 @@ def test_a_failed_jobs_last_lines_are_shown(clone: Project) -> None:
     (clone.folder / "bin/ccsd").write_text("#!/bin/bash\necho 'error: the phantom cannot be drawn'\nexit 2\n")
     done = clone.snakemake(*ON_SLURM, "--retries", "0")
     assert done.returncode == 1
-    assert "error: the phantom cannot be drawn" in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("error: the phantom cannot be drawn") == 1, done.stderr
+    assert "phantom: FAILED (log: results/study/logs/phantom.log, " in done.stderr
 
 
 def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Project) -> None:

@@ -24,9 +24,12 @@ from ccsd.study import (
     run_name,
 )
 from cluster.errors import JobError
-from cluster.snakemake import lock, stale_jobs, trial, watch, wrappers
+from cluster.snakemake import lock, screen, stale_jobs, trial, watch, wrappers
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE
 from preprocess.splits import FILE as SPLIT_FILE
+
+if workflow.is_main_process:
+    screen.quieten(workflow)
 
 try:
     study = Study.from_mapping(config)
