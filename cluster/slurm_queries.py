@@ -76,7 +76,7 @@ def answers() -> bool:
 
 def find(name: str, comment: str | None = None) -> str | None:
     """Return the id of the newest live job of ours with this name, and comment if given: one of unknown id."""
-    listed = _run(["squeue", "-h", "--me", "-n", name, "-o", "%A|%T|%k"]) or ""
+    listed = _run(["squeue", "-h", "--me", "-n", name, "-o", "%F|%T|%k"]) or ""
     rows = [line.split("|", 2) for line in listed.splitlines()]
     ids = [row[0] for row in rows if row[1] not in ENDED and comment in (None, row[2])]
     return max(ids, key=int, default=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ccsd.doctor import try_profile
 from cluster.snakemake import trial
 from support import ROOT
 from support.processes import ccsd, eventually
@@ -73,6 +74,39 @@ def test_the_doctor_asks_for_each_kind_of_job(slurm: Path) -> None:
     assert set(jobs) == {"phantom", "convert", "split", "train", "evaluate", "report", "how jobs end"}
     assert set(jobs.values()) == {None}
     assert _ask("squeue", "-h", "--me") == ""
+
+
+SITES = {
+    "only gres": [
+        ("    gpu: 1", ""), ("# gres: gpu:a100", "gres: gpu:h100"), ("gpus_per_node: 2 ", "gpus_per_node: 0 "),
+        ("# extra: \"{gres: 'gpu:a100", "extra: \"{gres: 'gpu:h100"),
+    ],
+    "GPUs by type": [("# gpu_model: a100", "gpu_model: h100"), ("gpus_per_node: 2 ", "gpus_per_node: h100:2 ")],
+    "GPUs per task": [
+        ("    gpu: 1", ""), ("# slurm_extra", "slurm_extra"), ('# extra: "{gpus-per-task', 'extra: "{gpus-per-task'),
+    ],
+    "no memory": [("    mem_gb: 128", ""), ("mem_mb: 8000", "mem_mb: 0"), ("mem_mb: 16000", ""), ("mem_mb: 32000", "")],
+    "memory per core": [
+        ("    mem_gb: 128", ""), ("mem_mb: 8000", "mem_mb_per_cpu: 1000"), ("mem_mb: 16000", ""), ("mem_mb: 32000", ""),
+        ('# extra: "{mem-per-cpu', 'extra: "{mem-per-cpu'), ("timeout_min: 1440", 'timeout_min: "2-00:00:00"'),
+    ],
+}  # fmt: skip
+"""What is changed in the profile where a site wants things its way: mostly lines that stand there as comments."""
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_profiles_comments_suit_sites(
+    site: str, slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "cluster/slurm/profile.yaml").read_text()
+    for before, after in SITES[site]:
+        assert before in text, f"{before} is no line of the profile any more"
+        text = text.replace(before, after, 1)
+    (tmp_path / "profile.yaml").write_text(text)
+    monkeypatch.chdir(ROOT)
+    jobs = try_profile(str(tmp_path / "profile.yaml"))
+    assert set(jobs.values()) == {None}, jobs
+    assert len(jobs) == 7
 
 
 def test_a_cluster_that_forgets_jobs_at_once_is_named(clone: Project, min_job_age: Callable[[int], None]) -> None:
