@@ -11,8 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from snakemake.logging import ColorizingTextHandler, get_event, logger
-from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake.logging import ColorizingTextHandler, LogEvent, get_event, logger
 
 LAST_LINES = 40
 
