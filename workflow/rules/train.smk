@@ -25,9 +25,9 @@ rule train:
         LOGS / "train" / "{experiment}-s{seed}.log",
     benchmark:
         BENCHMARKS / "train" / "{experiment}-s{seed}.tsv"
-    retries: JOB.max_requeues if BY_EXECUTOR else 0
     # The training's own job outlives Snakemake and is requeued by its launcher: repeated by both, `scancel` could not
     # stop it. A job of the executor has nobody else who starts it again.
+    retries: JOB.max_requeues if BY_EXECUTOR else 0
     localrule: not BY_EXECUTOR
     threads: 1 if JOB.cluster == "slurm" else JOB.tasks * JOB.cpus_per_task
     params:
