@@ -3,6 +3,7 @@
 Facts are gathered once, into plain values; the judgement is a pure function of them.
 """
 
+import json
 import os
 import platform
 import shutil
@@ -11,7 +12,11 @@ import sys
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from ccsd.errors import UsageError
+from cluster.snakemake.trial import ONLY as TRIAL_ONLY
 
 PACKAGES = (
     "ccsd", "torch", "deepspeed", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm",
@@ -44,6 +49,7 @@ class Facts:
     slurm: dict[str, str | None]
     slurm_answer: str | None
     slurm_error: str | None
+    jobs: dict[str, str | None] | None = None
 
 
 @dataclass
@@ -54,8 +60,16 @@ class Diagnosis:
     warnings: list[str] = field(default_factory=list)
 
 
-def inspect_machine(folder: Path) -> Facts:
-    """Look at this machine; `folder` is where results would be written."""
+def inspect_machine(folder: Path, profile: str | None = None) -> Facts:
+    """Look at this machine; `folder` is where results would be written.
+
+    With a profile SLURM is asked about each kind of job that it leads to.
+
+    Raises
+    ------
+    UsageError
+        If the profile cannot be used.
+    """
     versions = {name: _version(name) for name in PACKAGES}
     accelerator, problem = _accelerator()
     slurm = {name: shutil.which(name) for name in SLURM_COMMANDS}
@@ -76,7 +90,36 @@ def inspect_machine(folder: Path) -> Facts:
         slurm=slurm,
         slurm_answer=answer,
         slurm_error=slurm_error,
+        jobs=None if profile is None else try_profile(profile),
     )
+
+
+def try_profile(profile: str) -> dict[str, str | None]:
+    """Return, for each kind of job, why SLURM would refuse it with this profile; None where it would take it.
+
+    The workflow itself asks, on the demo, and ends before it starts anything.
+
+    Raises
+    ------
+    UsageError
+        If it does not come to that; the message is Snakemake's.
+    """
+    here = Path.cwd()
+    if not (here / "Snakefile").exists():
+        raise UsageError(f"{here}: no Snakefile; type `ccsd doctor --profile {profile}` in the repository")
+    with TemporaryDirectory() as scratch:
+        said = Path(scratch, "said.json")
+        command = [
+            sys.executable, "-m", "snakemake", "--profile", profile, "--snakefile", str(here / "Snakefile"),
+            "--configfile", str(here / "config/demo.yaml"), "--directory", scratch,
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, TRIAL_ONLY: str(said)}, check=False
+        )
+        if said.exists():
+            return dict(json.loads(said.read_text(encoding="utf-8")))
+    lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("  File ")]
+    raise UsageError(f"the profile {profile} cannot be tried:\n" + "\n".join(lines[-8:]))
 
 
 def diagnose(facts: Facts) -> Diagnosis:
@@ -96,6 +139,8 @@ def diagnose(facts: Facts) -> Diagnosis:
     _judge_size(facts, found)
     _judge_gpus(facts, found)
     _judge_slurm(facts, found)
+    refused = {name: words for name, words in (facts.jobs or {}).items() if words}
+    found.blocking += [f"jobs on SLURM, {name}: {words}; mend the profile" for name, words in refused.items()]
     return found
 
 
@@ -110,6 +155,7 @@ def as_text(facts: Facts, found: Diagnosis) -> str:
         f"machine     {facts.cpus} CPU cores, {facts.memory_gb:g} GB memory (limits of containers and jobs included)",
         f"disk        {facts.disk_gb:g} GB free in {facts.folder}",
         f"SLURM       {_slurm_line(facts)}",
+        *([f"jobs        {_jobs_line(facts.jobs)}"] if facts.jobs is not None else []),
         "",
         *(f"PROBLEM  {text}" for text in found.blocking),
         *(f"note     {text}" for text in found.warnings),
@@ -231,6 +277,11 @@ def _judge_slurm(facts: Facts, found: Diagnosis) -> None:
         found.warnings.append(
             "no SLURM here: everything runs on this machine; `snakemake --profile slurm` needs sbatch"
         )
+
+
+def _jobs_line(jobs: dict[str, str | None]) -> str:
+    taken = ", ".join(name for name, words in jobs.items() if words is None)
+    return f"SLURM would take: {taken or 'none'}" if jobs else "this profile submits none to SLURM"
 
 
 def _slurm_line(facts: Facts) -> str:

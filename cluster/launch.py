@@ -70,7 +70,7 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _interruptible():
-            if settings.cluster == "local":
+            if settings.cluster != "slurm":
                 return _run_here(command, folder, settings, name)
             _run_on_slurm(command, folder, settings, name, results)
             return 0
@@ -134,8 +134,9 @@ def _see_through(
         replace(job, ended=state or "failed").save(folder)
         failed = rank_status.first_failure(Path(job.folder), statuses)
         if not _deserves_another(job, state, failed, settings):
-            log = log_file(Path(job.folder), job.job_id, failed.rank if failed else 0)
-            raise JobError(failure(job.title, state, failed, log))
+            rank = failed.rank if failed else 0
+            log = log_file(Path(job.folder), job.job_id, rank)
+            raise JobError(failure(job.title, state, failed, log, shown=rank == 0 and not attached))
         say(f"{job.title} ended{f' as {state}' if state else ''}; submitting it again, it resumes from its own state")
         job, attached = submit(command, folder, settings, name, job.submissions + 1), False
 
@@ -205,13 +206,13 @@ def _wait(job: JobRecord, *, attached: bool) -> str | None:
     folder = Path(job.folder)
     follower = Follower(log_file(folder, job.job_id, 0), from_end=attached)
     first, longest = POLL_S
-    pause, shown, known_at = first, "", time.monotonic()
+    pause, told, known_at = first, dict[str, set[str]](), time.monotonic()
     try:
         while True:
             busy = follower.forward()
             if rank_status.succeeded(rank_status.read_statuses(folder, job.tasks), job.tasks):
                 return None
-            state = slurm_queries.state(job.job_id)
+            state, reason = slurm_queries.state_and_reason(job.job_id)
             if state is None:
                 if _is_given_up(time.monotonic() - known_at):
                     return "UNKNOWN"
@@ -220,13 +221,22 @@ def _wait(job: JobRecord, *, attached: bool) -> str | None:
                 return state
             else:
                 known_at = time.monotonic()
-                if state != shown:
-                    say(f"{job.title} is {state.lower()}")
-                    shown = state
+                told = _tell(job, state, reason, told)
             pause = first if busy else min(pause * 1.5, longest)
             time.sleep(pause)
     finally:
         follower.forward()
+
+
+def _tell(job: JobRecord, state: str, reason: str, told: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Say how a job fares where that is new; return its state with the reasons that were told since it has that.
+
+    Reasons come and go (Priority, Resources, Priority); each is told once.
+    """
+    if reason in told.get(state, ()):
+        return told
+    say(f"{job.title} is {state.lower()}{f' ({slurm_queries.explain(reason)})' if reason else ''}")
+    return {state: told.get(state, set()) | {reason}}
 
 
 def _is_given_up(unknown_s: float) -> bool:

@@ -56,7 +56,7 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
     """
     shared = {
         **rendezvous.without_enclosing_job(os.environ),
-        "CUDA_VISIBLE_DEVICES": visible_devices(settings.gpus_per_node, os.environ.get("CUDA_VISIBLE_DEVICES")),
+        "CUDA_VISIBLE_DEVICES": visible_devices(settings.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
     }
     say(f"starting {settings.tasks} rank{'s' * (settings.tasks > 1)} on this machine, logs in {folder}")
     follower = Follower(log_file(folder, JOB_ID, 0))
@@ -67,7 +67,7 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
         say("the ranks saved and stopped, as they were asked to; run the same command again to resume")
         return REQUEUE_CODE
     status = RankStatus(first, socket.gethostname(), 0, codes[first])
-    raise JobError(failure(name, None, status, log_file(folder, JOB_ID, first)))
+    raise JobError(failure(name, None, status, log_file(folder, JOB_ID, first), shown=first == 0))
 
 
 def visible_devices(gpus: int, visible: str | None) -> str:

@@ -57,7 +57,7 @@ def say(line: str) -> None:
         sys.stdout = None
 
 
-def failure(title: str, why: str | None, rank: RankStatus | None, log: Path) -> str:
+def failure(title: str, why: str | None, rank: RankStatus | None, log: Path, *, shown: bool) -> str:
     """Return the message of a `JobError`: which rank failed first, how, its last lines, where the rest is.
 
     Parameters
@@ -70,13 +70,15 @@ def failure(title: str, why: str | None, rank: RankStatus | None, log: Path) -> 
         The rank that failed first, if any did.
     log
         Its log, or that of rank 0.
+    shown
+        Whether that log was followed, so that its last lines stand right above.
     """
     lines = [f"{title} failed" + (f" ({why})" if why else "") + (f": {_ending(rank)}" if rank else ".")]
     if why in HINTS:
         lines.append(HINTS[why])
     elif rank is not None and rank.exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         lines.append("Killed from outside: usually the machine ran out of memory. Raise mem_gb, or use less of it.")
-    tail = _last_lines(log)
+    tail = [] if shown else _last_lines(log)
     if tail:
         lines += [f"last lines of rank {rank.rank if rank else 0}:", *(f"  {line}" for line in tail)]
     return "\n".join([*lines, f"logs: {log.parent}"])

@@ -29,8 +29,20 @@ THREADS = (
 )
 """Variables by which libraries of linear algebra learn how many threads to use."""
 
-ENCLOSING = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMI2_", "PMIX_", "OMPI_")
-KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS_CONF", "SLURM_JWT"})
+ENCLOSING = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI_", "PMI2_", "PMIX_", "OMPI_")
+KEPT = frozenset(
+    {
+        "SLURM_CONF",
+        "SLURM_CONF_SERVER",
+        "SLURM_CLUSTERS",
+        "SLURM_CLUSTERS_CONF",
+        "SLURM_JWT",
+        "SBATCH_CLUSTERS",
+        "SBATCH_ACCOUNT",
+    }
+)
+"""Without these no SLURM command finds or enters its cluster; the account is what sites have set in the shell, and an
+account of the settings comes before it."""
 
 
 def meet(folder: Path, attempt: int, rank: int, host: str) -> tuple[str, int]:
@@ -97,8 +109,9 @@ def environment(
 
 
 def without_enclosing_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """Drop what an enclosing SLURM job left in the environment, else its memory and task counts bind the new job.
+    """Drop what an enclosing SLURM job left in the environment, and the user's defaults for sbatch.
 
-    `SLURM_CONF` and the token stay: without them no SLURM command finds or enters its cluster.
+    The memory and task counts of the one would bind the new job; the others come before the options in its script, so
+    that `SBATCH_TIMELIMIT` or `SBATCH_EXPORT=NONE` would overrule the profile.
     """
     return {key: value for key, value in environment.items() if key in KEPT or not key.startswith(ENCLOSING)}

@@ -6,12 +6,22 @@ JobSettings.from_options(["cluster=slurm", "nodes=2", "tasks_per_node=4", "gpus_
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from cluster.errors import SettingsError
+from cluster.texts import gpu_count, minutes
 
 OPTION_NAME = re.compile(r"^[a-z][a-z0-9-]*$")
 OWN_OPTIONS = {
@@ -47,14 +57,23 @@ class JobSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    cluster: Literal["local", "slurm"] = Field("local", description="local: this machine; slurm: through sbatch")
-    nodes: PositiveInt = Field(1, description="machines; 1 on `local`")
+    cluster: Literal["local", "slurm", "executor"] = Field(
+        "local",
+        description="local: this machine; slurm: through sbatch; executor, in the workflow: a job of the executor that "
+        "Snakemake uses",
+    )
+    nodes: PositiveInt = Field(1, description="machines; 1 unless on `slurm`")
     tasks_per_node: PositiveInt = Field(1, description="processes on each machine, usually one per GPU")
-    gpus_per_node: NonNegativeInt = Field(0, description="GPUs on each machine; 0 hides them")
+    gpus_per_node: Annotated[int | str, BeforeValidator(gpu_count)] = Field(
+        0,
+        description="GPUs on each machine, on slurm also by type, e.g. a100:2; 0 asks for none",
+    )
     cpus_per_task: PositiveInt = Field(1, description="CPU cores of each process")
     mem_gb: float | None = Field(None, gt=0, description="memory of each node in GB; unset takes the cluster's default")
-    timeout_min: PositiveInt | None = Field(
-        None, description="time limit in minutes, on slurm, at which it is requeued; unset takes the cluster's default"
+    timeout_min: Annotated[PositiveInt | None, BeforeValidator(minutes)] = Field(
+        None,
+        description="time limit on slurm, at which it is requeued, in minutes or as 90m, 24:00:00 or 2-00:00:00; unset "
+        "takes the cluster's default",
     )
     partition: str | None = Field(None, description="SLURM partition")
     account: str | None = Field(None, description="SLURM account")
@@ -75,6 +94,11 @@ class JobSettings(BaseModel):
         """Return the number of processes, all nodes together."""
         return self.nodes * self.tasks_per_node
 
+    @property
+    def gpus(self) -> int:
+        """Return the number of GPUs on each node."""
+        return int(str(self.gpus_per_node).rpartition(":")[2])
+
     @classmethod
     def from_options(cls, options: Iterable[str]) -> Self:
         """Build settings from `KEY=VALUE` texts; `extra={NAME: VALUE}` and `extra.NAME=VALUE` are YAML.
@@ -89,8 +113,8 @@ class JobSettings(BaseModel):
             key, value = _parse(option)
             section, _, name = key.partition(".")
             if value is None:
-                continue  # `KEY=` leaves a setting at its default
-            if section == "extra" and name:
+                raw.pop(key, None)  # `KEY=` leaves a setting at its default
+            elif section == "extra" and name:
                 raw["extra"] = {**raw.get("extra", {}), name: value}
             else:
                 raw[key] = value
@@ -107,12 +131,15 @@ class JobSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits_the_cluster(self) -> Self:
-        if self.cluster == "local" and self.nodes > 1:
-            raise ValueError(
-                f"nodes={self.nodes} needs cluster=slurm; cluster=local is one machine: use tasks_per_node"
-            )
-        if self.cluster == "local" and self.timeout_min is not None:
-            raise ValueError(f"timeout_min={self.timeout_min} needs cluster=slurm; cluster=local has no time limit")
+        if self.cluster == "slurm":
+            return self
+        here = f"cluster={self.cluster}"
+        if self.nodes > 1:
+            raise ValueError(f"nodes={self.nodes} needs cluster=slurm; {here} is one machine: use tasks_per_node")
+        if self.timeout_min is not None:
+            raise ValueError(f"timeout_min={self.timeout_min} needs cluster=slurm; {here} has no time limit of its own")
+        if ":" in str(self.gpus_per_node):
+            raise ValueError(f"gpus_per_node={self.gpus_per_node} needs cluster=slurm; {here} takes a number")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,8 @@ forgotten the job; where accounting is off it fails, and the answer is None: unk
 """
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 ENDED = frozenset(
     {
@@ -26,31 +27,44 @@ ENDED = frozenset(
 BLAMELESS = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT"})
 """Ends that say nothing against the command: submitting it again is right, it resumes from its checkpoint."""
 
+HOPELESS = {
+    "PartitionTimeLimit": "it asks for more time than its partition allows and will not start as it is",
+    "PartitionNodeLimit": "it asks for more nodes than its partition allows and will not start as it is",
+    "PartitionConfig": "it asks for what its partition does not allow and will not start as it is",
+    "PartitionDown": "its partition is closed until an administrator opens it",
+    "PartitionInactive": "its partition is closed until an administrator opens it",
+    "InvalidAccount": "its account is not valid any more",
+    "InvalidQOS": "its QOS is not valid any more",
+    "AssocMaxWallDurationPerJobLimit": "it asks for more time than its account allows and will not start as it is",
+    "QOSMaxWallDurationPerJobLimit": "it asks for more time than its QOS allows and will not start as it is",
+}
+"""Reasons for which a job may wait for ever; SLURM accepts such jobs unless it is told not to (EnforcePartLimits)."""
+
 QUERY_TIMEOUT_S = 60.0
-
-RETRY_S = 600.0
-"""How long a controller that does not answer is asked again."""
-
-TRANSIENT = (
-    "timed out",
-    "unable to contact slurm controller",
-    "connection refused",
-    "connection reset",
-    "resource temporarily unavailable",
-    "zero bytes were transmitted",
-    "transport endpoint is not connected",
-    "slurm temporarily unable",
-    "unexpected message received",
-    "job submit limit",
-    "submit job limit",
-)
-"""Parts of sbatch's messages after which trying again may help; any other refusal is final."""
 
 
 def state(job_id: str) -> str | None:
     """Return the job's state in SLURM's words; None when SLURM does not answer or does not know the job."""
-    word = _first_word(["squeue", "-h", "-t", "all", "-j", job_id, "-o", "%T"])
-    return word or _first_word(["sacct", "-X", "-n", "-P", "-D", "-j", job_id, "-o", "State"], last=True)
+    return state_and_reason(job_id)[0]
+
+
+def state_and_reason(job_id: str) -> tuple[str | None, str]:
+    """Return the job's state as `state` does, and why it waits if it does: Resources, PartitionTimeLimit, ..."""
+    words = (_run(["squeue", "-h", "-t", "all", "-j", job_id, "-o", "%T %r"]) or "").split()
+    if words:
+        return words[0], words[1] if words[0] == "PENDING" and len(words) > 1 else ""
+    return _first_word(["sacct", "-X", "-n", "-P", "-D", "-j", job_id, "-o", "State"], last=True), ""
+
+
+def waiting(name: str) -> dict[str, int]:
+    """Return how many jobs of ours with this name wait in the queue, by the reason."""
+    listed = _run(["squeue", "-h", "--me", "-t", "PENDING", "-r", "-n", name, "-o", "%r"]) or ""
+    return dict(Counter(line.strip() for line in listed.splitlines()))
+
+
+def explain(reason: str) -> str:
+    """Return a reason to wait with what it means, where waiting alone will not help."""
+    return f"{reason}: {HOPELESS[reason]}" if reason in HOPELESS else reason
 
 
 def answers() -> bool:
@@ -62,7 +76,7 @@ def answers() -> bool:
 
 def find(name: str, comment: str | None = None) -> str | None:
     """Return the id of the newest live job of ours with this name, and comment if given: one of unknown id."""
-    listed = _run(["squeue", "-h", "--me", "-n", name, "-o", "%A|%T|%k"]) or ""
+    listed = _run(["squeue", "-h", "--me", "-n", name, "-o", "%F|%T|%k"]) or ""
     rows = [line.split("|", 2) for line in listed.splitlines()]
     ids = [row[0] for row in rows if row[1] not in ENDED and comment in (None, row[2])]
     return max(ids, key=int, default=None)
@@ -76,20 +90,6 @@ def cancel_named(name: str) -> None:
 def cancel(job_id: str) -> None:
     """Cancel one job."""
     _run(["scancel", job_id])
-
-
-def is_transient(message: str) -> bool:
-    """Tell whether an sbatch message speaks of a controller that is busy or away."""
-    return any(part in message.lower() for part in TRANSIENT)
-
-
-def back_off(total_s: float = RETRY_S) -> Iterator[float]:
-    """Yield seconds to wait: 1, 2, 4, ... up to a minute, `total_s` in all."""
-    wait, spent = 1.0, 0.0
-    while spent < total_s:
-        yield wait
-        spent += wait
-        wait = min(2 * wait, 60.0)
 
 
 def _first_word(command: Sequence[str], *, last: bool = False) -> str | None:

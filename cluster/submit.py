@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from cluster import slurm_queries
 from cluster.errors import JobError, advise
 from cluster.job_record import JobRecord, command_digest, job_name, new_folder, write_json
 from cluster.logs import say
+from cluster.patience import Patience, pause
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
 from cluster.task import Task
@@ -35,7 +35,8 @@ LOG_NAME = "%j_0_log.out"
 def submit(command: Sequence[str], folder: Path, settings: JobSettings, name: str, submissions: int = 1) -> JobRecord:
     """Submit a job and return its record, which is on disk by then.
 
-    An interrupt waits for the submission to end: half a submission would be a job that nobody knows of.
+    An interrupt waits for a call of sbatch to end: half a submission would be a job that nobody knows of. Between two
+    calls it is heard at once.
     """
     submission = new_folder(folder)
     request = {
@@ -45,17 +46,35 @@ def submit(command: Sequence[str], folder: Path, settings: JobSettings, name: st
         "submissions": submissions,
     }
     write_json(submission / REQUEST, request)
-    log = submission / "submit.log"
-    if _call_worker(submission, log) != 0:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        problem = "\n".join(list(dict.fromkeys(reversed(lines)))[::-1])  # the message quotes sbatch's own lines
-        problem = problem or "Why could not be written down: is the disk full? Then make room and start again"
-        raise JobError(f"the job could not be submitted.\n{problem}\nlogs: {submission}")
+    _ask_until_taken(submission, name=job_name(name, folder))
     job = JobRecord.load(folder)
     if job is None:
         raise JobError(f"the job was submitted, but {folder} has no record of it; is the disk full?")
     say(f"submitted {job.title} with {job.tasks} task{'s' * (job.tasks > 1)}, logs in {job.folder}")
     return job
+
+
+def _ask_until_taken(submission: Path, name: str) -> None:
+    """Call the worker until SLURM takes the job; raise a `JobError` when it is refused for good."""
+    patience, log = Patience(), submission / "submit.log"
+    while _call_worker(submission, log) != 0:
+        problem = _problem(log)
+        wait = patience.next_wait(problem)
+        if wait is None:
+            raise JobError(f"the job could not be submitted.\n{problem}\nlogs: {submission}")
+        if line := patience.tell(problem, wait):
+            say(line)
+        pause(wait)
+        # The controller may have accepted the job although its answer never came. Such a job has no pickled
+        # call to run, so it is withdrawn rather than adopted.
+        slurm_queries.cancel_named(name)
+
+
+def _problem(log: Path) -> str:
+    """Return what the worker said, each line once: its message quotes sbatch's own."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    text = "\n".join(list(dict.fromkeys(reversed(lines)))[::-1])
+    return text or "Why could not be written down: is the disk full? Then make room and start again"
 
 
 def _call_worker(submission: Path, log: Path) -> int:
@@ -102,36 +121,23 @@ def main() -> None:
 
 
 def _submit_request(submission: Path) -> str:
-    """Submit the request in a folder, again while the controller is busy or away; return the job's id."""
+    """Submit the request in a folder; return the job's id."""
     request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
     settings = JobSettings.from_mapping(request["settings"])
-    name = job_name(request["name"], submission.parent)
     task = Task(tuple(request["command"]), str(submission), settings.cpus_per_task, settings.max_requeues)
     executor = _Executor(folder=submission)
-    executor.update_parameters(**parameters(settings, name))
-    waits = slurm_queries.back_off()
-    while True:
-        try:
-            return executor.submit(task).job_id
-        except (FailedJobError, FailedSubmissionError) as error:
-            message = str(error).strip()
-            wait = next(waits, None) if slurm_queries.is_transient(message) else None
-            if wait is None:
-                raise JobError(f"sbatch refused the job:\n{message}") from None
-            print(
-                f"sbatch failed ({message.splitlines()[-1]}); trying again in {wait:.0f} s", file=sys.stderr, flush=True
-            )
-            time.sleep(wait)
-            # The controller may have accepted the job although its answer never came. Such a job has no pickled
-            # call to run, so it is withdrawn rather than adopted.
-            slurm_queries.cancel_named(name)
+    executor.update_parameters(**parameters(settings, job_name(request["name"], submission.parent)))
+    try:
+        return executor.submit(task).job_id
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise JobError(f"sbatch refused the job:\n{str(error).strip()}") from None
 
 
 class _Executor(SlurmExecutor):
     """submitit's SLURM executor with the log path on sbatch's command line."""
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        return command_line(Path(self.folder), submission_file_path)
+        return command_line(Path(self.folder), submission_file_path, self.parameters.get("account"))
 
 
 def parameters(settings: JobSettings, name: str) -> dict[str, Any]:
@@ -163,10 +169,13 @@ def parameters(settings: JobSettings, name: str) -> dict[str, Any]:
     }
 
 
-def command_line(folder: Path, script_file: Path) -> list[str]:
-    """Return the sbatch command; it names the log of the batch shell, where srun's own messages land."""
+def command_line(folder: Path, script_file: Path, account: str | None = None) -> list[str]:
+    """Return the sbatch command; it names the log of the batch shell, where srun's own messages land.
+
+    Here an account comes before that of the variable SBATCH_ACCOUNT, in the script it would come after it.
+    """
     log = str(folder / LOG_NAME)
-    return ["sbatch", f"--output={log}", str(script_file)]
+    return ["sbatch", f"--output={log}", *([f"--account={account}"] if account else []), str(script_file)]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
 """Waiting: for something that is only known by looking, and for a lock."""
 
+import errno
 import fcntl
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+"""What file systems without locks answer: Lustre without -o flock, some of FUSE, NFS without its lock daemon."""
 
 
 def wait_until(condition: Callable[[], object], seconds: float, pause_s: float = 0.1) -> bool:
@@ -24,7 +30,7 @@ def exclusive(path: Path, when_held: Callable[[str], object]) -> Iterator[None]:
     """Hold the lock of a file, which the kernel releases when this process ends, whatever ends it.
 
     While another process holds it, `when_held` is called with the words for that process; then this one waits. Children
-    do not inherit the lock.
+    do not inherit the lock. Where the file system has no locks, this says so and goes on without.
     """
     with path.open("a+", encoding="utf-8") as handle:
         try:
@@ -33,7 +39,17 @@ def exclusive(path: Path, when_held: Callable[[str], object]) -> Iterator[None]:
             handle.seek(0)
             when_held(handle.read())
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _warn_of_no_locks(path.parent)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()
         yield
+
+
+@cache
+def _warn_of_no_locks(folder: Path) -> None:
+    text = f"{folder}: this file system has no locks (flock); start nothing twice, since nobody would notice it"
+    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -3,9 +3,11 @@
 import errno
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +17,7 @@ _PLACE_ERRORS = {
     getattr(errno, name)
     for name in ("EACCES", "EDQUOT", "EEXIST", "EISDIR", "ENOSPC", "ENOTDIR", "EPERM", "EROFS", "ENAMETOOLONG")
 }
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF)
 TEMPORARY = ".tmp-"
 """What the names of temporary files and folders begin with."""
 _STALE_S = 24 * 3600  # no file takes so long to write: whoever began it was killed
@@ -90,12 +93,22 @@ def sync(path: Path) -> None:
 
 
 def sync_entry(path: Path) -> None:
-    """Flush one file, or the names in one folder, to the disk."""
+    """Flush one file, or the names in one folder, to the disk; some network file systems know this for files only."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC or not path.is_dir():
+            raise
+        _warn_of_no_sync(path.parent)
     finally:
         os.close(handle)
+
+
+@cache
+def _warn_of_no_sync(folder: Path) -> None:
+    text = f"{folder}: this file system cannot flush folders; after a crash of the machine, check what was written last"
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _hidden(path: Path) -> Path:

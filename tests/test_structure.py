@@ -22,7 +22,6 @@ LONGEST_FILE = 350
 LONGEST_FUNCTION = 80
 USED_BY_OTHERS = {"pyarrow": "pandas", "tensorboard": "torch"}
 """Dependencies that no module imports, because the package named here does."""
-WORKFLOW = {"snakemake-executor-plugin-slurm"}
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 """Calls of the language that run text."""
 UNSAFE = {
@@ -148,7 +147,7 @@ def test_what_is_imported_is_listed_and_the_other_way_round() -> None:
     names = set().union(*map(_imported, _sources())) - ours
     packages = metadata.packages_distributions()
     imported = {canonicalize_name(packages.get(name, [name])[0]) for name in names}
-    listed = set(_requirements()) - WORKFLOW - set(USED_BY_OTHERS)
+    listed = set(_requirements()) - set(USED_BY_OTHERS)
     optional = set(_requirements("mlflow")) | set(_requirements("wandb"))
     assert imported - optional == listed
     assert set(USED_BY_OTHERS.values()) <= imported

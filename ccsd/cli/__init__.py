@@ -5,6 +5,7 @@ Commands import what they need when they run, so that `ccsd --help` answers at o
 
 import os
 import sys
+import tempfile
 from io import TextIOWrapper
 from typing import Annotated
 
@@ -13,6 +14,9 @@ import typer
 from ccsd import __version__
 from ccsd.cli import audit, convert, doctor, evaluate, phantom, predict, report, split, train
 from ccsd.errors import RUN_ERRORS, USER_ERRORS
+
+LONGEST_TMPDIR = 60
+"""A socket's path may have 107 bytes; multiprocessing adds some forty."""
 
 app = typer.Typer(
     name="ccsd",
@@ -49,6 +53,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    _shorten_temporary_folder()
     try:
         app()
     except USER_ERRORS as error:
@@ -59,6 +64,13 @@ def main() -> None:
         _fail(error, code=1, text=f"not enough memory: {error}; give this process more, or ask for less")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _shorten_temporary_folder() -> None:
+    """Leave a temporary folder that is too long for the sockets of worker processes, as clusters make one per job."""
+    short = "/tmp"  # noqa: S108 - what is made in it has a name of its own and belongs to this user
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR and os.access(short, os.W_OK):
+        tempfile.tempdir = short
 
 
 def _fail(error: Exception, code: int, text: str = "") -> None:

@@ -9,6 +9,10 @@ import typer
 
 def doctor(
     folder: Annotated[Path, typer.Argument(help="Folder in which results will be written.")] = Path(),
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Snakemake profile, e.g. slurm: ask SLURM whether it would take each kind of job."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
     """Print what a bug report needs, and say what is wrong; exit code 1 if this machine cannot run a study."""
@@ -17,7 +21,7 @@ def doctor(
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give one that exists")
-    facts = examination.inspect_machine(folder)
+    facts = examination.inspect_machine(folder, profile)
     found = examination.diagnose(facts)
     if as_json:
         typer.echo(json.dumps(examination.as_dict(facts, found), indent=2))

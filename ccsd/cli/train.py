@@ -44,27 +44,34 @@ def train(
 
     current = science_digest(settings, split_for(data, str(config), settings.task).hash)
     if job:
-        sys.exit(_run_as_job(job, _options(context, without={"job", "science"}), run, current))
+        sys.exit(_run_as_job(job, _options(context, without={"job", "science", "config"}), config, run, current))
     if science not in (None, current):
-        raise UsageError(f"{config} or {data} changed after this job was submitted; submit it again")
+        raise UsageError(f"{data} or {config} changed after this job was submitted; submit it again")
     from ccsd.training.loop import train as run_training
 
     sys.exit(run_training(settings, data, run, experiment, stop_after))
 
 
-def _run_as_job(job: list[str], options: list[str], run: Path, science: str) -> int:
+def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, science: str) -> int:
     """Run this very command, without `--job`, on the processes that the job describes; return its exit code.
 
     The digest makes the command another one when the content of the configuration or the split changes, so that an
-    earlier job for the same folder is not taken for this one.
+    earlier job for the same folder is not taken for this one. The command reads a copy of the configuration that has
+    the digest in its name: a change that is refused because that job is alive does not reach it when it is requeued.
     """
     from ccsd.study import JOB, RECORD_FILE, WEIGHTS
+    from cluster.launch import check_folder
     from cluster.launch import run as run_job
     from cluster.settings import JobSettings
+    from preprocess.files import write_text
 
-    command = [sys.executable, "-m", "ccsd", "train", *options, "--science", science]
     settings = JobSettings.from_options(job)
-    return run_job(command, run / JOB, settings, name=run.name, results=[run / WEIGHTS, run / RECORD_FILE])
+    folder = run / JOB
+    check_folder(folder.absolute())
+    own = folder / f"config-{science}.yaml"
+    write_text(own, config.read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "ccsd", "train", "--config", str(own), *options, "--science", science]
+    return run_job(command, folder, settings, name=run.name, results=[run / WEIGHTS, run / RECORD_FILE])
 
 
 def _options(context: typer.Context, without: set[str]) -> list[str]:

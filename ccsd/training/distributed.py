@@ -66,9 +66,10 @@ def from_srun(environment: Mapping[str, str], hosts: Callable[[str], list[str]])
     """Return the variables that torchrun would set for a task of a bare `srun`; none where there is nothing to add.
 
     `hosts` expands SLURM's compressed list of nodes. The port follows from the job and step, which all tasks know.
+    Nothing is added in a terminal that `srun --pty` opened: of its tasks this is the only one that types the command.
     """
     tasks = _number(environment, "SLURM_STEP_NUM_TASKS", 1)
-    if tasks == 1 or "WORLD_SIZE" in environment or "RANK" in environment:
+    if tasks == 1 or "SLURM_PTY_PORT" in environment or "WORLD_SIZE" in environment or "RANK" in environment:
         return {}
     names = hosts(environment["SLURM_STEP_NODELIST"])
     salt = 16 * _number(environment, "SLURM_JOB_ID", 0) + _number(environment, "SLURM_STEP_ID", 0)
@@ -179,7 +180,7 @@ def joined() -> Iterator[Process]:
 
 def _device(here: RankEnvironment) -> torch.device:
     if torch.cuda.is_available():
-        device = torch.device("cuda", here.local_rank)
+        device = torch.device("cuda", gpu_of(here, torch.cuda.device_count()))
         torch.cuda.set_device(device)
         return device
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -187,6 +188,26 @@ def _device(here: RankEnvironment) -> torch.device:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here.local_world))
     return torch.device("cpu")
+
+
+def gpu_of(here: RankEnvironment, visible: int) -> int:
+    """Return which of the visible GPUs a process takes: its own; where only one is visible, that.
+
+    With --gpus-per-task or --gpu-bind each process sees its own GPU only, as number 0.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer GPUs than processes.
+    """
+    if visible == 1:
+        return 0
+    if here.local_rank >= visible:
+        raise UsageError(
+            f"process {here.rank} is number {here.local_rank + 1} on this machine, where {visible} GPUs are visible; "
+            f"start one process per GPU (tasks_per_node={visible}), or ask for more GPUs (gpus_per_node)"
+        )
+    return here.local_rank
 
 
 def _meet(here: RankEnvironment, device: torch.device, timeout: float) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import time
@@ -43,7 +44,7 @@ def _run(options: argparse.Namespace) -> None:
         started = time.monotonic()
         up(options.base, _layout(options))
         print(f"SLURM is up after {time.monotonic() - started:.1f} s. To use it in this shell:")
-        print(f'    eval "$(python -m cluster.sandbox env {options.base})"')
+        print(f'    eval "$({shlex.quote(sys.executable)} -m cluster.sandbox env {options.base})"')
     elif options.command == "env":
         for name, value in environment(options.base.absolute()).items():
             print(f"export {name}='{value}'")

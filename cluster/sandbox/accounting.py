@@ -12,6 +12,8 @@ from cluster.waiting import wait_until
 PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb")
 PACKAGES = "slurmdbd mariadb-server-core mariadb-client-core"
 PATIENCE_S = 60.0
+ACCOUNT = "lab"
+"""The account that the user of the cluster may use; limits are enforced."""
 SQL = (
     "CREATE DATABASE IF NOT EXISTS slurm_acct_db; CREATE USER IF NOT EXISTS slurm@'127.0.0.1' IDENTIFIED BY 'slurm'; "
     "GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';"
@@ -28,7 +30,8 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={ports[0]}
 AccountingStoragePass={base}/run/munge.sock
-AccountingStoreFlags=job_comment"""
+AccountingStoreFlags=job_comment
+AccountingStorageEnforce=limits,qos"""
 
 
 def slurmdbd_conf(base: Path, ports: range) -> str:
@@ -72,6 +75,9 @@ def start(base: Path, ports: range, spawn: Spawn, find: Callable[[str], str | No
     _require(lambda: subprocess.run(client, capture_output=True, check=False).returncode == 0, base)
     spawn(["slurmdbd", "-D"], "slurmdbd")
     _require(lambda: _listens(ports[0]), base)
+    for words in (["cluster", "sandbox"], ["account", ACCOUNT], ["user", getpass.getuser(), f"account={ACCOUNT}"]):
+        # What is there already is an error; without it no job is accepted.
+        subprocess.run([base / "bin/sacctmgr", "-i", "add", *words], capture_output=True, check=False)
 
 
 def _require(condition: Callable[[], bool], base: Path) -> None:

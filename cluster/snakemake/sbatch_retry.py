@@ -5,18 +5,23 @@ The launcher of a training does so by itself. For Snakemake's executor one call 
 (`cluster.snakemake.wrappers`).
 """
 
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from cluster import slurm_queries
+from cluster.patience import Patience, pause
+from cluster.rendezvous import without_enclosing_job
 from cluster.snakemake import wrappers
+from cluster.snakemake.watch import note
 
 
-def call_sbatch(arguments: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> tuple[int, str, str]:
-    """Call the real sbatch until it accepts the job, refuses it for good, or the time for retries is up.
+def call_sbatch(
+    arguments: Sequence[str], sleep: Callable[[float], None] = pause, tell: Callable[[str], None] = note
+) -> tuple[int, str, str]:
+    """Call the real sbatch until it accepts the job or refuses it for good.
 
     A controller may have accepted the job although its answer never came. The executor's jobs are identified by their
     name and comment together; one that is in the queue is taken as the answer.
@@ -27,12 +32,18 @@ def call_sbatch(arguments: Sequence[str], sleep: Callable[[float], None] = time.
         Exit code, standard output and standard error of the last call.
     """
     name, comment = _option(arguments, "--job-name"), _option(arguments, "--comment")
-    waits = slurm_queries.back_off()
+    command, environment, patience = (
+        [wrappers.real("sbatch"), *arguments],
+        without_enclosing_job(os.environ),
+        Patience(),
+    )
     while True:
-        done = subprocess.run([wrappers.real("sbatch"), *arguments], capture_output=True, text=True, check=False)
-        wait = next(waits, None) if done.returncode and slurm_queries.is_transient(done.stderr) else None
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        wait = patience.next_wait(done.stderr) if done.returncode else None
         if wait is None or not (name and comment):
             return done.returncode, done.stdout, done.stderr
+        if line := patience.tell(done.stderr, wait):
+            tell(f"{comment}: {line}")
         sleep(wait)
         job_id = slurm_queries.find(name, comment)
         if job_id is not None:
@@ -45,7 +56,10 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 def main() -> None:
     """Stand in for sbatch."""
-    code, out, err = call_sbatch(sys.argv[1:])
+    try:
+        code, out, err = call_sbatch(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("stopped while it waited for SLURM to take the job")
     sys.stdout.write(out)
     sys.stderr.write(err)
     sys.exit(code)

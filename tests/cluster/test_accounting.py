@@ -1,7 +1,11 @@
 """The launcher where sacct answers: it knows jobs that squeue has forgotten."""
 
+import getpass
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,58 @@ test -e {folder}/forgotten || exec {program} "$@"
 case "$*" in *"-j "*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1;; esac
 exec {program} "$@"
 """
+
+
+@pytest.fixture
+def on_cluster(slurm_with_accounting: Path, launcher: Launcher) -> Iterator[Callable[..., str]]:
+    """Return a function that calls a command of the cluster, which then has no limits and no jobs again."""
+    programs = slurm_with_accounting / "bin"
+    launcher.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
+
+    def call(program: str, *words: str) -> str:
+        return subprocess.run([str(programs / program), *words], capture_output=True, text=True, check=True).stdout
+
+    yield call
+    call("sacctmgr", "-i", "modify", "user", getpass.getuser(), "set", "MaxSubmitJobs=-1")
+    call("scancel", "--me")
+    eventually(lambda: not call("squeue", "-h"), 30)
+
+
+def test_where_no_more_jobs_are_taken_it_waits_says_so_and_can_be_ended(
+    on_cluster: Callable[..., str], tmp_path: Path, launcher: Launcher
+) -> None:
+    on_cluster("sacctmgr", "-i", "modify", "user", getpass.getuser(), "set", "MaxSubmitJobs=1")
+    long = on_cluster("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        stopped = launcher.start("pass", tmp_path / "run", *SLURM)
+        assert stopped.stdout is not None
+        assert "takes no more jobs of yours for now (AssocMaxSubmitJobLimit); asked again at" in (
+            stopped.stdout.readline()
+        )
+        begun = time.monotonic()
+        stopped.send_signal(number)
+        stopped.communicate(timeout=20)
+        assert (stopped.returncode, time.monotonic() - begun < 3) == (130, True)
+    patient = launcher.start("pass", tmp_path / "run", *SLURM)
+    assert patient.stdout is not None
+    patient.stdout.readline()
+    on_cluster("scancel", long)
+    _, err = patient.communicate(timeout=60)
+    assert patient.returncode == 0, err
+
+
+def test_a_limit_that_no_waiting_changes_is_told_at_once(
+    on_cluster: Callable[..., str], tmp_path: Path, launcher: Launcher
+) -> None:
+    strict = ("strict", "set", "MaxWall=00:10:00", "Flags=DenyOnLimit")
+    on_cluster("sacctmgr", "-i", "add", "qos", strict[0])
+    on_cluster("sacctmgr", "-i", "modify", "qos", *strict)
+    on_cluster("sacctmgr", "-i", "modify", "user", getpass.getuser(), "set", "qos+=strict")
+    begun = time.monotonic()
+    done = launcher.run("pass", tmp_path / "run", *SLURM, "qos=strict", "timeout_min=2:00:00")
+    assert done.returncode == 1
+    assert "sbatch refused the job:\nsbatch: error: QOSMaxWallDurationPerJobLimit" in done.stderr
+    assert time.monotonic() - begun < 20
 
 
 def test_a_job_that_ended_after_squeue_forgot_it_is_told_by_sacct(

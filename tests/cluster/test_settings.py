@@ -14,7 +14,7 @@ from cluster.settings import JobSettings, job_options
         ("node=2", "node: unknown setting; allowed: cluster, nodes, tasks_per_node"),
         ("nodes=0", "nodes: Input should be greater than 0 (got '0')"),
         ("nodes", "expected KEY=VALUE"),
-        ("cluster=pbs", "'local' or 'slurm'"),
+        ("cluster=pbs", "'local', 'slurm' or 'executor'"),
         ("mem_gb=-1", "mem_gb"),
         ("nodes=2", "nodes=2 needs cluster=slurm"),
         ("extra.time=3", "extra.time: use the setting timeout_min instead"),
@@ -22,6 +22,13 @@ from cluster.settings import JobSettings, job_options
         ("extra.--bad=x", "write a long sbatch option without dashes"),
         ("extra=[", "not valid YAML"),
         ("timeout_min=60", "timeout_min=60 needs cluster=slurm"),
+        ("timeout_min=1 week", "timeout_min: not a time limit; write minutes (1440), hours:minutes:seconds (24:00:00)"),
+        ("timeout_min=UNLIMITED", "not a time limit"),
+        ("timeout_min=1:2:3:4", "not a time limit"),
+        ("timeout_min=0", "greater than 0"),
+        ("gpus_per_node=a100", "not a number of GPUs; write a number (2) or, on slurm, a type and a number (a100:2)"),
+        ("gpus_per_node=-1", "not a number of GPUs"),
+        ("gpus_per_node=a100:2", "gpus_per_node=a100:2 needs cluster=slurm"),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(option: str, words: str) -> None:
@@ -45,6 +52,23 @@ def test_an_empty_value_leaves_the_default() -> None:
 def test_further_options_come_one_by_one_or_as_a_mapping() -> None:
     one_by_one = JobSettings.from_options(["extra.reservation=maint", "extra.nice=10"])
     assert one_by_one == JobSettings.from_options(["extra={reservation: maint, nice: 10}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1440", 1440), ("90m", 90), ("24h", 1440), ("2d", 2880), ("24:00:00", 1440), ("2-00:00:00", 2880),
+        ("2-00", 2880), ("1-12", 2160), ("1-12:30", 2190), ("12:30", 13), ("90:00", 90), ("0:59:01", 60), ("007", 7),
+    ],
+)  # fmt: skip
+def test_times_mean_what_they_mean_to_slurm(text: str, expected: int) -> None:
+    assert JobSettings.from_options(["cluster=slurm", f"timeout_min={text}"]).timeout_min == expected
+
+
+def test_gpus_may_have_a_type() -> None:
+    settings = JobSettings.from_options(["cluster=slurm", "gpus_per_node=nvidia_a100-sxm4.80gb:2"])
+    assert (settings.gpus_per_node, settings.gpus) == ("nvidia_a100-sxm4.80gb:2", 2)
+    assert JobSettings.from_options(["gpus_per_node=4"]).gpus == 4
 
 
 TEXTS = {"cluster": "slurm", "partition": "off", "account": "00123", "qos": "two words", "constraint": "[a100|v100]"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -80,6 +81,24 @@ def test_ranks_on_two_nodes_meet_whatever_the_folder_is_called(name: str, tmp_pa
     assert {item["CUDA_VISIBLE_DEVICES"] for item in seen} == {"0,1"}
     assert {item["MASTER_ADDR"] for item in seen} == {"127.0.1.1"}
     assert len({item["MASTER_PORT"] for item in seen}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "visible"),
+    [
+        (["gpus_per_node=h100:2"], {"0,1"}),
+        (["extra.gres=gpu:h100:2"], {"0,1"}),
+        (["extra.gpus-per-task=1", "extra.mem-per-cpu=100M", "mem_gb="], {"0", "1", "0,1"}),
+        (["gpus_per_node=2", "extra.gpu-bind=single:1", "mem_gb="], {"0", "1", "0,1"}),
+    ],
+)
+def test_gpus_and_memory_are_asked_for_as_the_site_wants_it(
+    options: list[str], visible: set[str], tmp_path: Path, launcher: Launcher
+) -> None:
+    done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", *SLURM, "tasks_per_node=2", *options)
+    assert done.returncode == 0, done.stderr
+    seen = {json.loads((tmp_path / f"seen-{rank}").read_text())["CUDA_VISIBLE_DEVICES"] for rank in range(2)}
+    assert seen <= visible
 
 
 def test_a_job_inside_a_job_gets_its_own_size(tmp_path: Path, launcher: Launcher) -> None:
@@ -214,7 +233,33 @@ def test_a_job_may_wait_in_the_queue_for_as_long_as_it_takes(tmp_path: Path, lau
         _slurm("scontrol", "update", "partitionname=gpu", "state=up")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "is pending" in out
+    assert "is pending (PartitionDown: its partition is closed until an administrator opens it)" in out
+
+
+def test_a_job_that_will_never_start_says_so(tmp_path: Path, launcher: Launcher) -> None:
+    process = launcher.start(_code(SHOW, tmp_path), tmp_path / "run", *SLURM[:3], "timeout_min=60-00:00:00")
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert re.search(r"is pending \(Partition(TimeLimit|Config): .* will not start as it is\)", lines[1])
+    process.terminate()
+    process.communicate(timeout=30)
+
+
+def test_what_the_shell_sets_for_sbatch_does_not_overrule_the_settings(tmp_path: Path, launcher: Launcher) -> None:
+    launcher.environment |= {
+        "SBATCH_TIMELIMIT": "3", "SBATCH_PARTITION": "cpu", "SBATCH_NO_REQUEUE": "1", "SBATCH_EXPORT": "NONE",
+        "SBATCH_ACCOUNT": "theirs", "SBATCH_ARRAY_INX": "1-3",
+    }  # fmt: skip
+    texts = ("account=00123", "timeout_min=2-00")
+    process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *SLURM[:3], *texts)
+    eventually(lambda: len(_starts(tmp_path)) == 1)
+    shown = _slurm("squeue", "-h", "-o", "%P|%a|%l")
+    job = _slurm("scontrol", "show", "job", _job(tmp_path))
+    (tmp_path / "go").touch()
+    process.communicate(timeout=60)
+    assert shown == "gpu|00123|2-00:00:00\n"
+    assert "Requeue=1" in job
+    assert process.returncode == 0
 
 
 def _failing(folder: Path, slurm: Path, program: str, times: int) -> Path:
@@ -238,7 +283,7 @@ def test_sbatch_that_fails_for_a_while_is_asked_again(slurm: Path, tmp_path: Pat
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", *SLURM)
     assert done.returncode == 0, done.stderr
     assert len(counter.read_text().splitlines()) == 4
-    assert "trying again" in (tmp_path / "run/001/submit.log").read_text()
+    assert "SLURM does not take the job (Unable to contact slurm controller (connect failure)); asked" in done.stdout
 
 
 def test_a_queue_that_does_not_answer_is_waited_for(slurm: Path, tmp_path: Path, launcher: Launcher) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster import slurm_queries
 from cluster.errors import SettingsError
 from cluster.job_record import command_digest, job_name
 from cluster.rendezvous import without_enclosing_job
@@ -67,6 +66,7 @@ def test_no_path_reaches_an_sbatch_line_or_the_shell_unquoted(name: str) -> None
     assert name not in head
     assert shlex.split(body.partition("\n")[2])[-1] == str(folder)
     assert command_line(folder, folder / "x.sh")[1] == f"--output={folder}/%j_0_log.out"
+    assert command_line(folder, folder / "x.sh", "00123")[2] == "--account=00123"
 
 
 def test_what_an_enclosing_job_left_is_dropped() -> None:
@@ -76,24 +76,13 @@ def test_what_an_enclosing_job_left_is_dropped() -> None:
         "SLURM_MEM_PER_NODE": "100",
         "SLURM_JOB_ID": "7",
         "SBATCH_ACCOUNT": "mine",
+        "SBATCH_EXPORT": "NONE",
+        "SBATCH_TIMELIMIT": "3",
         "SRUN_CPUS_PER_TASK": "1",
         "PMIX_RANK": "0",
     }
     kept = {"PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "mine"}
     assert without_enclosing_job(environment) == kept
-
-
-@pytest.mark.parametrize(
-    ("message", "transient"),
-    [
-        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
-        ("sbatch: error: Unable to contact slurm controller (connect failure)", True),
-        ("sbatch: error: invalid partition specified: gpuu", False),
-        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination", False),
-    ],
-)
-def test_only_a_controller_that_is_away_is_asked_again(message: str, transient: bool) -> None:
-    assert slurm_queries.is_transient(message) is transient
 
 
 def test_job_names_differ_by_folder_and_survive_strange_names() -> None:

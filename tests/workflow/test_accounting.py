@@ -1,5 +1,6 @@
 """Where sacct answers, the profile uses it. A stand-in leaves each stage's files."""
 
+import getpass
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -63,3 +64,28 @@ def test_the_workflow_asks_sacct_and_submits_a_cancelled_job_again(
     ).stdout
     states = [line.split("|")[0].split()[0] for line in jobs.splitlines() if "rule_convert" in line]
     assert sorted(states) == ["CANCELLED", "COMPLETED"]
+
+
+def test_where_no_more_jobs_are_taken_the_workflow_says_so_and_ends_on_term(
+    slurm_with_accounting: Path, project: Callable[..., Project]
+) -> None:
+    slurm, clone = slurm_with_accounting / "bin", project()
+    clone.configure(phantom={"cases": 5})
+    clone.environment["PATH"] = f"{slurm}:{clone.environment['PATH']}"
+    limit = [str(slurm / "sacctmgr"), "-i", "modify", "user", getpass.getuser(), "set"]
+    subprocess.run([*limit, "MaxSubmitJobs=1"], check=True, stdout=subprocess.DEVNULL)
+    occupant = [str(slurm / "sbatch"), "--parsable", "-o", "/dev/null", "--wrap", "sleep 600"]
+    long = subprocess.run(occupant, capture_output=True, text=True, check=True).stdout.strip()
+    words = "rule_phantom: SLURM takes no more jobs of yours for now (AssocMaxSubmitJobLimit); asked again at"
+    try:
+        ended = clone.start(*ON_SLURM)
+        eventually(lambda: words in ended.log.read_text(), 60)
+        ended.process.terminate()
+        ended.process.wait(timeout=30)
+        patient = clone.start(*ON_SLURM)
+        eventually(lambda: words in patient.log.read_text(), 60)
+        subprocess.run([str(slurm / "scancel"), long], check=True)
+        eventually(lambda: "phantom: done" in patient.log.read_text(), 90)
+    finally:
+        subprocess.run([*limit, "MaxSubmitJobs=-1"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([str(slurm / "scancel"), "--me"], check=True)

@@ -86,6 +86,17 @@ def test_where_a_training_runs_is_no_reason_to_train_again(finished: Project) ->
     assert finished.calls() == []
 
 
+def test_a_run_begins_from_the_start_when_its_folder_its_scores_and_the_report_are_removed(finished: Project) -> None:
+    run = min((finished.results / "runs").iterdir())
+    for folder in (run, finished.results / "evaluation" / run.name):
+        shutil.rmtree(folder)
+    (finished.results / "report.html").unlink()
+    finished.forget_calls()
+    done = finished.snakemake(*HERE)
+    assert done.returncode == 0, done.stderr
+    assert _stages(finished) == ["evaluate", "evaluate", "report", "train"]
+
+
 def test_a_failing_retraining_keeps_the_finished_model(finished: Project) -> None:
     model = finished.folder / "results/study/runs/ccsd-s0/model.safetensors"
     done = finished.snakemake(*HERE, "--config", "train={steps: 9}", STAND_IN_FAILS="train")

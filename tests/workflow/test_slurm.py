@@ -232,8 +232,10 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     held = _hold(clone, "evaluate")
     running = clone.start(*ON_SLURM)
 
-    # Preempted by a higher partition.
+    # Preempted by a higher partition, while another Snakemake has left the settings of a change that was refused.
     ranks = _freeze(clone, 0)
+    config = clone.results / "config.yaml"
+    config.write_text(config.read_text().replace(f"steps: {STEPS}", f"steps: {STEPS + 1}"))
     _occupy("urgent", 2)
     eventually(lambda: all(_is_told(rank) for rank in ranks), 60)
     _thaw(ranks)
@@ -282,7 +284,8 @@ def test_a_failed_jobs_last_lines_are_shown(clone: Project) -> None:
     (clone.folder / "bin/ccsd").write_text("#!/bin/bash\necho 'error: the phantom cannot be drawn'\nexit 2\n")
     done = clone.snakemake(*ON_SLURM, "--retries", "0")
     assert done.returncode == 1
-    assert "error: the phantom cannot be drawn" in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("error: the phantom cannot be drawn") == 1, done.stderr
+    assert "phantom: FAILED (log: results/study/logs/phantom.log, " in done.stderr
 
 
 def test_only_the_jobs_of_the_studys_last_snakemake_are_cancelled(clone: Project) -> None:

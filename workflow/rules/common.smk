@@ -25,9 +25,12 @@ from ccsd.study import (
     run_name,
 )
 from cluster.errors import JobError
-from cluster.snakemake import lock, stale_jobs, wrappers
+from cluster.snakemake import lock, screen, stale_jobs, trial, watch, wrappers
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE
 from preprocess.splits import FILE as SPLIT_FILE
+
+if workflow.is_main_process:
+    screen.quieten(workflow)
 
 try:
     study = Study.from_mapping(config)
@@ -67,6 +70,7 @@ wildcard_constraints:
 # an ancient() input it keeps Snakemake from seeing what else is missing.
 onstart:
     try:
+        trial.try_jobs(workflow, JOB)
         lock.hold_study(study.folder.root)
         study.write_config()
         for mark in sum(OUTDATED.values(), []):
@@ -81,3 +85,4 @@ onstart:
     except (*USER_ERRORS, JobError) as error:
         raise WorkflowError(str(error)) from None
     wrappers.install_wrappers(Path(".snakemake/bin").absolute())
+    watch.start(Path(".snakemake/bin").absolute(), workflow.scheduler)

@@ -10,9 +10,6 @@ rule phantom:
     benchmark:
         BENCHMARKS / "phantom.tsv"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     params:
         **phantom_task(study),
         dest=study.source,
@@ -32,9 +29,6 @@ rule convert:
     benchmark:
         BENCHMARKS / "convert" / "{part}.tsv"
     threads: 2
-    resources:
-        mem_mb=4000,
-        runtime=120,
     params:
         source=study.source,
         dest=DATA,
@@ -62,9 +56,6 @@ rule split:
     benchmark:
         BENCHMARKS / "split.tsv"
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
     params:
         dest=DATA,
         options=split_options(study),

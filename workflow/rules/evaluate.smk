@@ -15,9 +15,6 @@ rule evaluate:
     benchmark:
         BENCHMARKS / "evaluate" / "{run}" / "{group}.tsv"
     threads: 2
-    resources:
-        mem_mb=16000,
-        runtime=240,
     params:
         model=lambda wildcards, input: Path(input.model).parent,
         data=DATA,

@@ -30,9 +30,6 @@ rule report:
     benchmark:
         BENCHMARKS / "report.tsv"
     threads: 1
-    resources:
-        mem_mb=8000,
-        runtime=60,
     params:
         results=study.folder.root,
     shell:

@@ -1,6 +1,14 @@
 # Training. The rule only starts it and waits; where it runs and on how much is in the profile (set-resources: train), as
 # job settings.
-from cluster.settings import job_options
+from cluster.errors import SettingsError
+from cluster.snakemake.profile import training_settings
+
+# Read and checked here, so that a dry run refuses what the training would refuse after the conversion.
+try:
+    JOB, JOB_OPTIONS = training_settings(workflow)
+except SettingsError as error:
+    raise WorkflowError(str(error)) from None
+BY_EXECUTOR = JOB.cluster == "executor"
 
 
 rule train:
@@ -17,10 +25,11 @@ rule train:
         LOGS / "train" / "{experiment}-s{seed}.log",
     benchmark:
         BENCHMARKS / "train" / "{experiment}-s{seed}.tsv"
-    localrule: True
-    threads: 1
-    resources:
-        cluster="local",
+    # The training's own job outlives Snakemake and is requeued by its launcher: repeated by both, `scancel` could not
+    # stop it. A job of the executor has nobody else who starts it again.
+    retries: JOB.max_requeues if BY_EXECUTOR else 0
+    localrule: not BY_EXECUTOR
+    threads: 1 if JOB.cluster == "slurm" else JOB.tasks * JOB.cpus_per_task
     params:
         config=study.folder.config,
         data=DATA,
@@ -29,7 +38,7 @@ rule train:
             run_name(wildcards.experiment, wildcards.seed)
         ),
         # What depends on `resources` is no reason to train again.
-        options=lambda wildcards, resources: job_options(dict(resources.items())),
+        options=lambda wildcards, resources: JOB_OPTIONS,
     shell:
         "ccsd train --config {params.config:q} --data {params.data:q} --run {params.run:q}"
         " --experiment {wildcards.experiment} --set train.seed={wildcards.seed}"

@@ -71,6 +71,12 @@ def test_a_launcher_that_only_waits_does_not_load_torch(tmp_path: Path) -> None:
         cwd=tmp_path, env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "the job could not be submitted" in done.stderr
+    own = next((tmp_path / "run/job").glob("config-*.yaml"))
+    assert own.read_text() == (tmp_path / "study.yaml").read_text()
+    command = json.loads((tmp_path / "run/job/001/request.json").read_text())["command"]
+    assert command[command.index("--config") + 1] == str(own.relative_to(tmp_path)), (
+        "a copy that no later change reaches"
+    )
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "cluster.launch" in modules
     assert not {"torch", "deepspeed"} & modules

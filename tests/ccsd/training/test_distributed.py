@@ -3,7 +3,7 @@
 import pytest
 
 from ccsd.errors import UsageError
-from ccsd.training.distributed import PORTS, RankEnvironment, from_srun, rank_environment
+from ccsd.training.distributed import PORTS, RankEnvironment, from_srun, gpu_of, rank_environment
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 MEETING = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
@@ -44,8 +44,10 @@ def test_a_bare_srun_gives_the_same_variables() -> None:
     assert from_srun(SRUN | {"SLURM_JOB_ID": "78"}, hosts)["MASTER_PORT"] != str(port)
 
 
-@pytest.mark.parametrize("more", [{"SLURM_STEP_NUM_TASKS": "1"}, {"RANK": "0"}, {"WORLD_SIZE": "1"}])
-def test_nothing_is_added_to_one_task_or_to_another_launcher(more: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "more", [{"SLURM_STEP_NUM_TASKS": "1"}, {"RANK": "0"}, {"WORLD_SIZE": "1"}, {"SLURM_PTY_PORT": "38987"}]
+)
+def test_nothing_is_added_to_one_task_a_terminal_or_another_launcher(more: dict[str, str]) -> None:
     assert from_srun(SRUN | more, hosts) == {}
 
 
@@ -65,3 +67,10 @@ def test_nothing_is_added_in_a_batch_script() -> None:
 def test_contradictions_are_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         rank_environment(environment)
+
+
+def test_a_process_takes_its_own_gpu_or_the_only_one_it_sees() -> None:
+    third = RankEnvironment(rank=6, world=8, local_rank=2, local_world=4)
+    assert (gpu_of(third, 4), gpu_of(third, 1)) == (2, 0)
+    with pytest.raises(UsageError, match="number 3 on this machine, where 2 GPUs are visible"):
+        gpu_of(third, 2)

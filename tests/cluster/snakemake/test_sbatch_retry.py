@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import slurm_queries
+from cluster import patience
 from cluster.snakemake import sbatch_retry, wrappers
 
 CALL = ["--parsable", "--job-name", "ccsd_1", "--comment", "rule_convert_wildcards_1-of-2", "--wrap", "true"]
@@ -61,7 +61,7 @@ def test_retrying_ends(programs: Programs) -> None:
     code, out, err, waits = _submit(CALL)
     assert (code, out) == (1, "")
     assert AWAY in err
-    assert slurm_queries.RETRY_S <= sum(waits) <= slurm_queries.RETRY_S + 60
+    assert patience.RETRY_S <= sum(waits) <= patience.RETRY_S + 60
 
 
 def test_a_refusal_is_final(programs: Programs) -> None:

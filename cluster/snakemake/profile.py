@@ -1,0 +1,150 @@
+"""What a profile says, taken as it was typed.
+
+On its way into a rule a value is read twice: as YAML, to which 00123 is 83, 24:00:00 is 86400 and off is false, and
+as a Python expression, to which 2-00 is 2. The first cannot be undone and is refused; the second is left out for the
+settings of a training.
+"""
+
+import ast
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.errors import SettingsError
+from cluster.settings import JobSettings, job_options
+
+EXECUTOR_RETRIES = "3"
+"""How often a training that is a job of the executor is started again, unless `max_requeues` says otherwise."""
+
+_OVERWRITE = re.compile(r"(\w+:\w+)=(\d[\d_]*)")
+_SECTIONS = ("default-resources", "set-resources")
+
+
+def training_settings(workflow: Any) -> tuple[JobSettings, str]:
+    """Return the job settings that the profile and the command line give to the rule `train`, and as options.
+
+    With `cluster: executor` the training is a job like any other: that word is taken out, because the executor of
+    SLURM has a resource of this name.
+
+    Raises
+    ------
+    SettingsError
+        If a value cannot be used, or YAML has changed it.
+    """
+    if workflow.is_main_process:
+        check_command_line(sys.argv[1:])
+        for file in _profiles():
+            check_texts(file)
+    given = workflow.resource_settings._parsed_overwrite_resources.get("train", {})  # noqa: SLF001
+    raw = {"cluster": "local", **{name: _as_typed(resource.raw) for name, resource in given.items()}}
+    if raw["cluster"] == "executor":
+        raw = {"max_requeues": EXECUTOR_RETRIES, **raw}
+        del given._data["cluster"]  # noqa: SLF001 - the one dictionary that rules and the jobs' Snakemakes take it from
+    # Elsewhere it may have resources that only Snakemake or its executor reads; a job of our own has none but ours.
+    ours = [name for name in raw if name in JobSettings.model_fields or raw["cluster"] == "slurm"]
+    settings = JobSettings.from_options(f"{name}={raw[name]}" for name in ours)
+    return settings, job_options(raw)
+
+
+def check_texts(file: Path) -> None:
+    """Refuse values of resources that are something else to YAML than what is written.
+
+    Raises
+    ------
+    SettingsError
+        If there are any; each is named with its line and with what to write instead.
+    """
+    try:
+        document = yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (OSError, UnicodeError, yaml.YAMLError):
+        return  # Snakemake, which read it before, has its own words for that
+    sections = _children(document)
+    problems = [
+        f"  line {node.start_mark.line + 1}: {name}: {_text(node)} is {_meaning(node)} to YAML; write it in quotes: "
+        f'{name.rpartition(" ")[2]}: "{_text(node)}"'
+        for section in _SECTIONS
+        for name, node in _values(section, sections.get(section))
+        if _changes(node)
+    ]
+    if problems:
+        raise SettingsError("\n".join([f"{file}: values that would not arrive as they are written:", *problems]))
+
+
+def check_command_line(words: Sequence[str]) -> None:
+    """Refuse numbers of `--set-resources RULE:NAME=VALUE` that Snakemake would change, as an account of 00123 to 123.
+
+    Raises
+    ------
+    SettingsError
+        If there is one.
+    """
+    for word in words:
+        found = _OVERWRITE.fullmatch(word)
+        if found and found[2].strip() != str(int(found[2])):
+            raise SettingsError(
+                f"{word}: to Snakemake that is {int(found[2])}; write it in two pairs of quotes: "
+                f"{found[1]}=\"'{found[2]}'\""
+            )
+
+
+def _profiles() -> list[Path]:
+    """Return the files of the profiles that this Snakemake was started with."""
+    from snakemake.cli import get_argument_parser, get_profile_dir
+
+    given, _ = get_argument_parser().parse_known_args(sys.argv[1:])
+    named = [*(given.profile or []), *([given.workflow_profile] if given.workflow_profile else [])]
+    found = [get_profile_dir(str(name)) for name in named if name != "none"]
+    return [entry[1] for entry in found if entry is not None]
+
+
+def _as_typed(raw: Any) -> str:
+    """Return a value without the quotes that keep Snakemake from evaluating it, and with variables of the shell."""
+    text = str(raw)
+    if text[:1] in {"'", '"'}:
+        try:
+            text = str(ast.literal_eval(text))
+        except (SyntaxError, ValueError):
+            return text
+    return os.path.expandvars(text)
+
+
+def _children(node: yaml.Node | None) -> Mapping[str, yaml.Node]:
+    return {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+
+
+def _values(name: str, node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
+    """Yield what a section holds, named by where it is."""
+    if isinstance(node, yaml.MappingNode):
+        for key, child in _children(node).items():
+            yield from _values(f"{name}: {key}", child)
+    elif node is not None:
+        yield name, node
+
+
+def _changes(node: yaml.Node) -> bool:
+    """Tell whether YAML makes something of a value that does not read like it."""
+    if isinstance(node, yaml.SequenceNode):
+        return True
+    kind = node.tag.rpartition(":")[2]
+    if kind == "int":
+        return str(node.value) != str(_value(node))
+    return kind in {"bool", "timestamp"} or (kind == "float" and ":" in node.value)
+
+
+def _text(node: yaml.Node) -> str:
+    if isinstance(node, yaml.SequenceNode):
+        return f"[{', '.join(_text(item) for item in node.value)}]"
+    return str(node.value)
+
+
+def _meaning(node: yaml.Node) -> str:
+    return "a list" if isinstance(node, yaml.SequenceNode) else repr(_value(node))
+
+
+def _value(node: yaml.Node) -> Any:
+    return yaml.SafeLoader("").construct_object(node, deep=True)

@@ -1,0 +1,157 @@
+"""Asking SLURM before a run begins whether it would take the jobs, and whether it will be known how they end.
+
+Otherwise a wrong account of the evaluation is told after the training.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from cluster import slurm_queries
+from cluster.errors import JobError
+from cluster.patience import is_away, is_submit_limit
+from cluster.rendezvous import without_enclosing_job
+from cluster.settings import JobSettings
+from cluster.submit import parameters
+
+ONLY = "CLUSTER_TRIAL"
+"""Environment variable: a file for what SLURM says; with it nothing else is done."""
+
+SLOWEST_POLL_S = 180.0
+"""The executor looks at its jobs at least this often, and in the beginning ten times a minute at most."""
+FASTEST_POLL_S = 10.0
+
+
+def try_jobs(workflow: Any, training: JobSettings) -> None:
+    """Ask SLURM about one job of each rule that is to run on it; without SLURM's executor there is nothing to ask.
+
+    Raises
+    ------
+    JobError
+        If it would refuse some, with its own words; or if the file of `ONLY` has been written.
+    """
+    executor = workflow.scheduler._executor  # noqa: SLF001
+    said: dict[str, str | None] = {}
+    if hasattr(executor, "run_uuid"):
+        said = {rule: ask(*submission) for rule, submission in _submissions(workflow, executor, training).items()}
+        said["how jobs end"] = keep_up(executor, workflow.executor_settings)
+    if os.environ.get(ONLY):
+        Path(os.environ[ONLY]).write_text(json.dumps(said), encoding="utf-8")
+        raise JobError("only tried, as asked")
+    refused = [indent(f"{rule}: {words}", "  ") for rule, words in said.items() if words]
+    if refused:
+        advice = "Mend the profile; `ccsd doctor --profile PROFILE` tries again"
+        raise JobError("\n".join(["nothing was started, because SLURM would not take it:", *refused, advice]))
+
+
+def ask(words: Sequence[str], script: str | None = None) -> str | None:
+    """Return why SLURM would refuse a job with these options, in its own words; None when it would take it.
+
+    A trial takes nodes that are drained for nodes that do not exist. So a job that does nothing is submitted then; if
+    it is taken, it is withdrawn at once. (Held, it would be taken in any case.)
+    """
+    said = _sbatch(["--test-only", *words], script)
+    if said is None or is_away(said) or is_submit_limit(said):
+        return None
+    refused = _sbatch(["--job-name=ccsd-trial", "--output=/dev/null", *words], script)
+    if refused is None:
+        slurm_queries.cancel_named("ccsd-trial")
+        return None
+    command = f"\n(sbatch {shlex.join(words)})" if words else ""  # of a script the settings are known
+    return refused.replace("sbatch: error: ", "").replace("\n", "; ") + command
+
+
+def keep_up(executor: Any, settings: Any) -> str | None:
+    """Let the executor look at its jobs before SLURM forgets how they ended; return why it cannot, if it cannot.
+
+    It matters only without accounting. The executor would then ask sacct in vain, and wait for ever, if MinJobAge is
+    below three times its first interval, or lose jobs that end between two looks.
+    """
+    age = min_job_age()
+    if age is None or age > SLOWEST_POLL_S or _runs(["sacct", "-n", "-X", "-S", "now"]):
+        return None
+    interval = age / 3
+    if interval < FASTEST_POLL_S:
+        return (
+            f"SLURM forgets a job {age} s after its end (MinJobAge) and has no accounting, so that nobody could tell "
+            f"how jobs ended; needed is accounting, or a MinJobAge of {3 * FASTEST_POLL_S:.0f} s or more"
+        )
+    settings.init_seconds_before_status_checks = int(interval)
+    own = type(executor).next_seconds_between_status_checks
+    capped = property(lambda self: min(own.fget(self), interval), own.fset)
+    type(executor).next_seconds_between_status_checks = capped
+    return None
+
+
+def min_job_age() -> int | None:
+    """Return for how many seconds squeue knows a job after its end."""
+    done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+    found = re.search(r"^MinJobAge\s*=\s*(\d+)", done.stdout, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def training_script(settings: JobSettings) -> str:
+    """Return a batch script with the options of a training."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    return str(_make_sbatch_string(command="true", folder="/", **parameters(settings, "ccsd-trial")))
+
+
+def _submissions(workflow: Any, executor: Any, training: JobSettings) -> dict[str, tuple[list[str], str | None]]:
+    """Return what `ask` takes for one job of each rule: options, or of a training its script."""
+    found: dict[str, tuple[list[str], str | None]] = {}
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name == "train" and training.cluster == "slurm":
+            found.setdefault("train", ([], training_script(training)))
+        elif job.rule.name not in found and not job.is_local:
+            words = _executors_words(job, executor, workflow.executor_settings)
+            if words is not None:
+                found[job.rule.name] = words, None
+    return found
+
+
+def _executors_words(job: Any, executor: Any, settings: Any) -> list[str] | None:
+    """Return the options with which the executor would submit a job; None while they depend on files to come."""
+    from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+    from snakemake_executor_plugin_slurm.utils import set_gres_string
+
+    names = {
+        "run_uuid": "ccsd-trial",
+        "slurm_logfile": "/dev/null",
+        "comment_str": "",
+        "account": next(executor.get_account_arg(job)),
+        "partition": executor.get_partition_arg(job),
+        "workdir": "",
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # Snakemake forgets to ask for the size of files to come
+        call = get_submit_command(job, names, settings=settings) + set_gres_string(job)
+    return None if "TBD" in call else [word for word in shlex.split(call)[1:] if word != "--parsable"]
+
+
+def _sbatch(words: Sequence[str], script: str | None) -> str | None:
+    """Return what sbatch says when it refuses; None when it does not."""
+    wrap = ["--wrap=true"] if script is None else []
+    done = subprocess.run(
+        ["sbatch", *words, *wrap],
+        input=script or "",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=without_enclosing_job(os.environ),
+    )
+    return (done.stderr.strip() or "no message") if done.returncode else None
+
+
+def _runs(command: Sequence[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,40 @@
+"""A profile that cannot be used is refused before anything runs; a training is never repeated by Snakemake."""
+
+from collections.abc import Callable
+
+from support.projects import HERE, TINY, Project
+
+PROFILE = """\
+__use_yte__: true
+cores: 1
+set-resources:
+  train:
+    cluster: slurm
+    timeout_min: {time}
+"""
+
+
+def test_a_dry_run_refuses_what_the_training_would_refuse(project: Callable[..., Project]) -> None:
+    clone = project()
+    clone.configure(**TINY)
+    (clone.folder / "mine").mkdir()
+    for time, words in (
+        (
+            "24:00:00",
+            "mine/profile.yaml: values that would not arrive as they are written:\n  line 6: set-res",
+        ),
+        ("'1 week'", "the job settings cannot be used:\n  timeout_min: not a time limit; write minutes (1440)"),
+    ):
+        (clone.folder / "mine/profile.yaml").write_text(PROFILE.format(time=time))
+        done = clone.snakemake("--profile", "mine", "--configfile", "study.yaml", "--dry-run")
+        assert done.returncode == 1
+        assert words in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_training_that_fails_is_not_repeated(project: Callable[..., Project]) -> None:
+    clone = project()
+    clone.configure(**TINY)
+    done = clone.snakemake(*HERE, "--retries", "2", STAND_IN_FAILS="train")
+    assert done.returncode == 1
+    assert len(clone.calls("train")) == 1

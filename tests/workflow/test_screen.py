@@ -1,0 +1,42 @@
+"""The screen: one line for a job that starts, one for its end, a failing log once, and where the rest is."""
+
+from collections.abc import Callable
+
+from support.projects import HERE, TINY, Project
+
+JOBS = ("phantom", "convert 1-of-1", "split", "train ccsd, 0", "evaluate ccsd-s0, part-1-of-1", "report")
+
+
+def test_each_job_has_two_lines(project: Callable[..., Project]) -> None:
+    clone = project()
+    clone.configure(**TINY)
+    done = clone.snakemake(*HERE)
+    assert done.returncode == 0, done.stderr
+    lines = [line[9:] for line in done.stderr.splitlines()]
+    for job in JOBS:
+        assert [line.partition(": ")[2].partition(" (")[0] for line in lines if line.startswith(f"{job}: ")] == [
+            "begins",
+            f"done, {JOBS.index(job) + 1} of 7 steps",
+        ]
+    assert len(done.stderr.splitlines()) < 50
+    log = next((clone.folder / ".snakemake/log").iterdir())
+    assert f"Complete log(s): {log}" in done.stderr
+    assert "Shell command: ccsd convert" in log.read_text(), "the rest is there"
+
+
+def test_a_failing_jobs_words_are_shown_once(project: Callable[..., Project]) -> None:
+    clone = project()
+    clone.configure(**TINY)
+    done = clone.snakemake(*HERE, STAND_IN_FAILS="convert")
+    assert done.returncode == 1
+    assert (done.stdout + done.stderr).count("error: told to fail") == 1
+    assert "convert 1-of-1: FAILED (log: results/study/logs/convert/1-of-1.log)" in done.stderr
+
+
+def test_all_is_shown_to_those_who_ask(project: Callable[..., Project]) -> None:
+    clone = project()
+    clone.configure(**TINY)
+    for option in ("--dry-run", "--verbose"):
+        done = clone.snakemake(*HERE, option, "--until", "phantom")
+        assert "Shell command: ccsd phantom" in done.stdout + done.stderr
+        assert "benchmark: results/study/benchmarks/phantom.tsv" in done.stdout + done.stderr
