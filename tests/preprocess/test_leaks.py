@@ -63,9 +63,7 @@ def test_another_task_is_refused_before_anything_is_written(twice: Path, tmp_pat
     dest, other = tmp_path / "dest", task_of("flair", "t2", name="two")
     convert(twice, dest, task=GLIOMA, labels="brats2020")
     before = {path: path.stat().st_mtime_ns for path in dest.rglob("*")}
-    with pytest.raises(
-        InputError, match="holds cases of the task brats-gli-pre, not two"
-    ):
+    with pytest.raises(InputError, match="holds cases of the task brats-gli-pre, not two"):
         convert(twice, dest, task=other, labels="brats2023")
     assert {path: path.stat().st_mtime_ns for path in dest.rglob("*")} == before
 
