@@ -10,7 +10,7 @@ from preprocess.files import check_case_name
 from preprocess.source.layouts.layout import CHANNEL, SEGMENTATION, VOLUMES, Candidate, Key, Match
 from preprocess.source.layouts.numbers import DATASET, numbering_of
 from preprocess.source.layouts.own_names import GENERIC
-from preprocess.task import LabelConvention, Task
+from preprocess.task import ALIASES, LabelConvention, Task
 
 IGNORED, UNKNOWN, ORPHAN, UNREAD = "ignored", "unknown", "orphan", "unread"
 """Roles of files that no case uses: by a layout, because no pattern fits, a segmentation without images, or another
@@ -138,8 +138,8 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
             case.problem = f"two files for {role}: {paths[0]} and {paths[1]}; remove or rename one"
         if role == CHANNEL:
             case.problem = (
-                f"{paths[0]}: dataset.json does not say which sequence this is; name it there (channel_names), or "
-                "describe the files in a layout of your own (see docs/data.md)"
+                f"{paths[0]}: dataset.json does not say which sequence this is; name it there (channel_names) by one "
+                f"of {', '.join(_known_names(task))}, or describe the files in a layout of your own (see docs/data.md)"
             )
         elif role == SEGMENTATION:
             case.label = paths[0]
@@ -160,6 +160,11 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
             f"{', '.join(task.sequences)}; choose another task with --task (task in the configuration)"
         )
     return case
+
+
+def _known_names(task: Task) -> list[str]:
+    """Return how the sequences of a task, and those that it may leave out, are called."""
+    return list(dict.fromkeys([*task.sequences, *ALIASES]))
 
 
 def _first_choice(found: Iterable[Candidate]) -> list[Path]:

@@ -83,7 +83,7 @@ TREES: dict[str, tuple[str, str, str, list[str]]] = {
     "a folder per sequence": ("P1", "generic", None, [f"{m}/P1_{m}.NII.GZ" for m in OLD]),
 }  # fmt: skip
 OTHER_TASKS = {
-    **{f"BraTS-{kind}-00004-000": (f"brats-{kind.lower()}", [f"x/BraTS-{kind}-00004-000-{m}.nii.gz" for m in NEW])
+    **{f"BraTS-{kind}-00004-000": (f"brats-{kind.lower()}", [f"BraTS2024-{kind}/BraTS-{kind}-00004-000-{m}.nii.gz" for m in NEW])
        for kind in ("PED", "MEN", "MET")},
     "BraTS-MEN-RT-0002-1": ("brats-men-rt", [f"x/BraTS-MEN-RT-0002-1_{m}.nii.gz" for m in ("t1c", "gtv")]),
     "EGD-0001": ("egd", [f"SUBJECTS/EGD-0001/{m}.nii.gz" for m in ("FLAIR", "T1", "T1GD", "T2", "MASK")]),
@@ -157,7 +157,7 @@ AMBIGUOUS = {
     ),
     "two runs": ("two files for t1", [f"sub-01/anat/sub-01_run-{n}_T1w.nii.gz" for n in (1, 2)]),
     "two labels with names of their own": (
-        "two files for segmentation", ["a/a_t1.nii", "a/x_seg.nii", "a/y_seg.nii"]
+        "two files for segmentation", ["a/a_t1.nii", "a/final_seg.nii", "a/gtv_seg.nii"]
     ),
     "many names in one folder": (
         "may hold one case", [f"p/{n}.nii" for n in ("4_AX_T1", "7_AX_T1", "3_AX_T2", "9_AX_T2_FLAIR")]
