@@ -35,7 +35,7 @@ from preprocess.source.layouts.layout import (
 )
 from preprocess.source.layouts.numbers import read_dataset
 from preprocess.source.layouts.own_names import GENERIC, own_candidates
-from preprocess.source.layouts.words import is_foreign, is_of_labels
+from preprocess.source.layouts.words import LABEL_WORDS, is_foreign, is_of_labels
 from preprocess.source.nifti import is_other_format, stem
 from preprocess.task import ALIASES, Task
 
@@ -267,8 +267,9 @@ def _joined(found: Sequence[Candidate], task: Task) -> list[Candidate]:
     result = []
     for candidate in found:
         layout, root, case = candidate.key
-        keys, match = places[layout, case, Path(root).parent], candidate.match
-        if candidate.key not in imaged and len(keys) == 1 and _holds_labels(candidate, task):
+        named = candidate.layout is GENERIC and candidate.path.parent.name.lower() in LABEL_WORDS  # so it is beside it
+        keys, match = places[layout, case, Path(root) if named else Path(root).parent], candidate.match
+        if candidate.key not in imaged and len(keys) == 1 and (named or _holds_labels(candidate, task)):
             match = replace(match, root=imaged[keys[0]].match.root)
         result.append(replace(candidate, match=match))
     return result

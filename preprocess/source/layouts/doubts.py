@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from preprocess.errors import first_few
 from preprocess.source.layouts.layout import SEGMENTATION, Candidate, Key
 from preprocess.source.layouts.words import is_technique, may_be_contrast
 from preprocess.source.nifti import stem
-from preprocess.task import Task
+from preprocess.task import ALIASES, Task
 
 _TIME = re.compile(r"[-_. ](?:pre|post)$", re.IGNORECASE)
 _SEPARATOR = re.compile("[-_. ]")
@@ -24,10 +24,12 @@ def doubts(found: Sequence[Candidate], places: Sequence[Path], task: Task) -> di
         The sources, as absolute paths: folders above them say nothing.
     """
     images = [candidate for candidate in found if candidate.match.role != SEGMENTATION]
+    contrast = _contrast(images, places)
     problems = {
-        **_contrast(images, places),
+        **_torn(images, contrast),
+        **contrast,
         **_no_names(images, task),
-        **_torn(images),
+        **_parted(images, task),
         **_times(found),
         **_single_files(images, [c for c in found if c.match.role == SEGMENTATION]),
     }
@@ -37,14 +39,23 @@ def doubts(found: Sequence[Candidate], places: Sequence[Path], task: Task) -> di
 
 
 def _contrast(images: Sequence[Candidate], places: Sequence[Path]) -> dict[Key, str]:
-    """Return the T1 that may be one with contrast: by a word in its name or a folder's, without a T1ce beside it."""
-    told = {(c.key, c.path.parent) for c in images if c.match.role == "t1ce"}
+    """Return the cases with a T1 that may be one with contrast, by a word in its name or in that of a folder."""
+    told = {candidate.key for candidate in images if candidate.match.role == "t1ce"}
     return {
         c.key: f"{c.path} may be T1 with contrast or without"
         for c in images
-        if c.match.role == "t1" and (c.key, c.path.parent) not in told
-        if any(map(may_be_contrast, [stem(c.path) or "", *_folders(c.path, places)]))
+        if c.match.role == "t1" and _may_be_contrast(c, places, told=c.key in told)
     }
+
+
+def _may_be_contrast(candidate: Candidate, places: Sequence[Path], *, told: bool) -> bool:
+    """Return whether names leave open what a T1 is: words that a T1ce of the case shares speak of something else."""
+    path, case = candidate.path, candidate.match.case
+    if may_be_contrast(stem(path) or "") and not (told and may_be_contrast(case)):
+        return True
+    if ALIASES.get(path.parent.name.lower()) == "t1ce":
+        return True
+    return not told and any(may_be_contrast(name) for name in _folders(path, places))
 
 
 def _folders(path: Path, places: Sequence[Path]) -> tuple[str, ...]:
@@ -62,7 +73,8 @@ def _no_names(images: Sequence[Candidate], task: Task) -> dict[Key, str]:
     named = [c for c in images if is_technique(c.match.case, task)]
     odd = {c.key: c for c in named if not {"t1", "t1ce"} <= roles[c.key]}
     beside = _by_folder(images)
-    problems = {}
+    by_case = _by_case(roles)
+    problems: dict[Key, str] = {}
     for key, candidate in odd.items():
         folder, case = candidate.path.parent, candidate.match.case
         text = f"{candidate.path}: {case!r} does not say which case this is of"
@@ -70,7 +82,7 @@ def _no_names(images: Sequence[Candidate], task: Task) -> dict[Key, str]:
         near = others if len(others) == 1 else set()
         while is_technique(folder.name, task):
             folder = folder.parent
-        problems |= dict.fromkeys([*near, *(k for k in roles if k[2] == folder.name and _is_at(k, folder))], text)
+        problems |= dict.fromkeys([*near, *(k for k in by_case[folder.name] if _is_at(k, folder))], text)
         problems[key] = text
     return problems
 
@@ -79,14 +91,36 @@ def _is_at(key: Key, folder: Path) -> bool:
     return Path(key[1]) in (folder, folder.parent)
 
 
-def _torn(images: Sequence[Candidate]) -> dict[Key, str]:
-    """Return the cases of one folder of which one name goes on where the other ends, unless they have the same."""
-    problems = {}
+def _parted(images: Sequence[Candidate], task: Task) -> dict[Key, str]:
+    """Return the cases of one name in folders side by side that are named after a technique: `T1_post/P1_T1`."""
+    roles = _roles(images)
+    by_case = _by_case(roles)
+    places: dict[tuple[str, Path], set[Key]] = defaultdict(set)
+    for key in roles:
+        root = Path(key[1])
+        if is_technique(root.name, task) and not {"t1", "t1ce"} <= roles[key]:
+            places[key[2], root.parent].add(key)
+    problems: dict[Key, str] = {}
+    for (case, folder), keys in places.items():
+        all_keys = keys | {key for key in by_case[case] if Path(key[1]) == folder}
+        if len(all_keys) > 1:
+            names = first_few(sorted(Path(key[1]).name for key in keys))
+            problems |= dict.fromkeys(all_keys, f"{folder}: {case} may be one case or one in each folder: {names}")
+    return problems
+
+
+def _torn(images: Sequence[Candidate], doubtful: Collection[Key]) -> dict[Key, str]:
+    """Return the cases of one folder of which one name goes on where the other ends.
+
+    Unless they have the same sequences, and there is no doubt about one.
+    """
+    problems: dict[Key, str] = {}
     for folder, cases in _by_folder(images).items():
         names = {key[2]: key for key in cases}
         for key in cases:
             for shorter in _beginnings(key[2]):
-                if (other := names.get(shorter)) and cases[key] != cases[other]:
+                other = names.get(shorter)
+                if other and (cases[key] != cases[other] or key in doubtful):
                     text = f"{folder}: {shorter} and {key[2]} may be one case or two"
                     problems |= {key: text, other: text}
     return problems
@@ -97,7 +131,7 @@ def _beginnings(name: str) -> Iterator[str]:
 
 
 def _times(found: Sequence[Candidate]) -> dict[Key, str]:
-    problems = {}
+    problems: dict[Key, str] = {}
     keys = {candidate.key for candidate in found}
     for key in keys:
         layout, root, case = key
@@ -138,6 +172,13 @@ def _roles(images: Sequence[Candidate]) -> dict[Key, set[str]]:
     for candidate in images:
         roles[candidate.key].add(candidate.match.role)
     return roles
+
+
+def _by_case(keys: Iterable[Key]) -> dict[str, set[Key]]:
+    cases: dict[str, set[Key]] = defaultdict(set)
+    for key in keys:
+        cases[key[2]].add(key)
+    return cases
 
 
 def _by_folder(images: Sequence[Candidate]) -> dict[Path, dict[Key, set[str]]]:

@@ -18,10 +18,13 @@ from preprocess.task import Task
 
 __all__ = ["GENERIC", "LABEL_WORDS", "is_foreign", "own_candidates"]
 
-_BIDS_CONTRAST = re.compile(r"(?:^|_)ce-[a-z0-9]+(?=_|$)", re.IGNORECASE)
+_BIDS_CONTRAST = re.compile(r"(?:^|_)ce-[a-z][a-z0-9]*(?=_|$)", re.IGNORECASE)
 _BIDS_DETAIL = re.compile(r"_(?:acq|rec|run)-[a-z0-9]+(?=_|$)", re.IGNORECASE)
-_CONTRAST = re.compile(r"(?:^|[-_. ])(?:ce|gd|gad|gado|gadolinium|contrast|postcontrast|post)$", re.IGNORECASE)
-_PLAIN = re.compile(r"(?:^|[-_. ])(?:pre|precontrast|native)$", re.IGNORECASE)
+_CONTRAST = re.compile(r"(?:^|[-_. ])(?<!ses-)(?:ce|gd|gad|gado|gadolinium|contrast|postcontrast|post)$", re.IGNORECASE)
+_PLAIN = re.compile(
+    r"(?:^|[-_. ])(?<!ses-)(?:pre|native|(?:pre|non?|without)[-_. ]?(?:contrast|enhanced|ce|gd|gad|gado|gadolinium))$",
+    re.IGNORECASE,
+)
 
 GENERIC = Layout(name="generic", case="-", files={"t1": ("{case}_t1",)})
 """Stands for the rule where a layout is named."""
@@ -64,9 +67,9 @@ def _contrast(case: str) -> tuple[str, str]:
     role = "t1"
     if _BIDS_CONTRAST.search(case):
         role, case = "t1ce", _BIDS_CONTRAST.sub("", case)
-    if _CONTRAST.search(case):
-        return "t1ce", _CONTRAST.sub("", case)
-    return role, _PLAIN.sub("", case)
+    if _PLAIN.search(case):
+        return role, _PLAIN.sub("", case)
+    return ("t1ce", _CONTRAST.sub("", case)) if _CONTRAST.search(case) else (role, case)
 
 
 def _with_odd_labels(found: list[Candidate]) -> list[Candidate]:

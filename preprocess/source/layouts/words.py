@@ -31,8 +31,11 @@ _TECHNIQUE = re.compile(
     rf"(?:{_AGENT}|[ck]ontrast[a-z]*|enh(?:anc[a-z]*)?|c\+|\+c)",
     re.IGNORECASE,
 )
+_INITIALS = {"se", "ir", "fs", "ce", "gd", "km"}
+"""With a number they may as well be the name of a case."""
+_NO_CONTRAST = re.compile(r"^(?:ce|gd|km)[-_. ]?[0-9]{2,}(?=[-_. ])|_ses-[a-z0-9]+", re.IGNORECASE)
 _TUMOUR = re.compile(
-    r"tumou?rs?|lesions?|glioma|gbm|[hl]gg|glioblastoma|astrocytoma|meningioma|metastas[ei]s|mets?|mass|gtv|roi|voi|brats"
+    r"(?:brain)?tumou?rs?|lesions?|glioma|gbm|[hl]gg|glioblastoma|astrocytoma|meningioma|metastas[ei]s|mets?|mass|gtv|roi|voi|brats"
     r"|final|manual|manually|correct(?:ed|ion)|edited|revised|refined|checked|reviewed|approved|drawn|experts?|consensus"
     r"|gt|ground|truth|true|ref|reference|gold|standard|annotat(?:ed|ions?)|(?:rater|reader|observer|expert)[0-9a-z]?"
     r"|v[0-9]+|auto|automatic|automated|approx|all|multi|multiclass|seg|segm|segmentations?|segmented|labels?|masks?",
@@ -89,8 +92,8 @@ def is_foreign(name: str, task: Task) -> bool:
 
 
 def may_be_contrast(name: str) -> bool:
-    """Return whether a name has a word of contrast anywhere."""
-    return bool(_CONTRAST.search(name))
+    """Return whether a name has a word of contrast anywhere, but for names of cases (`CE-001`) and sessions."""
+    return bool(_CONTRAST.search(_NO_CONTRAST.sub("", name)))
 
 
 def is_of_tumour(name: str) -> bool:
@@ -108,7 +111,8 @@ def is_of_labels(folder: str, task: Task) -> bool:
 
 def is_technique(name: str, task: Task) -> bool:
     """Return whether a name has only words of orientation, technique, contrast or sequences, and numbers of scans."""
-    words = [word for word in _SEPARATORS.split(name.lower()) if word]
-    return any(not word.isdigit() for word in words) and all(
-        word.isdigit() or word in words_of(task).images or _TECHNIQUE.fullmatch(word) for word in words
-    )
+    parts = [word for word in _SEPARATORS.split(name.lower()) if word]
+    words = {word for word in parts if not word.isdigit()}
+    if not words or (len(words) < len(parts) and words <= _INITIALS):
+        return False
+    return all(word in words_of(task).images or _TECHNIQUE.fullmatch(word) for word in words)
