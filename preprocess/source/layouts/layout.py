@@ -102,7 +102,7 @@ class Layout(BaseModel):
     ignored
         Patterns of files that have no role.
     patients
-        The patient of cases whose names do not show it.
+        The patient by case, where names do not show it.
     below
         Pattern of the name of a folder above the files, by which they are of this data set and not of another one with
         the same names.
@@ -154,7 +154,7 @@ class Layout(BaseModel):
                 channel = None if number is None else int(number)
                 root, case, said = found["root"], found["case"], len(path) - len(found["root"])
                 root = without_own_folder(root, case)
-                patient = self.patients.get(case, named.get("patient"))
+                patient = self._known.get(_joined(case), named.get("patient"))
                 return Match(role, rank, pattern, root, case, patient, channel, said + self._shown(root))
         return None
 
@@ -175,7 +175,7 @@ class Layout(BaseModel):
     def patient_of(self, name: str) -> str | None:
         """Return the patient of a case of this layout by the case's name, None if the name does not show it."""
         found = self._name.fullmatch(name) if self.has_case(name) else None
-        return self.patients.get(name, found.groupdict().get("patient") if found else None)
+        return self._known.get(name, found.groupdict().get("patient") if found else None)
 
     def misfit(self, task: Task) -> str:
         """Return why cases of this layout cannot be used for a task, and what to do; nothing if they can."""
@@ -209,6 +209,10 @@ class Layout(BaseModel):
         return _compiled(text, f"case: {self.case!r}")
 
     @cached_property
+    def _known(self) -> dict[str, str]:
+        return {_joined(case): patient for case, patient in self.patients.items()}
+
+    @cached_property
     def _below(self) -> re.Pattern[str] | None:
         return None if self.below is None else _compiled(self.below, f"below: {self.below!r}")
 
@@ -231,6 +235,11 @@ class Layout(BaseModel):
         text = first + "".join(others).replace("{case}", f"(?P<case>{self.case})", 1)
         text = _PLACEHOLDER.sub(r"(?P=\1)", text)
         return _compiled(f"(?P<root>(?:.*?/)?)(?:{text})", f"{key}: {pattern!r} with the case {self.case!r}")
+
+
+def _joined(case: str) -> str:
+    """Return the name of a case that may have several parts."""
+    return case.replace("/", "_")
 
 
 def _compiled(text: str, where: str) -> re.Pattern[str]:
