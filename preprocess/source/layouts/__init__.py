@@ -9,7 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from errno import ENOENT
 from pathlib import Path
 
 from preprocess.errors import InputError, first_few
@@ -124,7 +123,7 @@ def survey(sources: Sequence[Path], task: Task, layout: str | None = None) -> Su
     problems: dict[Key, str] = {}
     if layout is None:
         folders = {path.parent for path in used}
-        places = [_absolute(source) for source in sources]
+        places = {_absolute(source) for source in sources}
         own, problems = own_candidates([p for p in paths if p not in ignored and p.parent not in folders], places, task)
         own = _joined(own, task)
         imaged = {candidate.key for candidate in own if candidate.match.role != SEGMENTATION}
@@ -184,7 +183,13 @@ def _dangling(folder: str) -> list[OSError]:
     """Return what is wrong with the links in a folder that lead nowhere: a case may be missed by them."""
     with os.scandir(folder) as entries:
         links = [entry.path for entry in entries if entry.is_symlink() and not entry.name.startswith(".")]
-    return [OSError(ENOENT, "a link that leads nowhere", link) for link in links if not Path(link).exists()]
+    errors = []
+    for link in links:
+        try:
+            os.stat(link)  # noqa: PTH116 - what it is, whatever links lead to it
+        except OSError as error:
+            errors.append(OSError(error.errno, f"a link that cannot be followed: {error.strerror}", link))
+    return errors
 
 
 def _declared(

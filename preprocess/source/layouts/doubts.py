@@ -15,7 +15,7 @@ _TIME = re.compile(r"[-_. ](?:pre|post)$", re.IGNORECASE)
 _SEPARATOR = re.compile("[-_. ]")
 
 
-def doubts(found: Sequence[Candidate], places: Sequence[Path], task: Task) -> dict[Key, str]:
+def doubts(found: Sequence[Candidate], places: Collection[Path], task: Task) -> dict[Key, str]:
     """Return what names leave open, by the case.
 
     Parameters
@@ -38,7 +38,7 @@ def doubts(found: Sequence[Candidate], places: Sequence[Path], task: Task) -> di
     }
 
 
-def _contrast(images: Sequence[Candidate], places: Sequence[Path]) -> dict[Key, str]:
+def _contrast(images: Sequence[Candidate], places: Collection[Path]) -> dict[Key, str]:
     """Return the cases with a T1 that may be one with contrast, by a word in its name or in that of a folder."""
     told = {candidate.key for candidate in images if candidate.match.role == "t1ce"}
     return {
@@ -48,7 +48,7 @@ def _contrast(images: Sequence[Candidate], places: Sequence[Path]) -> dict[Key, 
     }
 
 
-def _may_be_contrast(candidate: Candidate, places: Sequence[Path], *, told: bool) -> bool:
+def _may_be_contrast(candidate: Candidate, places: Collection[Path], *, told: bool) -> bool:
     """Return whether names leave open what a T1 is: words that a T1ce of the case shares speak of something else."""
     path, case = candidate.path, candidate.match.case
     if may_be_contrast(stem(path) or "") and not (told and may_be_contrast(case)):
@@ -58,10 +58,11 @@ def _may_be_contrast(candidate: Candidate, places: Sequence[Path], *, told: bool
     return not told and any(may_be_contrast(name) for name in _folders(path, places))
 
 
-def _folders(path: Path, places: Sequence[Path]) -> tuple[str, ...]:
+def _folders(path: Path, places: Collection[Path]) -> list[str]:
     """Return the names of the folders between a source and a file; of a file that is given, that of its folder."""
-    below = [path.relative_to(place).parts[:-1] for place in places if place != path and path.is_relative_to(place)]
-    return max([(path.parent.name,) if path in places else (), *below], key=len)
+    parents = list(path.parents)
+    above = max((number for number, parent in enumerate(parents) if parent in places), default=0)
+    return [parent.name for parent in parents[: max(above, int(path in places))]]
 
 
 def _no_names(images: Sequence[Candidate], task: Task) -> dict[Key, str]:

@@ -189,7 +189,7 @@ class Layout(BaseModel):
             return (
                 f"is laid out as {self.name}, whose label numbers are those of {self.numbering}, and the task "
                 f"{task.name} has {', '.join(task.numbering)}; choose another task with --task (task in the "
-                "configuration), or add this numbering to the file of yours"
+                f"configuration), or add this numbering to the file of yours{self._namesakes()}"
             )
         return ""
 

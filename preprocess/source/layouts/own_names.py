@@ -6,7 +6,7 @@ its folder is named after. Words that speak of something else, or may do so, are
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,9 @@ GENERIC = Layout(name="generic", case="-", files={"t1": ("{case}_t1",)})
 """Stands for the rule where a layout is named."""
 
 
-def own_candidates(paths: Iterable[Path], places: Sequence[Path], task: Task) -> tuple[list[Candidate], dict[Key, str]]:
+def own_candidates(
+    paths: Iterable[Path], places: Collection[Path], task: Task
+) -> tuple[list[Candidate], dict[Key, str]]:
     """Return what files are by the words that their names end in, and what is ambiguous by the key of the case.
 
     Parameters

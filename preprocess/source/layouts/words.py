@@ -34,8 +34,9 @@ _TECHNIQUE = re.compile(
 _INITIALS = {"se", "ir", "fs", "ce", "gd", "km"}
 """With a number they may as well be the name of a case."""
 _NO_CONTRAST = re.compile(r"^(?:ce|gd|km)[-_. ]?[0-9]{2,}(?=[-_. ])|_ses-[a-z0-9]+", re.IGNORECASE)
+_BRAIN_TUMOUR = re.compile(r"brain[-_. ]?(?=tumou?r)", re.IGNORECASE)
 _TUMOUR = re.compile(
-    r"(?:brain)?tumou?rs?|lesions?|glioma|gbm|[hl]gg|glioblastoma|astrocytoma|meningioma|metastas[ei]s|mets?|mass|gtv|roi|voi|brats"
+    r"tumou?rs?|lesions?|glioma|gbm|[hl]gg|glioblastoma|astrocytoma|meningioma|metastas[ei]s|mets?|mass|gtv|roi|voi|brats"
     r"|final|manual|manually|correct(?:ed|ion)|edited|revised|refined|checked|reviewed|approved|drawn|experts?|consensus"
     r"|gt|ground|truth|true|ref|reference|gold|standard|annotat(?:ed|ions?)|(?:rater|reader|observer|expert)[0-9a-z]?"
     r"|v[0-9]+|auto|automatic|automated|approx|all|multi|multiclass|seg|segm|segmentations?|segmented|labels?|masks?",
@@ -74,7 +75,7 @@ def _words(sequences: tuple[str, ...]) -> Words:
     return Words(
         images,
         re.compile(rf"(?:(?P<case>.+?)[-_. ])?(?P<word>{endings})", re.IGNORECASE),
-        re.compile(rf"(?:^|[-_. ])(?:brain(?!tumou?r)[a-z0-9]*|{foreign})(?=[-_. ]|$)", re.IGNORECASE),
+        re.compile(rf"(?:^|[-_. ])(?:brain(?![-_. ]?tumou?r)[a-z0-9]*|{foreign})(?=[-_. ]|$)", re.IGNORECASE),
     )
 
 
@@ -98,21 +99,24 @@ def may_be_contrast(name: str) -> bool:
 
 def is_of_tumour(name: str) -> bool:
     """Return whether every word is of a tumour, or of how a segmentation of one was made."""
-    return all(_TUMOUR.fullmatch(word) for word in _SEPARATORS.split(name) if word)
+    return all(_TUMOUR.fullmatch(word) for word in _split(name))
 
 
 def is_of_labels(folder: str, task: Task) -> bool:
     """Return whether the name of a folder speaks of segmentations, and of nothing that is no tumour."""
-    words = [word for word in _SEPARATORS.split(folder) if word]
     return not is_foreign(folder, task) and all(
-        _TUMOUR.fullmatch(word) or _PARTS_OF_A_SET.fullmatch(word) for word in words
+        _TUMOUR.fullmatch(word) or _PARTS_OF_A_SET.fullmatch(word) for word in _split(folder)
     )
 
 
 def is_technique(name: str, task: Task) -> bool:
     """Return whether a name has only words of orientation, technique, contrast or sequences, and numbers of scans."""
-    parts = [word for word in _SEPARATORS.split(name.lower()) if word]
+    parts = _split(name.lower())
     words = {word for word in parts if not word.isdigit()}
     if not words or (len(words) < len(parts) and words <= _INITIALS):
         return False
     return all(word in words_of(task).images or _TECHNIQUE.fullmatch(word) for word in words)
+
+
+def _split(name: str) -> list[str]:
+    return [word for word in _SEPARATORS.split(_BRAIN_TUMOUR.sub("", name)) if word]

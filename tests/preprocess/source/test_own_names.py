@@ -74,7 +74,8 @@ def test_names_that_leave_nothing_open_are_taken(kind: str, tmp_path: Path) -> N
 
 
 TUMOURS = (
-    "tumor_seg", "brainTumour_mask", "gtv_mask", "rater1_seg", "final_label", "tumor_v2_mask", "BraTS_tumor_seg",
+    "tumor_seg", "brainTumour_mask", "brain_tumor_seg", "gtv_mask", "rater1_seg", "final_label", "tumor_v2_mask",
+    "BraTS_tumor_seg",
     "manual_corrected_segmentation", "GT_seg", "consensus_seg",
 )  # fmt: skip
 OTHERS = (
@@ -96,7 +97,18 @@ def test_a_segmentation_is_of_a_tumour_by_all_its_words(before: str, name: str, 
 @pytest.mark.parametrize(
     ("folder", "used"),
     [
-        *((name, True) for name in ("labels", "labelsTr", "masks", "manual_masks", "ground_truth", "Segmentations_v2")),
+        *(
+            (name, True)
+            for name in (
+                "labels",
+                "labelsTr",
+                "masks",
+                "manual_masks",
+                "ground_truth",
+                "Segmentations_v2",
+                "brain_tumor_masks",
+            )
+        ),
         *((name, False) for name in ("brain_masks", "wm_masks", "bet_mask", "tissue_seg", "hippocampus_masks")),
     ],
 )
@@ -111,3 +123,12 @@ def test_what_is_told_of_a_folder_does_not_touch_what_lies_beside_its_images(tmp
     assert [case.label is not None for case in discover(tmp_path, task=GLIOMA)] == [True, True]
     touch(tmp_path, "wm_masks/BraTS2021_00001_seg.nii", "images/BraTS2021_00001_t1.nii")
     assert roles(survey([tmp_path], task=GLIOMA), tmp_path)["wm_masks/BraTS2021_00001_seg.nii"] == ORPHAN
+
+
+def test_a_file_that_is_given_has_a_folder_too(tmp_path: Path) -> None:
+    touch(tmp_path, "a/contrast/P1_t1.nii", "a/contrast/P1_t2.nii")
+    for sources in ([tmp_path / "a/contrast/P1_t1.nii"], [tmp_path / "a"], [tmp_path, tmp_path / "a/contrast"]):
+        (case,) = survey(sources, GLIOMA).cases
+        assert CONTRAST in str(case.problem)
+    (case,) = survey([tmp_path / "a/contrast"], GLIOMA).cases
+    assert case.problem is None, "what is above a source says nothing"

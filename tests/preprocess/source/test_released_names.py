@@ -1,4 +1,4 @@
-"""What names of released data sets show beside the role of a file: the year, the patient, contrast; where layouts lie."""
+"""What names of released data sets show beside the role of a file: year, patient, contrast; where layouts lie."""
 
 from pathlib import Path
 
