@@ -151,15 +151,18 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
     if misfit := layout.misfit(task):
         case.problem, case.meant = f"{name} {misfit}", next(iter(layout.tasks), "")
     elif not case.images and not case.problem:
-        others = [candidate for candidate in group if candidate.match.role != SEGMENTATION]
-        case.images = {
-            m: c.path for c in others for m in (layout.channels if c.match.role == VOLUMES else [c.match.role])
-        }
-        case.problem = (
-            f"none of its sequences ({', '.join(case.images)}) is one of the task {task.name}, which has "
-            f"{', '.join(task.sequences)}; choose another task with --task (task in the configuration)"
-        )
+        _refuse_foreign(case, [candidate for candidate in group if candidate.match.role != SEGMENTATION])
     return case
+
+
+def _refuse_foreign(case: CaseFiles, others: Sequence[Candidate]) -> None:
+    """Say of a case that it has only sequences that its task has not."""
+    task, channels = case.task, case.channels
+    case.images = {m: c.path for c in others for m in (channels if c.match.role == VOLUMES else [c.match.role])}
+    case.problem = (
+        f"none of its sequences ({', '.join(case.images)}) is one of the task {task.name}, which has "
+        f"{', '.join(task.sequences)}; choose another task with --task (task in the configuration)"
+    )
 
 
 def _known_names(task: Task) -> list[str]:

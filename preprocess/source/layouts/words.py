@@ -19,8 +19,8 @@ _HEAD = re.compile(r"(?:^|[-_. ])head$", re.IGNORECASE)
 _AGENT = r"gd|gad(?:o[a-z]*|avist)?|ce|km"
 _CONTRAST = re.compile(
     r"(?<!pre[-_. ])(?<!no[-_. ])(?<!non[-_. ])(?<!without[-_. ])(?<![a-z])(?:post|with|after|mit)?(?:"
-    rf"(?:{_AGENT})(?![a-z0-9])|gd(?=t1)|(?:[ck]ontrast|enh(?:anc[a-z]*)?(?![a-z])))"
-    r"|(?<![a-z])post(?:inj[a-z]*|con)?(?![a-z]|[-_. ]?(?:op|surg|treat|rt|radi|chemo|resec|ther))|(?<![a-z])post(?=t1)"
+    rf"(?:{_AGENT})(?![a-z0-9])|gd(?=t1)|(?:[ck]ontrast|enh(?:an[a-z]*)?(?![a-z])))"
+    r"|(?<![a-z])post(?:inj[a-z]*|con)?(?![a-z]|[-_. ]?(?:op|surg|treat|rt|radi|chemo|resec|therap))|(?<![a-z])post(?=t1)"
     r"|(?<![a-z])(?:t1w?)?c\+|\+c(?![a-z])|(?<![a-z])t1w?[-_. ]?(?:c|ce|gd)(?![a-z0-9])",
     re.IGNORECASE,
 )
@@ -28,7 +28,7 @@ _TECHNIQUE = re.compile(
     r"axi?|axial|tra|trans|transversal|transverse|sag|sagittal|cor|coronal|obl|oblique|mp2?rage|space|tse|fse|frfse|se"
     r"|spgr|fspgr|bravo|vibe|flash|gre|tfe|tfl|ir|tirm|stir|blade|propeller|cube|vista|[23]d|iso|fs|fatsat"
     r"|pre|post|(?:pre|post|non?|with|without|mit|ohne)?"
-    rf"(?:{_AGENT}|[ck]ontrast[a-z]*|enh(?:anc[a-z]*)?|c\+|\+c)",
+    rf"(?:{_AGENT}|[ck]ontrast[a-z]*|enh(?:an[a-z]*)?|c\+|\+c)",
     re.IGNORECASE,
 )
 _INITIALS = {"se", "ir", "fs", "ce", "gd", "km"}
