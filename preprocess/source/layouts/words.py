@@ -20,7 +20,8 @@ _AGENT = r"gd|gad(?:o[a-z]*|avist)?|ce|km"
 _CONTRAST = re.compile(
     r"(?<!pre[-_. ])(?<!no[-_. ])(?<!non[-_. ])(?<!without[-_. ])(?<![a-z])(?:post|with|after|mit)?(?:"
     rf"(?:{_AGENT})(?![a-z0-9])|gd(?=t1)|(?:[ck]ontrast|enh(?:an[a-z]*)?(?![a-z])))"
-    r"|(?<![a-z])post(?:inj[a-z]*|con)?(?![a-z]|[-_. ]?(?:op|surg|treat|rt|radi|chemo|resec|therap))|(?<![a-z])post(?=t1)"
+    r"|(?<![a-z])post(?:inj[a-z]*|con)?(?![a-z]|[-_. ]?(?:op|surg|treat|rt|radi|chemo|resec|therap))"
+    r"|(?<![a-z])post(?=t1)"
     r"|(?<![a-z])(?:t1w?)?c\+|\+c(?![a-z])|(?<![a-z])t1w?[-_. ]?(?:c|ce|gd)(?![a-z0-9])",
     re.IGNORECASE,
 )
