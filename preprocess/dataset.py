@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from preprocess.errors import InputError, first_few
 from preprocess.files import remove, write_text
 from preprocess.reading import read_table
+from preprocess.source.layouts.layout import patient_named
 from preprocess.store.meta import LAYOUT_VERSION, CaseMeta, patient_of
 from preprocess.store.reader import CaseStore, list_cases, store_path
 from preprocess.task import Task, refuse_mixture
@@ -153,7 +154,8 @@ def find_patients(metas: Mapping[str, CaseMeta], about: Mapping[str, Mapping[str
     Cases with an image in common are of one patient.
     """
     patients = {
-        case: about.get(case, {}).get("patient") or meta.patient or patient_of(case) for case, meta in metas.items()
+        case: about.get(case, {}).get("patient") or meta.patient or patient_named(case) or patient_of(case)
+        for case, meta in metas.items()
     }
     for cases in shared_images(metas):
         same = {patients[case] for case in cases}

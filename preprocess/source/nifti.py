@@ -17,8 +17,12 @@ from zlib_ng import gzip_ng, zlib_ng
 from preprocess.errors import InputError
 
 SUFFIXES = (".nii.gz", ".nii")
-OTHER_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".hdr", ".img", ".dcm", ".ima")
-"""Image files that are not read: MetaImage (BraTS 2012 to 2016), NRRD, FreeSurfer, MINC, Analyze, DICOM."""
+OTHER_SUFFIXES = (
+    ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".hdr", ".img", ".dcm", ".ima",
+    ".nii.bz2", ".nii.xz", ".nii.zst", ".zip", ".tar", ".tgz", ".tar.gz", ".7z",
+)  # fmt: skip
+"""Image files that are not read: MetaImage (BraTS 2012 to 2016), NRRD, FreeSurfer, MINC, Analyze, DICOM; NIfTI
+packed in another way, and archives."""
 _GZIP = b"\x1f\x8b"
 _DEFLATE_RATIO = 1032  # bytes that one byte can stand for at most
 _DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, zlib_ng.error)  # type: ignore[assignment] # the stub is wrong

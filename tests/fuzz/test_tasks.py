@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -80,6 +81,7 @@ def test_random_values(tries: int, tmp_path: Path) -> None:
     assert used > tries // 2, "most are rejected, but some have to go all the way"
 
 
+@pytest.mark.filterwarnings("ignore:Possible (nested set|set )")
 def test_random_layouts_of_any_task(tries: int, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     own = {"case": "P[0-9]+", "files": {"flair": "{case}_a", "adc": "{case}_b"}, "tasks": ["brats-ped"]}
@@ -90,5 +92,7 @@ def test_random_layouts_of_any_task(tries: int, tmp_path: Path) -> None:
             layout, message = attempt(lambda task=task: read_layout(str(path), task), repr(value))
             assert str(path) in message if message else isinstance(layout.misfit(task), str)
 
-    keys = st.sampled_from([*own, "numbering", "channels", "ignored", "name"])
+    keys = st.sampled_from([*own, "numbering", "channels", "ignored", "name", "patients", "below"])
     settings(max_examples=5 * tries, **EASY)(given(keys, values)(one))()
+    patterns = st.text("()[]{}?*+|\\\\^$/-P<>:=!19", max_size=9)
+    settings(max_examples=5 * tries, **EASY)(given(st.sampled_from(["case", "ignored", "below"]), patterns)(one))()

@@ -33,7 +33,8 @@ from preprocess.source.layouts.layout import (
     shipped_layouts,
 )
 from preprocess.source.layouts.numbers import read_dataset
-from preprocess.source.layouts.own_names import own_candidates
+from preprocess.source.layouts.own_names import GENERIC, own_candidates
+from preprocess.source.layouts.words import LABEL_WORDS, is_foreign, is_of_labels
 from preprocess.source.nifti import is_other_format, stem
 from preprocess.task import ALIASES, Task
 
@@ -55,6 +56,8 @@ __all__ = [
 
 FOLDER_LAYOUT = "ccsd-layout.yaml"
 """A layout that lies in the folder of a data set says which file is what there."""
+_ABOVE = 3
+"""In how many folders above a source its layout may lie: a case, or a file of one, may be all that is given."""
 _LABEL_FOLDER = re.compile("label|seg|mask|annot|truth", re.IGNORECASE)
 
 
@@ -107,8 +110,8 @@ def survey(sources: Sequence[Path], task: Task, layout: str | None = None) -> Su
     Raises
     ------
     InputError
-        If a folder cannot be read, two layouts fit a file and differ in what it is, or a case has a name that cannot
-        be one.
+        If a folder cannot be read or a link leads nowhere, two layouts fit a file and differ in what it is, or a case
+        has a name that cannot be one.
     """
     paths = list(dict.fromkeys(path for source in sources for path in _image_files(source)))
     unread = {path: FileRole(path, role=UNREAD) for path in paths if is_other_format(path)}
@@ -120,8 +123,9 @@ def survey(sources: Sequence[Path], task: Task, layout: str | None = None) -> Su
     problems: dict[Key, str] = {}
     if layout is None:
         folders = {path.parent for path in used}
-        own, problems = own_candidates([p for p in paths if p not in ignored and p.parent not in folders], task)
-        own = _joined(own)
+        places = {_absolute(source) for source in sources}
+        own, problems = own_candidates([p for p in paths if p not in ignored and p.parent not in folders], places, task)
+        own = _joined(own, task)
         imaged = {candidate.key for candidate in own if candidate.match.role != SEGMENTATION}
         used |= {candidate.path: candidate for candidate in own if candidate.key in imaged}
         orphans = {candidate.path: candidate for candidate in own} | orphans
@@ -135,13 +139,24 @@ def survey(sources: Sequence[Path], task: Task, layout: str | None = None) -> Su
 
 
 def _layouts(sources: Sequence[Path], task: Task) -> list[Layout]:
-    own = [source / FOLDER_LAYOUT for source in sources]
-    return [*(read_layout(str(path), task) for path in own if path.is_file()), *shipped_layouts()]
+    own = dict.fromkeys(path for source in sources if (path := _layout_near(source)))
+    return [*(read_layout(str(path), task) for path in own), *shipped_layouts()]
+
+
+def _layout_near(source: Path) -> Path | None:
+    """Return the layout in a folder that is given, else the nearest in the folders above it, or above a file."""
+    place = _absolute(source)
+    folders = [place, *place.parents[:_ABOVE]]
+    return next((path for folder in folders if (path := folder / FOLDER_LAYOUT).is_file()), None)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - names as they are, whatever links lead to
 
 
 def _image_files(source: Path) -> Iterator[Path]:
     """Yield a file, or every image file below a folder, as absolute paths in a fixed order."""
-    place = Path(os.path.abspath(source))  # noqa: PTH100 - names as they are, whatever links lead to
+    place = _absolute(source)
     if not place.is_dir():
         yield place
         return
@@ -153,6 +168,7 @@ def _image_files(source: Path) -> Iterator[Path]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        errors += _dangling(folder)
         below[:] = sorted(name for name in below if not name.startswith(".") and not name.endswith(".zarr"))
         for name in sorted(names):
             is_image = stem(Path(name)) or is_other_format(Path(name))
@@ -161,6 +177,19 @@ def _image_files(source: Path) -> Iterator[Path]:
     if errors:
         listed = first_few([f"{error.filename} ({error.strerror})" for error in errors])
         raise InputError(f"folders cannot be read: {listed}; get access to them, or move them away")
+
+
+def _dangling(folder: str) -> list[OSError]:
+    """Return what is wrong with the links in a folder that lead nowhere: a case may be missed by them."""
+    with os.scandir(folder) as entries:
+        links = [entry.path for entry in entries if entry.is_symlink() and not entry.name.startswith(".")]
+    errors = []
+    for link in links:
+        try:
+            os.stat(link)  # noqa: PTH116 - what it is, whatever links lead to it
+        except OSError as error:
+            errors.append(OSError(error.errno, f"a link that cannot be followed: {error.strerror}", link))
+    return errors
 
 
 def _declared(
@@ -174,7 +203,7 @@ def _declared(
     for path in paths:
         folders[path.parent].append(path)
     answers = _joined(
-        [answer for folder, files in folders.items() for answer in _answers(folder, files, layouts, task)]
+        [answer for folder, files in folders.items() for answer in _answers(folder, files, layouts, task)], task
     )
     imaged = {candidate.key for candidate in answers if candidate.match.role != SEGMENTATION}
     by_path: dict[Path, list[Candidate]] = defaultdict(list)
@@ -232,7 +261,7 @@ def _best(found: Sequence[Candidate]) -> Candidate:
     return best[0]
 
 
-def _joined(found: Sequence[Candidate]) -> list[Candidate]:
+def _joined(found: Sequence[Candidate], task: Task) -> list[Candidate]:
     """Give segmentations to the case of the same name in a folder beside theirs: `images/P1_t1`, `labels/P1_seg`."""
     imaged = {candidate.key: candidate for candidate in found if candidate.match.role != SEGMENTATION}
     labelled = {candidate.key for candidate in found if candidate.match.role == SEGMENTATION}
@@ -243,11 +272,19 @@ def _joined(found: Sequence[Candidate]) -> list[Candidate]:
     result = []
     for candidate in found:
         layout, root, case = candidate.key
-        keys, match = places[layout, case, Path(root).parent], candidate.match
-        if candidate.key not in imaged and len(keys) == 1 and _LABEL_FOLDER.search(Path(root).name):
+        named = candidate.layout is GENERIC and candidate.path.parent.name.lower() in LABEL_WORDS  # so it is beside it
+        keys, match = places[layout, case, Path(root) if named else Path(root).parent], candidate.match
+        if candidate.key not in imaged and len(keys) == 1 and (named or _holds_labels(candidate, task)):
             match = replace(match, root=imaged[keys[0]].match.root)
         result.append(replace(candidate, match=match))
     return result
+
+
+def _holds_labels(candidate: Candidate, task: Task) -> bool:
+    """Return whether the folder of a segmentation is one of segmentations by its name, which is read as a file's is."""
+    name = Path(candidate.match.root).name
+    fits = is_of_labels(name, task) if candidate.layout is GENERIC else not is_foreign(name, task)
+    return fits and bool(_LABEL_FOLDER.search(name))
 
 
 def _ignored(path: Path, layouts: Sequence[Layout]) -> FileRole | None:

@@ -10,7 +10,7 @@ from preprocess.files import check_case_name
 from preprocess.source.layouts.layout import CHANNEL, SEGMENTATION, VOLUMES, Candidate, Key, Match
 from preprocess.source.layouts.numbers import DATASET, numbering_of
 from preprocess.source.layouts.own_names import GENERIC
-from preprocess.task import LabelConvention, Task
+from preprocess.task import ALIASES, LabelConvention, Task
 
 IGNORED, UNKNOWN, ORPHAN, UNREAD = "ignored", "unknown", "orphan", "unread"
 """Roles of files that no case uses: by a layout, because no pattern fits, a segmentation without images, or another
@@ -139,8 +139,8 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
             case.problem = f"two files for {role}: {paths[0]} and {paths[1]}; remove or rename one"
         if role == CHANNEL:
             case.problem = (
-                f"{paths[0]}: dataset.json does not say which sequence this is; name it there (channel_names), or "
-                "describe the files in a layout of your own (see docs/data.md)"
+                f"{paths[0]}: dataset.json does not say which sequence this is; name it there (channel_names) by one "
+                f"of {', '.join(_known_names(task))}, or describe the files in a layout of your own (see docs/data.md)"
             )
         elif role == SEGMENTATION:
             case.label = paths[0]
@@ -152,15 +152,23 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
     if misfit := layout.misfit(task):
         case.problem, case.meant = f"{name} {misfit}", next(iter(layout.tasks), "")
     elif not case.images and not case.problem:
-        others = [candidate for candidate in group if candidate.match.role != SEGMENTATION]
-        case.images = {
-            m: c.path for c in others for m in (layout.channels if c.match.role == VOLUMES else [c.match.role])
-        }
-        case.problem = (
-            f"none of its sequences ({', '.join(case.images)}) is one of the task {task.name}, which has "
-            f"{', '.join(task.sequences)}; choose another task with --task (task in the configuration)"
-        )
+        _refuse_foreign(case, [candidate for candidate in group if candidate.match.role != SEGMENTATION])
     return case
+
+
+def _refuse_foreign(case: CaseFiles, others: Sequence[Candidate]) -> None:
+    """Say of a case that it has only sequences that its task has not."""
+    task, channels = case.task, case.channels
+    case.images = {m: c.path for c in others for m in (channels if c.match.role == VOLUMES else [c.match.role])}
+    case.problem = (
+        f"none of its sequences ({', '.join(case.images)}) is one of the task {task.name}, which has "
+        f"{', '.join(task.sequences)}; choose another task with --task (task in the configuration)"
+    )
+
+
+def _known_names(task: Task) -> list[str]:
+    """Return how the sequences of a task, and those that it may leave out, are called."""
+    return list(dict.fromkeys([*task.sequences, *ALIASES]))
 
 
 def _first_choice(found: Iterable[Candidate]) -> list[Path]:

@@ -20,6 +20,7 @@ from preprocess.task import SequenceName, Task, is_shipped, shipped_tasks
 SEGMENTATION, VOLUMES, CHANNEL = "segmentation", "volumes", "channel"
 """Roles of files besides those named after their modality: several modalities in one file, or a modality by number."""
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_SEPARATOR = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|/")
 
 Patterns = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(min_length=1)
@@ -49,7 +50,7 @@ class Match:
     channel
         Number of the modality, for `CHANNEL`.
     said
-        Length of what the pattern matched.
+        Length of what the pattern matched, and more where a folder above shows the data set.
     """
 
     role: str
@@ -100,6 +101,11 @@ class Layout(BaseModel):
         The modalities along the last axis of a `volumes` file. Those of `channel` files are named in `dataset.json`.
     ignored
         Patterns of files that have no role.
+    patients
+        The patient by case, where names do not show it.
+    below
+        Pattern of the name of a folder above the files, by which they are of this data set and not of another one with
+        the same names.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_min_length=1)
@@ -111,6 +117,8 @@ class Layout(BaseModel):
     files: dict[SequenceName, Patterns]
     channels: tuple[SequenceName, ...] = ()
     ignored: tuple[str, ...] = ()
+    patients: dict[str, str] = Field(default_factory=dict)
+    below: str | None = None
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
@@ -129,7 +137,8 @@ class Layout(BaseModel):
         known = [name for task in self.tasks for name in shipped_tasks()[task].numbering]
         if self.tasks and self.numbering not in (None, *known):
             raise ValueError(f"numbering: unknown {self.numbering}; allowed: {', '.join(known)}, or none")
-        _ = self._case, self._patterns, self._ignored  # compiled here, so that what is wrong is known at once
+        # compiled here, so that what is wrong is known at once
+        _ = self._case, self._name, self._below, self._patterns, self._ignored
         return self
 
     def may_fit(self, paths: str) -> bool:
@@ -145,8 +154,15 @@ class Layout(BaseModel):
                 channel = None if number is None else int(number)
                 root, case, said = found["root"], found["case"], len(path) - len(found["root"])
                 root = without_own_folder(root, case)
-                return Match(role, rank, pattern, root, case, named.get("patient"), channel, said)
+                patient = self._known.get(_joined(case), named.get("patient"))
+                return Match(role, rank, pattern, root, case, patient, channel, said + self._shown(root))
         return None
+
+    def _shown(self, root: str) -> int:
+        """Return how much the folders above say for this layout: one near to the files says more than one far away."""
+        if self._below is None:
+            return 0
+        return max((number for number, name in enumerate(root.split("/")) if self._below.fullmatch(name)), default=0)
 
     def ignores(self, path: str) -> str | None:
         """Return the pattern by which a file has no role."""
@@ -154,7 +170,12 @@ class Layout(BaseModel):
 
     def has_case(self, name: str) -> bool:
         """Return whether a name shows that it is of a case of this layout; patterns that fit any name never do."""
-        return not self._case.fullmatch("~") and bool(re.fullmatch(self.case.replace("/", "_"), name, re.IGNORECASE))
+        return not self._case.fullmatch("~") and bool(self._name.fullmatch(name))
+
+    def patient_of(self, name: str) -> str | None:
+        """Return the patient of a case of this layout by the case's name, None if the name does not show it."""
+        found = self._name.fullmatch(name) if self.has_case(name) else None
+        return self._known.get(name, found.groupdict().get("patient") if found else None)
 
     def misfit(self, task: Task) -> str:
         """Return why cases of this layout cannot be used for a task, and what to do; nothing if they can."""
@@ -162,42 +183,70 @@ class Layout(BaseModel):
             return (
                 f"is laid out as {self.name}, of the task {' or '.join(self.tasks)}, and not of {task.name}; choose "
                 f"--task {self.tasks[0]} (task in the configuration), or, if its labels mean the same, give a layout "
-                "of your own (--layout, see docs/data.md)"
+                f"of your own (--layout, see docs/data.md){self._namesakes()}"
             )
         if self.numbering is not None and self.numbering not in task.numbering:
             return (
                 f"is laid out as {self.name}, whose label numbers are those of {self.numbering}, and the task "
                 f"{task.name} has {', '.join(task.numbering)}; choose another task with --task (task in the "
-                "configuration), or add this numbering to the file of yours"
+                f"configuration), or add this numbering to the file of yours{self._namesakes()}"
             )
         return ""
 
+    def _namesakes(self) -> str:
+        """Return what to do about data sets that have the same names as this one."""
+        others = [layout.name for layout in shipped_layouts() if layout.case == self.case and layout.name != self.name]
+        return f"; files of {' or '.join(others)} have the same names: choose --layout for them" if others else ""
+
     @cached_property
     def _case(self) -> re.Pattern[str]:
-        return re.compile(self.case, re.IGNORECASE)
+        return _compiled(self.case, f"case: {self.case!r}")
+
+    @cached_property
+    def _name(self) -> re.Pattern[str]:
+        """Pattern of a case's name, in which folders are joined by `_`; what stands in brackets is left as it is."""
+        text = _SEPARATOR.sub(lambda found: "_" if found[0] == "/" else found[0], self.case)
+        return _compiled(text, f"case: {self.case!r}")
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        return {_joined(case): patient for case, patient in self.patients.items()}
+
+    @cached_property
+    def _below(self) -> re.Pattern[str] | None:
+        return None if self.below is None else _compiled(self.below, f"below: {self.below!r}")
 
     @cached_property
     def _patterns(self) -> list[tuple[str, int, str, re.Pattern[str]]]:
         return [
-            (role, rank, pattern, self._compiled(pattern, f"files.{role}"))
+            (role, rank, pattern, self._pattern(pattern, f"files.{role}"))
             for role, patterns in self.files.items()
             for rank, pattern in enumerate(patterns)
         ]
 
     @cached_property
     def _ignored(self) -> list[tuple[str, re.Pattern[str]]]:
-        return [(pattern, self._compiled(pattern, "ignored", has_case=False)) for pattern in self.ignored]
+        return [(pattern, self._pattern(pattern, "ignored", has_case=False)) for pattern in self.ignored]
 
-    def _compiled(self, pattern: str, key: str, *, has_case: bool = True) -> re.Pattern[str]:
+    def _pattern(self, pattern: str, key: str, *, has_case: bool = True) -> re.Pattern[str]:
         if has_case and "{case}" not in pattern:
             raise ValueError(f"{key}: {pattern!r} does not say where {{case}} stands")
         first, *others = pattern.partition("{case}")
         text = first + "".join(others).replace("{case}", f"(?P<case>{self.case})", 1)
         text = _PLACEHOLDER.sub(r"(?P=\1)", text)
-        try:
-            return re.compile(f"(?P<root>(?:.*?/)?)(?:{text})", re.IGNORECASE)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"{key}: {pattern!r} with the case {self.case!r}: {error}") from None
+        return _compiled(f"(?P<root>(?:.*?/)?)(?:{text})", f"{key}: {pattern!r} with the case {self.case!r}")
+
+
+def _joined(case: str) -> str:
+    """Return the name of a case that may have several parts."""
+    return case.replace("/", "_")
+
+
+def _compiled(text: str, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text, re.IGNORECASE)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def without_own_folder(root: str, case: str) -> str:
@@ -210,6 +259,12 @@ def without_own_folder(root: str, case: str) -> str:
 def numberings_of(case: str) -> set[str | None]:
     """Return what the layouts say about label numbers that have cases of such a name."""
     return {layout.numbering for layout in shipped_layouts() if layout.has_case(case)}
+
+
+def patient_named(case: str) -> str | None:
+    """Return the patient that a case is of by the layouts that have cases of such a name, None if none says it."""
+    found = (layout.patient_of(case) for layout in shipped_layouts())
+    return next((patient for patient in found if patient is not None), None)
 
 
 @cache

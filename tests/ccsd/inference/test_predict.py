@@ -312,7 +312,7 @@ def test_folders_without_images_and_wrong_outputs_are_refused(made_study, case, 
 
 
 def test_cases_are_found_by_their_paths_in_any_spelling(tmp_path):
-    names = ["P1/anat/FLAIR.nii", "P2/anat/T1.nii", "P3_T1CE.NII.GZ", "BraTS-PED-00001-000/BraTS-PED-00001-000-t2w.nii"]
+    names = ["P1/anat/FLAIR.nii", "P2/anat/T1.nii", "P3_T1CE.NII.GZ", "BraTS-PEDs2024/BraTS-PED-00001-000-t2w.nii"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

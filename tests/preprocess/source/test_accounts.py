@@ -74,5 +74,5 @@ def test_other_image_formats_are_named_with_what_to_do(tmp_path: Path) -> None:
     found = find_cases(tmp_path, task=GLIOMA)
     assert [case.case for case in found.cases] == ["P1"]
     (line,) = unused(found.files)
-    assert line.startswith("not read, because the format is not NIfTI; convert to .nii.gz")
+    assert line.startswith("not read, because the format is not NIfTI; unpack it, or convert it to .nii.gz")
     assert line.endswith(f"{tmp_path}/P2/VSD.Brain.XX.O.MR_Flair.54512.mha, {tmp_path}/P3/IM0001.dcm")

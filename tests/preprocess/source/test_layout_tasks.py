@@ -19,7 +19,7 @@ from support.sources import roles, touch
 from support.tasks import FOURTH, GLIOMA, ONE, RULE, TWO, task_of
 
 NEW = ("t2f", "t1n", "t1c", "t2w", "seg")
-PED = [f"x/BraTS-PED-00004-000-{m}.nii.gz" for m in NEW]
+PED = [f"BraTS-PEDs2024_Training/BraTS-PED-00004-000-{m}.nii.gz" for m in NEW]
 LAYOUT = """
 case: "P[0-9]+"
 files: {adc: "{case}/diffusion", t1ce: "{case}/contrast", segmentation: "{case}/tumour"}
@@ -37,7 +37,7 @@ FITS = {
 @pytest.mark.parametrize("name", FITS)
 def test_a_released_data_set_fits_its_task_alone(name: str, tmp_path: Path) -> None:
     case, words = FITS[name]
-    touch(tmp_path, *(f"{case}/{case}-{word}.nii.gz" for word in words))
+    touch(tmp_path, *(f"{name}-2024/{case}/{case}-{word}.nii.gz" for word in words))
     for task in shipped_tasks().values():
         (found,) = discover(tmp_path, task=task)
         layout = next(layout for layout in shipped_layouts() if layout.name == found.layout)

@@ -83,7 +83,8 @@ TREES: dict[str, tuple[str, str, str, list[str]]] = {
     "a folder per sequence": ("P1", "generic", None, [f"{m}/P1_{m}.NII.GZ" for m in OLD]),
 }  # fmt: skip
 OTHER_TASKS = {
-    **{f"BraTS-{kind}-00004-000": (f"brats-{kind.lower()}", [f"x/BraTS-{kind}-00004-000-{m}.nii.gz" for m in NEW])
+    **{f"BraTS-{kind}-00004-000":
+       (f"brats-{kind.lower()}", [f"BraTS2024-{kind}/BraTS-{kind}-00004-000-{m}.nii.gz" for m in NEW])
        for kind in ("PED", "MEN", "MET")},
     "BraTS-MEN-RT-0002-1": ("brats-men-rt", [f"x/BraTS-MEN-RT-0002-1_{m}.nii.gz" for m in ("t1c", "gtv")]),
     "EGD-0001": ("egd", [f"SUBJECTS/EGD-0001/{m}.nii.gz" for m in ("FLAIR", "T1", "T1GD", "T2", "MASK")]),
@@ -157,7 +158,7 @@ AMBIGUOUS = {
     ),
     "two runs": ("two files for t1", [f"sub-01/anat/sub-01_run-{n}_T1w.nii.gz" for n in (1, 2)]),
     "two labels with names of their own": (
-        "two files for segmentation", ["a/a_t1.nii", "a/x_seg.nii", "a/y_seg.nii"]
+        "two files for segmentation", ["a/a_t1.nii", "a/final_seg.nii", "a/gtv_seg.nii"]
     ),
     "many names in one folder": (
         "may hold one case", [f"p/{n}.nii" for n in ("4_AX_T1", "7_AX_T1", "3_AX_T2", "9_AX_T2_FLAIR")]
@@ -243,6 +244,7 @@ NNUNET = ["imagesTr/BRATS_001_0000.nii.gz", "imagesTr/BRATS_001_0001.nii.gz", "l
         ('{"channel_names": {"0": "T1", "1": "Flair"}}', {"flair": 1, "t1": 0}),
         ('{"modality": {"0": "FLAIR", "1": "t1gd"}}', {"flair": 0, "t1ce": 1}),
         ('{"channel_names": {"0": "T1", "1": "zscore"}}', None),
+        ('{"channel_names": {"0": "T1", "1": "T1-CE"}}', None),
         ("not JSON", None),
         (None, None),
     ],
@@ -256,7 +258,11 @@ def test_nnunet_has_the_order_in_its_dataset_json(
     (case,) = discover(tmp_path, task=GLIOMA)
     assert case.label == tmp_path / NNUNET[2]
     if images is None:
-        assert "dataset.json does not say which sequence this is" in str(case.problem)
+        assert (
+            "dataset.json does not say which sequence this is; name it there (channel_names) by one of flair, t1, "
+            in (str(case.problem))
+        )
+        assert "t1gd, t1contrast, t2w, or describe" in str(case.problem)
     else:
         assert (case.problem, case.images) == (None, {m: tmp_path / NNUNET[n] for m, n in images.items()})
 
@@ -274,6 +280,18 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(InputError, match=r"folders cannot be read: .*P2 \(Permission denied\)"):
+        discover(tmp_path, task=GLIOMA)
+
+
+@pytest.mark.parametrize("name", ["P2", "P1/P1_t2.nii.gz", "P1/itself.nii"])
+def test_links_that_lead_nowhere_are_named(name: str, tmp_path: Path) -> None:
+    touch(tmp_path, "P1/P1_t1.nii")
+    (tmp_path / ".hidden").symlink_to("nowhere")
+    assert len(discover(tmp_path, task=GLIOMA)) == 1
+    (tmp_path / name).symlink_to("itself.nii" if "itself" in name else "nowhere")
+    with pytest.raises(
+        InputError, match=rf"cannot be read: {tmp_path / name} \(a link that cannot be followed: .*\); get"
+    ):
         discover(tmp_path, task=GLIOMA)
 
 
