@@ -27,7 +27,8 @@ _COLUMNS = ("path", "case", "role", "layout", "pattern")
 _UNUSED = {
     UNKNOWN: "not used, because the name fits no layout (docs/data.md: My data set is not listed)",
     ORPHAN: "not used, because a segmentation without images is no case",
-    UNREAD: "not read, because the format is not NIfTI; unpack it, or convert it to .nii.gz (DICOM: dcm2niix; .mha, .nrrd: SimpleITK)",
+    UNREAD: "not read, because the format is not NIfTI; unpack it, or convert it to .nii.gz (DICOM: dcm2niix; .mha, "
+    ".nrrd: SimpleITK)",
     IGNORED: "not used, because the layout says so",
 }
 
