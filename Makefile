@@ -6,6 +6,7 @@
 # make lower-bounds    the quick tests with the lowest versions that pyproject.toml allows
 # make coverage    all tests but the exhaustive ones, and which lines and branches they reach; about an hour
 # make ablation    what each part of the method adds, on phantoms; about an hour
+# make gpu-check   what one GPU does with it, in ten minutes: tests, time, memory, largest costs
 #
 # make slurm-up, make slurm-down   a throw-away SLURM of four nodes on this machine, to try the cluster mode
 #
@@ -22,10 +23,10 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 RUN := . $(VENV)/bin/activate &&
 
-.PHONY: help env reject-linked-environment demo test lower-bounds coverage lint check format ablation slurm-up slurm-down
+.PHONY: help env reject-linked-environment demo test lower-bounds coverage lint check format ablation gpu-check slurm-up slurm-down
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
 
 env: $(STAMP)
 
@@ -70,6 +71,9 @@ ablation: $(STAMP)
 	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/ablation.yaml \
 		--set-threads train=1 evaluate=1 --set-resources train:tasks_per_node=1
 	echo "Look at the report in a browser: file://$$PWD/results/ablation/report.html"
+
+gpu-check: $(STAMP)
+	@$(RUN) python benchmarks/gpu_check.py
 
 slurm-up: $(STAMP)
 	@$(RUN) python -m cluster.sandbox up $(SLURM)

@@ -33,13 +33,14 @@ def build(backbone: str, device: torch.device) -> SharedSpecificNet:
     return SharedSpecificNet(Model.model_validate({"backbone": backbone}), TASK).to(device)
 
 
-def dynunet(device: torch.device) -> nn.Module:
+def dynunet(device: torch.device | None = None) -> nn.Module:
     """Return MONAI's DynUNet for four channels and three regions, with the kernels that nnU-Net plans for BraTS."""
     from monai.networks.nets.dynunet import DynUNet
 
     kernels = [[3, 3, 3]] * 6
     strides = [[1, 1, 1], *[[2, 2, 2]] * 5]
-    return DynUNet(3, 4, 3, kernels, strides, strides[1:]).to(device)
+    net = DynUNet(3, 4, 3, kernels, strides, strides[1:])
+    return net if device is None else net.to(device)
 
 
 def all_masks(device: torch.device) -> Tensor:

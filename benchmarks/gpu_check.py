@@ -1,0 +1,387 @@
+"""What one GPU does with a training step, a training and an evaluation, in ten minutes: `make gpu-check`.
+
+    python benchmarks/gpu_check.py [--out build/gpu-check] [--minutes 10] [--no-tests]
+
+First the tests marked `gpu`. Then, for each backbone, eager and compiled, and for MONAI's DynUNet as the price of a
+normal network: time of a step (forward, backward, AdamW) of the default size, share of the card's peak, memory and the
+kernels that take most time. Then a short training by `ccsd train`, which has data and logging in it, and the evaluation
+of a case with all combinations. Writes gpu-check.json and gpu-check.md. What does not fit, or for which no time is
+left, is said. Nothing is fetched: benchmarks/README.md lists what has to be installed. `--device cpu --tiny` tries the
+script itself.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import machine, table
+from networks import TASK
+from networks import dynunet as peer
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from ccsd.config.schema import Distillation, Model
+from ccsd.distillation.losses import region_targets, segmentation_loss
+from ccsd.distillation.objective import Objective
+from ccsd.distillation.schedule import Draw, draw_step
+from ccsd.inference.window import predict_probabilities
+from ccsd.model import SharedSpecificNet
+
+PEAKS = {
+    "B200": 2250,
+    "H200": 989,
+    "H100 PCIe": 756,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L40": 181,
+    "4090": 165,
+    "A10": 125,
+}
+"""Dense bf16 TFLOP/s without sparsity, by NVIDIA's data sheets; the first name that the card's has counts."""
+CASE = (155, 240, 240)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is."""
+
+    batch: int = 2
+    patch: int = 128
+    rounds: int = 8
+    case: tuple[int, int, int] = CASE
+    model: dict[str, Any] = field(default_factory=dict)
+    steps: int = 40
+
+    @property
+    def voxels(self) -> list[int]:
+        """D, H, W of a patch."""
+        return [self.patch] * 3
+
+
+TINY = Size(1, 32, 1, (40, 40, 40), {"width": 4, "levels": 3}, 2)
+
+
+@dataclass
+class Row:
+    """One network in one way of running it."""
+
+    name: str
+    step_s: float | None = None
+    mfu: float | None = None
+    tflop: float | None = None
+    allocated_gib: float | None = None
+    reserved_gib: float | None = None
+    costs: list[tuple[str, float]] = field(default_factory=list)
+    """Kernel, and its share of the time on the device."""
+    note: str = ""
+
+
+def main() -> None:
+    """Check, measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "build/gpu-check")
+    parser.add_argument("--minutes", type=float, default=10, help="after which nothing new is begun")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="sizes that only try the script")
+    parser.add_argument("--no-tests", action="store_true", help="leave out the tests marked gpu")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit(
+            f"no usable GPU: torch {torch.__version__} is built for CUDA {torch.version.cuda}; see docs/training.md"
+        )
+    options.out.mkdir(parents=True, exist_ok=True)
+    ends, size = time.monotonic() + 60 * options.minutes, TINY if options.tiny else Size()
+    device = torch.device(options.device)
+    report: dict[str, Any] = {"card": card(device), "machine": machine(), "torch": torch.__version__}
+    report["tests"] = "left out" if options.no_tests else gpu_tests()
+    report["steps"] = [asdict(row) for row in all_rows(device, size, ends)]
+    report["training"] = attempt(lambda: training(options.out, device, size), ends)
+    report["evaluation"] = attempt(lambda: evaluation(device, size), ends)
+    (options.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (options.out / "gpu-check.md").write_text(markdown(report, size), encoding="utf-8")
+    print(markdown(report, size))
+
+
+def card(device: torch.device) -> dict[str, Any]:
+    """Return what the device is."""
+    if device.type != "cuda":
+        return {"name": "CPU"}
+    found = torch.cuda.get_device_properties(device)
+    return {
+        "name": found.name,
+        "gib": round(found.total_memory / 2**30, 1),
+        "capability": f"{found.major}.{found.minor}",
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "peak_tflops": next((peak for name, peak in PEAKS.items() if name in found.name), None),
+    }
+
+
+def gpu_tests() -> str:
+    """Run the tests marked `gpu` and return pytest's closing line."""
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    print(result.stdout[-3000:], result.stderr[-1000:], sep="\n", file=sys.stderr)
+    return (result.stdout.strip().splitlines() or ["pytest said nothing"])[-1]
+
+
+def all_rows(device: torch.device, size: Size, ends: float) -> list[Row]:
+    """Measure each network, eager and compiled."""
+    kinds, ways = ("unet", "shaspec", "DynUNet"), ("", ", compiled")
+    if size is TINY:
+        kinds, ways = ("unet",), ("",)  # the others take minutes on a CPU
+    rows = []
+    for name in [f"{kind}{how}" for kind in kinds for how in ways]:
+        row = Row(name)
+        rows.append(row)
+        found = attempt(lambda row=row: measure(row, device, size), ends)
+        row.note = found.get("note", "")
+        torch.compiler.reset()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        print(f"{name}: {row.step_s} s {row.note}", file=sys.stderr, flush=True)
+    return rows
+
+
+def attempt(action: Callable[[], Any], ends: float) -> dict[str, Any]:
+    """Run a measurement, and say what stood in its way."""
+    if time.monotonic() > ends:
+        return {"note": "no time left"}
+    try:
+        return action() or {}
+    except torch.OutOfMemoryError:
+        return {"note": "out of memory"}
+    except Exception as error:  # noqa: BLE001 - the other measurements go on, and the report names it
+        return {"note": f"{type(error).__name__}: {str(error)[:300]}"}
+
+
+def measure(row: Row, device: torch.device, size: Size) -> None:
+    """Fill a row."""
+    kind, _, how = row.name.partition(", ")
+    row.tflop = counted_tflop(kind, size)
+    step = make_step(kind, device, size, compiled=how == "compiled")
+    for _ in range(3):
+        step()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    row.step_s = statistics.median(timed(step, device) for _ in range(size.rounds))
+    if device.type == "cuda":
+        row.allocated_gib = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+        row.reserved_gib = round(torch.cuda.max_memory_reserved(device) / 2**30, 2)
+        peak = card(device)["peak_tflops"]
+        row.mfu = round(row.tflop / row.step_s / peak, 4) if peak else None
+    row.costs = largest_costs(step, device)
+
+
+def timed(step: Callable[[], None], device: torch.device) -> float:
+    """Return the seconds of a step to its end on the device."""
+    synchronise(device)
+    began = time.perf_counter()
+    step()
+    synchronise(device)
+    return time.perf_counter() - began
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def make_step(kind: str, device: torch.device, size: Size, *, compiled: bool) -> Callable[[], None]:
+    """Return a whole training step: forward and backward under bf16 autocast, and AdamW."""
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    image = torch.randn(size.batch, len(TASK.modalities), *size.voxels, device=device)
+    label = torch.randint(0, len(TASK.classes) + 1, (size.batch, *size.voxels), device=device, dtype=torch.uint8)
+    module, loss = (
+        dynunet_loss(device, image, label) if kind == "DynUNet" else our_loss(kind, device, size, image, label)
+    )
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=device.type == "cuda")
+    if compiled:
+        net = getattr(module, "net", None)
+        for part in (net.shared, net.specific, net.decoder) if net is not None else (module,):
+            part.compile()
+
+    def step() -> None:
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def our_loss(
+    backbone: str, device: torch.device, size: Size, image: Tensor, label: Tensor
+) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Return the default objective, and its loss on the batch."""
+    draw, available = full_draw(size)
+    objective = Objective(our_net(backbone, size), Distillation(), TASK, bf16=True).to(device).train()
+    there, drawn = available.to(device), draw.to(device)
+    return objective, lambda: objective(image, label, there, drawn)["loss"]
+
+
+def our_net(backbone: str, size: Size) -> SharedSpecificNet:
+    """Return a network of ours."""
+    own = size.model if backbone == "unet" else {}
+    return SharedSpecificNet(Model.model_validate({"backbone": backbone, **own}), TASK)
+
+
+def full_draw(size: Size) -> tuple[Draw, Tensor]:
+    """Return what a step with all sequences visits, and that all are there."""
+    available = torch.ones(size.batch, len(TASK.modalities), dtype=torch.bool)
+    draw = draw_step(Distillation(), TASK, available, seed=0, step=0, total_steps=1, samples=range(size.batch))
+    return draw, available
+
+
+def dynunet_loss(device: torch.device, image: Tensor, label: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Return a network that takes the sequences as channels, and its loss on the batch."""
+    net, target = peer().to(device).train(), region_targets(label, TASK)
+
+    def loss() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = net(image)
+        return segmentation_loss(logits, target).mean()
+
+    return net, loss
+
+
+def counted_tflop(kind: str, size: Size) -> float:
+    """Return the floating-point operations of forward and backward, counted on tensors without contents."""
+    draw, available = full_draw(size)
+    custom = {torch.ops.aten.convolution_backward: convolution_backward_flops}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        image = torch.zeros(size.batch, len(TASK.modalities), *size.voxels)
+        label = torch.zeros(size.batch, *size.voxels, dtype=torch.uint8)
+        net = peer() if kind == "DynUNet" else Objective(our_net(kind, size), Distillation(), TASK, bf16=True)
+        with FlopCounterMode(display=False, custom_mapping=custom) as counter:
+            loss = (
+                segmentation_loss(net(image), region_targets(label, TASK)).mean()
+                if kind == "DynUNet"
+                else net(image, label, available, draw)["loss"]
+            )
+            loss.backward()
+    return round(counter.get_total_flops() / 1e12, 3)
+
+
+def convolution_backward_flops(grad: Any, _: Any, weight: Any, *rest: Any, **__: Any) -> int:
+    """Count both gradients of a convolution; torch counts those of grouped weights as if they were not grouped."""
+    per_output = torch.Size(weight[1:]).numel()
+    return int(2 * torch.Size(grad).numel() * per_output * sum(rest[7][:2]))
+
+
+def largest_costs(step: Callable[[], None], device: torch.device, number: int = 3) -> list[tuple[str, float]]:
+    """Return the kernels that take most of a step's time on the device, with their shares."""
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as trace:
+        step()
+        synchronise(device)
+    times = {
+        event.key: event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        for event in trace.key_averages()
+    }
+    total = sum(times.values()) or 1
+    largest = sorted(times.items(), key=lambda item: -item[1])[:number]
+    return [(name[:90], round(took / total, 3)) for name, took in largest]
+
+
+def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
+    """Train on phantoms by the commands that a user types, and return what the log says of the last steps."""
+    ccsd = [sys.executable, "-m", "ccsd"]
+    source, stores, run = out / "phantoms", out / "stores", out / "run"
+    side = max(size.patch, 48)
+    config = out / "training.json"
+    model = {"model": size.model} if size.model else {}
+    train = {"steps": size.steps, "batch_size": size.batch, "patch": size.voxels, "validate_every": size.steps}
+    config.write_text(json.dumps({"name": "gpu", "phantom": {"cases": 4}, "train": train, **model}), encoding="utf-8")
+    commands = [
+        [*ccsd, "phantom", str(source), "--cases", "4", "--size", str(side)],
+        [*ccsd, "convert", str(source), str(stores), "--workers", "2"],
+        [*ccsd, "split", str(stores), "--train", "0.5", "--val", "0.25"],
+        [*ccsd, "train", "--config", str(config), "--data", str(stores), "--run", str(run)],
+    ]
+    for folder in (source, stores, run):
+        shutil.rmtree(folder, ignore_errors=True)
+    for command in commands:
+        result = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise RuntimeError((result.stderr or result.stdout).strip()[-300:])
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = [event for event in events if event["event"] == "train"][-1]
+    found = {name: last[name] for name in ("step_s", "data_share", "samples_per_s", "memory_mb") if name in last}
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    if record["device"] != device.type:
+        raise RuntimeError(f"trained on {record['device']}, not on {device.type}")
+    return found
+
+
+def evaluation(device: torch.device, size: Size) -> dict[str, Any]:
+    """Return the seconds that a case of BraTS's size takes on the device with all combinations."""
+    torch.manual_seed(0)
+    net = SharedSpecificNet(Model.model_validate(size.model), TASK).to(device).eval()
+    image = torch.randn(len(TASK.modalities), *size.case, device=device)
+    subsets = [TASK.subset(name) for name in TASK.subset_names]
+
+    def segment() -> None:
+        with torch.inference_mode():
+            predict_probabilities(net, image, subsets, TASK, patch=size.voxels, overlap=0.5, decode_batch=8)
+
+    segment()
+    return {"case_s": statistics.median(timed(segment, device) for _ in range(2)), "combinations": len(subsets)}
+
+
+def markdown(report: dict[str, Any], size: Size) -> str:
+    """Return the report for people."""
+    head = ("network", "step, s", "TFLOP", "of the peak", "GiB", "reserved", "largest costs")
+    rows = [
+        (
+            row["name"],
+            number(row["step_s"], 3) if row["step_s"] else row["note"] or "-",
+            number(row["tflop"], 1),
+            f"{row['mfu']:.1%}" if row["mfu"] else "-",
+            number(row["allocated_gib"], 1),
+            number(row["reserved_gib"], 1),
+            "; ".join(f"{share:.0%} {name}" for name, share in row["costs"]),
+        )
+        for row in report["steps"]
+    ]
+    about = ", ".join(f"{key} {value}" for key, value in report["card"].items())
+    lines = [
+        f"# GPU check: {report['card']['name']}\n",
+        f"{about}; torch {report['torch']}; {report['machine']}\n",
+        f"Tests: {report['tests']}\n",
+        f"Steps of {size.batch} patches of {size.patch}^3, bf16, default method:\n",
+        table([head, *rows]),
+        f"\nTraining by `ccsd train`: {words(report['training'])}\n",
+        f"Evaluation of a case of {' x '.join(map(str, size.case))}, without scoring: {words(report['evaluation'])}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number, or a dash."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def words(values: dict[str, Any]) -> str:
+    """Return names and numbers as text."""
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+
+
+if __name__ == "__main__":
+    main()
