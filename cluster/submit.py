@@ -106,7 +106,13 @@ def _submit_request(submission: Path) -> str:
     request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
     settings = JobSettings.from_mapping(request["settings"])
     name = job_name(request["name"], submission.parent)
-    task = Task(tuple(request["command"]), str(submission), settings.cpus_per_task, settings.max_requeues)
+    task = Task(
+        tuple(request["command"]),
+        str(submission),
+        settings.cpus_per_task,
+        settings.max_requeues,
+        str(settings.gpus_per_node),
+    )
     executor = _Executor(folder=submission)
     executor.update_parameters(**parameters(settings, name))
     waits = slurm_queries.back_off()

@@ -12,7 +12,7 @@ import typer
 
 from ccsd import __version__
 from ccsd.cli import audit, convert, doctor, evaluate, phantom, predict, report, split, train
-from ccsd.errors import RUN_ERRORS, USER_ERRORS
+from ccsd.errors import ending
 
 app = typer.Typer(
     name="ccsd",
@@ -51,18 +51,12 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         app()
-    except USER_ERRORS as error:
-        _fail(error, code=2)
-    except (*RUN_ERRORS, OSError) as error:
-        _fail(error, code=1)
-    except MemoryError as error:
-        _fail(error, code=1, text=f"not enough memory: {error}; give this process more, or ask for less")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _fail(error: Exception, code: int, text: str = "") -> None:
-    if os.environ.get("CCSD_DEBUG"):
-        raise error
-    typer.echo(f"error: {text or error}", err=True)
-    sys.exit(code)
+    except Exception as error:
+        known = ending(error)
+        if known is None or os.environ.get("CCSD_DEBUG"):
+            raise
+        code, text = known
+        typer.echo(f"error: {text}", err=True)
+        sys.exit(code)

@@ -22,6 +22,7 @@ from cluster.settings import JobSettings, job_options
         ("extra.--bad=x", "write a long sbatch option without dashes"),
         ("extra=[", "not valid YAML"),
         ("timeout_min=60", "timeout_min=60 needs cluster=slurm"),
+        ("gpus_per_node=4", "gpus_per_node=4 and tasks_per_node=1: each process uses one GPU of its own"),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(option: str, words: str) -> None:

@@ -20,6 +20,7 @@ class Ending:
 
     code: int
     text: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -104,5 +105,6 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _endings(text: str) -> list[Ending]:
-    parts = re.split(r"^== exit code (-?\d+)$", text, flags=re.MULTILINE)
-    return [Ending(int(number), said) for said, number in zip(parts[::2], parts[1::2], strict=False)]
+    parts = re.split(r"^== exit code (-?\d+) after ([\d.]+) s$", text, flags=re.MULTILINE)
+    triples = zip(parts[::3], parts[1::3], parts[2::3], strict=False)
+    return [Ending(int(number), said, float(seconds)) for said, number, seconds in triples]
