@@ -97,7 +97,7 @@ class PatchReader:
         )
 
 
-def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float32], label: NDArray[np.uint8]) -> None:
+def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float16], label: NDArray[np.uint8]) -> None:
     """Fill `image` (M x D x H x W) and `label` with a patch; 0 outside the case and where a modality is absent."""
     patch = label.shape
     inside: list[slice] = []

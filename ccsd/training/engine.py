@@ -132,6 +132,8 @@ def prepared_net(config: Config, device: torch.device) -> SharedSpecificNet:
     runtime = config.runtime
     if runtime.deterministic:
         _make_deterministic(config, device)
+    else:
+        torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes are the same in every step
     torch.manual_seed(config.train.seed)
     net = SharedSpecificNet(config.model, config.task)
     if runtime.activation_checkpointing:

@@ -214,7 +214,8 @@ class _Training:
             seed=settings.seed,
             foreground=settings.foreground,
         )
-        return PatchStream(reader, workers=self.config.runtime.workers, start=self.step)
+        is_gpu = self.process.device.type == "cuda"
+        return PatchStream(reader, workers=self.config.runtime.workers, start=self.step, pinned=is_gpu)
 
     def _step(self, batches: Iterator[Batch]) -> None:
         """Run one optimizer step."""

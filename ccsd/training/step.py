@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ccsd.config.schema import Config
 from ccsd.data import Batch, augment
+from ccsd.data.batch import send
 from ccsd.data.sampling import samples_of
 from ccsd.distillation.schedule import draw_step
 from ccsd.training.distributed import Process
@@ -94,8 +95,9 @@ class Stepper:
 
     def _forward(self, batch: Batch, rows: slice) -> dict[str, Tensor]:
         settings, device, samples = self.config.train, self.process.device, batch.samples[rows]
-        image, label = batch.image[rows].to(device), batch.label[rows].to(device)
-        available = batch.available[rows].to(device)
+        # The slots are not used again before the norm of the gradient is known, which is after these copies.
+        image, label = batch.image[rows].to(device, non_blocking=True), batch.label[rows].to(device, non_blocking=True)
+        image, available = image.float(), send(batch.available[rows], device)
         if settings.augment:
             image, label = augment(image, label, available, [(settings.seed, batch.step, i) for i in samples])
         draw = draw_step(

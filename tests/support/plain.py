@@ -42,7 +42,7 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
     for step in range(settings.steps):
         batch = next(stream)
         keys = [(settings.seed, step, sample) for sample in samples]
-        image, label = augment(batch.image, batch.label, batch.available, keys)
+        image, label = augment(batch.image.float(), batch.label, batch.available, keys)
         draw = draw_step(
             config.distillation,
             config.task,

@@ -73,7 +73,7 @@ def same(first: Taken, second: Taken) -> bool:
 def test_shapes_and_types(data: Path) -> None:
     batch = next(stream_of(data))
     assert batch.image.shape == (4, 4, *PATCH)
-    assert batch.image.dtype == torch.float32
+    assert batch.image.dtype == torch.float16
     assert batch.label.shape == (4, *PATCH)
     assert batch.label.dtype == torch.uint8
     assert batch.available.tolist() == [[True] * 4] * 4

@@ -223,6 +223,17 @@ def test_each_removal_is_scored_against_the_set_before_it(criterion: str) -> Non
         current = current & ~torch.nn.functional.one_hot(step, 4).bool()
 
 
+def test_scoring_costs_nine_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 4, 3 and 2 removals, whatever a sample has: processes must decode as often as one another."""
+    o = objective()
+    decode, decoded = o.net.decode, []
+    monkeypatch.setattr(
+        o.net, "decode", lambda f, subsets, *rest: decoded.append(len(subsets)) or decode(f, subsets, *rest)
+    )
+    o(*batch(), torch.tensor([[True, False, True, False], [False, True, False, False]]), draw(o))
+    assert decoded == [4, 3, 2]
+
+
 def test_between_scorings_the_running_means_decide() -> None:
     o = objective(every_n=2)
     o.criticality.mean[0b1111] = torch.tensor([0.0, 5, 0, 0])

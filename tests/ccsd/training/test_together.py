@@ -28,6 +28,9 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
         "fails": training(runs / "fails", fail_at=2),
+        "to blind": training(runs / "blind", STAGE_2, stop_at=2),
+        "blind": training(runs / "blind", STAGE_2, blind=True),
+        "blind again": training(runs / "blind", STAGE_2, blind=True),
         "late": training(runs / "late", STAGE_2, late_at=3),
         "validated": training(runs / "late", STAGE_2),
         "full": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2", full_at=3),
@@ -85,7 +88,7 @@ def test_a_full_disk_stops_the_save_and_keeps_what_was_saved(endings: dict[str, 
     full = endings["full"]
     assert full.code == 1
     assert "Traceback" not in full.text
-    assert "the checkpoint of step 4 could not be saved (process 1: " in full.text
+    assert "the checkpoint of step 3 could not be saved (process 1: " in full.text
     assert "File too large" in full.text
     assert "make room, then run the same command again to resume" in full.text
     assert endings["space again"].code == 0
@@ -115,6 +118,13 @@ def test_a_process_that_fails_speaks_and_ends_though_the_end_of_the_group_waits_
     assert "process 0: lost the others" in survivor.text
     assert "Traceback" not in survivor.text + failed.text
     assert failed.seconds < 60
+
+
+def test_the_first_process_decides_for_all_what_is_resumed_and_finished(endings: dict[str, Ending], runs: Path) -> None:
+    assert [endings[name].code for name in ("to blind", "blind", "blind again")] == [75, 0, 0], endings
+    assert "resuming from step 2\n" in endings["blind"].text
+    assert "already trained with this configuration" in endings["blind again"].text
+    assert_same_run(runs / "whole", runs / "blind")
 
 
 def test_a_stop_is_heard_within_a_validation_which_is_done_again(endings: dict[str, Ending], runs: Path) -> None:
