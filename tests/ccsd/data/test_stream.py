@@ -7,6 +7,7 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -245,6 +246,16 @@ def test_no_case_and_unknown_case(data: Path) -> None:
         stream_of(data, [])
     with pytest.raises(InputError, match="nobody: no store"):
         stream_of(data, ["nobody"])
+
+
+def test_pinned_memory_is_all_that_batches_are_read_into(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = {}
+    register = SimpleNamespace(cudaHostRegister=lambda address, size, _: locked.update({address: size}))
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: register)
+    with stream_of(data) as stream:
+        stream._slots.pin()
+        batch = next(stream)
+        assert locked == {tensor.data_ptr(): tensor.nbytes for tensor in (batch.image, batch.label)}
 
 
 def test_more_processes_than_samples(data: Path) -> None:

@@ -1,7 +1,8 @@
-"""What a step does on a GPU, seen without one: `meta` stands in for it."""
+"""What a step does on a GPU: seen without one, where `meta` stands in for it, and on a real one (`pytest -m gpu`)."""
 
 import re
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,8 @@ from ccsd.model import SharedSpecificNet
 from ccsd.training.distributed import Process
 from ccsd.training.log import StepMeans
 from ccsd.training.step import LossScale, Stepper
+from support.comparing import losses, weights
+from support.processes import ccsd
 from support.tasks import GLIOMA
 
 META = torch.device("meta")
@@ -163,3 +166,31 @@ def test_the_host_waits_for_nothing_but_the_norm_of_the_gradient(method: str, mo
     assert operations.names["normal_"] > 0
     assert not operations.waits
     assert indices.waits == 0
+
+
+def train_on_gpu(inputs: Path, run: Path, *settings: str) -> Path:
+    options = [word for setting in settings for word in ("--set", setting)]
+    done = ccsd("train", "--config", inputs / "tiny.yaml", "--data", inputs / "data", "--run", run, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "device: cuda" in done.stdout
+    return run
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(1200)
+def test_on_a_gpu_every_stage_and_precision_learns_the_same(inputs: Path, tmp_path: Path) -> None:
+    plain = losses(train_on_gpu(inputs, tmp_path / "plain", "runtime.zero_stage=0"))
+    for stage in (1, 2, 3):
+        run = train_on_gpu(inputs, tmp_path / str(stage), f"runtime.zero_stage={stage}", "runtime.micro_batch=1")
+        assert losses(run) == pytest.approx(plain, abs=1e-3)
+    for precision in ("bf16", "fp16"):
+        run = train_on_gpu(inputs, tmp_path / precision, f"train.precision={precision}", "runtime.workers=1")
+        assert losses(run) == pytest.approx(plain, abs=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+def test_on_a_gpu_deterministic_gives_the_same_bits(inputs: Path, tmp_path: Path) -> None:
+    settings = ("runtime.deterministic=true", "train.precision=bf16")
+    first, second = (weights(train_on_gpu(inputs, tmp_path / name, *settings)) for name in ("first", "second"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
