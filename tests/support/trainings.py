@@ -72,7 +72,12 @@ def _outputs(plan: str, world: int, patience: int, timeout: float) -> list[str]:
         subprocess.Popen(
             [sys.executable, str(DRIVER), plan],
             env=os.environ
-            | {"GLOO_SOCKET_IFNAME": "lo", "CCSD_PEER_TIMEOUT_S": str(patience), "CCSD_DEVICE": "cpu"}
+            | {
+                "GLOO_SOCKET_IFNAME": "lo",
+                "CCSD_PEER_TIMEOUT_S": str(patience),
+                "CCSD_DEVICE": "cpu",
+                "DS_ACCELERATOR": "cpu",
+            }
             | ({} if world == 1 else _place(rank, world)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
