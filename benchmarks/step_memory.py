@@ -64,7 +64,7 @@ def peak(options: argparse.Namespace, method: str, decode_batch: int, again: boo
         net = SharedSpecificNet(Model.model_validate({"backbone": options.backbone}), TASK)
         if again:
             net.recompute_encoders()
-        objective = Objective(net, settings, TASK, decode_batch=decode_batch, bf16=bf16)
+        objective = Objective(net, settings, TASK, decode_batch=decode_batch, precision="bf16" if bf16 else "fp32")
         tracker = MemTracker()
         tracker.track_external(objective)
         with tracker:

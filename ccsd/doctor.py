@@ -50,6 +50,9 @@ class Facts:
     slurm_answer: str | None
     slurm_error: str | None
     jobs: dict[str, str | None] | None = None
+    gpu_problem: str | None = None
+    """Why GPUs that should be there cannot be used; a training would refuse."""
+    gpu_notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -91,6 +94,7 @@ def inspect_machine(folder: Path, profile: str | None = None) -> Facts:
         slurm_answer=answer,
         slurm_error=slurm_error,
         jobs=None if profile is None else try_profile(profile),
+        **_gpu_state(),
     )
 
 
@@ -259,8 +263,28 @@ def _judge_size(facts: Facts, found: Diagnosis) -> None:
         found.warnings.append(f"only {facts.memory_gb:g} GB of memory: use a small patch and batch")
 
 
+def _gpu_state() -> dict[str, Any]:
+    try:
+        import torch
+    except ImportError:
+        return {}
+    from ccsd.device import gpu_note, missing_kernels, sign_of_gpus, why_unusable
+
+    if not torch.cuda.is_available():
+        sign = sign_of_gpus(os.environ)
+        return {"gpu_problem": sign and f"{sign}, but {why_unusable()}"}
+    kinds = {(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(len(_gpus()))}
+    old = [text for kind in kinds if (text := missing_kernels(*kind, torch.cuda.get_arch_list()))]
+    cudnn: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    notes = tuple(text for kind in kinds if (text := gpu_note(*kind, cudnn)))
+    return {"gpu_problem": "; ".join(old) or None, "gpu_notes": notes}
+
+
 def _judge_gpus(facts: Facts, found: Diagnosis) -> None:
-    if facts.driver and not facts.gpus:
+    found.warnings += facts.gpu_notes
+    if facts.gpu_problem is not None:
+        found.blocking.append(facts.gpu_problem)
+    elif facts.driver and not facts.gpus:
         found.warnings.append(
             "there is an NVIDIA driver, but torch sees no GPU: a CPU build of torch, a driver older than torch's CUDA, "
             "or an empty CUDA_VISIBLE_DEVICES"

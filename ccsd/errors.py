@@ -17,3 +17,14 @@ USER_ERRORS = (UsageError, InputError, SettingsError)
 
 RUN_ERRORS = (JobError, TrainingError)
 """Shown as one message without a traceback, exit code 1: the input was fine, the run was not."""
+
+
+def ending(error: BaseException) -> tuple[int, str] | None:
+    """Return the exit code and the message that an error ends the program with; None for a bug."""
+    if isinstance(error, USER_ERRORS):
+        return 2, str(error)
+    if isinstance(error, (*RUN_ERRORS, OSError)):
+        return 1, str(error)
+    if isinstance(error, MemoryError):
+        return 1, f"not enough memory: {error}; give this process more, or ask for less"
+    return None

@@ -57,6 +57,7 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
     shared = {
         **rendezvous.without_enclosing_job(os.environ),
         "CUDA_VISIBLE_DEVICES": visible_devices(settings.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
+        rendezvous.GPUS: str(settings.gpus),
     }
     say(f"starting {settings.tasks} rank{'s' * (settings.tasks > 1)} on this machine, logs in {folder}")
     follower = Follower(log_file(folder, JOB_ID, 0))

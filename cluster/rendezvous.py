@@ -29,6 +29,9 @@ THREADS = (
 )
 """Variables by which libraries of linear algebra learn how many threads to use."""
 
+GPUS = "CCSD_GPUS_PER_NODE"
+"""Environment variable: how many GPUs of each machine the ranks were promised; unset without any."""
+
 ENCLOSING = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI_", "PMI2_", "PMIX_", "OMPI_")
 KEPT = frozenset(
     {

@@ -143,6 +143,16 @@ class JobSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _has_a_gpu_for_each_process(self) -> Self:
+        if self.gpus not in (0, self.tasks_per_node):
+            raise ValueError(
+                f"gpus_per_node={self.gpus_per_node} and tasks_per_node={self.tasks_per_node}: each process uses one "
+                f"GPU of its own; use gpus_per_node={self.tasks_per_node}, tasks_per_node={self.gpus}, or gpus_per_node=0 "
+                "to compute on the CPU"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _options_are_single_lines(self) -> Self:
         """Reject line breaks: each option is one `#SBATCH` line of the script, and a second line is another option."""
         options = self.model_dump(exclude={"extra"}) | {f"extra.{name}": value for name, value in self.extra.items()}

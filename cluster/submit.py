@@ -124,7 +124,13 @@ def _submit_request(submission: Path) -> str:
     """Submit the request in a folder; return the job's id."""
     request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
     settings = JobSettings.from_mapping(request["settings"])
-    task = Task(tuple(request["command"]), str(submission), settings.cpus_per_task, settings.max_requeues)
+    task = Task(
+        tuple(request["command"]),
+        str(submission),
+        settings.cpus_per_task,
+        settings.max_requeues,
+        str(settings.gpus),
+    )
     executor = _Executor(folder=submission)
     executor.update_parameters(**parameters(settings, job_name(request["name"], submission.parent)))
     try:

@@ -45,6 +45,7 @@ class Task:
     folder: str
     cpus: int
     max_requeues: int
+    gpus: str = "0"
 
     def __call__(self) -> None:
         """Run the command; exits with its code unless that is 0."""
@@ -96,7 +97,7 @@ class _Runner:
         job = self.job
         local_world = job.num_tasks // job.num_nodes
         own = rendezvous.environment(job.global_rank, job.num_tasks, job.local_rank, local_world, place, self.task.cpus)
-        return {**os.environ, **own}
+        return {**os.environ, **own, rendezvous.GPUS: self.task.gpus}
 
     def _wait(self) -> int:
         """Wait for the child; end it when a peer failed."""

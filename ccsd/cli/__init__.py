@@ -13,7 +13,7 @@ import typer
 
 from ccsd import __version__
 from ccsd.cli import audit, convert, doctor, evaluate, phantom, predict, report, split, train
-from ccsd.errors import RUN_ERRORS, USER_ERRORS
+from ccsd.errors import ending
 
 LONGEST_TMPDIR = 60
 """A socket's path may have 107 bytes; multiprocessing adds some forty."""
@@ -56,14 +56,15 @@ def main() -> None:
     _shorten_temporary_folder()
     try:
         app()
-    except USER_ERRORS as error:
-        _fail(error, code=2)
-    except (*RUN_ERRORS, OSError) as error:
-        _fail(error, code=1)
-    except MemoryError as error:
-        _fail(error, code=1, text=f"not enough memory: {error}; give this process more, or ask for less")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        known = ending(error)
+        if known is None or os.environ.get("CCSD_DEBUG"):
+            raise
+        code, text = known
+        typer.echo(f"error: {text}", err=True)
+        sys.exit(code)
 
 
 def _shorten_temporary_folder() -> None:
@@ -71,10 +72,3 @@ def _shorten_temporary_folder() -> None:
     short = "/tmp"  # noqa: S108 - what is made in it has a name of its own and belongs to this user
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR and os.access(short, os.W_OK):
         tempfile.tempdir = short
-
-
-def _fail(error: Exception, code: int, text: str = "") -> None:
-    if os.environ.get("CCSD_DEBUG"):
-        raise error
-    typer.echo(f"error: {text or error}", err=True)
-    sys.exit(code)

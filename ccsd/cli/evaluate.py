@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import TASK, LayoutOption
+from ccsd.cli.options import TASK, DeviceOption, LayoutOption
 from ccsd.errors import UsageError
 
 Subsets = Annotated[
@@ -44,6 +44,7 @@ def evaluate(
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that score the files of --pred.")] = 1,
     overrides: Overrides = None,
+    device: DeviceOption = None,
 ) -> None:
     """Score a model on the test cases (--model, --data), or segmentations against references (--pred, --ref).
 
@@ -59,7 +60,7 @@ def evaluate(
         from ccsd.evaluation.run import evaluate_model
 
         rules = read_task(task) if task else None
-        scores = evaluate_model(model, data, out, subsets or (), overrides or (), rules)
+        scores = evaluate_model(model, data, out, subsets or (), overrides or (), rules, device)
     elif pred and ref and not model and not data:
         from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings

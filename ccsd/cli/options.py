@@ -15,6 +15,14 @@ TaskOption = Annotated[
 ]
 TASK = "brats-gli-pre"
 """The default task; a test holds that it is the one of `preprocess.task`."""
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="CCSD_DEVICE",
+        metavar="auto|cpu",
+        help="auto: the GPU, an error if there should be one and none can be used; cpu: the CPU. [default: auto]",
+    ),
+]
 LabelsOption = Annotated[
     str | None,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccsd.cli.options import LayoutOption
+from ccsd.cli.options import DeviceOption, LayoutOption
 from ccsd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,11 +39,14 @@ def predict(
         list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
     ] = None,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+    device: DeviceOption = None,
 ) -> None:
     """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
     from ccsd.inference.predict import Options, predict
 
-    options = Options(subset, labels, probabilities, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing)
+    options = Options(
+        subset, labels, probabilities, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing, device
+    )
     failed = [outcome for outcome in predict(sources, out, model, options) if not _tell(outcome)]
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ccsd.cli.options import DeviceOption
 from ccsd.errors import UsageError
 
 
@@ -31,6 +32,7 @@ def train(
             "--job cluster=slurm --job nodes=2; without it this very process trains.",
         ),
     ] = None,
+    device: DeviceOption = None,
     science: Annotated[str | None, typer.Option(hidden=True, help="Digest of what the job was submitted for.")] = None,
 ) -> None:
     """Train one model for every combination of modalities, or resume where an earlier call stopped."""
@@ -49,7 +51,7 @@ def train(
         raise UsageError(f"{data} or {config} changed after this job was submitted; submit it again")
     from ccsd.training.loop import train as run_training
 
-    sys.exit(run_training(settings, data, run, experiment, stop_after))
+    sys.exit(run_training(settings, data, run, experiment, stop_after, device=device))
 
 
 def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, science: str) -> int:

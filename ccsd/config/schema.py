@@ -174,7 +174,7 @@ class Train(Section):
     weight_decay: NonNegativeFloat = Field(1e-4, description="decoupled weight decay")
     warmup: Fraction = Field(0.02, description="share of the steps over which the learning rate rises linearly")
     clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 does not clip")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: autocast with fp32 weights and losses")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="autocast; fp16: for GPUs before Ampere")
     validate_every: PositiveInt = Field(5000, description="steps between validations")
     validate_subsets: tuple[str, ...] = Field(
         (),
@@ -196,6 +196,9 @@ class Runtime(Section):
     offload: Literal["none", "optimizer", "all"] = Field(
         "none",
         description="what a GPU leaves in the host's memory: optimizer state (zero_stage 1 to 3), or weights too (3)",
+    )
+    micro_batch: PositiveInt | None = Field(
+        None, description="samples that a process computes at once: fewer need less memory and more time; unset: all"
     )
     decode_batch: PositiveInt = Field(
         8, description="subsets decoded together; fewer than a step visits need less memory and more time"

@@ -7,6 +7,7 @@ Background stays 0 and absent modalities stay 0.
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from ccsd.data import intensity, spatial
@@ -45,17 +46,29 @@ def augment(image: Tensor, label: Tensor, available: Tensor, keys: Sequence[Key]
     rngs = [generator(Stream.AUGMENTATION, *key) for key in keys]
     image, label = image.clone(), label.clone()
     for axis in (-3, -2, -1):
-        rows = _selected(rngs, _FLIP)
-        image[rows], label[rows] = image[rows].flip(axis), label[rows].flip(axis)
+        for row in _selected(rngs, _FLIP):
+            image[row], label[row] = image[row].flip(axis), label[row].flip(axis)
     rows = _selected(rngs, _AFFINE)
     if rows:
-        image[rows], label[rows] = spatial.turn_and_scale(image[rows], label[rows], [rngs[row] for row in rows])
+        turned = spatial.turn_and_scale(_take(image, rows), _take(label, rows), [rngs[row] for row in rows])
+        _put(image, rows, turned[0])
+        _put(label, rows, turned[1])
     mask = (image != 0) & available.to(image.device)[..., None, None, None]
     for probability, change in _INTENSITY:
         rows = _selected(rngs, probability)
         if rows:
-            image[rows] = change(image[rows], mask[rows], [rngs[row] for row in rows])
+            _put(image, rows, change(_take(image, rows), _take(mask, rows), [rngs[row] for row in rows]))
     return image * mask, label
+
+
+def _take(values: Tensor, rows: list[int]) -> Tensor:
+    """Return some samples. Like `_put` row by row, for an index by a list waits for the GPU."""
+    return torch.stack([values[row] for row in rows])
+
+
+def _put(values: Tensor, rows: list[int], changed: Tensor) -> None:
+    for position, row in enumerate(rows):
+        values[row] = changed[position]
 
 
 def _selected(rngs: Generators, probability: float) -> list[int]:

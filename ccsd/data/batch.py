@@ -18,7 +18,7 @@ class Batch:
     step
         Number of the training step.
     image
-        B x M x D x H x W float32, 0 outside the brain, outside the case, and for absent modalities.
+        B x M x D x H x W float16 as it is stored, 0 outside the brain, outside the case, and for absent modalities.
     label
         B x D x H x W uint8, classes, 0 for the background.
     available
@@ -38,6 +38,13 @@ class Batch:
     samples: tuple[int, ...]
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy what the host has computed to a device, without waiting for it."""
+    if device.type == "cuda" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class Slots:
     """Memory for a fixed number of batches, allocated once and used again and again.
 
@@ -45,14 +52,19 @@ class Slots:
     """
 
     def __init__(self, count: int, batch: int, modalities: int, patch: Patch, *, shared: bool) -> None:
-        self.image = torch.zeros(count, batch, modalities, *patch)
+        self.image = torch.zeros(count, batch, modalities, *patch, dtype=torch.float16)
         self.label = torch.zeros(count, batch, *patch, dtype=torch.uint8)
         if shared:
             self.image.share_memory_()  # type: ignore[no-untyped-call]
             self.label.share_memory_()  # type: ignore[no-untyped-call]
 
+    def pin(self) -> None:
+        """Lock the memory, so that a GPU copies from it without a detour and without the host waiting for it."""
+        for tensor in (self.image, self.label):
+            torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)  # type: ignore[no-untyped-call]
+
     @staticmethod
     def bytes_each(batch: int, modalities: int, patch: Patch) -> int:
         """Return the size of one slot."""
         voxels = batch * patch[0] * patch[1] * patch[2]
-        return voxels * (4 * modalities + 1)
+        return voxels * (2 * modalities + 1)

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ccsd.data.batch import send
+
 Generators = Sequence[np.random.Generator]
 Matrix = npt.NDArray[np.float32]
 
@@ -90,11 +92,11 @@ def _filtered(
     if not rows:
         return image
     strengths = [draw(rngs[row]) for row, _ in rows]
-    chosen = tuple(torch.tensor(index, device=image.device) for index in zip(*rows, strict=True))
+    chosen = tuple(send(torch.tensor(index), image.device) for index in zip(*rows, strict=True))
     volumes = image[chosen]
     for axis in _VOXELS:
         stack = np.stack([matrix(image.shape[axis], by_axis[axis]) for by_axis in strengths])
-        volumes = along_axis(volumes, torch.from_numpy(stack).to(image), axis)
+        volumes = along_axis(volumes, send(torch.from_numpy(stack), image.device), axis)
     return image.index_put(chosen, volumes)
 
 
@@ -111,7 +113,7 @@ def _strength(image: Tensor, rngs: Generators, low: float, high: float, neutral:
     """Return one number per sample and modality, broadcastable; half of them `neutral`."""
     count = image.shape[1]
     values = [np.where(rng.random(count) < _HALF, rng.uniform(low, high, count), neutral) for rng in rngs]
-    return torch.from_numpy(np.stack(values)).to(image)[..., None, None, None]
+    return send(torch.from_numpy(np.stack(values).astype(np.float32)), image.device)[..., None, None, None]
 
 
 def _moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

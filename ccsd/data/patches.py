@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ccsd.data.batch import Corner, Patch, Slots
 from ccsd.data.sampling import case_number, corner, samples_of
-from ccsd.errors import UsageError
 from preprocess.errors import InputError, first_few
 from preprocess.source.geometry import Box
 from preprocess.store.reader import CaseStore
@@ -44,8 +43,6 @@ class PatchReader:
     ------
     InputError
         If a case is missing or damaged, or has no segmentation.
-    UsageError
-        If there are fewer samples than processes.
     """
 
     def __init__(
@@ -62,14 +59,11 @@ class PatchReader:
         foreground: float,
     ) -> None:
         _check_cases(data, cases)
-        if global_batch < world:
-            raise UsageError(
-                f"batch_size {global_batch} leaves some of {world} processes without a sample; give at least {world}"
-            )
         self.data, self.cases, self.patch = data, sorted(cases), patch
         self.modalities = tuple(modalities)
         self.global_batch, self.seed, self.foreground = global_batch, seed, foreground
-        self.samples = samples_of(rank, world, global_batch)
+        # A process without a sample of its own keeps step with the others by a copy, which counts for nothing.
+        self.samples = samples_of(rank, world, global_batch) or (0,)
 
     def fill(self, step: int, slots: Slots, slot: int) -> Filled:
         """Read the patches of a step into a slot.
@@ -103,7 +97,7 @@ class PatchReader:
         )
 
 
-def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float32], label: NDArray[np.uint8]) -> None:
+def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float16], label: NDArray[np.uint8]) -> None:
     """Fill `image` (M x D x H x W) and `label` with a patch; 0 outside the case and where a modality is absent."""
     patch = label.shape
     inside: list[slice] = []

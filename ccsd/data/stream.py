@@ -40,6 +40,8 @@ class PatchStream(Iterator[Batch]):
         Step of the first batch.
     context
         How workers are started.
+    pinned
+        Lock the batches' memory for copies to a GPU.
 
     Raises
     ------
@@ -47,13 +49,23 @@ class PatchStream(Iterator[Batch]):
         If there is not enough shared memory for the workers.
     """
 
-    def __init__(self, reader: PatchReader, *, workers: int, start: int = 0, context: Context = "forkserver") -> None:
+    def __init__(
+        self,
+        reader: PatchReader,
+        *,
+        workers: int,
+        start: int = 0,
+        context: Context = "forkserver",
+        pinned: bool = False,
+    ) -> None:
         self._reader = reader
         shape = len(reader.samples), len(reader.modalities), reader.patch
         count = max(1, workers * _SLOTS_PER_WORKER)
         if workers:
             _check_shared_memory(count * Slots.bytes_each(*shape), workers)
         self._slots = Slots(count, *shape, shared=workers > 0)
+        if pinned:
+            self._slots.pin()
         self._source: Iterator[Filled | InputError] | None
         if workers:
             self._source = _in_workers(self._reader, self._slots, start, workers, context)

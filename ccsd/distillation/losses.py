@@ -56,8 +56,9 @@ def modality_loss(logits: Tensor, available: Tensor) -> Tensor:
 
     `logits` is B x M x M: for each modality's pooled features, one score per modality.
     """
-    truth = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-    return _mean_where(functional.cross_entropy(logits.float().transpose(1, 2), truth, reduction="none"), available)
+    # Modality m is the m-th class. torch's own cross-entropy of such a shape is not deterministic on GPUs.
+    losses = -logits.float().transpose(1, 2).log_softmax(1).diagonal(dim1=1, dim2=2)
+    return _mean_where(losses, available)
 
 
 def region_targets(label: Tensor, task: Task) -> Tensor:

@@ -9,7 +9,7 @@ Shapes: K subsets, B batch, M modalities, S = M - 1 steps of DMCD's path, R regi
 """
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ccsd.config.schema import MOST_SETS_KEPT, Distillation
@@ -20,10 +20,11 @@ from ccsd.distillation.losses import (
     region_targets,
     segmentation_loss,
 )
-from ccsd.distillation.path import RunningCriticality, greedy_path, next_set, order_of_removal, tally
+from ccsd.distillation.path import RunningCriticality, greedy_path, next_set, order_of_removal, removable, tally
 from ccsd.distillation.schedule import Draw
 from ccsd.distillation.subsets import is_partial
 from ccsd.model.net import Features, SharedSpecificNet
+from ccsd.precision import autocast
 from preprocess.task import Task
 
 WITH_HMSD = ("hmsd", "ccsd")
@@ -34,10 +35,16 @@ class Objective(nn.Module):
     """The network together with everything that is learnt from."""
 
     def __init__(
-        self, net: SharedSpecificNet, settings: Distillation, task: Task, *, decode_batch: int = 8, bf16: bool = False
+        self,
+        net: SharedSpecificNet,
+        settings: Distillation,
+        task: Task,
+        *,
+        decode_batch: int = 8,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
-        self.bf16 = bf16
+        self.precision = precision
         self.net = net
         count = len(task.modalities)
         self.criticality = RunningCriticality(count) if count <= MOST_SETS_KEPT else None
@@ -47,6 +54,8 @@ class Objective(nn.Module):
 
     def forward(self, image: Tensor, label: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
         """Return the total loss under `loss`, its unweighted terms, and the order in which DMCD removed.
+
+        A step that scores also has `scored`, for `learn_criticality`.
 
         Parameters
         ----------
@@ -59,8 +68,13 @@ class Objective(nn.Module):
         draw
             The step's subsets, ramp and schedule.
         """
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(self.precision, image.device):
             return self._losses(image, region_targets(label, self.task), available, draw)
+
+    def learn_criticality(self, scored: Tensor) -> None:
+        """Blend what a step scored, summed over all its samples, into the running means."""
+        assert self.criticality is not None
+        self.criticality.update(*scored)
 
     def _losses(self, image: Tensor, target: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
         features = self.net.encode(image, available)
@@ -68,7 +82,7 @@ class Objective(nn.Module):
         recompute = self.decode_batch < 1 + len(draw.visited) + steps
         levels = self.net.decode_levels(features, available[None], 1, recompute=recompute)
         full = levels[0]
-        path = self._path(features, full[0].detach(), available, target, draw)
+        path, scored = self._path(features, full[0].detach(), available, target, draw)
         subsets = torch.cat([draw.visited, path])
         if len(subsets):
             rest = self.net.decode_levels(features, subsets, self.decode_batch, recompute=recompute)
@@ -82,7 +96,8 @@ class Objective(nn.Module):
             "shared": alignment_loss(features.shared, available).mean(),
             "specific": modality_loss(self.net.classify(features.pooled_specific), available).mean(),
         }
-        return {"loss": self._total(terms, draw.ramp), **terms, "removed": order_of_removal(available, path)}
+        removed = order_of_removal(available, path)
+        return {"loss": self._total(terms, draw.ramp), **terms, "removed": removed, **scored}
 
     def _total(self, terms: dict[str, Tensor], ramp: float) -> Tensor:
         s = self.settings
@@ -106,46 +121,51 @@ class Objective(nn.Module):
         return _mean_of_valid(divergence, order_of_removal(available, path) >= 0)
 
     @torch.no_grad()
-    def _path(self, features: Features, full: Tensor, available: Tensor, target: Tensor, draw: Draw) -> Tensor:
-        """Return DMCD's sets P_1, ..., P_S (S x B x M), none for methods without it."""
+    def _path(
+        self, features: Features, full: Tensor, available: Tensor, target: Tensor, draw: Draw
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return DMCD's sets P_1, ..., P_S (S x B x M), none for methods without it, and what was scored."""
         settings = self.settings
         if settings.method not in WITH_DMCD:
-            return available.new_zeros((0, *available.shape))
+            return available.new_zeros((0, *available.shape)), {}
         if settings.criterion in ("static", "random"):
-            return greedy_path(available, lambda _, __: draw.priority)
+            return greedy_path(available, lambda _, __: draw.priority), {}
         means = self.criticality
-        if means is None:
-            return greedy_path(available, _Scorer(self, features, full, target))
-        if not draw.score:
-            return greedy_path(available, lambda _, current: means.lookup(current))
+        if means is not None and not draw.score:
+            return greedy_path(available, lambda _, current: means.lookup(current)), {}
         scorer = _Scorer(self, features, full, target)
         path = greedy_path(available, scorer)
-        totals, counts = scorer.totals, scorer.counts
-        if distributed.is_initialized() and distributed.get_world_size() > 1:
-            both = torch.stack([totals, counts])
-            distributed.all_reduce(both)
-            totals, counts = both
-        means.update(totals, counts)
-        return path
+        return path, {} if means is None else {"scored": torch.stack([scorer.totals, scorer.counts])}
 
 
 class _Scorer:
-    """Measures how much each removal hurts, decoding the candidates, and keeps the tally for the running means."""
+    """Measures how much each removal hurts, decoding the candidates, and keeps the tally for the running means.
+
+    In the round i at most M - i removals are possible. So many sets are decoded for each sample, those with a removal
+    first: nine in all with four modalities, in the same rounds whatever the samples have.
+    """
 
     def __init__(self, objective: Objective, features: Features, full: Tensor, target: Tensor) -> None:
         self.objective, self.features, self.target = objective, features, target
         self.current = full
+        self.round = 0
         self.totals: Tensor = torch.zeros((), device=full.device)
         self.counts: Tensor = torch.zeros((), device=full.device)
 
     def __call__(self, candidates: Tensor, current: Tensor) -> Tensor:
+        count = len(candidates) - self.round
+        self.round += 1
+        samples = torch.arange(len(current), device=current.device)
+        rows = (~removable(current)).int().argsort(dim=0, stable=True)[:count]
+        candidates = candidates[rows, samples]
         logits = self.objective.net.decode(self.features, candidates, self.objective.decode_batch)
-        scores = self._scores(logits)
+        found = self._scores(logits)
+        scores = found.new_zeros(len(current.T), len(current)).scatter(0, rows, found)
         if self.objective.criticality is not None:
             totals, counts = tally(current, scores)
             self.totals, self.counts = self.totals + totals, self.counts + counts
         chosen = (candidates == next_set(current, scores)).all(-1).int().argmax(0)
-        self.current = logits[chosen, torch.arange(len(chosen), device=chosen.device)]
+        self.current = logits[chosen, samples]
         return scores
 
     def _scores(self, logits: Tensor) -> Tensor:

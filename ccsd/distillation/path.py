@@ -50,8 +50,8 @@ def greedy_path(available: Tensor, criticality: Criticality) -> Tensor:
 class RunningCriticality(torch.nn.Module):
     """Mean criticality c_m(S) of each modality in each set, seen so far; used between the steps that score.
 
-    A buffer, so that it is part of the checkpoint. Updates are averaged over all processes: every process then walks
-    the same paths as one process would.
+    A buffer, so that it is part of the checkpoint. One update a step, by the scores of all micro-batches of all
+    processes: every process then walks the same paths as one process with the whole batch would.
     """
 
     mean: Tensor

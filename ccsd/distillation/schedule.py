@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ccsd.config.schema import Distillation, static_order
+from ccsd.data.batch import send
 from ccsd.distillation.subsets import draw_levels, every_partial
 from ccsd.randomness import Stream, generator
 from preprocess.task import Task
@@ -29,7 +30,7 @@ class Draw:
 
     def to(self, device: torch.device) -> Self:
         """Return the draw with its tensors on a device."""
-        return replace(self, visited=self.visited.to(device), priority=self.priority.to(device))
+        return replace(self, visited=send(self.visited, device), priority=send(self.priority, device))
 
 
 def draw_step(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ccsd.config import Evaluation
 from ccsd.config.load import evaluation_settings
+from ccsd.device import choose_device
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
 from ccsd.evaluation.tables import DIGITS, evaluation_record, scored_as, scoring_label, write_metrics
@@ -46,6 +47,7 @@ def evaluate_model(
     subsets: Sequence[str] = (),
     overrides: Sequence[str] = (),
     task: Task | None = None,
+    device: str | None = None,
 ) -> Path:
     """Score the test cases of `data` and return the path of the table.
 
@@ -66,6 +68,8 @@ def evaluate_model(
         `evaluation.KEY=VALUE` settings that replace those of the run.
     task
         The task by whose rules to score, if they have changed since the training; that of the run without it.
+    device
+        auto or cpu, as in `ccsd.device.choose_device`.
 
     Raises
     ------
@@ -74,13 +78,11 @@ def evaluate_model(
     InputError
         If the data or `task` belong to another task than the run.
     """
-    import torch
-
     from ccsd.data.patches import copy_with_torch
     from ccsd.model import load_model
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = load_model(model, device)
+    chosen = choose_device(device)
+    trained = load_model(model, chosen)
     task = task or trained.config.task
     refuse_mixture([(str(model), trained.config.task), ("--task", task)])
     settings = evaluation_settings(trained.config.evaluation, overrides, task)
@@ -88,7 +90,7 @@ def evaluate_model(
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
     experiment = trained.record.experiment or model.resolve().name
-    job = _Job(trained, experiment, device, settings, _wanted(subsets, settings, task), out, policy_of(settings), task)
+    job = _Job(trained, experiment, chosen, settings, _wanted(subsets, settings, task), out, policy_of(settings), task)
     identity = _identity(job, split.hash, split.test)
     if _is_complete(out, identity):
         return out / SCORES_FILE

@@ -90,7 +90,7 @@ def segment_case(
         overlap=settings.overlap,
         decode_batch=model.config.runtime.decode_batch,
         flips=settings.flips,
-        autocast=model.config.train.precision == "bf16",
+        precision=model.config.train.precision,
     )
     for regions in found:
         yield resample_probabilities(regions, shape) if resample else regions

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ccsd.device import choose_device
 from ccsd.errors import UsageError
 from ccsd.inference.case import is_resampled, segment_case, training_spacing
 from ccsd.inference.labelmaps import write_labelmap
@@ -140,6 +141,8 @@ class Options:
     """Names of checks that do not refuse a case."""
     skip_existing: bool = False
     """Leave cases alone whose segmentation is already there."""
+    device: str | None = None
+    """auto or cpu, as in `ccsd.device.choose_device`."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +183,6 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     UsageError
         If the model or an option cannot be used, or no case is there.
     """
-    import torch
-
     from ccsd.model import load_model
 
     options = options or Options()
@@ -193,7 +194,7 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     check_names(options.allow)
     cases = cases_to_predict(sources, task, options.layout)
     targets = [output_path(out, case.case, cases) for case in cases]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(options.device)
     trained = load_model(model, device)
     settings = _settings(trained, options)
     training_spacing(trained)  # refuses a model that does not say, before any work

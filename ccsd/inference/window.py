@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ccsd.precision import inference_autocast
 from preprocess.task import Subset, Task
 
 Predictor = Callable[[Tensor], Tensor]
@@ -43,7 +44,7 @@ def predict_probabilities(
     overlap: float = 0.5,
     decode_batch: int = 8,
     flips: bool = False,
-    autocast: bool = False,
+    precision: str = "fp32",
 ) -> Tensor:
     """Return the region probabilities of one case for several combinations of modalities.
 
@@ -69,8 +70,8 @@ def predict_probabilities(
         How many combinations are decoded together; fewer need less memory.
     flips
         Average over the 8 mirror images: 8 times the work.
-    autocast
-        Compute in bfloat16 where the device is a GPU.
+    precision
+        That of the training, in which a GPU computes where it can.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def predict_probabilities(
         seen = (masks & present[:, None]).any(-1)  # per combination, so that each answers as it would alone
         if not seen.any():  # nothing of the brain, as the images given show it: no tumour, and no work
             return window.new_zeros(len(window), channels, *window.shape[2:])
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast and device.type == "cuda"):
+        with inference_autocast(precision, device):
             logits = net.segment(window, masks, decode_batch=decode_batch)
         found = torch.sigmoid(logits.float()).transpose(0, 1) * seen[..., None, None, None, None]
         return found.flatten(1, 2)  # B x K x R x ... -> B x KR x ...

@@ -12,6 +12,11 @@ import torch
 from torch import Tensor, nn
 
 
+def select(values: Tensor, axis: int, encoded: Sequence[int]) -> Tensor:
+    """Return the entries of the encoded modalities along an axis. An index by a list would wait for the GPU."""
+    return torch.stack([values.select(axis, modality) for modality in encoded], axis)
+
+
 def bottleneck_slots(fused: Tensor, shared: Tensor, subsets: Tensor, encoded: Sequence[int]) -> Tensor:
     """Fill the bottleneck slots of each subset.
 
@@ -31,7 +36,7 @@ def bottleneck_slots(fused: Tensor, shared: Tensor, subsets: Tensor, encoded: Se
     Tensor
         (K*B) x (M*C) x d x h x w.
     """
-    chosen = subsets[..., list(encoded)].to(shared.dtype)
+    chosen = select(subsets, -1, encoded).to(shared.dtype)
     mean = torch.einsum("kbm,bmcdhw->kbcdhw", chosen / chosen.sum(-1, keepdim=True), shared)
     slots = []
     for modality in range(subsets.shape[-1]):
@@ -59,7 +64,7 @@ class SubsetProjection(nn.Module):
 
     def forward(self, features: Tensor, subsets: Tensor, encoded: Sequence[int]) -> Tensor:
         """Project B x m x C x ... features for K x B x M subsets to (K*B) x C' x ...."""
-        weight = _subset_weights(self.weight, subsets)[:, :, list(encoded)]
+        weight = select(_subset_weights(self.weight, subsets), 2, encoded)
         k, b = subsets.shape[:2]
         matrix = weight.permute(1, 0, 3, 2, 4).reshape(b, k * weight.shape[3], -1)
         flat = features.flatten(3).flatten(1, 2)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ccsd.config.schema import Model
 from ccsd.model import shaspec, unet
 from ccsd.model.blocks import Stages, select_groups
-from ccsd.model.compose import bottleneck_slots
+from ccsd.model.compose import bottleneck_slots, select
 from preprocess.task import Task
 
 
@@ -102,7 +102,8 @@ class SharedSpecificNet(nn.Module):
         encoded = self.all if encoded is None else encoded
         if available is not None:
             image = torch.where(available[..., None, None, None], image, 0)
-        image = image[:, list(encoded)]
+        if len(encoded) < len(self.all):
+            image = select(image, 1, encoded)
         count = len(encoded)
         pyramid = [level.unflatten(0, (-1, count)) for level in self.shared(image.flatten(0, 1).unsqueeze(1))]
         *skips, shared = pyramid

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 from safetensors import SafetensorError
 
 from ccsd.errors import TrainingError, UsageError
@@ -39,6 +39,9 @@ class CheckpointMeta:
     zero_stage: NonNegativeInt
     science: str
     wall_s: NonNegativeFloat
+    loss_scale: PositiveFloat | None = None
+    """That of float16, and the steps since it last changed."""
+    good_steps: NonNegativeInt = 0
 
     @property
     def tag(self) -> str:

@@ -9,18 +9,24 @@ import ctypes
 import logging
 import os
 import subprocess
+import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch._C._distributed_c10d import HashStore
 
-from ccsd.errors import TrainingError, UsageError
+from ccsd.device import choose_device
+from ccsd.errors import TrainingError, UsageError, ending
 from cluster.rendezvous import PORTS
+
+T = TypeVar("T")
 
 M_MMAP_THRESHOLD = -3
 M_TRIM_THRESHOLD = -1
@@ -131,14 +137,27 @@ class Process:
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set on any process; every process must call this."""
+        if self.world == 1:
+            return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
 
-    def gather(self, word: str | None) -> list[str | None]:
-        """Return every process's word, by rank; every process must call this."""
-        words = [word] * self.world
+    def gather(self, value: T) -> list[T]:
+        """Return every process's value, by rank; every process must call this."""
+        values = [value] * self.world
         if self.world > 1:
-            distributed.all_gather_object(words, word)
-        return words
+            distributed.all_gather_object(values, value)
+        return values
+
+    def decide(self, choice: Callable[[], T]) -> T:
+        """Return what the first process chooses; every process must call this.
+
+        What lies in the run's folder, above all: a node may see it as it was a minute ago.
+        """
+        chosen: list[Any] = [choice() if self.is_first else None]
+        if self.world > 1:
+            distributed.broadcast_object_list(chosen)
+        result: T = chosen[0]
+        return result
 
     def wait_for_all(self) -> None:
         """Return when every process has come here."""
@@ -147,67 +166,70 @@ class Process:
 
 
 @contextmanager
-def joined() -> Iterator[Process]:
+def joined(wanted: str | None = None) -> Iterator[Process]:
     """Join the process group that the environment describes, and leave it at the end.
+
+    `wanted` is a device, as in `ccsd.device.choose_device`.
 
     Raises
     ------
     UsageError
         If the environment is contradictory.
     TrainingError
-        If the others do not come, or one of them ends or does not respond within the timeout.
+        If the others do not come.
+
+    A process among others that fails within prints the error and ends at once: nothing is raised.
     """
     _quieten_deepspeed()
     os.environ.update(from_srun(os.environ, slurm_hosts))
     here = rank_environment(os.environ)
-    os.environ["LOCAL_RANK"] = str(here.local_rank)  # DeepSpeed requires it, also of a process alone
-    device = _device(here)
+    device = _device(here, wanted)
     timeout = _peer_timeout()
     _meet(here, device, timeout)
     process = Process(here.rank, here.world, device)
     try:
         yield process
-    except RuntimeError as error:
-        if not _is_lost_peer(error):
-            raise
-        raise TrainingError(
-            f"process {here.rank} lost the others: one of them ended, or was silent for {timeout:.0f} s. Its own "
-            "message, above or in its log, says why. Run the same command again to resume"
-        ) from None
-    finally:
+    except BaseException as error:
+        if here.world > 1:
+            _leave(here.rank, _lost(timeout) if _is_lost_peer(error) else error)
         distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
 
 
-def _device(here: RankEnvironment) -> torch.device:
-    if torch.cuda.is_available():
-        device = torch.device("cuda", gpu_of(here, torch.cuda.device_count()))
-        torch.cuda.set_device(device)
+def _leave(rank: int, error: BaseException) -> NoReturn:
+    """Say what went wrong and end this process now, for the launcher to end the others.
+
+    No clean-up: NCCL's waits for all processes, and those that did not fail wait for this one in something else.
+    """
+    code, text = (130, "") if isinstance(error, KeyboardInterrupt) else ending(error) or (1, "")
+    if not text or os.environ.get("CCSD_DEBUG"):
+        text += "".join(["\n", *traceback.format_exception(error)])
+    if code != 130:  # noqa: PLR2004 - Ctrl-C needs no message
+        print(f"error: process {rank}: {text}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _lost(timeout: float) -> TrainingError:
+    return TrainingError(
+        f"lost the others: one of them ended, or was silent for {timeout:.0f} s. Its own message, above or in its log, "
+        "says why. Run the same command again to resume"
+    )
+
+
+def _device(here: RankEnvironment, wanted: str | None) -> torch.device:
+    device = choose_device(wanted, here.local_rank)
+    # DeepSpeed requires it, also of a process alone, and takes the GPU of this number.
+    os.environ["LOCAL_RANK"] = str(here.local_rank if device.index is None else device.index)
+    if device.type == "cuda":
         return device
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ["DS_ACCELERATOR"] = "cpu"
     reuse_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here.local_world))
-    return torch.device("cpu")
-
-
-def gpu_of(here: RankEnvironment, visible: int) -> int:
-    """Return which of the visible GPUs a process takes: its own; where only one is visible, that.
-
-    With --gpus-per-task or --gpu-bind each process sees its own GPU only, as number 0.
-
-    Raises
-    ------
-    UsageError
-        If there are fewer GPUs than processes.
-    """
-    if visible == 1:
-        return 0
-    if here.local_rank >= visible:
-        raise UsageError(
-            f"process {here.rank} is number {here.local_rank + 1} on this machine, where {visible} GPUs are visible; "
-            f"start one process per GPU (tasks_per_node={visible}), or ask for more GPUs (gpus_per_node)"
-        )
-    return here.local_rank
+    return device
 
 
 def _meet(here: RankEnvironment, device: torch.device, timeout: float) -> None:
@@ -215,12 +237,16 @@ def _meet(here: RankEnvironment, device: torch.device, timeout: float) -> None:
     if here.world == 1:
         distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return
-    # DeepSpeed makes groups of its own, which would wait for torch's default time.
-    distributed.constants.default_pg_timeout = distributed.distributed_c10d.default_pg_timeout = timedelta(
-        seconds=timeout
-    )
+    patience = timedelta(seconds=timeout)
+    # DeepSpeed makes groups of its own, which would wait for torch's default times.
+    for module in (distributed.constants, distributed.distributed_c10d):
+        for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
+            setattr(module, name, patience)
+    # What the GPUs exchanged last, written to /tmp/nccl_trace_rank_* when one of them waits too long.
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
+    os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
     try:
-        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        distributed.init_process_group(backend, timeout=patience, device_id=device if device.type == "cuda" else None)
         distributed.barrier()
     except RuntimeError as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -240,8 +266,11 @@ def _peer_timeout() -> float:
         ) from None
 
 
-def _is_lost_peer(error: RuntimeError) -> bool:
-    return isinstance(error, distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+def _is_lost_peer(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, distributed.DistError) or "gloo" in text or "NCCL" in text
+    )
 
 
 def _quieten_deepspeed() -> None:

@@ -33,28 +33,22 @@ OFFLOADED = {"none": (), "optimizer": ("offload_optimizer",), "all": ("offload_o
 """DeepSpeed's names of what `runtime.offload` leaves in the host's memory."""
 
 
-def samples_per_process(batch_size: int, world: int) -> int:
-    """Return how many samples of the global batch each process takes.
-
-    Raises
-    ------
-    UsageError
-        If the batch cannot be shared equally.
-    """
-    if batch_size % world:
-        raise UsageError(
-            f"train.batch_size {batch_size} cannot be shared by {world} processes; "
-            f"use a multiple of {world} or another number of processes"
-        )
-    return batch_size // world
+def micro_batches(batch_size: int, world: int, micro_batch: int | None) -> tuple[int, int]:
+    """Return how many micro-batches each process computes in a step, and how many samples the largest have."""
+    most = -(-batch_size // world)
+    size = min(micro_batch or most, most)
+    return -(-most // size), size
 
 
 def deepspeed_config(train: Train, runtime: Runtime, world: int) -> dict[str, Any]:
     """Return the DeepSpeed configuration of a training on `world` processes.
 
     The precision is not DeepSpeed's business: weights, gradients and optimizer are float32 and the objective runs its
-    own autocast. Clipping is always spelt out because DeepSpeed clips at 1.0 when it is not.
+    own autocast. Clipping is always spelt out because DeepSpeed clips at 1.0 when it is not; with stage 0 it is ours,
+    for DeepSpeed would update the weights by a gradient that is not finite. Micro-batches may be of unequal sizes: what
+    DeepSpeed is told of them only has to be consistent.
     """
+    count, size = micro_batches(train.batch_size, world, runtime.micro_batch)
     zero: dict[str, Any] = {
         "stage": runtime.zero_stage,
         "reduce_bucket_size": BUCKET,
@@ -65,9 +59,10 @@ def deepspeed_config(train: Train, runtime: Runtime, world: int) -> dict[str, An
         zero |= STAGE_3
     zero |= dict.fromkeys(OFFLOADED[runtime.offload], HOST)
     return {
-        "train_batch_size": train.batch_size,
-        "train_micro_batch_size_per_gpu": samples_per_process(train.batch_size, world),
-        "gradient_clipping": train.clip,
+        "train_batch_size": size * count * world,
+        "train_micro_batch_size_per_gpu": size,
+        "gradient_accumulation_steps": count,
+        "gradient_clipping": train.clip if runtime.zero_stage else 0,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
@@ -137,6 +132,8 @@ def prepared_net(config: Config, device: torch.device) -> SharedSpecificNet:
     runtime = config.runtime
     if runtime.deterministic:
         _make_deterministic(config, device)
+    else:
+        torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes are the same in every step
     torch.manual_seed(config.train.seed)
     net = SharedSpecificNet(config.model, config.task)
     if runtime.activation_checkpointing:

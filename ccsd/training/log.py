@@ -1,6 +1,7 @@
 """What a training reports: means over steps, written to metrics.jsonl, and shown on the terminal and by sinks."""
 
 import json
+import math
 import resource
 import sys
 import time
@@ -110,10 +111,12 @@ class StepMeans:
         self._terms = torch.zeros(len(TERMS) + 1, device=device)
         self._paths: list[Tensor] = []
 
-    def add(self, outputs: dict[str, Tensor]) -> None:
-        """Add one step's terms (scalars) and `removed` (steps x samples, -1 for none)."""
-        self._terms[:-1] += torch.stack([outputs[name].detach().float() for name in TERMS])
-        self._terms[-1] += 1
+    def add(self, outputs: dict[str, Tensor], weight: float = 1.0) -> None:
+        """Add a micro-batch's terms (scalars) and `removed` (steps x samples, -1 for none); nothing of weight 0."""
+        if not weight:
+            return
+        self._terms[:-1] += weight * torch.stack([outputs[name].detach().float() for name in TERMS])
+        self._terms[-1] += weight
         removed = outputs["removed"]
         if len(removed):
             digits = (len(self._modalities) + 1) ** torch.arange(len(removed), device=removed.device)
@@ -132,13 +135,9 @@ class StepMeans:
         return terms, _removal(self._modalities, {self._names(code): n for code, n in counted.items() if code})
 
     def _walked(self, process: Process) -> list[int]:
-        """Return the paths of all processes, each of which walked as many."""
-        if not self._paths:
-            return []
-        own = torch.cat(self._paths)
-        everyone = own.new_zeros(process.world, len(own))
-        everyone[process.rank] = own
-        return [int(code) for code in process.sum(everyone).flatten().tolist()]
+        """Return the paths of all processes, which may have walked different numbers of them."""
+        own: list[int] = torch.cat(self._paths).tolist() if self._paths else []
+        return [code for codes in process.gather(own) for code in codes]
 
     def _names(self, code: int) -> tuple[str, ...]:
         names = []
@@ -180,6 +179,24 @@ class StepTimes:
             "data_share": data_s / step_s,
             "samples_per_s": self._batch_size * steps / step_s,
         }
+
+
+class GradientNorms:
+    """Adds up the norms between two records; they are the same on every process."""
+
+    def __init__(self) -> None:
+        self._norms: list[float] = []
+
+    def add(self, norm: float) -> None:
+        """Add one step's norm; one that is not finite means that the step was left out."""
+        self._norms.append(norm)
+
+    def take(self) -> dict[str, float]:
+        """Return the mean of the finite ones, if there are any, and how many steps were left out; start again."""
+        finite = [norm for norm in self._norms if math.isfinite(norm)]
+        skipped = len(self._norms) - len(finite)
+        self._norms.clear()
+        return {**({"grad_norm": math.fsum(finite) / len(finite)} if finite else {}), "skipped": skipped}
 
 
 def peak_memory_mb(device: torch.device) -> float:

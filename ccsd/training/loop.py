@@ -9,21 +9,26 @@ from torch import Tensor
 
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
-from ccsd.data import Batch, PatchReader, PatchStream, augment
+from ccsd.data import Batch, PatchReader, PatchStream
+from ccsd.device import require_precision
 from ccsd.distillation.objective import Objective
-from ccsd.distillation.schedule import draw_step
 from ccsd.errors import TrainingError
+from ccsd.records import read_events
 from ccsd.study import BEST, CHECKPOINTS, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
-from ccsd.training.engine import learning_rate, prepared_net, resumed_engine, samples_per_process, set_learning_rate
-from ccsd.training.log import StepMeans, StepTimes, TrainingLog, peak_memory_mb
+from ccsd.training.engine import learning_rate, prepared_net, resumed_engine
+from ccsd.training.log import GradientNorms, StepMeans, StepTimes, TrainingLog, peak_memory_mb
 from ccsd.training.result import finished, keep_if_best, run_record, write_result
 from ccsd.training.sinks import check_installed
+from ccsd.training.step import LossScale, Stepper
 from ccsd.training.stop import StopRequest
 from ccsd.training.validate import validate
 from preprocess.dataset import read_fingerprint
 from preprocess.splits import Split
+
+MOST_BROKEN = 5
+"""Steps in a row that may be left out because their gradients are not finite."""
 
 
 def train(
@@ -33,6 +38,7 @@ def train(
     experiment: str | None = None,
     stop_after: float | None = None,
     log_every: int = 10,
+    device: str | None = None,
 ) -> int:
     """Train one model, or resume where an earlier call stopped.
 
@@ -50,6 +56,8 @@ def train(
         Minutes after the start of the process by which to have saved and stopped; None has no limit.
     log_every
         Steps between two log entries.
+    device
+        auto or cpu, as in `ccsd.device.choose_device`.
 
     Returns
     -------
@@ -59,18 +67,19 @@ def train(
     Raises
     ------
     UsageError, InputError
-        If the configuration, the data or an existing run folder cannot be used.
+        If the configuration, the data, the device or an existing run folder cannot be used.
     TrainingError
-        If the loss is no longer finite, a checkpoint cannot be saved, or another process was lost.
+        If the loss or the gradients are no longer finite, or a checkpoint cannot be saved.
     """
     check_installed(config.runtime.sinks)
     split = split_for(data, "the configuration", config.task)
     science = science_digest(config, split.hash)
-    if finished(run, science):
-        print(f"{run}: already trained with this configuration")
-        return 0
     stop = StopRequest(stop_after)
-    with joined() as process, checkpoint.report_full_disk(run):
+    with joined(device) as process, checkpoint.report_full_disk(run):
+        if process.decide(lambda: finished(run, science)):
+            process.say(f"{run}: already trained with this configuration")
+            return 0
+        require_precision(config.train.precision, process.device)
         return _Training(config, data, run, experiment, split, science, process, stop, log_every).go()
 
 
@@ -94,17 +103,22 @@ class _Training:
         self.log_every = log_every
         fingerprint = read_fingerprint(data)  # at once: what is missing must not be found out after the last step
         self.origin = {"data_hash": fingerprint["data_hash"], "spacing_mm": fingerprint["spacing_mm"]["median"]}
-        samples_per_process(config.train.batch_size, process.world)  # rejects what cannot be shared, before any work
         objective = Objective(
             prepared_net(config, process.device),
             config.distillation,
             config.task,
             decode_batch=config.runtime.decode_batch,
-            bf16=config.train.precision == "bf16",
+            precision=config.train.precision,
         )
-        found = self._checkpoint()
+        found = process.decide(self._checkpoint)
         self.engine = resumed_engine(objective, config, run, found, process)
+        scale, good_steps = (None, 0) if found is None else (found.loss_scale, found.good_steps)
+        self.stepper = Stepper(self.engine, config, process, LossScale(config.train.precision, scale, good_steps))
+        self.broken = 0
+        """Steps in a row whose gradient could not be used."""
+        self.norms = GradientNorms()
         self.means, self.times = StepMeans(process.device, config.task.modalities), StepTimes(config.train.batch_size)
+        self.save_due = False
         self.saved_at = -1 if found is None else found.step
         self.step, self.wall_s = (0, 0.0) if found is None else (found.step, found.wall_s)
         self.started = time.monotonic()
@@ -118,6 +132,11 @@ class _Training:
             f"batch: {settings.batch_size}, patch: {patch}, processes: {self.process.world}, "
             f"device: {self.process.device.type})"
         )
+        if (copies := self.process.world - settings.batch_size) > 0:
+            self.process.say(
+                f"note: {copies} of the processes have no sample of their own and compute copies, which gains nothing; "
+                f"use up to {settings.batch_size} processes for train.batch_size={settings.batch_size}"
+            )
         log = None
         if self.process.is_first:
             log = TrainingLog(self.run, self.step, settings.steps, self.config.runtime.sinks)
@@ -134,34 +153,53 @@ class _Training:
         return 0
 
     def _checkpoint(self) -> checkpoint.CheckpointMeta | None:
-        """Return the checkpoint to resume from; those of other settings are moved out of the way."""
+        """Return the checkpoint to resume from; those of other settings are moved out of the way. For one process."""
         found = checkpoint.latest(self.run)
         if found is None or found.science == self.science:
             return found
-        self.process.wait_for_all()
-        if self.process.is_first:
-            aside = checkpoint.set_aside(self.run, found)
-            print(f"the checkpoints here belong to other settings or data; moved to {aside}; starting a new training")
-        self.process.wait_for_all()
+        aside = checkpoint.set_aside(self.run, found)
+        print(f"the checkpoints here belong to other settings or data; moved to {aside}; starting a new training")
         return None
 
     def _steps(self, log: TrainingLog | None) -> bool:
         """Run the remaining steps; True when a stop was asked for."""
-        settings = self.config.train
         batches = self._batches()
         try:
-            while self.step < settings.steps:
+            if self._was_stopped_in_validation() and not self._validate(log):
+                return True
+            while self.step < self.config.train.steps:
                 self._step(batches)
                 self._log(log)
-                if self.step % settings.validate_every == 0 or self.step == settings.steps:
-                    self._validate(log)
-                if self.process.any(self.stop.requested()):
+                self._save_if_due()
+                if self._validates_now and not self._validate(log):
                     return True
-                if self.step % self.config.runtime.checkpoint_every == 0:
-                    self._save()
+                if self._must_stop():
+                    return True
         finally:
             batches.close()
         return False
+
+    @property
+    def _validates_now(self) -> bool:
+        settings = self.config.train
+        return bool(self.split.val) and (self.step % settings.validate_every == 0 or self.step == settings.steps)
+
+    def _was_stopped_in_validation(self) -> bool:
+        """Tell whether the checkpoint's step still lacks its validation, before which it was saved."""
+        if not self.step or not self._validates_now:
+            return False
+        return not self.process.decide(
+            lambda: any(e["event"] == "validation" and e["step"] == self.step for e in read_events(self.run))
+        )
+
+    def _must_stop(self) -> bool:
+        return self.process.any(self.stop.requested())
+
+    def _save_if_due(self) -> None:
+        """Save at the first good step from where it is due on: always before a validation, which may take long."""
+        self.save_due |= self._validates_now or self.step % self.config.runtime.checkpoint_every == 0
+        if self.save_due and not self.broken:
+            self._save()
 
     def _batches(self) -> PatchStream:
         settings = self.config.train
@@ -176,62 +214,57 @@ class _Training:
             seed=settings.seed,
             foreground=settings.foreground,
         )
-        return PatchStream(reader, workers=self.config.runtime.workers, start=self.step)
+        is_gpu = self.process.device.type == "cuda"
+        return PatchStream(reader, workers=self.config.runtime.workers, start=self.step, pinned=is_gpu)
 
     def _step(self, batches: Iterator[Batch]) -> None:
         """Run one optimizer step."""
-        settings = self.config.train
         began = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter()
-        image, label = batch.image.to(self.process.device), batch.label.to(self.process.device)
-        available = batch.available.to(self.process.device)
-        if settings.augment:
-            keys = [(settings.seed, batch.step, sample) for sample in batch.samples]
-            image, label = augment(image, label, available, keys)
-        draw = draw_step(
-            self.config.distillation,
-            self.config.task,
-            batch.available,
-            seed=settings.seed,
-            step=batch.step,
-            total_steps=settings.steps,
-            samples=batch.samples,
-        ).to(self.process.device)
-        outputs = self.engine(image, label, available, draw)
-        self._check_finite(outputs["loss"], batch)
-        set_learning_rate(self.engine, learning_rate(self.step, settings))
-        self.engine.backward(outputs["loss"])
-        self.engine.step()
-        self.means.add(outputs)
+        norm, losses = self.stepper.take(batch, self.step, self.means)
+        self.norms.add(norm)
+        if self.stepper.scale.update(good=math.isfinite(norm)):
+            self.broken = 0
+        else:
+            self.broken += 1
+        if not math.isfinite(norm):
+            self._explain(batch, losses)
         self.step += 1
         self.times.add(waited - began, time.perf_counter() - began)
 
-    def _check_finite(self, loss: Tensor, batch: Batch) -> None:
-        """Stop before the optimizer sees a loss that is not finite; every process must call this."""
-        broken = not math.isfinite(loss.item())
-        if broken:
-            where = ", ".join(f"{case} at {corner}" for case, corner in zip(batch.cases, batch.corners, strict=True))
-            print(f"loss {loss.item()} on process {self.process.rank}; patches: {where}", flush=True)
-        if self.process.any(broken):
+    def _explain(self, batch: Batch, losses: list[Tensor]) -> None:
+        """Name a step that was left out; stop where the loss is not finite, or after several such steps."""
+        values = [loss.item() for loss in losses]
+        where = ", ".join(f"{case} at {corner}" for case, corner in zip(batch.cases, batch.corners, strict=True))
+        everyone = self.process.gather((all(map(math.isfinite, values)), values, where))
+        for rank, (_, found, patches) in enumerate(everyone):
+            self.process.say(f"loss {', '.join(f'{value:g}' for value in found)} on process {rank}; patches: {patches}")
+        good = f"nothing was updated and the last checkpoint in {self.run / CHECKPOINTS} is good"
+        remedy = "Try a lower train.learning_rate or train.precision=fp32"
+        if not all(is_finite for is_finite, _, _ in everyone):
+            raise TrainingError(f"the loss of step {self.step} is not finite (patches above); {good}. {remedy}")
+        if self.broken >= MOST_BROKEN:
             raise TrainingError(
-                f"the loss of step {self.step} is not finite (patches above); nothing was updated and the "
-                f"last checkpoint in {self.run / CHECKPOINTS} is good. "
-                "Try a lower train.learning_rate or train.precision=fp32"
+                f"the gradients of {self.broken} steps in a row, the last one {self.step}, are not finite (patches "
+                f"above); {good}. {remedy}"
             )
+        scale = f"; loss scale is now {self.stepper.scale.value:g}" if self.stepper.scale.enabled else ""
+        self.process.say(f"step {self.step} was left out: its gradient is not finite (patches above){scale}")
 
     def _log(self, log: TrainingLog | None) -> None:
         settings = self.config.train
         if self.step % self.log_every and self.step != settings.steps:
             return
         terms, removal = self.means.take(self.process)
-        times = self.times.take()
+        times, norms = self.times.take(), self.norms.take()
         if log is None:
             return
         log.add(
             "train",
             self.step,
             **terms,
+            **norms,
             lr=learning_rate(self.step - 1, settings),
             **times,
             memory_mb=peak_memory_mb(self.process.device),
@@ -240,10 +273,11 @@ class _Training:
             log.add("removal", self.step, **removal)
         log.progress(self.step, terms["loss"], times["step_s"])
 
-    def _validate(self, log: TrainingLog | None) -> None:
-        if not self.split.val:
-            return
-        found = validate(self.engine, self.config, self.data, self.split.val, self.process)
+    def _validate(self, log: TrainingLog | None) -> bool:
+        """Validate; False when a stop was asked for within, for it to be done again after the resumption."""
+        found = validate(self.engine, self.config, self.data, self.split.val, self.process, self._must_stop)
+        if found is None:
+            return False
         folder = self.run / CHECKPOINTS
         best = keep_if_best(self.engine, folder, found.mean, self.step, self.process)
         if log is not None:
@@ -254,12 +288,21 @@ class _Training:
                 f"validation at step {self.step}: mean Dice {found.mean:.3f}{' (best so far)' if best else ''}",
                 flush=True,
             )
+        return True
 
     def _save(self) -> None:
+        self.save_due = False
         if self.saved_at == self.step:
             return
+        scale = self.stepper.scale
         meta = checkpoint.CheckpointMeta(
-            self.step, self.process.world, self.config.runtime.zero_stage, self.science, self._elapsed()
+            self.step,
+            self.process.world,
+            self.config.runtime.zero_stage,
+            self.science,
+            self._elapsed(),
+            scale.value if scale.enabled else None,
+            scale.good_steps,
         )
         checkpoint.save(self.engine, self.run, meta, self.process, self.config.runtime.keep_last)
         self.saved_at = self.step

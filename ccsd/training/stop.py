@@ -31,7 +31,10 @@ class StopRequest:
         return 130 if self.signal == signal.SIGINT else REQUEUE_CODE
 
     def requested(self, now: float | None = None) -> bool:
-        """Tell whether to stop now; to be asked once after every step, because it learns how long those take."""
+        """Tell whether to stop now.
+
+        To be asked after every step and within a validation, because it learns how long it takes between two times.
+        """
         now = time.monotonic() if now is None else now
         self._longest = max(self._longest, now - self._asked)
         self._asked = now

@@ -1,6 +1,7 @@
 """Validation during training: mean Dice of a few combinations of modalities over the validation cases."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,28 +36,45 @@ class Validation:
     """Of the first case; None on every process but the first."""
 
 
-def validate(engine: Any, config: Config, data: Path, cases: tuple[str, ...], process: Process) -> Validation:
-    """Score the cases, shared out over the processes; every process must call this."""
+def validate(
+    engine: Any, config: Config, data: Path, cases: tuple[str, ...], process: Process, stopped: Callable[[], bool]
+) -> Validation | None:
+    """Score the cases, shared out over the processes; every process must call this.
+
+    None when `stopped`, which all processes ask together before each round of cases, says so.
+    """
     net = _inference_copy(engine, config, process)
     task, names = config.task, config.train.validate_subsets
     totals = torch.zeros(len(names), len(task.regions) + 1, device=process.device)
     picture = None
-    for case in cases[process.rank :: process.world]:
-        store = CaseStore(data, case, copy_with_torch)
-        possible = [i for i, name in enumerate(names) if set(task.subset(name)) <= set(store.modalities)]
-        if not possible:
-            continue
-        predicted = _predict(net, config, store, [task.subset(names[i]) for i in possible], process.device)
-        label = store.read_label()
-        target = region_targets(torch.from_numpy(label)[None], task).to(predicted.device) > 0
-        totals[possible, :-1] += _dice(predicted, target).to(process.device)
-        totals[possible, -1] += 1
-        if case == cases[0]:
-            picture = _picture(store, label, predicted, task)
+    for first in range(0, len(cases), process.world):
+        if stopped():
+            return None
+        for case in cases[first : first + process.world][process.rank : process.rank + 1]:
+            found, drawn = _score(net, config, CaseStore(data, case, copy_with_torch), process.device, case == cases[0])
+            totals += found
+            picture = picture if drawn is None else drawn
     process.sum(totals)
     mean = (totals[:, :-1] / totals[:, -1:].clamp(min=1)).cpu()
     dice = {name: dict(zip(task.regions, row.tolist(), strict=True)) for name, row in zip(names, mean, strict=True)}
     return Validation(dice, mean.mean().item(), picture)
+
+
+def _score(
+    net: SharedSpecificNet, config: Config, store: CaseStore, device: torch.device, is_drawn: bool
+) -> tuple[Tensor, Picture | None]:
+    """Return Dice by combination and region, then 1, in each row; 0 in rows whose combination the case lacks."""
+    task, names = config.task, config.train.validate_subsets
+    scores = torch.zeros(len(names), len(task.regions) + 1, device=device)
+    possible = [i for i, name in enumerate(names) if set(task.subset(name)) <= set(store.modalities)]
+    if not possible:
+        return scores, None
+    predicted = _predict(net, config, store, [task.subset(names[i]) for i in possible], device)
+    label = store.read_label()
+    target = region_targets(torch.from_numpy(label)[None], task).to(predicted.device) > 0
+    scores[possible, :-1] = _dice(predicted, target).to(device)
+    scores[possible, -1] = 1
+    return scores, _picture(store, label, predicted, task) if is_drawn else None
 
 
 def _inference_copy(engine: Any, config: Config, process: Process) -> SharedSpecificNet:
@@ -85,7 +103,7 @@ def _predict(
         patch=config.train.patch,
         overlap=config.evaluation.overlap,
         decode_batch=config.runtime.decode_batch,
-        autocast=config.train.precision == "bf16",
+        precision=config.train.precision,
     )
     return probabilities > THRESHOLD
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +99,8 @@ class CaseStore:
         return out
 
     def read_channels(
-        self, modalities: Iterable[str], box: Box | None = None, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
+        self, modalities: Iterable[str], box: Box | None = None, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """Return M x d x h x w, the sequences of the task, those not named 0 and not read; the rest as in `read`."""
         all_names = self.meta.task.modalities
         box, wanted = self._box(box), set(modalities)

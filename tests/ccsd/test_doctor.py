@@ -42,6 +42,7 @@ def test_nothing_is_wrong_with_a_healthy_machine() -> None:
         pytest.param({"python": "3.14.0"}, "Python 3.14.0 is not supported", id="python"),
         pytest.param({"versions": {**HEALTHY.versions, "zarr": None}}, "not installed: zarr", id="package"),
         pytest.param({"accelerator_error": "no CUDA"}, "DS_ACCELERATOR=cpu", id="accelerator"),
+        pytest.param({"gpus": [], "gpu_problem": "SLURM gave GPUs, but"}, "SLURM gave GPUs, but", id="unusable-gpu"),
         pytest.param({"writable": False}, "/results cannot be written to", id="folder"),
     ],
 )
@@ -55,6 +56,7 @@ def test_what_makes_running_impossible_is_blocking(change: dict[str, object], wo
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        pytest.param({"gpu_notes": ("T4: use fp16",)}, "T4: use fp16", id="slow-gpu"),
         pytest.param({"gpus": []}, "torch sees no GPU", id="driver-without-gpu"),
         pytest.param({"gpus": [], "driver": False}, "no GPU", id="no-gpu"),
         pytest.param({"disk_gb": 1.0}, "only 1 GB of disk", id="disk"),

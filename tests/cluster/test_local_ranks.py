@@ -189,7 +189,7 @@ def test_a_second_launcher_of_a_run_names_the_first_and_waits_for_it(tmp_path: P
 
 def test_more_gpus_than_are_visible_are_refused(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment["CUDA_VISIBLE_DEVICES"] = "3"
-    done = launcher.run("pass", tmp_path / "run", "gpus_per_node=2")
+    done = launcher.run("pass", tmp_path / "run", "gpus_per_node=2", "tasks_per_node=2")
     assert done.returncode == 1
     assert "gpus_per_node=2, but CUDA_VISIBLE_DEVICES='3' shows 1" in done.stderr
 
@@ -203,9 +203,15 @@ def test_every_rank_has_its_own_threads_whatever_the_launcher_had(tmp_path: Path
 
 def test_the_users_choice_of_gpus_is_kept(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment["CUDA_VISIBLE_DEVICES"] = "5,GPU-abc,7"
-    done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", "gpus_per_node=2")
+    done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", "gpus_per_node=2", "tasks_per_node=2")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "seen-0").read_text())["CUDA_VISIBLE_DEVICES"] == "5,GPU-abc"
+
+
+def test_the_ranks_are_told_how_many_gpus_were_asked_for(tmp_path: Path, launcher: Launcher) -> None:
+    code = "import os; print('promised', os.environ['CCSD_GPUS_PER_NODE'])"
+    done = launcher.run(code, tmp_path / "run", "gpus_per_node=2", "tasks_per_node=2")
+    assert "promised 2" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("code", ["print('done')", "raise SystemExit('failed')"])

@@ -29,6 +29,7 @@ from cluster.settings import JobSettings, job_options
         ("gpus_per_node=a100", "not a number of GPUs; write a number (2) or, on slurm, a type and a number (a100:2)"),
         ("gpus_per_node=-1", "not a number of GPUs"),
         ("gpus_per_node=a100:2", "gpus_per_node=a100:2 needs cluster=slurm"),
+        ("gpus_per_node=4", "gpus_per_node=4 and tasks_per_node=1: each process uses one GPU of its own"),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(option: str, words: str) -> None:

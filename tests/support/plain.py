@@ -22,7 +22,7 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
         SharedSpecificNet(config.model, config.task),
         config.distillation,
         config.task,
-        bf16=settings.precision == "bf16",
+        precision=settings.precision,
     )
     optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=settings.weight_decay)
     samples = range(settings.batch_size)
@@ -42,7 +42,7 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
     for step in range(settings.steps):
         batch = next(stream)
         keys = [(settings.seed, step, sample) for sample in samples]
-        image, label = augment(batch.image, batch.label, batch.available, keys)
+        image, label = augment(batch.image.float(), batch.label, batch.available, keys)
         draw = draw_step(
             config.distillation,
             config.task,
@@ -52,7 +52,10 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
             total_steps=settings.steps,
             samples=samples,
         )
-        loss = objective(image, label, batch.available, draw)["loss"]
+        outputs = objective(image, label, batch.available, draw)
+        loss = outputs["loss"]
+        if "scored" in outputs:
+            objective.learn_criticality(outputs["scored"])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), settings.clip)
         for group in optimizer.param_groups:

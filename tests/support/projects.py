@@ -111,7 +111,11 @@ class Project:
         folder.mkdir(parents=True, exist_ok=True)
         for name in LINKS:
             (folder / name).symlink_to(ROOT / name)
-        self.environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self.environment = {
+            **os.environ,
+            "CCSD_DEVICE": "cpu",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
         if stand_in:
             program = folder / "bin" / "ccsd"
             program.parent.mkdir(exist_ok=True)

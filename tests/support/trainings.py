@@ -20,6 +20,7 @@ class Ending:
 
     code: int
     text: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ def _outputs(plan: str, world: int, patience: int, timeout: float) -> list[str]:
         subprocess.Popen(
             [sys.executable, str(DRIVER), plan],
             env=os.environ
-            | {"GLOO_SOCKET_IFNAME": "lo", "CCSD_PEER_TIMEOUT_S": str(patience), "DS_ACCELERATOR": "cpu"}
+            | {
+                "GLOO_SOCKET_IFNAME": "lo",
+                "CCSD_PEER_TIMEOUT_S": str(patience),
+                "CCSD_DEVICE": "cpu",
+                "DS_ACCELERATOR": "cpu",
+            }
             | ({} if world == 1 else _place(rank, world)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -104,5 +110,6 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 def _endings(text: str) -> list[Ending]:
-    parts = re.split(r"^== exit code (-?\d+)$", text, flags=re.MULTILINE)
-    return [Ending(int(number), said) for said, number in zip(parts[::2], parts[1::2], strict=False)]
+    parts = re.split(r"^== exit code (-?\d+) after ([\d.]+) s$", text, flags=re.MULTILINE)
+    triples = zip(parts[::3], parts[1::3], parts[2::3], strict=False)
+    return [Ending(int(number), said, float(seconds)) for said, number, seconds in triples]

@@ -113,7 +113,9 @@ def test_a_quarter_turn_is_exact(shape: tuple[int, int, int]) -> None:
     d, h, w = (n // 2 for n in shape)
     image[0, 0, d, h, w + 2] = 1
     matrix = np.array([[[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
-    turned = torch.nn.functional.grid_sample(image, spatial.sampling_grid(matrix, shape), align_corners=False)
+    turned = torch.nn.functional.grid_sample(
+        image, spatial.sampling_grid(matrix, shape, image.device), align_corners=False
+    )
     assert turned[0, 0].argmax() in (torch.tensor(np.ravel_multi_index((d, h + s, w), shape)) for s in (-2, 2))
     assert turned.max() == pytest.approx(1, abs=1e-5)
 

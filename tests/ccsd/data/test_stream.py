@@ -7,6 +7,7 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def same(first: Taken, second: Taken) -> bool:
 def test_shapes_and_types(data: Path) -> None:
     batch = next(stream_of(data))
     assert batch.image.shape == (4, 4, *PATCH)
-    assert batch.image.dtype == torch.float32
+    assert batch.image.dtype == torch.float16
     assert batch.label.shape == (4, *PATCH)
     assert batch.label.dtype == torch.uint8
     assert batch.available.tolist() == [[True] * 4] * 4
@@ -247,9 +248,19 @@ def test_no_case_and_unknown_case(data: Path) -> None:
         stream_of(data, ["nobody"])
 
 
+def test_pinned_memory_is_all_that_batches_are_read_into(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = {}
+    register = SimpleNamespace(cudaHostRegister=lambda address, size, _: locked.update({address: size}))
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: register)
+    with stream_of(data) as stream:
+        stream._slots.pin()
+        batch = next(stream)
+        assert locked == {tensor.data_ptr(): tensor.nbytes for tensor in (batch.image, batch.label)}
+
+
 def test_more_processes_than_samples(data: Path) -> None:
-    with pytest.raises(UsageError, match="batch_size 2 leaves some of 3 processes without a sample"):
-        stream_of(data, global_batch=2, world=3)
+    with stream_of(data, global_batch=2, rank=2, world=3) as copy:  # has no sample of its own
+        assert next(copy).samples == (0,)
 
 
 def test_too_little_shared_memory_is_told_before_it_crashes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

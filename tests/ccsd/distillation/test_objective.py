@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from ccsd.config import Distillation, Model
 from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
@@ -204,7 +204,9 @@ def test_each_removal_is_scored_against_the_set_before_it(criterion: str) -> Non
     """Measured outside the objective, along the whole path; the running means keep what was measured."""
     o = objective(criterion=criterion)
     image, label = batch()
-    removed = o(image, label, AVAILABLE, draw(o))["removed"]
+    out = o(image, label, AVAILABLE, draw(o))
+    removed = out["removed"]
+    o.learn_criticality(out["scored"])
     features, current = o.net.encode(image), AVAILABLE
     for step in removed:
         with torch.no_grad():
@@ -221,6 +223,17 @@ def test_each_removal_is_scored_against_the_set_before_it(criterion: str) -> Non
         current = current & ~torch.nn.functional.one_hot(step, 4).bool()
 
 
+def test_scoring_costs_nine_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 4, 3 and 2 removals, whatever a sample has: processes must decode as often as one another."""
+    o = objective()
+    decode, decoded = o.net.decode, []
+    monkeypatch.setattr(
+        o.net, "decode", lambda f, subsets, *rest: decoded.append(len(subsets)) or decode(f, subsets, *rest)
+    )
+    o(*batch(), torch.tensor([[True, False, True, False], [False, True, False, False]]), draw(o))
+    assert decoded == [4, 3, 2]
+
+
 def test_between_scorings_the_running_means_decide() -> None:
     o = objective(every_n=2)
     o.criticality.mean[0b1111] = torch.tensor([0.0, 5, 0, 0])
@@ -228,20 +241,19 @@ def test_between_scorings_the_running_means_decide() -> None:
     assert out["removed"][0].tolist() == [1, 1]
 
 
-def test_running_means_are_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_means_are_over_all_that_a_step_scored() -> None:
     """The other of two processes has seen as many removals, each three times as bad: the mean is twice as bad."""
     alone, of_two = objective(), objective()
-    alone(*batch(), AVAILABLE, draw(alone))
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "all_reduce", lambda both: both.add_(torch.stack([3 * both[0], both[1]])))
-    of_two(*batch(), AVAILABLE, draw(of_two))
+    scored = alone(*batch(), AVAILABLE, draw(alone))["scored"]
+    alone.learn_criticality(scored)
+    totals, counts = scored
+    of_two.learn_criticality(scored + torch.stack([3 * totals, counts]))
     torch.testing.assert_close(of_two.criticality.mean, 2 * alone.criticality.mean)
 
 
 def test_bf16_losses_are_float32() -> None:
     o = objective()
-    o.bf16 = True
+    o.precision = "bf16"
     out = o(*batch(), AVAILABLE, draw(o))
     assert out["loss"].dtype == torch.float32
     out["loss"].backward()
@@ -251,7 +263,7 @@ def test_bf16_losses_are_float32() -> None:
 def test_bf16_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a device takes by itself may be float16, as on a GPU, whose range is too small."""
     o = objective()
-    o.bf16 = True
+    o.precision = "bf16"
     seen: list[torch.dtype] = []
     encode = o.net.encode
     monkeypatch.setattr(o.net, "encode", lambda *a: seen.append(torch.get_autocast_dtype("cpu")) or encode(*a))

@@ -122,7 +122,19 @@ def test_a_run_is_refused_when_its_files_do_not_belong_together(endings: dict[st
 
 def test_the_record_has_a_curve_for_each_term(endings: dict[str, Ending], runs: Path) -> None:
     train = next(event for event in science(runs / "whole") if event["event"] == "train")
-    assert train.keys() == {"event", "step", "loss", "supervised", "hmsd", "dmcd", "shared", "specific", "lr"}
+    assert train.keys() == {
+        "event",
+        "step",
+        "loss",
+        "supervised",
+        "hmsd",
+        "dmcd",
+        "shared",
+        "specific",
+        "grad_norm",
+        "skipped",
+        "lr",
+    }
     assert "data_share" in next(event for event in read_events(runs / "whole") if event["event"] == "train")
 
 

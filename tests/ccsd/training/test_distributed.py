@@ -3,7 +3,7 @@
 import pytest
 
 from ccsd.errors import UsageError
-from ccsd.training.distributed import PORTS, RankEnvironment, from_srun, gpu_of, rank_environment
+from ccsd.training.distributed import PORTS, RankEnvironment, from_srun, rank_environment
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 MEETING = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
@@ -67,10 +67,3 @@ def test_nothing_is_added_in_a_batch_script() -> None:
 def test_contradictions_are_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         rank_environment(environment)
-
-
-def test_a_process_takes_its_own_gpu_or_the_only_one_it_sees() -> None:
-    third = RankEnvironment(rank=6, world=8, local_rank=2, local_world=4)
-    assert (gpu_of(third, 4), gpu_of(third, 1)) == (2, 0)
-    with pytest.raises(UsageError, match="number 3 on this machine, where 2 GPUs are visible"):
-        gpu_of(third, 2)

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from ccsd.config import Config, Runtime, Train
 from ccsd.errors import UsageError
-from ccsd.training.engine import deepspeed_config, learning_rate, prepared_net, require_device, samples_per_process
+from ccsd.training.engine import deepspeed_config, learning_rate, prepared_net, require_device
 
 CPU = torch.device("cpu")
 SUBSETS = torch.tensor([[[True, True, True, True]], [[True, False, True, False]]])
 
 
 def test_configuration_of_a_plain_run() -> None:
-    assert deepspeed_config(Train(batch_size=4, clip=0), Runtime(zero_stage=1), world=2) == {
+    assert deepspeed_config(Train(batch_size=4, clip=3), Runtime(zero_stage=1), world=2) == {
         "train_batch_size": 4,
         "train_micro_batch_size_per_gpu": 2,
-        "gradient_clipping": 0,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 3,
         "zero_optimization": {
             "stage": 1,
             "reduce_bucket_size": 10_000_000,
@@ -30,6 +31,10 @@ def test_configuration_of_a_plain_run() -> None:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
     }
+
+
+def test_clipping_without_sharding_is_ours() -> None:
+    assert deepspeed_config(Train(clip=3), Runtime(zero_stage=0), world=1)["gradient_clipping"] == 0
 
 
 def test_stage_three_is_tuned_for_small_networks() -> None:
@@ -58,11 +63,6 @@ def test_only_what_is_sharded_can_be_offloaded(stage: int, offload: str) -> None
 def test_offloading_without_a_gpu_is_refused() -> None:
     with pytest.raises(UsageError, match=r"runtime\.offload=all moves state from a GPU .* use runtime\.offload=none"):
         require_device(Runtime(zero_stage=3, offload="all"))
-
-
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"batch_size 3 cannot be shared by 2 processes; use a multiple of 2"):
-        samples_per_process(3, world=2)
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

@@ -27,10 +27,19 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "stopped": training(runs / "parts", STAGE_2, stop_at=2),
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
+        "fails": training(runs / "fails", fail_at=2),
+        "to blind": training(runs / "blind", STAGE_2, stop_at=2),
+        "blind": training(runs / "blind", STAGE_2, blind=True),
+        "blind again": training(runs / "blind", STAGE_2, blind=True),
+        "late": training(runs / "late", STAGE_2, late_at=3),
+        "validated": training(runs / "late", STAGE_2),
         "full": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2", full_at=3),
         "space again": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2"),
     }
-    return dict(zip(items, launch(*items.values(), world=2)[0], strict=True))
+    first, last = launch(*items.values(), world=2)
+    return dict(zip(items, first, strict=True)) | {
+        f"{name}, last": ending for name, ending in zip(items, last, strict=True)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +88,7 @@ def test_a_full_disk_stops_the_save_and_keeps_what_was_saved(endings: dict[str, 
     full = endings["full"]
     assert full.code == 1
     assert "Traceback" not in full.text
-    assert "the checkpoint of step 4 could not be saved (process 1: " in full.text
+    assert "the checkpoint of step 3 could not be saved (process 1: " in full.text
     assert "File too large" in full.text
     assert "make room, then run the same command again to resume" in full.text
     assert endings["space again"].code == 0
@@ -95,7 +104,36 @@ def test_a_process_that_dies_takes_the_others_down_with_one_message(
     assert (survivor.code, victim.code) == (1, -9)
     assert "Traceback" not in survivor.text
     assert survivor.text.count("error: ") == 1
-    assert "error: process 0 lost the others: one of them ended, or was silent for 120 s" in survivor.text
+    assert "error: process 0: lost the others: one of them ended, or was silent for 120 s" in survivor.text
+
+
+def test_a_process_that_fails_speaks_and_ends_though_the_end_of_the_group_waits_for_all(
+    endings: dict[str, Ending],
+) -> None:
+    """Its own error is seen, at once: had it waited for the others, they would have waited for it, 120 s."""
+    survivor, failed = endings["fails"], endings["fails, last"]
+    assert (survivor.code, failed.code) == (1, 2)
+    assert failed.text.endswith("error: process 1: case X: damaged\n")
+    assert survivor.text.endswith("Run the same command again to resume\n")
+    assert "process 0: lost the others" in survivor.text
+    assert "Traceback" not in survivor.text + failed.text
+    assert failed.seconds < 60
+
+
+def test_the_first_process_decides_for_all_what_is_resumed_and_finished(endings: dict[str, Ending], runs: Path) -> None:
+    assert [endings[name].code for name in ("to blind", "blind", "blind again")] == [75, 0, 0], endings
+    assert "resuming from step 2\n" in endings["blind"].text
+    assert "already trained with this configuration" in endings["blind again"].text
+    assert_same_run(runs / "whole", runs / "blind")
+
+
+def test_a_stop_is_heard_within_a_validation_which_is_done_again(endings: dict[str, Ending], runs: Path) -> None:
+    assert endings["late"].code == 75
+    assert "stopped at step 3; run the same command again" in endings["late"].text
+    assert "validation at step 3" not in endings["late"].text
+    assert endings["validated"].code == 0
+    assert "validation at step 3" in endings["validated"].text
+    assert_same_run(runs / "whole", runs / "late")
 
 
 @pytest.mark.exhaustive
@@ -104,7 +142,7 @@ def test_a_process_that_hangs_is_waited_for_only_so_long(launch: Launch, tmp_pat
     began = time.monotonic()
     ((survivor,), _) = launch(frozen, world=2, patience=15)
     assert survivor.code == 1
-    assert "process 0 lost the others: one of them ended, or was silent for 15 s" in survivor.text
+    assert "process 0: lost the others: one of them ended, or was silent for 15 s" in survivor.text
     assert time.monotonic() - began < 120
 
 

@@ -1,0 +1,165 @@
+"""Which device to compute on: a GPU that was asked for is used, or the program stops with the reason.
+
+choose_device("auto")     the GPU of this process; the CPU only where there is no sign of a GPU
+choose_device("cpu")      the CPU, whatever there is; also CCSD_DEVICE=cpu
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ccsd.errors import UsageError
+from cluster.rendezvous import GPUS
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu")
+MEAN_CPU = "give --device cpu, or set CCSD_DEVICE=cpu, to compute on the CPU"
+WHEELS = (
+    "CUDA 13 needs driver 580 or newer, CUDA 12 525 or newer: `pip install --force-reinstall torch --index-url "
+    "https://download.pytorch.org/whl/cu126` for CUDA 12.6, or the same with cu130"
+)
+AMPERE = (8, 0)
+SLOW_BF16 = ((9, 8), (9, 15))
+"""Versions of cuDNN for which torch computes 3-D convolutions in bfloat16 by itself."""
+
+
+def choose_device(wanted: str | None = None, local_rank: int = 0) -> "torch.device":
+    """Return the device of this process, and make it the current one.
+
+    Parameters
+    ----------
+    wanted
+        auto or cpu; auto without it.
+    local_rank
+        Which process of this machine this is.
+
+    Raises
+    ------
+    UsageError
+        If GPUs were asked for or given and this process cannot use one.
+    """
+    import torch
+
+    if wanted not in (None, *DEVICES):
+        raise UsageError(f"--device {wanted}: unknown; allowed: {', '.join(DEVICES)}")
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        if sign := sign_of_gpus(os.environ):
+            raise UsageError(f"{sign}, but {why_unusable()}; or {MEAN_CPU}")
+        return torch.device("cpu")
+    device = torch.device("cuda", gpu_index(local_rank, torch.cuda.device_count()))
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
+    return device
+
+
+def sign_of_gpus(environment: Mapping[str, str], first: Path = Path("/dev/nvidia0")) -> str | None:
+    """Return what says that there should be GPUs; None where nothing does, or where they are hidden on purpose."""
+    asked = environment.get(GPUS, "")
+    if asked not in {"", "0"}:
+        return f"gpus_per_node={asked} was asked for"
+    if environment.get("CUDA_VISIBLE_DEVICES", "all") in {"", "-1"}:
+        return None
+    for name, none in (("SLURM_JOB_GPUS", ""), ("SLURM_STEP_GPUS", ""), ("SLURM_GPUS_ON_NODE", "0")):
+        given = environment.get(name, "")
+        if given not in {"", none}:
+            return f"SLURM gave this job GPUs ({name}={given})"
+    # A job without GPUs may see the device files of its node, which it must not open.
+    return f"there is a GPU ({first})" if "SLURM_JOB_ID" not in environment and first.exists() else None
+
+
+def gpu_index(local_rank: int, visible: int) -> int:
+    """Return which of the visible GPUs a process uses; where one is visible, it was chosen for this process.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer GPUs than processes.
+    """
+    if local_rank >= visible > 1:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise UsageError(
+            f"process {local_rank} of this machine (LOCAL_RANK) has no GPU: {visible} are visible"
+            f"{'' if shown is None else f' (CUDA_VISIBLE_DEVICES={shown})'}; start at most {visible} processes on each "
+            "machine (tasks_per_node), or make more GPUs visible"
+        )
+    return 0 if visible == 1 else local_rank
+
+
+def why_unusable() -> str:
+    """Say why torch cannot use a GPU here, and what to install."""
+    import torch
+
+    build = "a build for CPUs" if torch.version.cuda is None else f"a build for CUDA {torch.version.cuda}"
+    driver = driver_version() or "not found"
+    return f"torch {torch.__version__} sees none: it is {build}, and the NVIDIA driver is {driver}. {WHEELS}"
+
+
+def driver_version() -> str | None:
+    """Return the version of the NVIDIA driver; None where there is none."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        text = ""
+    if found := re.search(r"Kernel Module\D*([\d.]+)", text):
+        return found[1]
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0] if said else None
+
+
+def require_precision(precision: str, device: "torch.device") -> None:
+    """Refuse a training in bfloat16 on a GPU that only emulates it, and one on a GPU that torch has no kernels for.
+
+    Raises
+    ------
+    UsageError
+        With the precision to take, or the build to install.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return
+    name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+    if problem := missing_kernels(name, capability, torch.cuda.get_arch_list()):
+        raise UsageError(problem)
+    if precision == "bf16" and capability < AMPERE and torch.version.hip is None:
+        raise UsageError(
+            f"train.precision=bf16: {name} only emulates bfloat16 (compute capability {capability[0]}.{capability[1]}, "
+            "8.0 has it), which is slow; use train.precision=fp16, or fp32"
+        )
+
+
+def missing_kernels(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
+    """Say that a GPU is older than all that this build of torch has kernels for; None where it is not."""
+    oldest = min((int(arch[3:].rstrip("abcdef")) for arch in built_for if arch.startswith("sm_")), default=0)
+    if 10 * capability[0] + capability[1] >= oldest:
+        return None
+    return (
+        f"{name} (sm_{capability[0]}{capability[1]}) is older than all GPUs that this build of torch serves "
+        f"({', '.join(built_for)}); install one for CUDA 12.6: `pip install --force-reinstall torch --index-url "
+        f"https://download.pytorch.org/whl/cu126`, or {MEAN_CPU}"
+    )
+
+
+def gpu_note(name: str, capability: tuple[int, int], cudnn: int | None) -> str | None:
+    """Return what makes a GPU slower than expected; `cudnn` is the number that torch reports, 91002 for 9.10.2."""
+    if capability < AMPERE:
+        return f"{name} only emulates bfloat16: set train.precision to fp16"
+    low, high = SLOW_BF16
+    version = (cudnn // 10_000, cudnn // 100 % 100) if cudnn else (0, 0)
+    if not low <= version < high:
+        return None
+    return (
+        f"torch does not use cuDNN {version[0]}.{version[1]} for 3-D convolutions in bfloat16, which are several times "
+        f"as slow without it: install {high[0]}.{high[1]} or newer, which a newer torch brings"
+    )

@@ -1,0 +1,138 @@
+"""One optimizer step of the global batch, however it is cut into processes and micro-batches.
+
+Every sample's gradient has the same weight, so the cut changes the rounding of sums alone. All processes compute the
+same number of micro-batches, because sharded ones wait for one another in each; one that has none of its own left
+computes a copy of a sample, which counts for nothing.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccsd.config.schema import Config
+from ccsd.data import Batch, augment
+from ccsd.data.batch import send
+from ccsd.data.sampling import samples_of
+from ccsd.distillation.schedule import draw_step
+from ccsd.training.distributed import Process
+from ccsd.training.engine import learning_rate, micro_batches, set_learning_rate
+from ccsd.training.log import StepMeans
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch: consecutive samples of a process's batch."""
+
+    rows: slice
+    weight: float
+    """Of its mean loss in the mean over processes; 1 for one micro-batch in equal shares, 0 for a copy."""
+
+
+def parts_of(rank: int, world: int, batch_size: int, micro_batch: int | None) -> list[Part]:
+    """Return the micro-batches of a process."""
+    own = len(samples_of(rank, world, batch_size))
+    count, size = micro_batches(batch_size, world, micro_batch)
+    rows = [slice(first, min(first + size, own)) for first in range(0, own, size)]
+    parts = [Part(part, (part.stop - part.start) * world / batch_size) for part in rows]
+    return parts + [Part(slice(0, 1), 0.0)] * (count - len(parts))
+
+
+class LossScale:
+    """The factor that keeps float16 gradients from vanishing: halved when they overflow, doubled after 2000 steps."""
+
+    FIRST = 2.0**16
+    GROWS_AFTER = 2000
+
+    def __init__(self, precision: str, value: float | None, good_steps: int = 0) -> None:
+        self.enabled = precision == "fp16"
+        self.value = (value or self.FIRST) if self.enabled else 1.0
+        self.good_steps = good_steps
+
+    def update(self, *, good: bool) -> bool:
+        """Learn how a step went; False for one that went wrong and that no smaller scale can mend."""
+        mended = good or self.value > 1
+        if not good:
+            self.value, self.good_steps = max(1.0, self.value / 2), 0
+        elif self.enabled:
+            self.good_steps += 1
+            if self.good_steps == self.GROWS_AFTER:
+                self.value, self.good_steps = self.value * 2, 0
+        return mended
+
+
+class Stepper:
+    """Takes optimizer steps. Every method is called by every process."""
+
+    def __init__(self, engine: Any, config: Config, process: Process, scale: LossScale) -> None:
+        self.engine, self.config, self.process, self.scale = engine, config, process, scale
+        train = config.train
+        self.parts = parts_of(process.rank, process.world, train.batch_size, config.runtime.micro_batch)
+
+    def take(self, batch: Batch, step: int, means: StepMeans) -> tuple[float, list[Tensor]]:
+        """Take one step; return the norm of the gradient before clipping, and the losses of the micro-batches.
+
+        Where the norm is not finite, nothing was updated: weights, moments and criticalities are as before.
+        """
+        set_learning_rate(self.engine, learning_rate(step, self.config.train))
+        losses: list[Tensor] = []
+        scored: list[Tensor] = []
+        for part in self.parts:
+            if losses:
+                self.engine.step()  # of the micro-batch before: only counts
+            outputs = self._forward(batch, part.rows)
+            self._backward(outputs["loss"], part.weight)
+            losses.append(outputs["loss"].detach())
+            means.add(outputs, part.weight)
+            if "scored" in outputs:
+                scored.append(outputs["scored"] * (part.weight > 0))
+        norm = self._update()
+        if scored and math.isfinite(norm):
+            self.engine.module.learn_criticality(self.process.sum(torch.stack(scored).sum(0)))
+        return norm, losses
+
+    def _forward(self, batch: Batch, rows: slice) -> dict[str, Tensor]:
+        settings, device, samples = self.config.train, self.process.device, batch.samples[rows]
+        # The slots are not used again before the norm of the gradient is known, which is after these copies.
+        image, label = batch.image[rows].to(device, non_blocking=True), batch.label[rows].to(device, non_blocking=True)
+        image, available = image.float(), send(batch.available[rows], device)
+        if settings.augment:
+            image, label = augment(image, label, available, [(settings.seed, batch.step, i) for i in samples])
+        draw = draw_step(
+            self.config.distillation,
+            self.config.task,
+            batch.available[rows],
+            seed=settings.seed,
+            step=batch.step,
+            total_steps=settings.steps,
+            samples=samples,
+        ).to(device)
+        outputs: dict[str, Tensor] = self.engine(image, label, available, draw)
+        return outputs
+
+    def _backward(self, loss: Tensor, weight: float) -> None:
+        """Add the gradient of a micro-batch. Stages that shard scale and unscale by themselves."""
+        if self._is_sharded:
+            self.engine.optimizer.loss_scale = self.scale.value
+        else:
+            weight *= self.scale.value
+        self.engine.backward(loss * weight, scale_wrt_gas=False)
+
+    def _update(self) -> float:
+        if self._is_sharded:
+            self.engine.step()  # leaves the update out by itself where the gradient is not finite
+            return float(self.engine.get_global_grad_norm())
+        parameters = list(self.engine.module.parameters())
+        if self.scale.enabled:
+            torch._foreach_div_([p.grad for p in parameters if p.grad is not None], self.scale.value)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.train.clip or math.inf))
+        if not math.isfinite(norm):
+            self.engine.zero_grad()  # without gradients, the optimizer leaves weights and moments alone
+        self.engine.step()
+        return norm
+
+    @property
+    def _is_sharded(self) -> bool:
+        return bool(self.engine.zero_optimization_stage())
