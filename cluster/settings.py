@@ -147,8 +147,8 @@ class JobSettings(BaseModel):
         if self.gpus not in (0, self.tasks_per_node):
             raise ValueError(
                 f"gpus_per_node={self.gpus_per_node} and tasks_per_node={self.tasks_per_node}: each process uses one "
-                f"GPU of its own; use gpus_per_node={self.tasks_per_node}, tasks_per_node={self.gpus}, or gpus_per_node=0 "
-                "to compute on the CPU"
+                f"GPU of its own; use gpus_per_node={self.tasks_per_node}, tasks_per_node={self.gpus}, or "
+                "gpus_per_node=0 to compute on the CPU"
             )
         return self
 
