@@ -67,9 +67,9 @@ def test_times_mean_what_they_mean_to_slurm(text: str, expected: int) -> None:
 
 
 def test_gpus_may_have_a_type() -> None:
-    settings = JobSettings.from_options(["cluster=slurm", "gpus_per_node=nvidia_a100-sxm4.80gb:2"])
+    settings = JobSettings.from_options(["cluster=slurm", "tasks_per_node=2", "gpus_per_node=nvidia_a100-sxm4.80gb:2"])
     assert (settings.gpus_per_node, settings.gpus) == ("nvidia_a100-sxm4.80gb:2", 2)
-    assert JobSettings.from_options(["gpus_per_node=4"]).gpus == 4
+    assert JobSettings.from_options(["tasks_per_node=4", "gpus_per_node=4"]).gpus == 4
 
 
 TEXTS = {"cluster": "slurm", "partition": "off", "account": "00123", "qos": "two words", "constraint": "[a100|v100]"}

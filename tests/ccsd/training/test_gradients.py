@@ -64,6 +64,7 @@ def test_only_float16_is_scaled() -> None:
     assert not scale.update(good=False)
 
 
+@pytest.mark.slow
 def test_float16_learns_what_float32_learns_in_every_stage_and_resumes(launch: Launch, tmp_path: Path) -> None:
     plans = [training(tmp_path / "fp32")]
     plans += [training(tmp_path / str(stage), FP16, f"runtime.zero_stage={stage}", nan_at=[]) for stage in range(4)]

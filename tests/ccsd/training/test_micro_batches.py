@@ -86,23 +86,27 @@ def assert_same(first: Path, second: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", range(4))
 def test_micro_batches_of_one_process_equal_the_whole_batch(cut: Path, stage: int) -> None:
     assert_same(cut / "whole", cut / f"one-{stage}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", range(4))
 def test_unequal_shares_of_two_processes_equal_one(cut: Path, stage: int) -> None:
     """One process has two samples and the other one, of which it computes a copy beside."""
     assert_same(cut / "whole-3", cut / f"two-{stage}")
 
 
+@pytest.mark.slow
 def test_the_whole_batch_is_plain_pytorch(cut: Path, inputs: Path) -> None:
     curve, final = plain_training(load_config(inputs / "tiny.yaml", [BATCH_3]), inputs / "data")
     assert losses(cut / "two-2") == pytest.approx(curve, abs=LOSS)
     assert_close(final, weights(cut / "two-2"), WEIGHT)
 
 
+@pytest.mark.slow
 def test_shares_of_removals_count_every_sample_once(cut: Path) -> None:
     def removed(run: Path) -> list[object]:
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
@@ -111,6 +115,7 @@ def test_shares_of_removals_count_every_sample_once(cut: Path) -> None:
     assert removed(cut / "whole-3") == removed(cut / "two-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 3])
 def test_four_processes_with_three_samples_equal_one(
     cut: Path, launch: Launch, runs: Path, stage: int, request: pytest.FixtureRequest
