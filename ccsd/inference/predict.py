@@ -90,9 +90,14 @@ def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
     Raises
     ------
     UsageError
-        If a sequence that was asked for is not there.
+        If a sequence that was asked for is not there, or the files are of another task than the model.
     """
     task = case.task
+    if case.meant:
+        raise UsageError(
+            f"{case.case}: laid out as {case.layout}, of the task {case.meant}, and the model is of {task.name}; use a "
+            "model of that task, or, if it is meant, describe the files in a layout of your own (--layout, docs/data.md)"
+        )
     there = task.subset(case.images)
     missing = tuple(name for name in task.modalities if name not in there)
     if wanted is None:

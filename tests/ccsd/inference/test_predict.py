@@ -274,6 +274,17 @@ def test_a_tumour_in_the_background_is_told(case, run, tmp_path, monkeypatch):
     assert not any("background" in text for text in right.warnings)
 
 
+def test_files_of_another_task_ask_for_a_model_of_it(case, run, tmp_path):
+    for path in case.glob("*.nii*"):
+        path.rename(tmp_path / path.name.replace(case.name + "_", "BraTS-MET-00001-000-").replace("flair", "t2f"))
+    (tmp_path / "BraTS-MET-00001-000").mkdir()
+    for path in tmp_path.glob("BraTS-MET-*t2f*"):
+        path.rename(tmp_path / "BraTS-MET-00001-000" / path.name)
+
+    message = one(tmp_path / "BraTS-MET-00001-000", tmp_path / "out", run).error
+    assert "of the task brats-met, and the model is of brats-gli-pre; use a model of that task" in message
+
+
 def test_whole_heads_are_told(case, run, tmp_path):
     for path in case.glob("*.nii*"):
         volume = nib.load(path)
