@@ -96,7 +96,7 @@ def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
     if case.meant:
         raise UsageError(
             f"{case.case}: laid out as {case.layout}, of the task {case.meant}, and the model is of {task.name}; use a "
-            "model of that task, or, if it is meant, describe the files in a layout of your own (--layout, docs/data.md)"
+            "model of that task, or, if it is meant, describe the files in a layout of your own (--layout)"
         )
     there = task.subset(case.images)
     missing = tuple(name for name in task.modalities if name not in there)
