@@ -5,15 +5,17 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 from yaml.composer import ComposerError
 
-from preprocess.errors import InputError
+from preprocess.errors import InputError, first_few
 
 YAML_ERRORS = (yaml.YAMLError, ValueError)
 """What `read_yaml` raises for text that is not valid; a date such as `2024-13-45` is a bare ValueError."""
+ModelT = TypeVar("ModelT", bound=BaseModel)
 _DELIMITERS = "\t;,"
 
 
@@ -61,6 +63,40 @@ def read_mapping(path: Path, what: str, expected: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected {expected}")
     return values
+
+
+def read_model(path: Path, model: type[ModelT], what: str) -> ModelT:
+    """Return a YAML file as a model, whose `name` is that of the file unless it has one.
+
+    Parameters
+    ----------
+    what
+        What the file is, for messages.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or has keys or values that cannot be used; every problem is listed.
+    """
+    values = read_mapping(path, what, f"the keys of a {what}; docs/data.md has an example")
+    try:
+        return model.model_validate({"name": path.stem, **values})
+    except ValidationError as error:
+        found = [_problem(item, model) for item in error.errors(include_url=False)]
+        raise InputError(f"{path}: the {what} cannot be used: {first_few(found, 10, '; ')}") from None
+
+
+def _problem(item: Any, model: type[BaseModel]) -> str:
+    where, text = ".".join(str(part) for part in item["loc"]), str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        text = "unknown key" + (f"; allowed: {', '.join(model.model_fields)}" if len(item["loc"]) == 1 else "")
+    elif item["type"] == "string_type" and item["loc"][-1] == "[key]":
+        text = f"{item['input']!r} is not a text: put names such as on, no or 1 in quotes"
+    elif item["type"] == "too_short":
+        text = f"give at least {item['ctx']['min_length']}"
+    elif item["type"] == "too_long":
+        text = f"give at most {item['ctx']['max_length']}"
+    return f"{where}: {text}" if where else text
 
 
 def read_table(path: Path, required: Iterable[str]) -> dict[int, dict[str, str]]:

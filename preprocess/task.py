@@ -11,10 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator
 
-from preprocess.errors import InputError, first_few
-from preprocess.reading import read_mapping
+from preprocess.errors import InputError
+from preprocess.reading import read_model
 from preprocess.task_file import (
     RESERVED,
     Cleanup,
@@ -201,7 +201,7 @@ class Task(TaskFile):
 def shipped_tasks() -> dict[str, Task]:
     """Return the tasks that come with the program, by name, sorted."""
     folder = Path(__file__).parent / "tasks"
-    return {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: read_model(path, Task, "task") for path in sorted(folder.glob("*.yaml"))}
 
 
 def is_shipped(task: Task) -> bool:
@@ -227,7 +227,7 @@ def read_task(name: str) -> Task:
         return shipped_tasks()[name]
     if not name.endswith((".yaml", ".yml")):
         raise InputError(f"task {name}: unknown; give the path of a .yaml file, or one of {', '.join(shipped_tasks())}")
-    return _read(Path(name))
+    return read_model(Path(name), Task, "task")
 
 
 def refuse_mixture(tasks: Sequence[tuple[str, Task]]) -> None:
@@ -261,30 +261,6 @@ def refuse_mixture(tasks: Sequence[tuple[str, Task]]) -> None:
 
 def _distinct(task: Task, other: Task) -> str:
     return task.label if task.name == other.name else task.name
-
-
-def _read(path: Path) -> Task:
-    values = read_mapping(path, "task", "the keys of a task; docs/data.md has an example")
-    try:
-        return Task.model_validate({"name": path.stem, **values})
-    except ValidationError as error:
-        found = [_problem(item) for item in error.errors(include_url=False)]
-        raise InputError(f"{path}: the task cannot be used: {first_few(found, 10, '; ')}") from None
-
-
-def _problem(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        known = Task.model_fields if len(item["loc"]) == 1 else []
-        return f"{where}: unknown key" + (f"; allowed: {', '.join(known)}" if known else "")
-    text = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "string_type" and item["loc"][-1] == "[key]":
-        text = f"{item['input']!r} is not a text: put names such as on, no or 1 in quotes"
-    if item["type"] == "too_short":
-        text = f"give at least {item['ctx']['min_length']}"
-    if item["type"] == "too_long":
-        text = f"give at most {item['ctx']['max_length']}"
-    return f"{where}: {text}" if where else text
 
 
 def _as_task(value: Any) -> Any:

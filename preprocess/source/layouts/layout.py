@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from preprocess.errors import InputError, first_few
-from preprocess.reading import read_mapping
+from preprocess.errors import InputError
+from preprocess.reading import read_model
 from preprocess.task import SequenceName, Task, is_shipped, shipped_tasks
 
 SEGMENTATION, VOLUMES, CHANNEL = "segmentation", "volumes", "channel"
@@ -270,7 +270,7 @@ def patient_named(case: str) -> str | None:
 @cache
 def shipped_layouts() -> tuple[Layout, ...]:
     """Return the layouts of the released data sets that this version knows, sorted by name."""
-    return tuple(_read(path) for path in sorted(Path(__file__).parent.glob("*.yaml")))
+    return tuple(read_model(path, Layout, "layout") for path in sorted(Path(__file__).parent.glob("*.yaml")))
 
 
 def read_layout(name: str, task: Task) -> Layout:
@@ -287,27 +287,10 @@ def read_layout(name: str, task: Task) -> Layout:
         return known[name]
     if not name.endswith((".yaml", ".yml")):
         raise InputError(f"layout {name}: unknown; give the path of a .yaml file, or one of {', '.join(known)}")
-    layout = _read(Path(name))
+    layout = read_model(Path(name), Layout, "layout")
     if not layout.tasks and layout.numbering not in (None, *task.numbering):
         raise InputError(
             f"{name}: numbering: unknown {layout.numbering}; allowed in the task {task.name}: "
             f"{', '.join(task.numbering)}, or none; or choose another task with --task"
         )
     return layout
-
-
-def _read(path: Path) -> Layout:
-    values = read_mapping(path, "layout", "the keys of a layout; docs/data.md has an example")
-    try:
-        return Layout.model_validate({"name": path.stem, **values})
-    except ValidationError as error:
-        found = [_problem(item) for item in error.errors(include_url=False)]
-        raise InputError(f"{path}: the layout cannot be used: {first_few(found, 10, '; ')}") from None
-
-
-def _problem(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key; allowed: {', '.join(Layout.model_fields)}"
-    text = str(item["msg"]).removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
