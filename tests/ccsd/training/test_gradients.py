@@ -13,6 +13,7 @@ from support.trainings import Launch, training
 FP16 = "train.precision=fp16"
 
 
+@pytest.mark.slow
 def test_a_broken_gradient_is_left_out_by_every_stage(launch: Launch, tmp_path: Path) -> None:
     plans = [
         training(tmp_path / str(stage), f"runtime.zero_stage={stage}", "runtime.checkpoint_every=2", nan_at=[1])

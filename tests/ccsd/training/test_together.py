@@ -27,14 +27,22 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "stopped": training(runs / "parts", STAGE_2, stop_at=2),
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
+        "full": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2", full_at=3),
+        "space again": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2"),
+    }
+    return dict(zip(items, launch(*items.values(), world=2)[0], strict=True))
+
+
+@pytest.fixture(scope="module")
+def accidents(endings: dict[str, Ending], launch: Launch, runs: Path) -> dict[str, Ending]:
+    """What two processes did when one of them failed, saw an older folder, or heard a stop while it validated."""
+    items = {
         "fails": training(runs / "fails", fail_at=2),
         "to blind": training(runs / "blind", STAGE_2, stop_at=2),
         "blind": training(runs / "blind", STAGE_2, blind=True),
         "blind again": training(runs / "blind", STAGE_2, blind=True),
         "late": training(runs / "late", STAGE_2, late_at=3),
         "validated": training(runs / "late", STAGE_2),
-        "full": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2", full_at=3),
-        "space again": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2"),
     }
     first, last = launch(*items.values(), world=2)
     return dict(zip(items, first, strict=True)) | {
@@ -107,11 +115,12 @@ def test_a_process_that_dies_takes_the_others_down_with_one_message(
     assert "error: process 0: lost the others: one of them ended, or was silent for 120 s" in survivor.text
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_speaks_and_ends_though_the_end_of_the_group_waits_for_all(
-    endings: dict[str, Ending],
+    accidents: dict[str, Ending],
 ) -> None:
     """Its own error is seen, at once: had it waited for the others, they would have waited for it, 120 s."""
-    survivor, failed = endings["fails"], endings["fails, last"]
+    survivor, failed = accidents["fails"], accidents["fails, last"]
     assert (survivor.code, failed.code) == (1, 2)
     assert failed.text.endswith("error: process 1: case X: damaged\n")
     assert survivor.text.endswith("Run the same command again to resume\n")
@@ -120,19 +129,23 @@ def test_a_process_that_fails_speaks_and_ends_though_the_end_of_the_group_waits_
     assert failed.seconds < 60
 
 
-def test_the_first_process_decides_for_all_what_is_resumed_and_finished(endings: dict[str, Ending], runs: Path) -> None:
-    assert [endings[name].code for name in ("to blind", "blind", "blind again")] == [75, 0, 0], endings
-    assert "resuming from step 2\n" in endings["blind"].text
-    assert "already trained with this configuration" in endings["blind again"].text
+@pytest.mark.slow
+def test_the_first_process_decides_for_all_what_is_resumed_and_finished(
+    accidents: dict[str, Ending], runs: Path
+) -> None:
+    assert [accidents[name].code for name in ("to blind", "blind", "blind again")] == [75, 0, 0], accidents
+    assert "resuming from step 2\n" in accidents["blind"].text
+    assert "already trained with this configuration" in accidents["blind again"].text
     assert_same_run(runs / "whole", runs / "blind")
 
 
-def test_a_stop_is_heard_within_a_validation_which_is_done_again(endings: dict[str, Ending], runs: Path) -> None:
-    assert endings["late"].code == 75
-    assert "stopped at step 3; run the same command again" in endings["late"].text
-    assert "validation at step 3" not in endings["late"].text
-    assert endings["validated"].code == 0
-    assert "validation at step 3" in endings["validated"].text
+@pytest.mark.slow
+def test_a_stop_is_heard_within_a_validation_which_is_done_again(accidents: dict[str, Ending], runs: Path) -> None:
+    assert accidents["late"].code == 75
+    assert "stopped at step 3; run the same command again" in accidents["late"].text
+    assert "validation at step 3" not in accidents["late"].text
+    assert accidents["validated"].code == 0
+    assert "validation at step 3" in accidents["validated"].text
     assert_same_run(runs / "whole", runs / "late")
 
 
