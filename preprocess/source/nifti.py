@@ -27,6 +27,7 @@ _GZIP = b"\x1f\x8b"
 _DEFLATE_RATIO = 1032  # bytes that one byte can stand for at most
 _DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, zlib_ng.error)  # type: ignore[assignment] # the stub is wrong
 _SLACK = 1 << 20  # bytes that may follow the voxels
+_FARTHEST_MM = 1e6
 _LEVEL = 1  # higher levels save a few per cent of noise and cost several times as long
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on headers name no file; ours do
 
@@ -53,9 +54,11 @@ class Forms:
 
     @classmethod
     def of(cls, header: nib.Nifti1Header) -> "Forms":
-        """Return what a header says."""
+        """Return what a header says; a qform that is no place, and that no file could be written with, is left out."""
         sform, sform_code = header.get_sform(coded=True)
         qform, qform_code = header.get_qform(coded=True)
+        if qform is not None and not (np.abs(qform) < _FARTHEST_MM).all():  # False for NaN, too
+            qform, qform_code = None, 0
         return cls(sform, qform, int(sform_code), int(qform_code))
 
 

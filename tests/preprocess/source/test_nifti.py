@@ -70,6 +70,15 @@ def test_forms_and_codes_are_kept(tmp_path: Path) -> None:
         assert np.allclose(affine, expected)
 
 
+def test_a_qform_that_is_no_place_is_left_out(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.ones((2, 3, 4), np.uint8), np.eye(4))
+    image.set_qform(np.eye(4), code=1)
+    image.header["qoffset_x"] = np.nan
+    nib.save(image, tmp_path / "a.nii")
+    forms = nifti.read(tmp_path / "a.nii").forms
+    assert (forms.qform, forms.qform_code, forms.sform_code) == (None, 0, 2)
+
+
 DAMAGE = {
     "truncated gzip": (lambda data: data[:-20], "truncated or damaged gzip"),
     "half of it": (lambda data: data[: len(data) // 2], "truncated or damaged gzip"),
