@@ -40,6 +40,7 @@ def check(launch: Launch, inputs: Path, run: Path, trials: int, world: int) -> l
     return found
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_saving(launch: Launch, inputs: Path, tmp_path: Path) -> None:
     check(launch, inputs, tmp_path, trials=2, world=1)
 
