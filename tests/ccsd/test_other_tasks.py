@@ -23,7 +23,7 @@ from preprocess.task import Task, shipped_tasks
 from support.processes import ccsd_here
 from support.tasks import FIVE, FOURTH, ONE, TWO, changed
 
-QUICK, SLOW = (FOURTH,), (ONE, TWO, FIVE, shipped_tasks()["brats-ped"])
+QUICK, SLOW = (ONE, FOURTH), (TWO, FIVE, shipped_tasks()["brats-ped"])
 CHOSEN = {task.name: task for task in (*QUICK, *SLOW)}
 NAMES = [*(task.name for task in QUICK), *(pytest.param(task.name, marks=pytest.mark.slow) for task in SLOW)]
 Studies = Callable[[str], Path]
@@ -130,8 +130,7 @@ def test_a_prediction_has_the_numbers_of_the_task(name: str, study_of: Studies) 
     assert set(written.ravel().tolist()) <= {0, *CHOSEN[name].default_convention.values}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["one", "five"])
+@pytest.mark.parametrize("name", ["one", pytest.param("five", marks=pytest.mark.slow)])
 def test_an_exported_program_takes_the_sequences_of_the_task(name: str, study_of: Studies, tmp_path: Path) -> None:
     task = CHOSEN[name]
     written = export(study_of(name) / "runs" / "ccsd-s0", tmp_path / "model.pt2", task.full_name)
