@@ -33,7 +33,8 @@ def peak(method: str, decode_batch: int = 8, *, recompute: bool = False) -> floa
     return float(memory["Total"]) / 2**20
 
 
-@pytest.mark.parametrize("method", ["hmsd", pytest.param("ccsd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hmsd", "ccsd"])
 def test_decoding_one_by_one_peaks_at_one_decoder(method: str) -> None:
     """Beyond a step that decodes the full set alone there are only logits and what the losses keep of them."""
     voxels = SIDE**3 * 3 * 4 / 2**20

@@ -101,7 +101,7 @@ def test_page_loads_without_error_or_request_and_its_tables_sort(probe):
     assert sorted(seen["before"]) == sorted(seen["after"])
 
 
-@pytest.mark.parametrize("kind", ["page", "page_of_several"])
+@pytest.mark.parametrize("kind", ["page", pytest.param("page_of_several", marks=pytest.mark.slow)])
 def test_page_fits_a_phone(probe, kind, request):
     seen = probe("--window-size=500,900", of=request.getfixturevalue(kind))
 

@@ -131,7 +131,7 @@ class Engine:
         return 1.0  # the one wait of a step: nothing else may
 
 
-@pytest.mark.parametrize("method", ["ccsd", "hmsd"])
+@pytest.mark.parametrize("method", ["ccsd", pytest.param("hmsd", marks=pytest.mark.slow)])
 def test_the_host_waits_for_nothing_but_the_norm_of_the_gradient(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class NoGenerator:  # there are none for `meta`
         def __init__(self, device: torch.device) -> None:
