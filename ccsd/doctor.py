@@ -144,7 +144,7 @@ def diagnose(facts: Facts) -> Diagnosis:
     _judge_gpus(facts, found)
     _judge_slurm(facts, found)
     refused = {name: words for name, words in (facts.jobs or {}).items() if words}
-    found.blocking += [f"jobs on SLURM, {name}: {words}; mend the profile" for name, words in refused.items()]
+    found.blocking += [f"jobs on SLURM, {name}: {words}; fix the profile" for name, words in refused.items()]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Errors of the method's own stages, and which errors are the user's to mend."""
+"""Errors of the method's own stages, and which errors are the user's to fix."""
 
 from cluster.errors import JobError, SettingsError
 from preprocess.errors import InputError

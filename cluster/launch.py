@@ -231,7 +231,7 @@ def _wait(job: JobRecord, *, attached: bool) -> str | None:
 def _tell(job: JobRecord, state: str, reason: str, told: dict[str, set[str]]) -> dict[str, set[str]]:
     """Say how a job fares where that is new; return its state with the reasons that were told since it has that.
 
-    Reasons come and go (Priority, Resources, Priority); each is told once.
+    Reasons come and go (Priority, Resources, Priority); each is reported once.
     """
     if reason in told.get(state, ()):
         return told

@@ -1,7 +1,7 @@
 """When sbatch is asked again, and waiting until then in a way that can be ended.
 
-What SLURM refuses for good is told at once. A controller that is busy or away is asked again for ten minutes. A limit
-on jobs in the queue passes when jobs end, be it after days, so that is waited for without end.
+What SLURM refuses for good is reported at once. A controller that is busy or away is asked again for ten minutes. A
+limit on jobs in the queue passes when jobs end, be it after days, so that is waited for without end.
 """
 
 import os

@@ -38,7 +38,7 @@ HOPELESS = {
     "AssocMaxWallDurationPerJobLimit": "it asks for more time than its account allows and will not start as it is",
     "QOSMaxWallDurationPerJobLimit": "it asks for more time than its QOS allows and will not start as it is",
 }
-"""Reasons for which a job may wait for ever; SLURM accepts such jobs unless it is told not to (EnforcePartLimits)."""
+"""Reasons for which a job may wait forever; SLURM accepts such jobs unless it is told not to (EnforcePartLimits)."""
 
 QUERY_TIMEOUT_S = 60.0
 

@@ -25,7 +25,7 @@ if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-# A shell starts background jobs with SIGINT ignored, which they pass on: tests of Ctrl-C would wait for ever.
+# A shell starts background jobs with SIGINT ignored, which they pass on: tests of Ctrl-C would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

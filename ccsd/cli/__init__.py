@@ -49,7 +49,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one message and exit code 2, never a traceback."""
+    """Run the command line; an error that the user can fix is one message and exit code 2, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8

@@ -52,15 +52,15 @@ class LossScale:
         self.good_steps = good_steps
 
     def update(self, *, good: bool) -> bool:
-        """Learn how a step went; False for one that went wrong and that no smaller scale can mend."""
-        mended = good or self.value > 1
+        """Learn how a step went; False for one that went wrong and that no smaller scale can fix."""
+        fixed = good or self.value > 1
         if not good:
             self.value, self.good_steps = max(1.0, self.value / 2), 0
         elif self.enabled:
             self.good_steps += 1
             if self.good_steps == self.GROWS_AFTER:
                 self.value, self.good_steps = self.value * 2, 0
-        return mended
+        return fixed
 
 
 class Stepper:

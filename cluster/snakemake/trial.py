@@ -1,6 +1,6 @@
 """Asking SLURM before a run begins whether it would take the jobs, and whether it will be known how they end.
 
-Otherwise a wrong account of the evaluation is told after the training.
+Otherwise a wrong account of the evaluation is reported after the training.
 """
 
 import json
@@ -47,7 +47,7 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
         raise JobError("only tried, as asked")
     refused = [indent(f"{rule}: {words}", "  ") for rule, words in said.items() if words]
     if refused:
-        advice = "Mend the profile; `ccsd doctor --profile PROFILE` tries again"
+        advice = "Fix the profile; `ccsd doctor --profile PROFILE` tries again"
         raise JobError("\n".join(["nothing was started, because SLURM would not take it:", *refused, advice]))
 
 
@@ -71,7 +71,7 @@ def ask(words: Sequence[str], script: str | None = None) -> str | None:
 def keep_up(executor: Any, settings: Any) -> str | None:
     """Let the executor look at its jobs before SLURM forgets how they ended; return why it cannot, if it cannot.
 
-    It matters only without accounting. The executor would then ask sacct in vain, and wait for ever, if MinJobAge is
+    It matters only without accounting. The executor would then ask sacct in vain, and wait forever, if MinJobAge is
     below three times its first interval, or lose jobs that end between two looks.
     """
     age = min_job_age()

@@ -29,7 +29,7 @@ def shapes(case: Loaded) -> Iterator[str]:
 
 def affines(case: Loaded) -> Iterator[str]:
     """Images that do not lie in the same place."""
-    first, limit = next(iter(case.images)), _limit_mm(case)
+    first, limit = next(iter(case.images)), _limit_mm(case.reference.affine)
     for name, volume in with_label(case):
         gap = _apart_mm(volume.affine, case.reference)
         if not gap <= limit:
@@ -41,7 +41,7 @@ def affines(case: Loaded) -> Iterator[str]:
 
 def shifts(case: Loaded) -> Iterator[str]:
     """Images that lie apart by less than a tenth of a voxel, as rounded headers have it."""
-    first, limit = next(iter(case.images)), _limit_mm(case)
+    first, limit = next(iter(case.images)), _limit_mm(case.reference.affine)
     for name, volume in with_label(case):
         gap = _apart_mm(volume.affine, case.reference)
         if _EXACT_MM < gap <= limit:
@@ -61,7 +61,7 @@ def disagreement(volume: Volume) -> str:
     if sform is None or qform is None:
         return ""
     gap = _apart_mm(qform, replace(volume, affine=sform))
-    if gap <= _FARTHEST_VOXELS * float(nib.affines.voxel_sizes(sform).min()):
+    if gap <= _limit_mm(sform):
         return ""
     sides = ", with left and right exchanged" if _handedness(qform) != _handedness(sform) else ""
     return (
@@ -116,8 +116,8 @@ def _apart_mm(affine: np.ndarray, other: Volume) -> float:
     return float(np.linalg.norm((corners @ (affine - other.affine).T)[:, :3], axis=1).max())
 
 
-def _limit_mm(case: Loaded) -> float:
-    return _FARTHEST_VOXELS * float(nib.affines.voxel_sizes(case.reference.affine).min())
+def _limit_mm(affine: np.ndarray) -> float:
+    return _FARTHEST_VOXELS * float(nib.affines.voxel_sizes(affine).min())
 
 
 def _handedness(affine: np.ndarray) -> float:

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.errors import InputError, first_few
-from preprocess.task import LabelConvention as LabelConvention  # noqa: PLC0414 - for ccsd until it has tasks
-from preprocess.task import Task
+from preprocess.task import LabelConvention, Task
 
 _FEW = 16
 _SLACK = 1e-3

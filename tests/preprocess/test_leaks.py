@@ -1,4 +1,4 @@
-"""What would be trained on and tested, or mixed, unnoticed: it is told, or refused before a file is written."""
+"""What would be trained on and tested, or mixed, unnoticed: it is reported, or refused before a file is written."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What SLURM would refuse is told before anything starts, and so is a cluster on which nobody knows how jobs end."""
+"""What SLURM would refuse is reported before anything starts; so is a cluster where nobody knows how jobs end."""
 
 import json
 import subprocess
