@@ -1,9 +1,11 @@
-"""Convolution blocks that can run several independent networks side by side.
+"""Convolution blocks that can hold several independent networks.
 
-With `groups=4` a block is four blocks of the same shape, one per modality, in one convolution: channel
-`m * width + c` belongs to modality m and never sees another modality's channels.
+With `groups=4` a block is four blocks of the same shape, one per modality, in the same parameters: channel
+`m * width + c` belongs to modality m and never sees another modality's channels. Called without a group, a block
+computes all of them in one convolution, which is fastest on CPUs; called with one, it computes that one from its share
+of each parameter, which is fastest on GPUs, where grouped convolutions are slow.
 
-Shapes: N batch (or batch x modality), C channels over all groups, D H W space.
+Shapes: N batch (or batch x modality), C channels over all groups or of the one, D H W space.
 """
 
 import copy
@@ -15,9 +17,38 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from ccsd.model.group_norm import group_norm
+
 CHANNELS_PER_NORM_GROUP = 8
 SLOPE = 0.01
 """Negative slope of every leaky rectifier."""
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Tell whether a tensor is on a GPU, where other ways to the same result are fast."""
+    return x.device.type != "cpu"
+
+
+class Conv(nn.Conv3d):
+    """A 3-D convolution of all groups or of one of them."""
+
+    channels_last = False
+    """Compute in this layout, which the fast kernels of GPUs have. Only compiled networks gain: others convert back."""
+
+    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
+        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        weight, bias, groups = self.weight, self.bias, self.groups
+        if group is not None:
+            weight, bias = (None if t is None else t.chunk(groups)[group] for t in (weight, bias))
+            groups = 1
+        kernel = self.kernel(weight)
+        return functional.conv3d(x, kernel, bias, self.stride, self.padding, self.dilation, groups)
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        """Return what to convolve with."""
+        return weight
 
 
 class Norm(nn.GroupNorm):
@@ -30,21 +61,18 @@ class Norm(nn.GroupNorm):
     def __init__(self, channels: int, groups: int = 1) -> None:
         per_group = max(1, channels // groups // CHANNELS_PER_NORM_GROUP)
         super().__init__(groups * per_group, channels)
+        self.groups = groups
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
         """Normalise N x C x D x H x W."""
-        if x[0, 0].numel() > 1:
-            return self.in_its_own_type(x) if x.device.type == "cuda" else super().forward(x)
-        return x * self.weight.view(1, -1, 1, 1, 1) + self.bias.view(1, -1, 1, 1, 1)
-
-    def in_its_own_type(self, x: Tensor) -> Tensor:
-        """Normalise on a GPU, where autocast would compute in float32 and hand that on: half as much memory again.
-
-        The kernel adds up in float32 whatever it is given.
-        """
-        with torch.autocast(x.device.type, enabled=False):
-            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-            return functional.group_norm(x, self.num_groups, weight, bias, self.eps)
+        weight, bias, count = self.weight, self.bias, self.num_groups
+        if group is not None:
+            weight, bias, count = weight.chunk(self.groups)[group], bias.chunk(self.groups)[group], count // self.groups
+        if x[0, 0].numel() == 1:
+            return x * weight.view(1, -1, 1, 1, 1) + bias.view(1, -1, 1, 1, 1)
+        if on_gpu(x):
+            return group_norm(x, count, weight, bias, self.eps)
+        return functional.group_norm(x, count, weight, bias, self.eps)
 
 
 def mean_pool(x: Tensor, side: int) -> Tensor:
@@ -52,7 +80,7 @@ def mean_pool(x: Tensor, side: int) -> Tensor:
 
     On GPUs by plain sums, for torch's pooling has no deterministic gradient there; on CPUs it is the faster one.
     """
-    if x.device.type == "cpu":
+    if not on_gpu(x):
         return functional.avg_pool3d(x, side)
     depth, height, width = x.shape[-3:]
     return x.reshape(*x.shape[:-3], depth // side, side, height // side, side, width // side, side).mean((-5, -3, -1))
@@ -67,23 +95,23 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         wide_in, wide_out = in_channels * groups, out_channels * groups
-        self.first = nn.Conv3d(wide_in, wide_out, 3, stride, padding=1, groups=groups, bias=False)
+        self.first = Conv(wide_in, wide_out, 3, stride, padding=1, groups=groups, bias=False)
         self.first_norm = Norm(wide_out, groups)
-        self.second = nn.Conv3d(wide_out, wide_out, 3, padding=1, groups=groups, bias=False)
+        self.second = Conv(wide_out, wide_out, 3, padding=1, groups=groups, bias=False)
         self.second_norm = Norm(wide_out, groups)
         self.stride = stride
         self.shortcut = None
         if in_channels != out_channels:
-            self.shortcut = nn.Conv3d(wide_in, wide_out, 1, groups=groups, bias=False)
+            self.shortcut = Conv(wide_in, wide_out, 1, groups=groups, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
         """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
-        y = functional.leaky_relu(self.first_norm(self.first(x)), SLOPE)
-        y = self.second_norm(self.second(y))
+        y = functional.leaky_relu(self.first_norm(self.first(x, group), group), SLOPE)
+        y = self.second_norm(self.second(y, group), group)
         if self.stride > 1:
             x = mean_pool(x, self.stride)
         if self.shortcut is not None:
-            x = self.shortcut(x)
+            x = self.shortcut(x, group)
         return functional.leaky_relu(x + y, SLOPE)
 
 
@@ -93,15 +121,15 @@ class Stages(nn.ModuleList):
     recompute = False
     """Keep only what goes from module to module, and compute the rest again in the backward pass."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
         """Return the last output."""
-        return deque(self.outputs(x), maxlen=1).pop()
+        return deque(self.outputs(x, group), maxlen=1).pop()
 
-    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+    def outputs(self, x: Tensor, group: int | None = None) -> Iterator[Tensor]:
         """Yield the output of each module."""
         for stage in self:
             again = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(stage, x, use_reentrant=False) if again else stage(x)
+            x = checkpoint(stage, x, group, use_reentrant=False) if again else stage(x, group)
             yield x
 
 

@@ -1,9 +1,9 @@
 """Compose(S): what the decoder sees of the modalities in a subset S, and what stands in for the others.
 
 A modality in S contributes its own features, a modality outside S the mean of the shared features over S. Nothing of
-a modality outside S reaches the result.
+a modality outside S reaches the result. The subsets of a sample follow one another, as its features lie in memory.
 
-Shapes: K subsets, B batch, M modalities, m encoded modalities (those whose features exist), C channels.
+Shapes: B batch, K subsets, M modalities, m encoded modalities (those whose features exist), C channels.
 """
 
 from collections.abc import Sequence
@@ -27,22 +27,22 @@ def bottleneck_slots(fused: Tensor, shared: Tensor, subsets: Tensor, encoded: Se
     shared
         B x m x C x d x h x w, the shared features r_m.
     subsets
-        K x B x M bool; every subset lies within the encoded modalities and is not empty.
+        B x K x M bool; every subset lies within the encoded modalities and is not empty.
     encoded
         The modality index of each of the m entries.
 
     Returns
     -------
     Tensor
-        (K*B) x (M*C) x d x h x w.
+        (B*K) x (M*C) x d x h x w.
     """
     chosen = select(subsets, -1, encoded).to(shared.dtype)
-    mean = torch.einsum("kbm,bmcdhw->kbcdhw", chosen / chosen.sum(-1, keepdim=True), shared)
+    mean = torch.einsum("bkm,bmcdhw->bkcdhw", chosen / chosen.sum(-1, keepdim=True), shared)
     slots = []
     for modality in range(subsets.shape[-1]):
         if modality in encoded:
             inside = subsets[..., modality, None, None, None, None]
-            slots.append(torch.where(inside, fused[:, list(encoded).index(modality)], mean))
+            slots.append(torch.where(inside, fused[:, list(encoded).index(modality), None], mean))
         else:
             slots.append(mean)
     return torch.stack(slots, dim=2).flatten(2, 3).flatten(0, 1)
@@ -62,19 +62,19 @@ class SubsetProjection(nn.Module):
         self.weight = nn.Parameter(torch.empty(modalities, out_channels, in_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(self, features: Tensor, subsets: Tensor, encoded: Sequence[int]) -> Tensor:
-        """Project B x m x C x ... features for K x B x M subsets to (K*B) x C' x ...."""
+    def forward(self, features: Tensor, subsets: Tensor, encoded: Sequence[int], onto: Tensor) -> Tensor:
+        """Project B x m x C x ... features for B x K x M subsets and add them to `onto`, (B*K) x C' x ...."""
         weight = select(_subset_weights(self.weight, subsets), 2, encoded)
-        k, b = subsets.shape[:2]
-        matrix = weight.permute(1, 0, 3, 2, 4).reshape(b, k * weight.shape[3], -1)
+        b, k = subsets.shape[:2]
+        matrix = weight.permute(0, 1, 3, 2, 4).reshape(b, k * weight.shape[3], -1)
         flat = features.flatten(3).flatten(1, 2)
-        projected = torch.bmm(matrix.to(flat.dtype), flat)
-        projected = projected.view(b, k, weight.shape[3], *features.shape[3:]).transpose(0, 1)
-        return projected.flatten(0, 1) + self.bias.to(projected.dtype).view(1, -1, 1, 1, 1)
+        onto = onto + self.bias.to(onto.dtype).view(1, -1, 1, 1, 1)
+        projected = torch.baddbmm(onto.view(b, matrix.shape[1], -1), matrix.to(flat.dtype), flat)
+        return projected.view_as(onto)
 
 
 def _subset_weights(weight: Tensor, subsets: Tensor) -> Tensor:
-    """Return K x B x M x C' x C: the weight of each modality's features in each subset, 0 outside the subset."""
+    """Return B x K x M x C' x C: the weight of each modality's features in each subset, 0 outside the subset."""
     inside = subsets.to(weight.dtype)
-    absent = torch.einsum("kbm,moi->kboi", 1 - inside, weight) / inside.sum(-1)[..., None, None]
+    absent = torch.einsum("bkm,moi->bkoi", 1 - inside, weight) / inside.sum(-1)[..., None, None]
     return inside[..., None, None] * (weight + absent.unsqueeze(2))

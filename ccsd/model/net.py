@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ccsd.config.schema import Model
 from ccsd.model import shaspec, unet
-from ccsd.model.blocks import Stages, select_groups
+from ccsd.model.blocks import Conv, Stages, on_gpu, select_groups
 from ccsd.model.compose import bottleneck_slots, select
 from preprocess.task import Task
 
@@ -82,7 +82,7 @@ class SharedSpecificNet(nn.Module):
         backbone = _BACKBONES[settings.backbone](settings, modalities, regions)
         self.shared = backbone.encoder(1)
         self.specific = backbone.encoder(modalities)
-        self.fuse = nn.Conv3d(2 * backbone.width, backbone.width, 3, padding=1)
+        self.fuse = Conv(2 * backbone.width, backbone.width, 3, padding=1)
         self.decoder = backbone.decoder()
         self.classify = nn.Linear(backbone.width, modalities)
         self._parts: dict[tuple[int, ...], nn.Module] = {}
@@ -107,9 +107,17 @@ class SharedSpecificNet(nn.Module):
         count = len(encoded)
         pyramid = [level.unflatten(0, (-1, count)) for level in self.shared(image.flatten(0, 1).unsqueeze(1))]
         *skips, shared = pyramid
-        specific = self._specific_encoder(tuple(encoded))(image)[-1].unflatten(1, (count, -1))
+        specific = self.encode_specific(image, tuple(encoded))
         fused = shared + self.fuse(torch.cat([shared, specific], dim=2).flatten(0, 1)).unflatten(0, (-1, count))
         return Features(skips, shared, fused, specific.mean((-3, -2, -1)), tuple(encoded))
+
+    def encode_specific(self, image: Tensor, encoded: tuple[int, ...]) -> Tensor:
+        """Return the specific features of the encoded modalities, B x m x C x d x h x w, from B x m x D x H x W."""
+        if on_gpu(image):
+            deepest = [self.specific(x[:, None], m)[-1] for m, x in zip(encoded, image.unbind(1), strict=True)]
+            return torch.stack(deepest, dim=1)
+        found: Tensor = self._specific_encoder(encoded)(image)[-1].unflatten(1, (len(encoded), -1))
+        return found
 
     def decode(self, features: Features, subsets: Tensor, decode_batch: int, *, recompute: bool = False) -> Tensor:
         """Compose and decode K x B x M bool subsets into K x B x R x D x H x W logits.
@@ -159,9 +167,10 @@ class SharedSpecificNet(nn.Module):
         return self.decode(features, subsets[:, None].expand(-1, image.shape[0], -1), decode_batch)
 
     def _decode_round(self, features: Features, subsets: Tensor) -> list[Tensor]:
+        subsets = subsets.transpose(0, 1)
         slots = bottleneck_slots(features.fused, features.shared, subsets, features.encoded)
         levels = self.decoder(slots, features.skips, subsets, features.encoded)
-        return [level.unflatten(0, subsets.shape[:2]) for level in levels]
+        return [level.unflatten(0, subsets.shape[:2]).transpose(0, 1) for level in levels]
 
     def _specific_encoder(self, encoded: tuple[int, ...]) -> nn.Module:
         if encoded == self.all:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ccsd.model.blocks import SLOPE, DeepHeads, Norm, Stages, start_low
+from ccsd.model.blocks import SLOPE, Conv, DeepHeads, Norm, Stages, start_low
 from ccsd.model.compose import SubsetProjection
 
 STEM = 64
@@ -29,20 +29,19 @@ IN_PLANE = (1, 2, 2)
 """The first stride: slices are thick in the data that the network was designed for."""
 
 
-class Conv(nn.Conv3d):
+class StandardConv(Conv):
     """A convolution whose filters have mean 0 and standard deviation 1 over their inputs (Qiao et al. 2019)."""
 
     EPSILON = 1e-5
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve N x C x D x H x W with the standardised weights."""
-        centred = self.weight - self.weight.mean((1, 2, 3, 4), keepdim=True)
+    def kernel(self, weight: Tensor) -> Tensor:
+        """Return the standardised weights."""
+        centred = weight - weight.mean((1, 2, 3, 4), keepdim=True)
         scale = centred.flatten(1).std(1).clamp(min=self.EPSILON)
-        result: Tensor = self._conv_forward(x, centred / scale.view(-1, 1, 1, 1, 1), self.bias)
-        return result
+        return centred / scale.view(-1, 1, 1, 1, 1)
 
 
-class ConvNorm(nn.Sequential):
+class ConvNorm(nn.ModuleList):
     """Convolution and normalisation, for each of the groups; channels are per group."""
 
     def __init__(
@@ -55,10 +54,16 @@ class ConvNorm(nn.Sequential):
         groups: int = 1,
     ) -> None:
         padding = dilation * (size // 2)
-        conv = Conv(
+        conv = StandardConv(
             in_channels * groups, out_channels * groups, size, stride, padding, dilation, groups=groups, bias=False
         )
-        super().__init__(conv, Norm(out_channels * groups, groups))
+        super().__init__([conv, Norm(out_channels * groups, groups)])
+
+    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
+        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
+        conv, norm = self
+        normalised: Tensor = norm(conv(x, group), group)
+        return normalised
 
 
 class Bottleneck(nn.Module):
@@ -73,14 +78,16 @@ class Bottleneck(nn.Module):
         self.shortcut = (
             ConvNorm(in_channels, out_channels, 1, stride, groups=groups)
             if stride > 1 or in_channels != out_channels
-            else nn.Identity()
+            else None
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
         """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
-        y = functional.leaky_relu(self.narrow(x), SLOPE)
-        y = functional.leaky_relu(self.convolve(y), SLOPE)
-        return functional.leaky_relu(self.shortcut(x) + self.widen(y), SLOPE)
+        y = functional.leaky_relu(self.narrow(x, group), SLOPE)
+        y = functional.leaky_relu(self.convolve(y, group), SLOPE)
+        if self.shortcut is not None:
+            x = self.shortcut(x, group)
+        return functional.leaky_relu(x + self.widen(y, group), SLOPE)
 
 
 class Aspp(nn.Module):
@@ -98,14 +105,14 @@ class Aspp(nn.Module):
         self.whole = ConvNorm(width, width, groups=groups)
         self.mix = ConvNorm((len(DILATIONS) + 2) * width, width, groups=groups)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
         """Map N x (groups * C) x d x h x w to the same shape."""
-        views = [functional.leaky_relu(view(x), SLOPE) for view in self.views]
-        whole = functional.leaky_relu(self.whole(x.mean((-3, -2, -1), keepdim=True)), SLOPE)
+        views = [functional.leaky_relu(view(x, group), SLOPE) for view in self.views]
+        whole = functional.leaky_relu(self.whole(x.mean((-3, -2, -1), keepdim=True), group), SLOPE)
         views.append(whole.expand_as(x))
         # Side by side within each group, so that no group sees another's views.
         stacked = torch.cat([torch.unflatten(view, 1, (-1, self.width)) for view in views], dim=2).flatten(1, 2)
-        return functional.leaky_relu(self.mix(stacked), SLOPE)
+        return functional.leaky_relu(self.mix(stacked, group), SLOPE)
 
 
 class Encoder(nn.Module):
@@ -125,16 +132,16 @@ class Encoder(nn.Module):
         self.narrow = ConvNorm(before, BOTTLENECK, groups=groups)
         self.aspp = Aspp(BOTTLENECK, groups)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the skips, finest first, and the bottleneck."""
-        x = functional.leaky_relu(self.stem(x), SLOPE)
+    def forward(self, x: Tensor, group: int | None = None) -> list[Tensor]:
+        """Return the skips, finest first, and the bottleneck; of one group alone if it is given."""
+        x = functional.leaky_relu(self.stem(x, group), SLOPE)
         pyramid = [x]
         x = functional.max_pool3d(x, 3, 2, padding=1)
         for stage in self.stages:
-            x = stage(x)
+            x = stage(x, group)
             pyramid.append(x)
-        deepest = functional.leaky_relu(self.narrow(pyramid.pop()), SLOPE)
-        return [*pyramid, self.aspp(deepest)]
+        deepest = functional.leaky_relu(self.narrow(pyramid.pop(), group), SLOPE)
+        return [*pyramid, self.aspp(deepest, group)]
 
 
 class BasicBlock(nn.Module):
@@ -171,7 +178,7 @@ class Decoder(nn.Module):
         x = slots
         outputs = []
         for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
-            x = mix(up(x) + skip(features, subsets, encoded))
+            x = mix(skip(features, subsets, encoded, up(x)))
             outputs.append(x)
         logits = functional.interpolate(self.head(x), scale_factor=IN_PLANE, mode="trilinear", align_corners=False)
         return [logits, *self.deep(outputs[-2::-1])]

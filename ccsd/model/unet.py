@@ -34,16 +34,16 @@ class Encoder(nn.Module):
             for level, (before, after) in enumerate(zip(inputs, widths, strict=True))
         )
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the features of every level, finest first."""
-        return list(self.levels.outputs(x))
+    def forward(self, x: Tensor, group: int | None = None) -> list[Tensor]:
+        """Return the features of every level, finest first; of one group alone if it is given, from N x 1 x D x H x W."""
+        return list(self.levels.outputs(x, group))
 
 
 class Decoder(nn.Module):
     """From composed bottleneck slots and skips to region logits, for K subsets of B images at once.
 
-    Takes slots (K*B) x (M*C) x d x h x w, the modalities' skips and the K x B x M subsets; returns
-    (K*B) x regions x D x H x W logits, in training followed by those of the coarser `deep` outputs, finer first.
+    Takes slots (B*K) x (M*C) x d x h x w, the modalities' skips and the B x K x M subsets; returns
+    (B*K) x regions x D x H x W logits, in training followed by those of the coarser `deep` outputs, finer first.
     """
 
     def __init__(self, widths: Sequence[int], modalities: int, regions: int, *, deep: bool) -> None:
@@ -64,6 +64,6 @@ class Decoder(nn.Module):
         x = self.bottleneck(self.reduce(slots))
         outputs = []
         for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
-            x = mix(up(x) + skip(features, subsets, encoded))
+            x = mix(skip(features, subsets, encoded, up(x)))
             outputs.append(x)
         return [self.head(x), *self.deep(outputs[-2::-1])]

@@ -18,20 +18,21 @@ def slots_by_definition(own: Tensor, shared: Tensor, subset: Tensor) -> Tensor:
 
 def test_bottleneck_slots_match_the_definition() -> None:
     fused, shared = torch.randn(2, 2, 4, 3, 2, 2, 2)
-    result = bottleneck_slots(fused, shared, MASKS[:, None].expand(-1, 2, -1), range(4)).unflatten(0, (15, 2))
+    result = bottleneck_slots(fused, shared, MASKS.expand(2, -1, -1), range(4)).unflatten(0, (2, 15))
     for k, mask in enumerate(MASKS):
         for b in range(2):
-            torch.testing.assert_close(result[k, b], slots_by_definition(fused[b], shared[b], mask))
+            torch.testing.assert_close(result[b, k], slots_by_definition(fused[b], shared[b], mask))
 
 
 def test_projection_matches_a_convolution_over_the_slots() -> None:
     torch.manual_seed(0)
     projection = SubsetProjection(4, 3, 5)
     features = torch.randn(2, 4, 3, 2, 3, 2)
-    result = projection(features, MASKS[:, None].expand(-1, 2, -1), range(4)).unflatten(0, (15, 2))
+    onto = torch.randn(30, 5, 2, 3, 2)
+    result = projection(features, MASKS.expand(2, -1, -1), range(4), onto).unflatten(0, (2, 15))
     weight = projection.weight.permute(1, 0, 2).flatten(1)[..., None, None, None]
     for k, mask in enumerate(MASKS):
         for b in range(2):
             slots = slots_by_definition(features[b], features[b], mask)
-            expected = functional.conv3d(slots[None], weight, projection.bias)[0]
-            torch.testing.assert_close(result[k, b], expected, rtol=1e-4, atol=1e-5)
+            expected = onto[15 * b + k] + functional.conv3d(slots[None], weight, projection.bias)[0]
+            torch.testing.assert_close(result[b, k], expected, rtol=1e-4, atol=1e-5)

@@ -150,9 +150,9 @@ def test_shaspec_learns(shaspec: SharedSpecificNet) -> None:
 
 
 def test_standardised_filters_have_mean_0_and_deviation_1() -> None:
-    from ccsd.model.shaspec import Conv
+    from ccsd.model.shaspec import StandardConv
 
-    conv = Conv(3, 2, 1, bias=False)
+    conv = StandardConv(3, 2, 1, bias=False)
     filters = conv(torch.eye(3).view(3, 3, 1, 1, 1)).view(3, 2)
     torch.testing.assert_close(filters.mean(0), torch.zeros(2), atol=1e-6, rtol=0)
     torch.testing.assert_close(filters.std(0), torch.ones(2))

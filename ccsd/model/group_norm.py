@@ -1,0 +1,52 @@
+"""Group normalisation on GPUs: in the tensor's own type, and with statistics that keep the whole card busy.
+
+Autocast would compute it in float32 and hand that on, which is half as much memory again. And torch's own kernel adds
+up each group of each sample in one block: a handful of blocks for the large maps of a small batch, on cards that run
+more than a hundred at once. Compiled code splits such sums by itself.
+
+Shapes: N batch, C channels, G groups, D H W space.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BUSY = 132
+"""Groups times samples from which on torch's own kernel fills a card: the multiprocessors of an H100."""
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalise N x C x D x H x W by the mean and variance of each of the groups of channels, in the type of `x`."""
+    with torch.autocast("cuda", enabled=False):
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        if torch.compiler.is_compiling() or len(x) * groups >= BUSY:
+            return functional.group_norm(x, groups, weight, bias, eps)
+        normalised: Tensor = _Split.apply(x, groups, weight, bias, eps)
+        return normalised
+
+
+class _Split(torch.autograd.Function):
+    """The same, from a reduction that torch splits over many blocks; the gradient is torch's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        n, c = x.shape[:2]
+        x = x.contiguous()
+        variance, mean = torch.var_mean(x.view(n, groups, -1), -1, correction=0)
+        ctx.save_for_backward(x, mean, (variance + eps).rsqrt(), weight)
+        ctx.groups = groups
+        # Normalising by given statistics is what a trained batch normalisation does, here with n * c channels.
+        by_channel = [t.repeat_interleave(c // groups, 1).flatten().float() for t in (mean, variance)]
+        scales = [t.repeat(n).float() for t in (weight, bias)]
+        return functional.batch_norm(x.view(1, n * c, -1), *by_channel, *scales, eps=eps).view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, mean, rstd, weight = ctx.saved_tensors
+        n, c = x.shape[:2]
+        found = torch.ops.aten.native_group_norm_backward(
+            grad.contiguous(), x, mean, rstd, weight, n, c, x[0, 0].numel(), ctx.groups, [True, True, True]
+        )
+        return found[0], None, found[1], found[2], None
