@@ -120,7 +120,9 @@ def _ddp(objective: Objective, inputs: tuple[Any, ...], process: Process) -> Ste
 
 def _zero(objective: Objective, inputs: tuple[Any, ...], stage: int, process: Process) -> Stepper:
     settings = Train(batch_size=process.world, clip=CLIP)
-    engine = build_engine(objective, settings, Runtime.model_validate({"zero_stage": stage}), process.world)
+    engine = build_engine(
+        objective, settings, Runtime.model_validate({"zero_stage": stage}), process.world, process.device
+    )
 
     def step() -> None:
         engine.backward(engine(*inputs)["loss"])

@@ -8,6 +8,8 @@ that sharded training stays in step whatever the processes draw.
 Shapes: K subsets, B batch, M modalities, S = M - 1 steps of DMCD's path, R regions, D H W space.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +31,8 @@ from preprocess.task import Task
 
 WITH_HMSD = ("hmsd", "ccsd")
 WITH_DMCD = ("dmcd", "ccsd")
+MOST_SHAPES = 64
+"""Of one compiled part: numbers of subsets decoded together, with gradient and without."""
 
 
 class Objective(nn.Module):
@@ -51,6 +55,19 @@ class Objective(nn.Module):
         self.settings = settings
         self.task = task
         self.decode_batch = decode_batch
+        self.segmentation_loss, self.distillation_loss = segmentation_loss, distillation_loss
+
+    def compile_parts(self, **options: Any) -> None:
+        """Compile in place what costs, for each shape that a step has; the names of the weights stay as they are.
+
+        `options` are those of torch.compile.
+        """
+        torch._dynamo.config.recompile_limit = MOST_SHAPES  # noqa: SLF001 - there is no other name for it
+        options = {"dynamic": False, **options}
+        self.net.shared.compile(**options)
+        self.net.decoder.compile(**options)
+        for owner, name in ((self.net, "encode_specific"), (self, "segmentation_loss"), (self, "distillation_loss")):
+            setattr(owner, name, torch.compile(getattr(owner, name), **options))
 
     def forward(self, image: Tensor, label: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
         """Return the total loss under `loss`, its unweighted terms, and the order in which DMCD removed.
@@ -90,7 +107,7 @@ class Objective(nn.Module):
         num_visited = len(draw.visited)
         visited, walked = levels[0][1 : 1 + num_visited], levels[0][1 + num_visited :]
         terms = {
-            "supervised": _deep_supervision(levels, subsets, available, target),
+            "supervised": self.supervised(levels, subsets, available, target),
             "hmsd": self._hmsd(full, visited, draw.visited, available),
             "dmcd": self._dmcd(torch.cat([full, walked]), path, available),
             "shared": alignment_loss(features.shared, available).mean(),
@@ -111,14 +128,25 @@ class Objective(nn.Module):
         teachers = full.expand_as(visited)
         if self.settings.hmsd_pairs == "adjacent":
             teachers = torch.cat([full, visited[:-1]])
-        divergence = distillation_loss(teachers, visited, self.settings.temperature)
+        divergence = self.distillation_loss(teachers, visited, self.settings.temperature)
         return _mean_of_valid(divergence, is_partial(subsets, available))
 
     def _dmcd(self, chain: Tensor, path: Tensor, available: Tensor) -> Tensor:
         if not len(path):
             return chain.new_zeros(())
-        divergence = distillation_loss(chain[:-1], chain[1:], self.settings.temperature)
+        divergence = self.distillation_loss(chain[:-1], chain[1:], self.settings.temperature)
         return _mean_of_valid(divergence, order_of_removal(available, path) >= 0)
+
+    def supervised(self, levels: list[Tensor], subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
+        """Return the mean of L_S over the resolutions, each with half the weight of the next finer one."""
+        losses = torch.stack([self._supervision(z, subsets, available, _at(target, z)) for z in levels])
+        weights = 0.5 ** torch.arange(len(levels), device=losses.device)
+        return (weights * losses).sum() / weights.sum()
+
+    def _supervision(self, logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
+        """L_S = L_seg(z_M) + mean of L_seg over the partial subsets visited; the first logits are the full set's."""
+        losses = self.segmentation_loss(logits, target)
+        return losses[0].mean() + _mean_of_valid(losses[1:], is_partial(subsets, available))
 
     @torch.no_grad()
     def _path(
@@ -148,6 +176,8 @@ class _Scorer:
     def __init__(self, objective: Objective, features: Features, full: Tensor, target: Tensor) -> None:
         self.objective, self.features, self.target = objective, features, target
         self.current = full
+        self.loss = None if objective.settings.criterion == "kl" else objective.segmentation_loss(full, target)
+        """L_seg of the current sets, by sample."""
         self.round = 0
         self.totals: Tensor = torch.zeros((), device=full.device)
         self.counts: Tensor = torch.zeros((), device=full.device)
@@ -159,40 +189,38 @@ class _Scorer:
         rows = (~removable(current)).int().argsort(dim=0, stable=True)[:count]
         candidates = candidates[rows, samples]
         logits = self.objective.net.decode(self.features, candidates, self.objective.decode_batch)
-        found = self._scores(logits)
+        measured = self._measured(logits)
+        found = self._scores(measured)
         scores = found.new_zeros(len(current.T), len(current)).scatter(0, rows, found)
         if self.objective.criticality is not None:
             totals, counts = tally(current, scores)
             self.totals, self.counts = self.totals + totals, self.counts + counts
         chosen = (candidates == next_set(current, scores)).all(-1).int().argmax(0)
         self.current = logits[chosen, samples]
+        if self.loss is not None:
+            self.loss = measured[chosen, samples]
         return scores
 
-    def _scores(self, logits: Tensor) -> Tensor:
-        settings = self.objective.settings
-        if settings.criterion == "kl":
-            return distillation_loss(self.current.expand_as(logits), logits, settings.temperature)
-        rise = segmentation_loss(logits, self.target) - segmentation_loss(self.current, self.target)
-        return -rise if settings.criterion == "least" else rise
+    def _measured(self, logits: Tensor) -> Tensor:
+        """Return L_seg of the candidates, or how far they are from the current sets."""
+        if self.loss is not None:
+            return self.objective.segmentation_loss(logits, self.target)
+        temperature = self.objective.settings.temperature
+        return self.objective.distillation_loss(self.current.expand_as(logits), logits, temperature)
 
-
-def _deep_supervision(levels: list[Tensor], subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
-    """Mean of the supervision at each resolution, each with half the weight of the next finer one."""
-    losses = torch.stack([_supervision(z, subsets, available, _at(target, z)) for z in levels])
-    weights = 0.5 ** torch.arange(len(levels), device=losses.device)
-    return (weights * losses).sum() / weights.sum()
+    def _scores(self, measured: Tensor) -> Tensor:
+        if self.loss is None:
+            return measured
+        rise = measured - self.loss
+        return -rise if self.objective.settings.criterion == "least" else rise
 
 
 def _at(target: Tensor, logits: Tensor) -> Tensor:
     """Return the target at the resolution of the logits: the share of each region in each voxel."""
+    if target.shape[-3:] == logits.shape[-3:]:
+        return target
     depth, height, width = logits.shape[-3:]
     return functional.adaptive_avg_pool3d(target, (depth, height, width))
-
-
-def _supervision(logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
-    """L_S = L_seg(z_M) + mean of L_seg over the partial subsets visited; the first logits are the full set's."""
-    losses = segmentation_loss(logits, target)
-    return losses[0].mean() + _mean_of_valid(losses[1:], is_partial(subsets, available))
 
 
 def _mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:

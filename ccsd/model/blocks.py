@@ -39,12 +39,12 @@ class Conv(nn.Conv3d):
         """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last_3d)
-        weight, bias, groups = self.weight, self.bias, self.groups
-        if group is not None:
-            weight, bias = (None if t is None else t.chunk(groups)[group] for t in (weight, bias))
-            groups = 1
-        kernel = self.kernel(weight)
-        return functional.conv3d(x, kernel, bias, self.stride, self.padding, self.dilation, groups)
+        if group is None:
+            whole: Tensor = self._conv_forward(x, self.kernel(self.weight), self.bias)
+            return whole
+        kernel = self.kernel(self.weight.chunk(self.groups)[group])
+        bias = None if self.bias is None else self.bias.chunk(self.groups)[group]
+        return functional.conv3d(x, kernel, bias, self.stride, self.padding, self.dilation)
 
     def kernel(self, weight: Tensor) -> Tensor:
         """Return what to convolve with."""
@@ -65,7 +65,9 @@ class Norm(nn.GroupNorm):
 
     def forward(self, x: Tensor, group: int | None = None) -> Tensor:
         """Normalise N x C x D x H x W."""
-        weight, bias, count = self.weight, self.bias, self.num_groups
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        count = self.num_groups
         if group is not None:
             weight, bias, count = weight.chunk(self.groups)[group], bias.chunk(self.groups)[group], count // self.groups
         if x[0, 0].numel() == 1:

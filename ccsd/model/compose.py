@@ -69,8 +69,8 @@ class SubsetProjection(nn.Module):
         matrix = weight.permute(0, 1, 3, 2, 4).reshape(b, k * weight.shape[3], -1)
         flat = features.flatten(3).flatten(1, 2)
         onto = onto + self.bias.to(onto.dtype).view(1, -1, 1, 1, 1)
-        projected = torch.baddbmm(onto.view(b, matrix.shape[1], -1), matrix.to(flat.dtype), flat)
-        return projected.view_as(onto)
+        projected = torch.baddbmm(onto.reshape(b, matrix.shape[1], -1), matrix.to(flat.dtype), flat)
+        return projected.view(onto.shape)
 
 
 def _subset_weights(weight: Tensor, subsets: Tensor) -> Tensor:

@@ -20,10 +20,9 @@ BUSY = 132
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Normalise N x C x D x H x W by the mean and variance of each of the groups of channels, in the type of `x`."""
     with torch.autocast("cuda", enabled=False):
-        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
         if torch.compiler.is_compiling() or len(x) * groups >= BUSY:
-            return functional.group_norm(x, groups, weight, bias, eps)
-        normalised: Tensor = _Split.apply(x, groups, weight, bias, eps)
+            return functional.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), eps)
+        normalised: Tensor = _Split.apply(x, groups, weight, bias, eps)  # type: ignore[no-untyped-call]
         return normalised
 
 
@@ -38,15 +37,16 @@ class _Split(torch.autograd.Function):
         ctx.save_for_backward(x, mean, (variance + eps).rsqrt(), weight)
         ctx.groups = groups
         # Normalising by given statistics is what a trained batch normalisation does, here with n * c channels.
-        by_channel = [t.repeat_interleave(c // groups, 1).flatten().float() for t in (mean, variance)]
-        scales = [t.repeat(n).float() for t in (weight, bias)]
-        return functional.batch_norm(x.view(1, n * c, -1), *by_channel, *scales, eps=eps).view_as(x)
+        means, variances = (t.float()[..., None].expand(-1, -1, c // groups).flatten() for t in (mean, variance))
+        weights, biases = (t.expand(n, -1).flatten() for t in (weight, bias))
+        flat = functional.batch_norm(x.view(1, n * c, -1), means, variances, weights, biases, eps=eps)
+        return flat.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, rstd, weight = ctx.saved_tensors
         n, c = x.shape[:2]
         found = torch.ops.aten.native_group_norm_backward(
-            grad.contiguous(), x, mean, rstd, weight, n, c, x[0, 0].numel(), ctx.groups, [True, True, True]
+            grad.contiguous(), x, mean, rstd, weight.to(x.dtype), n, c, x[0, 0].numel(), ctx.groups, [True] * 3
         )
-        return found[0], None, found[1], found[2], None
+        return found[0], None, found[1].to(weight.dtype), found[2].to(weight.dtype), None

@@ -145,6 +145,12 @@ class SharedSpecificNet(nn.Module):
             if isinstance(module, Stages):
                 module.recompute = True
 
+    def set_channels_last(self, on: bool) -> None:
+        """Say whether convolutions compute in the layout that the fast kernels of GPUs have."""
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.channels_last = on
+
     def segment(self, image: Tensor, subsets: Tensor, decode_batch: int = 8) -> Tensor:
         """Return logits of K subsets for inference, encoding only the modalities that some subset uses.
 

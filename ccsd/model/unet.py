@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor, group: int | None = None) -> list[Tensor]:
-        """Return the features of every level, finest first; of one group alone if it is given, from N x 1 x D x H x W."""
+        """Return the features of every level, finest first; with a group those of this one, from N x 1 x D x H x W."""
         return list(self.levels.outputs(x, group))
 
 

@@ -1,5 +1,6 @@
 """From settings to a network in DeepSpeed's engine, fresh or resumed, and its learning rate and weights."""
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ccsd.config.schema import Config, Runtime, Train
+from ccsd.distillation.objective import Objective
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
 from ccsd.study import CHECKPOINTS
@@ -19,6 +21,8 @@ from ccsd.training.zero_shards import CheckpointFiles
 BUCKET = 10_000_000
 """Elements per communication bucket. DeepSpeed's defaults swallow a network of this size whole."""
 
+STAGE_OF_WEIGHTS = 3
+"""The stage that shards weights too, and gathers them module by module."""
 STAGE_3 = {
     "stage3_param_persistence_threshold": 10_000,
     "stage3_max_live_parameters": BUCKET,
@@ -40,8 +44,8 @@ def micro_batches(batch_size: int, world: int, micro_batch: int | None) -> tuple
     return -(-most // size), size
 
 
-def deepspeed_config(train: Train, runtime: Runtime, world: int) -> dict[str, Any]:
-    """Return the DeepSpeed configuration of a training on `world` processes.
+def deepspeed_config(train: Train, runtime: Runtime, world: int, device: torch.device) -> dict[str, Any]:
+    """Return the DeepSpeed configuration of a training on `world` processes, each with such a device.
 
     The precision is not DeepSpeed's business: weights, gradients and optimizer are float32 and the objective runs its
     own autocast. Clipping is always spelt out because DeepSpeed clips at 1.0 when it is not; with stage 0 it is ours,
@@ -53,9 +57,9 @@ def deepspeed_config(train: Train, runtime: Runtime, world: int) -> dict[str, An
         "stage": runtime.zero_stage,
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
-        "overlap_comm": False,
+        "overlap_comm": device.type == "cuda" and world > 1,  # on CPUs there is nothing to do beside
     }
-    if runtime.zero_stage == 3:  # noqa: PLR2004 - the stage that shards parameters
+    if runtime.zero_stage == STAGE_OF_WEIGHTS:
         zero |= STAGE_3
     zero |= dict.fromkeys(OFFLOADED[runtime.offload], HOST)
     return {
@@ -70,7 +74,7 @@ def deepspeed_config(train: Train, runtime: Runtime, world: int) -> dict[str, An
     }
 
 
-def build_engine(module: nn.Module, train: Train, runtime: Runtime, world: int) -> Any:
+def build_engine(module: nn.Module, train: Train, runtime: Runtime, world: int, device: torch.device) -> Any:
     """Wrap a module in DeepSpeed's engine with torch's AdamW, whose kernels need no compiler.
 
     Raises
@@ -81,10 +85,17 @@ def build_engine(module: nn.Module, train: Train, runtime: Runtime, world: int) 
     require_device(runtime)
     import deepspeed
 
-    # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    optimizer = torch.optim.AdamW(module.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=deepspeed_config(train, runtime, world))
+    if device.type == "cpu":
+        # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=train.learning_rate,
+        weight_decay=train.weight_decay,
+        fused=device.type == "cuda" and runtime.offload == "none",
+    )
+    settings = deepspeed_config(train, runtime, world, device)
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     return engine
 
 
@@ -121,8 +132,8 @@ def whole_weights(engine: Any) -> dict[str, Tensor]:
         return {name: value.detach().float().cpu().clone() for name, value in network.state_dict().items()}
 
 
-def prepared_net(config: Config, device: torch.device) -> SharedSpecificNet:
-    """Return a new network, seeded and as the training settings want it.
+def prepared_objective(config: Config, device: torch.device) -> Objective:
+    """Return the objective with a new network, seeded and as the training settings want it.
 
     Raises
     ------
@@ -135,12 +146,19 @@ def prepared_net(config: Config, device: torch.device) -> SharedSpecificNet:
     else:
         torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes are the same in every step
     torch.manual_seed(config.train.seed)
-    net = SharedSpecificNet(config.model, config.task)
+    objective = Objective(
+        SharedSpecificNet(config.model, config.task),
+        config.distillation,
+        config.task,
+        decode_batch=runtime.decode_batch,
+        precision=config.train.precision,
+    )
     if runtime.activation_checkpointing:
-        net.recompute_encoders()
-    if runtime.compile:
-        _compile(net, device)
-    return net
+        objective.net.recompute_encoders()
+    if is_compiled(runtime, device):
+        objective.net.set_channels_last(device.type == "cuda")
+        objective.compile_parts()
+    return objective
 
 
 def _make_deterministic(config: Config, device: torch.device) -> None:
@@ -154,15 +172,35 @@ def _make_deterministic(config: Config, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _compile(net: SharedSpecificNet, device: torch.device) -> None:
-    """Compile in place the parts that cost; the names of the weights stay as they are."""
-    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise UsageError(
-            "runtime.compile needs a C++ compiler for processes without a GPU, and none was found; install g++ or use "
-            "runtime.compile=false"
+def is_compiled(runtime: Runtime, device: torch.device) -> bool:
+    """Tell whether a training compiles its network: by default on GPUs, where everything for it is there.
+
+    Raises
+    ------
+    UsageError
+        If it was asked for and something is missing.
+    """
+    missing = _missing_to_compile(device)
+    if runtime.compile == "auto":
+        return (
+            device.type == "cuda"
+            and not missing
+            and not runtime.deterministic
+            and runtime.zero_stage != STAGE_OF_WEIGHTS
         )
-    for part in (net.shared, net.specific, net.decoder):
-        part.compile()
+    if runtime.compile and missing:
+        raise UsageError(f"runtime.compile needs {missing}; install it, or use runtime.compile=false")
+    return runtime.compile
+
+
+def _missing_to_compile(device: torch.device) -> str | None:
+    """Return what torch.compile lacks: it writes C++ for CPUs, and Triton links a launcher with a C compiler."""
+    if device.type == "cpu":
+        return None if shutil.which(os.environ.get("CXX", "g++")) else "a C++ compiler (g++), which was not found"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton, which comes with torch for Linux, and which was not found"
+    found = any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang")))
+    return None if found else "a C compiler (gcc), which was not found"
 
 
 def resumed_engine(
@@ -174,10 +212,10 @@ def resumed_engine(
     stage; the optimizer's state follows afterwards, each process reading only what it owns.
     """
     if checkpoint is None:
-        return build_engine(module, config.train, config.runtime, process.world)
+        return build_engine(module, config.train, config.runtime, process.world, process.device)
     with CheckpointFiles(run / CHECKPOINTS / checkpoint.tag, checkpoint.world) as files:
         files.load_weights(module)
-        engine = build_engine(module, config.train, config.runtime, process.world)
+        engine = build_engine(module, config.train, config.runtime, process.world, process.device)
         files.load_optimizer(engine)
     process.say(checkpoint.describe_resume(process, config.runtime.zero_stage))
     return engine

@@ -11,13 +11,12 @@ from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
 from ccsd.data import Batch, PatchReader, PatchStream
 from ccsd.device import require_precision
-from ccsd.distillation.objective import Objective
 from ccsd.errors import TrainingError
 from ccsd.records import read_events
 from ccsd.study import BEST, CHECKPOINTS, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
-from ccsd.training.engine import learning_rate, prepared_net, resumed_engine
+from ccsd.training.engine import learning_rate, prepared_objective, resumed_engine
 from ccsd.training.log import GradientNorms, StepMeans, StepTimes, TrainingLog, peak_memory_mb
 from ccsd.training.result import finished, keep_if_best, run_record, write_result
 from ccsd.training.sinks import check_installed
@@ -103,13 +102,7 @@ class _Training:
         self.log_every = log_every
         fingerprint = read_fingerprint(data)  # at once: what is missing must not be found out after the last step
         self.origin = {"data_hash": fingerprint["data_hash"], "spacing_mm": fingerprint["spacing_mm"]["median"]}
-        objective = Objective(
-            prepared_net(config, process.device),
-            config.distillation,
-            config.task,
-            decode_batch=config.runtime.decode_batch,
-            precision=config.train.precision,
-        )
+        objective = prepared_objective(config, process.device)
         found = process.decide(self._checkpoint)
         self.engine = resumed_engine(objective, config, run, found, process)
         scale, good_steps = (None, 0) if found is None else (found.loss_scale, found.good_steps)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ccsd.config import Distillation, Model
 from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
-from ccsd.distillation.objective import Objective, _deep_supervision
+from ccsd.distillation.objective import Objective
 from ccsd.distillation.path import removable, remove_each, tally
 from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.model import SharedSpecificNet
@@ -92,7 +92,7 @@ def test_supervision_is_that_of_the_full_set_plus_the_mean_over_what_each_sample
     full, *partial = segmentation_loss(logits, target)
     means = [torch.stack([partial[k][0] for k in range(3)]).mean(), partial[1][1]]
     expected = full.mean() + torch.stack(means).mean()
-    torch.testing.assert_close(_deep_supervision([logits], subsets.bool(), AVAILABLE, target), expected)
+    torch.testing.assert_close(objective().supervised([logits], subsets.bool(), AVAILABLE, target), expected)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_level_of_deep_supervision_weighs_half_of_the_finer_one() -> None:
     share = torch.zeros(2, 3, 2, 2, 2)
     share[:, :, 0, 0, 0] = 0.5
     expected = (2 * segmentation_loss(fine, target).mean() + segmentation_loss(coarse, share).mean()) / 3
-    torch.testing.assert_close(_deep_supervision([fine, coarse], none, AVAILABLE, target), expected)
+    torch.testing.assert_close(objective().supervised([fine, coarse], none, AVAILABLE, target), expected)
 
 
 @pytest.mark.parametrize("criterion", ["loss", "kl"])

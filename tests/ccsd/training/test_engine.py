@@ -9,14 +9,15 @@ from torch import Tensor
 
 from ccsd.config import Config, Runtime, Train
 from ccsd.errors import UsageError
-from ccsd.training.engine import deepspeed_config, learning_rate, prepared_net, require_device
+from ccsd.training import engine
+from ccsd.training.engine import deepspeed_config, learning_rate, prepared_objective, require_device
 
 CPU = torch.device("cpu")
 SUBSETS = torch.tensor([[[True, True, True, True]], [[True, False, True, False]]])
 
 
 def test_configuration_of_a_plain_run() -> None:
-    assert deepspeed_config(Train(batch_size=4, clip=3), Runtime(zero_stage=1), world=2) == {
+    assert deepspeed_config(Train(batch_size=4, clip=3), Runtime(zero_stage=1), 2, CPU) == {
         "train_batch_size": 4,
         "train_micro_batch_size_per_gpu": 2,
         "gradient_accumulation_steps": 1,
@@ -34,11 +35,11 @@ def test_configuration_of_a_plain_run() -> None:
 
 
 def test_clipping_without_sharding_is_ours() -> None:
-    assert deepspeed_config(Train(clip=3), Runtime(zero_stage=0), world=1)["gradient_clipping"] == 0
+    assert deepspeed_config(Train(clip=3), Runtime(zero_stage=0), 1, CPU)["gradient_clipping"] == 0
 
 
 def test_stage_three_is_tuned_for_small_networks() -> None:
-    zero = deepspeed_config(Train(), Runtime(zero_stage=3), world=1)["zero_optimization"]
+    zero = deepspeed_config(Train(), Runtime(zero_stage=3), 1, CPU)["zero_optimization"]
     assert zero["stage"] == 3
     assert zero["stage3_max_live_parameters"] == 10_000_000
     assert zero["stage3_param_persistence_threshold"] == 10_000
@@ -46,10 +47,10 @@ def test_stage_three_is_tuned_for_small_networks() -> None:
 
 def test_offloading_is_spelt_out_for_deepspeed() -> None:
     host = {"device": "cpu", "pin_memory": True}
-    zero = deepspeed_config(Train(), Runtime(zero_stage=2, offload="optimizer"), world=1)["zero_optimization"]
+    zero = deepspeed_config(Train(), Runtime(zero_stage=2, offload="optimizer"), 1, CPU)["zero_optimization"]
     assert zero["offload_optimizer"] == host
     assert "offload_param" not in zero
-    zero = deepspeed_config(Train(), Runtime(zero_stage=3, offload="all"), world=1)["zero_optimization"]
+    zero = deepspeed_config(Train(), Runtime(zero_stage=3, offload="all"), 1, CPU)["zero_optimization"]
     assert zero["offload_optimizer"] == zero["offload_param"] == host
 
 
@@ -88,7 +89,7 @@ def config(**runtime: object) -> Config:
 
 
 def gradients(**runtime: object) -> dict[str, Tensor]:
-    net = prepared_net(config(**runtime), CPU).train()
+    net = prepared_objective(config(**runtime), CPU).net.train()
     image = torch.randn(1, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     net.decode(net.encode(image), SUBSETS, 8).square().mean().backward()
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
@@ -119,8 +120,39 @@ def test_compiling_keeps_names_and_gradients() -> None:
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UsageError, match=r"install g\+\+ or use runtime.compile=false"):
-        prepared_net(config(compile=True), CPU)
+    with pytest.raises(UsageError, match=r"needs a C\+\+ compiler .* use runtime.compile=false"):
+        prepared_objective(config(compile=True), CPU)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device", "expected"),
+    [
+        ({}, "cuda", True),
+        ({}, "cpu", False),
+        ({"deterministic": True}, "cuda", False),
+        ({"zero_stage": 3}, "cuda", False),
+        ({"compile": False}, "cuda", False),
+        ({"compile": True}, "cpu", True),
+    ],
+)
+def test_gpus_compile_by_default(
+    runtime: dict[str, object], device: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: object())
+    assert engine.is_compiled(Runtime.model_validate(runtime), torch.device(device)) is expected
+
+
+def test_without_a_compiler_gpus_do_not_compile_unless_they_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: object())
+    assert not engine.is_compiled(Runtime(), torch.device("cuda"))
+    with pytest.raises(UsageError, match=r"needs a C compiler \(gcc\), which was not found; install it"):
+        engine.is_compiled(Runtime(compile=True), torch.device("cuda"))
+
+
+def test_gpus_exchange_gradients_beside_the_backward_pass() -> None:
+    zero = deepspeed_config(Train(), Runtime(), 2, torch.device("cuda"))["zero_optimization"]
+    assert zero["overlap_comm"]
 
 
 def test_compiling_does_not_go_with_sharded_weights() -> None:
@@ -130,9 +162,9 @@ def test_compiling_does_not_go_with_sharded_weights() -> None:
 
 @pytest.mark.usefixtures("torch_as_it_was")
 def test_deterministic_asks_torch_for_it() -> None:
-    prepared_net(config(), CPU)
+    prepared_objective(config(), CPU)
     assert not torch.are_deterministic_algorithms_enabled()
-    prepared_net(config(deterministic=True), CPU)
+    prepared_objective(config(deterministic=True), CPU)
     assert torch.are_deterministic_algorithms_enabled()
 
 
@@ -140,4 +172,4 @@ def test_what_torch_cannot_do_deterministically_is_refused() -> None:
     raw = {"name": "x", "phantom": {}, "model": {"backbone": "shaspec"}, "runtime": {"deterministic": True}}
     wanted = Config.model_validate(raw)
     with pytest.raises(UsageError, match=r"use model\.backbone=unet"):
-        prepared_net(wanted, torch.device("cuda"))
+        prepared_objective(wanted, torch.device("cuda"))

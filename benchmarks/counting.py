@@ -1,0 +1,152 @@
+"""What a training step moves and holds on a GPU, counted on tensors without contents under CUDA's rules.
+
+`on_cuda()` makes tensors of the CPU go the way of those on a GPU: the network takes its branches for GPUs, and autocast
+computes in float32 what it does there, by the list in torch's own header. `Traffic` counts kernels and the bytes they
+read and write, each alone: an upper bound, which fused kernels undercut.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ccsd.config.schema import Distillation, Model
+from ccsd.distillation.objective import Objective
+from ccsd.distillation.schedule import draw_step
+from ccsd.model import SharedSpecificNet
+from preprocess.task import default_task
+
+TASK = default_task()
+BRANCHES = ("ccsd.model.blocks.on_gpu", "ccsd.model.net.on_gpu")
+ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+
+
+@cache
+def float32_on_cuda() -> frozenset[str]:
+    """Return the operations that CUDA's autocast computes in float32, by torch's header."""
+    header = Path(torch.__file__).parent / "include/ATen/autocast_mode.h"
+    (listed,) = re.findall(r"#define AT_FORALL_FP32\(_\)((?:.*\\\n)*.*)", header.read_text())
+    return frozenset(re.findall(r"_\((\w+)", listed))
+
+
+class _Float32(TorchFunctionMode):
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", "") in float32_on_cuda() and torch.is_autocast_enabled("cuda"):
+            args, kwargs = tree_map(_as_float32, (args, kwargs))
+        return function(*args, **kwargs)
+
+
+def _as_float32(value: Any) -> Any:
+    is_half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if is_half else value
+
+
+@contextmanager
+def on_cuda(*, autocast: bool) -> Iterator[None]:
+    """Let what computes on the CPU follow the rules of CUDA, with autocast or without."""
+    before = torch.is_autocast_enabled("cuda")
+    with ExitStack() as stack:
+        for branch in BRANCHES:
+            # Not a mock, which would keep the tensors that it is called with.
+            stack.enter_context(mock.patch(branch, lambda _: True))  # noqa: PT008
+        stack.enter_context(_Float32())
+        torch.set_autocast_enabled("cuda", autocast)
+        try:
+            yield
+        finally:
+            torch.set_autocast_enabled("cuda", before)
+
+
+class Traffic(TorchDispatchMode):
+    """Counts kernels and the bytes that they read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = op(*args, **(kwargs or {}))
+        name = op.overloadpacket.__name__
+        written = [value for value in tree_leaves(out) if isinstance(value, Tensor)]
+        if written and name not in ALLOCATIONS and not _is_view(op):
+            read = {id(v): v for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor)}.values()
+            self.kernels[name] += 1
+            self.bytes[name] += sum(map(_size, read)) + sum(map(_size, written))
+        return out
+
+
+def _is_view(op: Any) -> bool:
+    aliases = [value.alias_info for value in op._schema.returns]  # noqa: SLF001 - there is no other way to know
+    return any(a is not None and not a.is_write for a in aliases) or op.overloadpacket.__name__ == "_unsafe_view"
+
+
+def _size(tensor: Tensor) -> int:
+    """Return the bytes of a tensor in memory; what is expanded lies there once."""
+    voxels = 1
+    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        voxels *= length if stride else 1
+    return voxels * tensor.element_size()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step of the default task."""
+
+    model: Model = field(default_factory=Model)
+    settings: Distillation = field(default_factory=Distillation)
+    batch: int = 2
+    patch: int = 128
+    precision: str = "bf16"
+    decode_batch: int = 8
+    recompute: bool = False
+    score: bool = True
+
+    def traffic(self) -> Traffic:
+        """Count the kernels of forward and backward."""
+        with self._prepared() as (_, run), Traffic() as counted:
+            run()
+        return counted
+
+    def peak_gib(self) -> float:
+        """Return the most that forward and backward hold, weights and gradients included."""
+        with self._prepared() as (objective, run):
+            tracker = MemTracker()
+            tracker.track_external(objective)
+            with tracker:
+                run()
+            (memory,) = tracker.get_tracker_snapshot("peak").values()
+        return float(memory["Total"]) / 2**30
+
+    @contextmanager
+    def _prepared(self) -> Iterator[tuple[Objective, Callable[[], None]]]:
+        modalities = len(TASK.modalities)
+        available = torch.ones(self.batch, modalities, dtype=torch.bool)
+        number = 0 if self.score else 1
+        draw = draw_step(self.settings, TASK, available, seed=0, step=number, total_steps=1, samples=range(self.batch))
+        with FakeTensorMode(allow_non_fake_inputs=True), on_cuda(autocast=self.precision != "fp32"):
+            net = SharedSpecificNet(self.model, TASK)
+            if self.recompute:
+                net.recompute_encoders()
+            objective = Objective(net, self.settings, TASK, decode_batch=self.decode_batch, precision=self.precision)
+
+            def run() -> None:
+                image = torch.zeros(self.batch, modalities, *[self.patch] * 3)
+                label = torch.zeros(self.batch, *[self.patch] * 3, dtype=torch.uint8)
+                objective(image, label, available, draw)["loss"].backward()
+
+            yield objective, run

@@ -1,0 +1,22 @@
+"""What a step of the default size moves and holds on a GPU, counted under CUDA's rules; `benchmarks/counting.py`."""
+
+import pytest
+from counting import Step, float32_on_cuda
+
+
+def test_torch_still_says_what_cuda_computes_in_float32() -> None:
+    assert {"group_norm", "binary_cross_entropy_with_logits", "pow"} <= float32_on_cuda()
+    assert not {"leaky_relu", "add", "baddbmm", "conv3d"} & float32_on_cuda()
+
+
+def test_a_step_moves_less_than_280_gb_before_fusion() -> None:
+    counted = Step().traffic()
+    assert 150e9 < sum(counted.bytes.values()) < 280e9
+    assert sum(counted.kernels.values()) < 4500
+
+
+@pytest.mark.parametrize(
+    ("step", "gib"), [(Step(), 23), (Step(decode_batch=1), 14), (Step(decode_batch=1, recompute=True), 6)]
+)
+def test_a_step_holds_no_more_than_the_docs_say(step: Step, gib: float) -> None:
+    assert gib / 2 < step.peak_gib() < gib

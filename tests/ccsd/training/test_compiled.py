@@ -1,0 +1,83 @@
+"""What is compiled: without breaks, one graph for each shape that a step has, and the same numbers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
+
+from ccsd.config import Distillation, Model
+from ccsd.distillation.objective import Objective
+from ccsd.distillation.schedule import draw_step
+from ccsd.model import SharedSpecificNet
+from support.tasks import GLIOMA
+
+AVAILABLE = torch.ones(2, 4, dtype=torch.bool)
+SIDE = 16
+pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own
+GRAPHS = {
+    # shared and specific encoder; decoders of 1, 4, 3, 2 and 6 subsets; L_seg of 1, 4, 3, 2 and 7; KL of HMSD and DMCD
+    "ccsd": 2 + 5 + 5 + 2,
+    "dropout": 2 + 2 + 1,  # decoders of 1 and 3, L_seg of 4
+}
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def objective(method: str = "ccsd", **model: Any) -> Objective:
+    torch.manual_seed(0)
+    return Objective(
+        SharedSpecificNet(Model.model_validate({"width": 8, "levels": 3, **model}), GLIOMA),
+        Distillation(method=method),
+        GLIOMA,
+    )
+
+
+def loss(o: Objective, step: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(step)
+    image = torch.randn(2, 4, SIDE, SIDE, SIDE, generator=generator)
+    label = torch.randint(0, 4, (2, SIDE, SIDE, SIDE), generator=generator)
+    draw = draw_step(o.settings, GLIOMA, AVAILABLE, seed=0, step=step, total_steps=9, samples=range(2))
+    found: torch.Tensor = o(image, label, AVAILABLE, draw)["loss"]
+    return found
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("method", GRAPHS)
+def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if on_gpu:
+        monkeypatch.setattr("ccsd.model.blocks.on_gpu", lambda _: True)
+        monkeypatch.setattr("ccsd.model.net.on_gpu", lambda _: True)
+    counters.clear()
+    compiled = CompileCounterWithBackend("eager")
+    o = objective(method)
+    o.net.set_channels_last(on_gpu)
+    o.compile_parts(backend=compiled)
+    loss(o).backward()
+    graphs = compiled.frame_count
+    for step in (1, 2):
+        loss(o, step).backward()
+    assert not counters["graph_break"]
+    assert compiled.frame_count == graphs == GRAPHS[method]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_compiled_parts_compute_the_same(channels_last: bool) -> None:
+    plain, compiled = objective(), objective()
+    compiled.net.set_channels_last(channels_last)
+    compiled.compile_parts(backend="aot_eager")
+    found, wanted = loss(compiled), loss(plain)
+    torch.testing.assert_close(found, wanted)
+    found.backward()
+    wanted.backward()
+    for (name, ours), theirs in zip(compiled.named_parameters(), plain.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
