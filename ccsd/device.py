@@ -24,6 +24,19 @@ WHEELS = (
     "https://download.pytorch.org/whl/cu126` for CUDA 12.6, or the same with cu130"
 )
 AMPERE = (8, 0)
+PEAKS = {
+    "B200": 2250,
+    "H200": 989,
+    "H100 PCIe": 756,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L40": 181,
+    "4090": 165,
+    "A10": 125,
+    "V100": 125,
+}
+"""Dense TFLOP/s in bfloat16 or float16 without sparsity, by NVIDIA's data sheets; the first name in a card's counts."""
 SLOW_BF16 = ((9, 8), (9, 15))
 """Versions of cuDNN for which torch computes 3-D convolutions in bfloat16 by itself."""
 
@@ -149,6 +162,11 @@ def missing_kernels(name: str, capability: tuple[int, int], built_for: Sequence[
         f"({', '.join(built_for)}); install one for CUDA 12.6: `pip install --force-reinstall torch --index-url "
         f"https://download.pytorch.org/whl/cu126`, or {MEAN_CPU}"
     )
+
+
+def peak_tflops(name: str) -> float | None:
+    """Return the most that a card computes in a second in half precision, in 10^12; None of one that is not known."""
+    return next((float(peak) for known, peak in PEAKS.items() if re.search(rf"\b{known}\b", name)), None)
 
 
 def gpu_note(name: str, capability: tuple[int, int], cudnn: int | None) -> str | None:

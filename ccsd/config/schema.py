@@ -214,6 +214,10 @@ class Runtime(Section):
     deterministic: bool = Field(
         False, description="only operations that give the same bits each time, also on a GPU; slower"
     )
+    profile: PositiveInt | None = Field(
+        None,
+        description="steps to trace with torch.profiler, from the sixth of a start on; written to RUN/trace.json.gz",
+    )
     workers: int = Field(2, ge=0, description="processes per rank that read patches")
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
     keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")

@@ -156,31 +156,6 @@ def _removal(modalities: Sequence[str], paths: dict[tuple[str, ...], int]) -> di
     return {"first": first, "paths": {">".join(path): n / total for path, n in ranked}}
 
 
-class StepTimes:
-    """Adds up the steps between two records."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._steps, self._data_s, self._step_s = 0, 0.0, 0.0
-
-    def add(self, data_s: float, step_s: float) -> None:
-        """Add one step: seconds spent waiting for the batch, and seconds altogether."""
-        self._steps += 1
-        self._data_s += data_s
-        self._step_s += step_s
-
-    def take(self) -> dict[str, float]:
-        """Return means per step, the share of waiting and samples per second, and start again."""
-        steps, data_s, step_s = self._steps, self._data_s, self._step_s
-        self._steps, self._data_s, self._step_s = 0, 0.0, 0.0
-        return {
-            "step_s": step_s / steps,
-            "data_s": data_s / steps,
-            "data_share": data_s / step_s,
-            "samples_per_s": self._batch_size * steps / step_s,
-        }
-
-
 class GradientNorms:
     """Adds up the norms between two records; they are the same on every process."""
 
@@ -199,9 +174,10 @@ class GradientNorms:
         return {**({"grad_norm": math.fsum(finite) / len(finite)} if finite else {}), "skipped": skipped}
 
 
-def peak_memory_mb(device: torch.device) -> float:
-    """Return the most memory used so far in MiB: allocated on the GPU, or resident where there is none."""
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Return the most memory used so far in MiB: allocated and reserved on the GPU, or resident where there is none."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MIB
+        allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        return {"memory_mb": allocated / MIB, "memory_reserved_mb": reserved / MIB}
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+    return {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB}

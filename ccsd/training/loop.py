@@ -2,26 +2,28 @@
 
 import math
 import time
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from torch import Tensor
+import torch
 
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
-from ccsd.data import Batch, PatchReader, PatchStream
-from ccsd.device import require_precision
+from ccsd.data import PatchReader, PatchStream
+from ccsd.device import peak_tflops, require_precision
 from ccsd.errors import TrainingError
 from ccsd.records import read_events
-from ccsd.study import BEST, CHECKPOINTS, split_for
+from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_objective, resumed_engine
-from ccsd.training.log import GradientNorms, StepMeans, StepTimes, TrainingLog, peak_memory_mb
+from ccsd.training.flops import step_tflop
+from ccsd.training.log import GradientNorms, StepMeans, TrainingLog, peak_memory
 from ccsd.training.result import finished, keep_if_best, run_record, write_result
 from ccsd.training.sinks import check_installed
-from ccsd.training.step import LossScale, Stepper
+from ccsd.training.step import LossScale, Outcome, Stepper
 from ccsd.training.stop import StopRequest
+from ccsd.training.timing import StepTimes, Trace
 from ccsd.training.validate import validate
 from preprocess.dataset import read_fingerprint
 from preprocess.splits import Split
@@ -106,11 +108,12 @@ class _Training:
         found = process.decide(self._checkpoint)
         self.engine = resumed_engine(objective, config, run, found, process)
         scale, good_steps = (None, 0) if found is None else (found.loss_scale, found.good_steps)
-        self.stepper = Stepper(self.engine, config, process, LossScale(config.train.precision, scale, good_steps))
+        self.scale = LossScale(config.train.precision, scale, good_steps)
         self.broken = 0
         """Steps in a row whose gradient could not be used."""
         self.norms = GradientNorms()
-        self.means, self.times = StepMeans(process.device, config.task.modalities), StepTimes(config.train.batch_size)
+        self.means, self.times = StepMeans(process.device, config.task.modalities), self._step_times()
+        self.trace = Trace(run / TRACE, config.runtime.profile if process.is_first else None, process.device)
         self.save_due = False
         self.saved_at = -1 if found is None else found.step
         self.step, self.wall_s = (0, 0.0) if found is None else (found.step, found.wall_s)
@@ -157,11 +160,13 @@ class _Training:
     def _steps(self, log: TrainingLog | None) -> bool:
         """Run the remaining steps; True when a stop was asked for."""
         batches = self._batches()
+        left = islice(batches, self.config.train.steps - self.step)
+        stepper = Stepper(self.engine, self.config, self.process, self.scale, left, self.times.parts)
         try:
             if self._was_stopped_in_validation() and not self._validate(log):
                 return True
             while self.step < self.config.train.steps:
-                self._step(batches)
+                self._step(stepper)
                 self._log(log)
                 self._save_if_due()
                 if self._validates_now and not self._validate(log):
@@ -170,6 +175,7 @@ class _Training:
                     return True
         finally:
             batches.close()
+            self.trace.close()
         return False
 
     @property
@@ -210,25 +216,33 @@ class _Training:
         is_gpu = self.process.device.type == "cuda"
         return PatchStream(reader, workers=self.config.runtime.workers, start=self.step, pinned=is_gpu)
 
-    def _step(self, batches: Iterator[Batch]) -> None:
+    def _step_times(self) -> StepTimes:
+        """Return the clock of the steps; of a GPU's training the first process counts what a step computes."""
+        batch, device = self.config.train.batch_size, self.process.device
+        if device.type != "cuda" or not self.process.is_first:
+            return StepTimes(device, batch)
+        peak = None if self.config.train.precision == "fp32" else peak_tflops(torch.cuda.get_device_name(device))
+        return StepTimes(device, batch, step_tflop(self.config) / self.process.world, peak)
+
+    def _step(self, stepper: Stepper) -> None:
         """Run one optimizer step."""
         began = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter()
-        norm, losses = self.stepper.take(batch, self.step, self.means)
-        self.norms.add(norm)
-        if self.stepper.scale.update(good=math.isfinite(norm)):
+        outcome = stepper.take(self.step, self.means)
+        self.norms.add(outcome.norm)
+        if self.scale.update(good=math.isfinite(outcome.norm)):
             self.broken = 0
         else:
             self.broken += 1
-        if not math.isfinite(norm):
-            self._explain(batch, losses)
+        if not math.isfinite(outcome.norm):
+            self._explain(outcome)
         self.step += 1
-        self.times.add(waited - began, time.perf_counter() - began)
+        self.times.add(time.perf_counter() - began)
+        if self.trace.step():
+            print(f"wrote a trace of {self.config.runtime.profile} steps to {self.run / TRACE}", flush=True)
 
-    def _explain(self, batch: Batch, losses: list[Tensor]) -> None:
+    def _explain(self, outcome: Outcome) -> None:
         """Name a step that was left out; stop where the loss is not finite, or after several such steps."""
-        values = [loss.item() for loss in losses]
+        values, batch = [loss.item() for loss in outcome.losses], outcome.batch
         where = ", ".join(f"{case} at {corner}" for case, corner in zip(batch.cases, batch.corners, strict=True))
         everyone = self.process.gather((all(map(math.isfinite, values)), values, where))
         for rank, (_, found, patches) in enumerate(everyone):
@@ -242,7 +256,7 @@ class _Training:
                 f"the gradients of {self.broken} steps in a row, the last one {self.step}, are not finite (patches "
                 f"above); {good}. {remedy}"
             )
-        scale = f"; loss scale is now {self.stepper.scale.value:g}" if self.stepper.scale.enabled else ""
+        scale = f"; loss scale is now {self.scale.value:g}" if self.scale.enabled else ""
         self.process.say(f"step {self.step} was left out: its gradient is not finite (patches above){scale}")
 
     def _log(self, log: TrainingLog | None) -> None:
@@ -260,7 +274,7 @@ class _Training:
             **norms,
             lr=learning_rate(self.step - 1, settings),
             **times,
-            memory_mb=peak_memory_mb(self.process.device),
+            **peak_memory(self.process.device),
         )
         if removal:
             log.add("removal", self.step, **removal)
@@ -287,7 +301,7 @@ class _Training:
         self.save_due = False
         if self.saved_at == self.step:
             return
-        scale = self.stepper.scale
+        scale = self.scale
         meta = checkpoint.CheckpointMeta(
             self.step,
             self.process.world,

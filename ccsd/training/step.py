@@ -6,20 +6,22 @@ computes a copy of a sample, which counts for nothing.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccsd.config.schema import Config
-from ccsd.data import Batch, augment
-from ccsd.data.batch import send
+from ccsd.data import Batch
 from ccsd.data.sampling import samples_of
-from ccsd.distillation.schedule import draw_step
 from ccsd.training.distributed import Process
 from ccsd.training.engine import learning_rate, micro_batches, set_learning_rate
+from ccsd.training.feeder import Feeder, SideStream, prepared
 from ccsd.training.log import StepMeans
+from ccsd.training.timing import PartTimes
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,43 @@ class LossScale:
         return fixed
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a step went."""
+
+    norm: float
+    """Of the gradient, before clipping."""
+    losses: list[Tensor]
+    """Of the micro-batches."""
+    batch: Batch
+    """What it was computed from; the tensors are no longer valid."""
+
+
 class Stepper:
     """Takes optimizer steps. Every method is called by every process."""
 
-    def __init__(self, engine: Any, config: Config, process: Process, scale: LossScale) -> None:
-        self.engine, self.config, self.process, self.scale = engine, config, process, scale
+    def __init__(
+        self,
+        engine: Any,
+        config: Config,
+        process: Process,
+        scale: LossScale,
+        batches: Iterator[Batch],
+        times: PartTimes,
+    ) -> None:
+        self.engine, self.config, self.process, self.scale, self.times = engine, config, process, scale, times
         train = config.train
         self.parts = parts_of(process.rank, process.world, train.batch_size, config.runtime.micro_batch)
+        self.feeder = Feeder(
+            batches,
+            partial(prepared, config=config, device=process.device, times=times),
+            [part.rows for part in self.parts],
+            SideStream(process.device) if process.device.type == "cuda" else None,
+            times,
+        )
 
-    def take(self, batch: Batch, step: int, means: StepMeans) -> tuple[float, list[Tensor]]:
-        """Take one step; return the norm of the gradient before clipping, and the losses of the micro-batches.
+    def take(self, step: int, means: StepMeans) -> Outcome:
+        """Take one step.
 
         Where the norm is not finite, nothing was updated: weights, moments and criticalities are as before.
         """
@@ -82,35 +111,21 @@ class Stepper:
         for part in self.parts:
             if losses:
                 self.engine.step()  # of the micro-batch before: only counts
-            outputs = self._forward(batch, part.rows)
-            self._backward(outputs["loss"], part.weight)
+            ready = self.feeder.take()
+            with self.times.part("forward"):
+                outputs = self.engine(ready.image, ready.label, ready.available, ready.draw)
+            with self.times.part("backward"):
+                self._backward(outputs["loss"], part.weight)
+            self.feeder.ahead()
             losses.append(outputs["loss"].detach())
             means.add(outputs, part.weight)
             if "scored" in outputs:
                 scored.append(outputs["scored"] * (part.weight > 0))
-        norm = self._update()
+        with self.times.part("update"):
+            norm = self._update()
         if scored and math.isfinite(norm):
             self.engine.module.learn_criticality(self.process.sum(torch.stack(scored).sum(0)))
-        return norm, losses
-
-    def _forward(self, batch: Batch, rows: slice) -> dict[str, Tensor]:
-        settings, device, samples = self.config.train, self.process.device, batch.samples[rows]
-        # The slots are not used again before the norm of the gradient is known, which is after these copies.
-        image, label = batch.image[rows].to(device, non_blocking=True), batch.label[rows].to(device, non_blocking=True)
-        image, available = image.float(), send(batch.available[rows], device)
-        if settings.augment:
-            image, label = augment(image, label, available, [(settings.seed, batch.step, i) for i in samples])
-        draw = draw_step(
-            self.config.distillation,
-            self.config.task,
-            batch.available[rows],
-            seed=settings.seed,
-            step=batch.step,
-            total_steps=settings.steps,
-            samples=samples,
-        ).to(device)
-        outputs: dict[str, Tensor] = self.engine(image, label, available, draw)
-        return outputs
+        return Outcome(norm, losses, ready.batch)
 
     def _backward(self, loss: Tensor, weight: float) -> None:
         """Add the gradient of a micro-batch. Stages that shard scale and unscale by themselves."""

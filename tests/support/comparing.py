@@ -14,12 +14,13 @@ LOSS, WEIGHT = 1e-5, 5e-5
 """How far float32 trainings may differ when sums are taken in another order. The learning rate is 1e-3, so a weight has
 moved by up to 6e-3 after 6 steps; AdamW divides by the gradients' size, which carries rounding into the few weights
 whose gradients are next to nothing."""
-TIMES = {"step_s", "data_s", "data_share", "samples_per_s", "memory_mb"}
+TIMES = {"step_s", "data_s", "data_share", "samples_per_s", "parts_s", "memory_mb"}
+ON_GPUS = {"busy_share", "tflops", "mfu", "memory_reserved_mb"}
 
 
 def science(run: Path) -> list[dict[str, Any]]:
     """Return what a run recorded, without what depends on the machine."""
-    return [{k: v for k, v in event.items() if k not in TIMES} for event in read_events(run)]
+    return [{k: v for k, v in event.items() if k not in TIMES | ON_GPUS} for event in read_events(run)]
 
 
 def losses(run: Path) -> list[float]:

@@ -20,6 +20,7 @@ from ccsd.model import SharedSpecificNet
 from ccsd.training.distributed import Process
 from ccsd.training.log import StepMeans
 from ccsd.training.step import LossScale, Stepper
+from ccsd.training.timing import PartTimes
 from support.comparing import losses, weights
 from support.processes import ccsd
 from support.tasks import GLIOMA
@@ -154,14 +155,16 @@ def test_the_host_waits_for_nothing_but_the_norm_of_the_gradient(method: str, mo
     with META:
         objective = Objective(SharedSpecificNet(config.model, GLIOMA), config.distillation, GLIOMA)
         means = StepMeans(META, GLIOMA.modalities)
-    stepper = Stepper(Engine(objective), config, Process(0, 1, META), LossScale("fp32", None))
     image = torch.zeros(3, 4, SIDE, SIDE, SIDE, dtype=torch.float16)
     label = torch.zeros(3, SIDE, SIDE, SIDE, dtype=torch.uint8)
     available = torch.ones(3, 4, dtype=torch.bool)
+    steps = range(12)  # so many that every kind of augmentation is among them
+    batches = (Batch(step, image, label, available, ("a",) * 3, ((0, 0, 0),) * 3, (0, 1, 2)) for step in steps)
+    scale = LossScale("fp32", None)
+    stepper = Stepper(Engine(objective), config, Process(0, 1, META), scale, batches, PartTimes(META))
     with Operations() as operations, Indices() as indices:
-        for step in range(12):  # so many that every kind of augmentation is among them
-            batch = Batch(step, image, label, available, ("a",) * 3, ((0, 0, 0),) * 3, (0, 1, 2))
-            stepper.take(batch, step, means)
+        for step in steps:
+            stepper.take(step, means)
     assert operations.names["grid_sampler_3d"] > 0
     assert operations.names["normal_"] > 0
     assert not operations.waits
