@@ -7,7 +7,8 @@ choose_device("cpu")      the CPU, whatever there is; also CCSD_DEVICE=cpu
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ WHEELS = (
     "https://download.pytorch.org/whl/cu126` for CUDA 12.6, or the same with cu130"
 )
 AMPERE = (8, 0)
+GIB = 2**30
 PEAKS = {
     "B200": 2250,
     "H200": 989,
@@ -167,6 +169,28 @@ def missing_kernels(name: str, capability: tuple[int, int], built_for: Sequence[
 def peak_tflops(name: str) -> float | None:
     """Return the most that a card computes in a second in half precision, in 10^12; None of one that is not known."""
     return next((float(peak) for known, peak in PEAKS.items() if re.search(rf"\b{known}\b", name)), None)
+
+
+@contextmanager
+def explain_out_of_memory(device: "torch.device", remedy: str) -> Iterator[None]:
+    """Say what to do where what is done within does not fit into a GPU.
+
+    Raises
+    ------
+    UsageError
+        With the peak, what the card has, and the remedy.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        card = torch.cuda.get_device_properties(device)
+        peak, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        raise UsageError(
+            f"out of memory: {card.name} has {card.total_memory / GIB:.1f} GiB; the peak was {peak / GIB:.1f} GiB in "
+            f"tensors, {reserved / GIB:.1f} GiB reserved. {remedy}"
+        ) from error
 
 
 def gpu_note(name: str, capability: tuple[int, int], cudnn: int | None) -> str | None:

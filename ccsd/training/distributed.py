@@ -5,7 +5,6 @@ WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; a bare `srun` sets variable
 follows. Without any of them the process is alone.
 """
 
-import ctypes
 import logging
 import os
 import subprocess
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -24,16 +24,19 @@ from torch._C._distributed_c10d import HashStore
 
 from ccsd.device import choose_device
 from ccsd.errors import TrainingError, UsageError, ending
+from ccsd.training.host import join_gpu_memory, reuse_freed_memory
 from cluster.rendezvous import PORTS
 
 T = TypeVar("T")
 
-M_MMAP_THRESHOLD = -3
-M_TRIM_THRESHOLD = -1
-LARGEST = 2**30
-
 PEER_TIMEOUT = "CCSD_PEER_TIMEOUT_S"
-"""Environment variable: how many seconds a process waits for another in one exchange; 600 without it."""
+"""Environment variable: how many seconds a process waits for another in one exchange."""
+PEER_TIMEOUTS = {"cpu": 600, "cuda": 300}
+"""Without it, by device."""
+FIRST_STEP = 6
+"""A GPU's first step takes so many times that: it compiles, tries kernels, and reads from cold disks."""
+NCCL_TRACE = "nccl_trace_rank_"
+"""File in the run's folder, followed by the rank, of what a GPU exchanged last before one waited too long."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ class Process:
     rank: int
     world: int
     device: torch.device
+    control: distributed.ProcessGroup | None = None
+    """Exchanges between hosts, for which no GPU has to be waited for; None is the group of the tensors."""
+    timeout: float = 0.0
+    """Seconds that it waits for another in an exchange, after the first step."""
 
     @property
     def is_first(self) -> bool:
@@ -139,13 +146,15 @@ class Process:
         """Tell whether the flag is set on any process; every process must call this."""
         if self.world == 1:
             return flag
-        return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
+        flags = torch.tensor(int(flag))
+        distributed.all_reduce(flags, group=self.control)
+        return bool(flags.item())
 
     def gather(self, value: T) -> list[T]:
         """Return every process's value, by rank; every process must call this."""
         values = [value] * self.world
         if self.world > 1:
-            distributed.all_gather_object(values, value)
+            distributed.all_gather_object(values, value, group=self.control)
         return values
 
     def decide(self, choice: Callable[[], T]) -> T:
@@ -155,21 +164,28 @@ class Process:
         """
         chosen: list[Any] = [choice() if self.is_first else None]
         if self.world > 1:
-            distributed.broadcast_object_list(chosen)
+            distributed.broadcast_object_list(chosen, group=self.control)
         result: T = chosen[0]
         return result
 
     def wait_for_all(self) -> None:
         """Return when every process has come here."""
         if self.world > 1:
-            distributed.barrier()
+            distributed.barrier(group=self.control)
+
+    def end_first_step(self) -> None:
+        """Wait for others less long from now on."""
+        if self.world > 1 and self.device.type == "cuda":
+            for group in distributed.distributed_c10d._world.pg_map:  # noqa: SLF001 - DeepSpeed's are among them
+                distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=self.timeout), group)  # noqa: SLF001
 
 
 @contextmanager
-def joined(wanted: str | None = None) -> Iterator[Process]:
+def joined(wanted: str | None = None, run: Path | None = None) -> Iterator[Process]:
     """Join the process group that the environment describes, and leave it at the end.
 
-    `wanted` is a device, as in `ccsd.device.choose_device`.
+    `wanted` is a device, as in `ccsd.device.choose_device`; GPUs that wait too long write to the folder `run` what
+    they exchanged last.
 
     Raises
     ------
@@ -184,9 +200,9 @@ def joined(wanted: str | None = None) -> Iterator[Process]:
     os.environ.update(from_srun(os.environ, slurm_hosts))
     here = rank_environment(os.environ)
     device = _device(here, wanted)
-    timeout = _peer_timeout()
-    _meet(here, device, timeout)
-    process = Process(here.rank, here.world, device)
+    timeout = _peer_timeout(device)
+    _meet(here, device, timeout, run)
+    process = Process(here.rank, here.world, device, control_group(here, device), timeout)
     try:
         yield process
     except BaseException as error:
@@ -220,6 +236,7 @@ def _lost(timeout: float) -> TrainingError:
 
 
 def _device(here: RankEnvironment, wanted: str | None) -> torch.device:
+    join_gpu_memory()
     device = choose_device(wanted, here.local_rank)
     # DeepSpeed requires it, also of a process alone, and takes the GPU of this number.
     os.environ["LOCAL_RANK"] = str(here.local_rank if device.index is None else device.index)
@@ -232,19 +249,22 @@ def _device(here: RankEnvironment, wanted: str | None) -> torch.device:
     return device
 
 
-def _meet(here: RankEnvironment, device: torch.device, timeout: float) -> None:
+def _meet(here: RankEnvironment, device: torch.device, timeout: float, run: Path | None) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     if here.world == 1:
         distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return
+    timeout *= FIRST_STEP if device.type == "cuda" else 1
     patience = timedelta(seconds=timeout)
     # DeepSpeed makes groups of its own, which would wait for torch's default times.
     for module in (distributed.constants, distributed.distributed_c10d):
         for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
             setattr(module, name, patience)
-    # What the GPUs exchanged last, written to /tmp/nccl_trace_rank_* when one of them waits too long.
-    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
-    os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
+    if run is not None and device.type == "cuda":
+        run.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
+        os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
+        os.environ.setdefault("TORCH_FR_DUMP_TEMP_FILE", str(run.absolute() / NCCL_TRACE))
     try:
         distributed.init_process_group(backend, timeout=patience, device_id=device if device.type == "cuda" else None)
         distributed.barrier()
@@ -256,8 +276,13 @@ def _meet(here: RankEnvironment, device: torch.device, timeout: float) -> None:
         ) from None
 
 
-def _peer_timeout() -> float:
-    text = os.environ.get(PEER_TIMEOUT, "600")
+def control_group(here: RankEnvironment, device: torch.device) -> distributed.ProcessGroup | None:
+    """Return a group for exchanges between hosts; None where that of the tensors is one."""
+    return distributed.new_group(backend="gloo") if here.world > 1 and device.type == "cuda" else None
+
+
+def _peer_timeout(device: torch.device) -> float:
+    text = os.environ.get(PEER_TIMEOUT, str(PEER_TIMEOUTS[device.type]))
     try:
         return float(text)
     except ValueError:
@@ -278,15 +303,3 @@ def _quieten_deepspeed() -> None:
     os.environ.setdefault("DS_LOG_LEVEL", "warning")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
-
-
-def reuse_freed_memory() -> None:
-    """Tell glibc's allocator to keep what tensors free instead of returning it to the system.
-
-    A CPU training step allocates and frees the same activations again and again; returning them costs a page fault
-    per 4 KiB each time. Does nothing where the C library is another one.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
-        mallopt(M_TRIM_THRESHOLD, LARGEST)

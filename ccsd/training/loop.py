@@ -1,7 +1,9 @@
 """The training: the same program on a laptop's CPU, one GPU and many nodes."""
 
+import gc
 import math
 import time
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
 from ccsd.data import PatchReader, PatchStream
-from ccsd.device import peak_tflops, require_precision
+from ccsd.device import explain_out_of_memory, peak_tflops, require_precision
 from ccsd.errors import TrainingError
 from ccsd.records import read_events
 from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
@@ -18,6 +20,7 @@ from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_objective, resumed_engine
 from ccsd.training.flops import step_tflop
+from ccsd.training.host import garbage_collected_by_hand, move_near
 from ccsd.training.log import GradientNorms, StepMeans, TrainingLog, peak_memory
 from ccsd.training.result import finished, keep_if_best, run_record, write_result
 from ccsd.training.sinks import check_installed
@@ -28,6 +31,10 @@ from ccsd.training.validate import validate
 from preprocess.dataset import read_fingerprint
 from preprocess.splits import Split
 
+LESS_MEMORY = (
+    "runtime.micro_batch (1 is the least), runtime.decode_batch (1 is the least) and "
+    "runtime.activation_checkpointing=true need less and change nothing that is learnt; docs/training.md says how much"
+)
 MOST_BROKEN = 5
 """Steps in a row that may be left out because their gradients are not finite."""
 
@@ -76,11 +83,17 @@ def train(
     split = split_for(data, "the configuration", config.task)
     science = science_digest(config, split.hash)
     stop = StopRequest(stop_after)
-    with joined(device) as process, checkpoint.report_full_disk(run):
+    with ExitStack() as stack:
+        process = stack.enter_context(joined(device, run))
+        stack.enter_context(checkpoint.report_full_disk(run))
         if process.decide(lambda: finished(run, science)):
             process.say(f"{run}: already trained with this configuration")
             return 0
         require_precision(config.train.precision, process.device)
+        if process.device.type == "cuda":
+            move_near(process.device, config.runtime.workers)
+            stack.enter_context(garbage_collected_by_hand())
+            stack.enter_context(explain_out_of_memory(process.device, LESS_MEMORY))
         return _Training(config, data, run, experiment, split, science, process, stop, log_every).go()
 
 
@@ -117,6 +130,7 @@ class _Training:
         self.save_due = False
         self.saved_at = -1 if found is None else found.step
         self.step, self.wall_s = (0, 0.0) if found is None else (found.step, found.wall_s)
+        self.first = self.step
         self.started = time.monotonic()
 
     def go(self) -> int:
@@ -235,6 +249,8 @@ class _Training:
             self.broken += 1
         if not math.isfinite(outcome.norm):
             self._explain(outcome)
+        if self.step == self.first:
+            self.process.end_first_step()
         self.step += 1
         self.times.add(time.perf_counter() - began)
         if self.trace.step():
@@ -265,6 +281,8 @@ class _Training:
             return
         terms, removal = self.means.take(self.process)
         times, norms = self.times.take(), self.norms.take()
+        if not gc.isenabled():
+            gc.collect(1)
         if log is None:
             return
         log.add(

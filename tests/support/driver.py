@@ -9,6 +9,7 @@ grow). `measure_at` prints the bytes of moments and weights after that step.
 `fail_at`: after that step the last process finds damaged data, and the end of the process group waits for all, as
 NCCL's does. `blind`: the last process sees the run's folder as it was before anything was in it. `nan_at`: in the steps
 of that list the gradient is not finite. `late_at`: SIGTERM comes in the validation of that step.
+`count_at` prints what was exchanged in that step: kind, and `host` or `device` for what it would be on GPUs.
 `fake_gpu` lets settings through that want a GPU. After each training its exit code is printed.
 """
 
@@ -19,10 +20,12 @@ import resource
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import deepspeed  # noqa: F401 - here and below: so that they are imported only once
 import torch._dynamo
@@ -30,12 +33,25 @@ import torch.utils.tensorboard  # noqa: F401
 from torch import distributed
 
 from ccsd.cli import main
+from ccsd.training import distributed as process
 from ccsd.training import engine, loop
 from ccsd.training.zero_shards import optimizer_bytes, parameter_bytes
 from preprocess.errors import InputError
 
 SIGNALS = {"stop_at": signal.SIGTERM, "kill_at": signal.SIGKILL, "freeze_at": signal.SIGSTOP}
 META = "== exit code"
+COUNTED = "exchanged:"
+EXCHANGES = (
+    "all_reduce",
+    "reduce",
+    "reduce_scatter_tensor",
+    "all_gather",
+    "all_gather_into_tensor",
+    "all_gather_object",
+    "broadcast",
+    "broadcast_object_list",
+    "barrier",
+)
 MEASURED = "bytes:"
 PR_SET_PDEATHSIG = 1
 one_step = loop._Training._step
@@ -47,6 +63,7 @@ def run(entry: dict[str, Any]) -> None:
     is_last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
 
     def step_then_accident(self: loop._Training, *args: Any) -> None:
+        count_exchanges(self, entry)
         with poisoned(self, entry):
             one_step(self, *args)
         for name, number in SIGNALS.items():
@@ -80,6 +97,8 @@ def prepare(entry: dict[str, Any], *, is_last: bool) -> None:
         loop.checkpoint.latest = lambda _: None
     if "fail_at" in entry:
         distributed.destroy_process_group = end_together
+    if "count_at" in entry:
+        process.control_group = lambda *_: distributed.new_group(backend="gloo")
     if entry.get("fake_gpu"):
         engine.require_device = lambda _settings: None
         engine.HOST["pin_memory"] = False
@@ -95,6 +114,26 @@ def poisoned(training: loop._Training, entry: dict[str, Any]) -> Iterator[None]:
     handle = parameter.register_hook(lambda gradient: gradient * float("nan"))
     yield
     handle.remove()
+
+
+counting = ExitStack()
+counted: Counter[str] = Counter()
+
+
+def count_exchanges(training: loop._Training, entry: dict[str, Any]) -> None:
+    """Count from before the step `count_at` to before the next one, then print a JSON object."""
+    if training.step == entry.get("count_at"):
+        for kind in EXCHANGES:
+            exchange = partial(counted_exchange, training, kind, getattr(distributed, kind))
+            counting.enter_context(mock.patch.object(distributed, kind, exchange))
+    elif training.step == entry.get("count_at", -2) + 1:
+        counting.close()
+        print(COUNTED, json.dumps(counted), flush=True)
+
+
+def counted_exchange(training: loop._Training, kind: str, exchange: Any, *args: Any, **kwargs: Any) -> Any:
+    counted[f"{kind}, {'host' if kwargs.get('group') is training.process.control else 'device'}"] += 1
+    return exchange(*args, **kwargs)
 
 
 def end_together() -> None:

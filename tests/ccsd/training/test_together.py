@@ -1,6 +1,7 @@
 """Trainings of several processes: exact resume, resume on another number of them, accidents."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from support.comparing import LOSS, WEIGHT, assert_close, assert_same_run, losse
 from support.plain import plain_training
 from support.trainings import Ending, Launch, training
 
+EXCHANGES_OF_A_STEP = {
+    "all_reduce, device": 4,  # gradients in one bucket, their norm, criticalities; and the means of the log
+    "all_reduce, host": 1,  # whether anybody was asked to stop
+    "all_gather_object, host": 1,  # the paths of the log, which has every step here
+}
 STAGE_2, STAGE_3 = "runtime.zero_stage=2", "runtime.zero_stage=3"
 
 
@@ -23,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
     """What two processes did, in one launch."""
     items = {
-        "whole": training(runs / "whole", STAGE_2),
+        "whole": training(runs / "whole", STAGE_2, count_at=4),
         "stopped": training(runs / "parts", STAGE_2, stop_at=2),
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
@@ -71,6 +77,11 @@ def grown_and_killed(shrunk: Ending, launch: Launch, runs: Path) -> tuple[list[E
 def test_two_sharded_processes_resume_exactly(endings: dict[str, Ending], runs: Path) -> None:
     assert [endings[name].code for name in ("whole", "stopped", "resumed")] == [0, 75, 0], endings
     assert_same_run(runs / "whole", runs / "parts")
+
+
+def test_the_exchanges_of_a_step_are_few_and_those_of_hosts_wait_for_no_gpu(endings: dict[str, Ending]) -> None:
+    (line,) = re.findall(r"^exchanged: (.*)$", endings["whole"].text, re.MULTILINE)
+    assert json.loads(line) == EXCHANGES_OF_A_STEP
 
 
 def test_two_sharded_processes_equal_plain_pytorch(endings: dict[str, Ending], runs: Path, inputs: Path) -> None:
