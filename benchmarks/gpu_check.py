@@ -23,34 +23,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from counting import Step
 from measure import machine, table
 from networks import TASK
 from networks import dynunet as peer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
-from ccsd.config.schema import Distillation, Model
+from ccsd.config.schema import Config, Distillation, Model
+from ccsd.device import peak_tflops
 from ccsd.distillation.losses import region_targets, segmentation_loss
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.inference.window import predict_probabilities
 from ccsd.model import SharedSpecificNet
+from ccsd.training.flops import counter, step_tflop
 
-PEAKS = {
-    "B200": 2250,
-    "H200": 989,
-    "H100 PCIe": 756,
-    "H100": 989,
-    "A100": 312,
-    "L40S": 362,
-    "L40": 181,
-    "4090": 165,
-    "A10": 125,
-}
-"""Dense bf16 TFLOP/s without sparsity, by NVIDIA's data sheets; the first name that the card's has counts."""
 CASE = (155, 240, 240)
+LOGGED = ("step_s", "data_share", "samples_per_s", "busy_share", "tflops", "mfu", "memory_mb", "memory_reserved_mb")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -71,6 +62,9 @@ class Size:
         return [self.patch] * 3
 
 
+PEER = "DynUNet"
+COMPILED, CONTIGUOUS = ", compiled", ", compiled, channels first"
+"""As a training compiles by default, and without the layout that it chooses."""
 TINY = Size(1, 32, 1, (40, 40, 40), {"width": 4, "levels": 3}, 2)
 
 
@@ -82,6 +76,8 @@ class Row:
     step_s: float | None = None
     mfu: float | None = None
     tflop: float | None = None
+    counted_gib: float | None = None
+    """What `counting.py` says that a step holds, without the optimizer's moments."""
     allocated_gib: float | None = None
     reserved_gib: float | None = None
     costs: list[tuple[str, float]] = field(default_factory=list)
@@ -126,7 +122,7 @@ def card(device: torch.device) -> dict[str, Any]:
         "capability": f"{found.major}.{found.minor}",
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "peak_tflops": next((peak for name, peak in PEAKS.items() if name in found.name), None),
+        "peak_tflops": peak_tflops(found.name),
     }
 
 
@@ -140,11 +136,10 @@ def gpu_tests() -> str:
 
 def all_rows(device: torch.device, size: Size, ends: float) -> list[Row]:
     """Measure each network, eager and compiled."""
-    kinds, ways = ("unet", "shaspec", "DynUNet"), ("", ", compiled")
-    if size is TINY:
-        kinds, ways = ("unet",), ("",)  # the others take minutes on a CPU
+    names = [f"{kind}{how}" for kind in ("unet", "shaspec", PEER) for how in ("", COMPILED)]
+    names.insert(2, f"unet{CONTIGUOUS}")
     rows = []
-    for name in [f"{kind}{how}" for kind in kinds for how in ways]:
+    for name in names[:1] if size is TINY else names:  # the others take minutes on a CPU
         row = Row(name)
         rows.append(row)
         found = attempt(lambda row=row: measure(row, device, size), ends)
@@ -170,9 +165,11 @@ def attempt(action: Callable[[], Any], ends: float) -> dict[str, Any]:
 
 def measure(row: Row, device: torch.device, size: Size) -> None:
     """Fill a row."""
-    kind, _, how = row.name.partition(", ")
+    kind = row.name.partition(",")[0]
     row.tflop = counted_tflop(kind, size)
-    step = make_step(kind, device, size, compiled=how == "compiled")
+    if kind != PEER:
+        row.counted_gib = round(Step(our_model(kind, size), batch=size.batch, patch=size.patch).peak_gib(), 2)
+    step = make_step(kind, device, size, how=row.name.removeprefix(kind))
     for _ in range(3):
         step()
     if device.type == "cuda":
@@ -201,20 +198,19 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def make_step(kind: str, device: torch.device, size: Size, *, compiled: bool) -> Callable[[], None]:
+def make_step(kind: str, device: torch.device, size: Size, *, how: str) -> Callable[[], None]:
     """Return a whole training step: forward and backward under bf16 autocast, and AdamW."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     image = torch.randn(size.batch, len(TASK.modalities), *size.voxels, device=device)
     label = torch.randint(0, len(TASK.classes) + 1, (size.batch, *size.voxels), device=device, dtype=torch.uint8)
-    module, loss = (
-        dynunet_loss(device, image, label) if kind == "DynUNet" else our_loss(kind, device, size, image, label)
-    )
+    module, loss = dynunet_loss(device, image, label) if kind == PEER else our_loss(kind, device, size, image, label)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=device.type == "cuda")
-    if compiled:
-        net = getattr(module, "net", None)
-        for part in (net.shared, net.specific, net.decoder) if net is not None else (module,):
-            part.compile()
+    if how and isinstance(module, Objective):
+        module.net.set_channels_last(how != CONTIGUOUS)
+        module.compile_parts()
+    elif how:
+        module.compile(dynamic=False)
 
     def step() -> None:
         loss().backward()
@@ -229,15 +225,15 @@ def our_loss(
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """Return the default objective, and its loss on the batch."""
     draw, available = full_draw(size)
-    objective = Objective(our_net(backbone, size), Distillation(), TASK, bf16=True).to(device).train()
+    net = SharedSpecificNet(our_model(backbone, size), TASK)
+    objective = Objective(net, Distillation(), TASK, precision="bf16").to(device).train()
     there, drawn = available.to(device), draw.to(device)
     return objective, lambda: objective(image, label, there, drawn)["loss"]
 
 
-def our_net(backbone: str, size: Size) -> SharedSpecificNet:
-    """Return a network of ours."""
-    own = size.model if backbone == "unet" else {}
-    return SharedSpecificNet(Model.model_validate({"backbone": backbone, **own}), TASK)
+def our_model(backbone: str, size: Size) -> Model:
+    """Return the settings of a network of ours."""
+    return Model.model_validate({"backbone": backbone, **(size.model if backbone == "unet" else {})})
 
 
 def full_draw(size: Size) -> tuple[Draw, Tensor]:
@@ -260,27 +256,17 @@ def dynunet_loss(device: torch.device, image: Tensor, label: Tensor) -> tuple[nn
 
 
 def counted_tflop(kind: str, size: Size) -> float:
-    """Return the floating-point operations of forward and backward, counted on tensors without contents."""
-    draw, available = full_draw(size)
-    custom = {torch.ops.aten.convolution_backward: convolution_backward_flops}
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        image = torch.zeros(size.batch, len(TASK.modalities), *size.voxels)
-        label = torch.zeros(size.batch, *size.voxels, dtype=torch.uint8)
-        net = peer() if kind == "DynUNet" else Objective(our_net(kind, size), Distillation(), TASK, bf16=True)
-        with FlopCounterMode(display=False, custom_mapping=custom) as counter:
-            loss = (
-                segmentation_loss(net(image), region_targets(label, TASK)).mean()
-                if kind == "DynUNet"
-                else net(image, label, available, draw)["loss"]
-            )
-            loss.backward()
-    return round(counter.get_total_flops() / 1e12, 3)
-
-
-def convolution_backward_flops(grad: Any, _: Any, weight: Any, *rest: Any, **__: Any) -> int:
-    """Count both gradients of a convolution; torch counts those of grouped weights as if they were not grouped."""
-    per_output = torch.Size(weight[1:]).numel()
-    return int(2 * torch.Size(grad).numel() * per_output * sum(rest[7][:2]))
+    """Return the 10^12 operations of forward and backward, counted on tensors without contents."""
+    if kind == PEER:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            image = torch.zeros(size.batch, len(TASK.modalities), *size.voxels)
+            label = torch.zeros(size.batch, *size.voxels, dtype=torch.uint8)
+            with counter() as counted:
+                segmentation_loss(peer()(image), region_targets(label, TASK)).mean().backward()
+        return round(counted.get_total_flops() / 1e12, 3)
+    model = our_model(kind, size).model_dump()
+    train = {"patch": size.voxels, "batch_size": size.batch}
+    return round(step_tflop(Config.model_validate({"name": "x", "phantom": {}, "model": model, "train": train})), 3)
 
 
 def largest_costs(step: Callable[[], None], device: torch.device, number: int = 3) -> list[tuple[str, float]]:
@@ -321,7 +307,7 @@ def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
             raise RuntimeError((result.stderr or result.stdout).strip()[-300:])
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [event for event in events if event["event"] == "train"][-1]
-    found = {name: last[name] for name in ("step_s", "data_share", "samples_per_s", "memory_mb") if name in last}
+    found = {name: last[name] for name in LOGGED if name in last} | last["parts_s"]
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     if record["device"] != device.type:
         raise RuntimeError(f"trained on {record['device']}, not on {device.type}")
@@ -345,7 +331,7 @@ def evaluation(device: torch.device, size: Size) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any], size: Size) -> str:
     """Return the report for people."""
-    head = ("network", "step, s", "TFLOP", "of the peak", "GiB", "reserved", "largest costs")
+    head = ("network", "step, s", "TFLOP", "of the peak", "GiB", "counted", "reserved", "largest costs")
     rows = [
         (
             row["name"],
@@ -353,6 +339,7 @@ def markdown(report: dict[str, Any], size: Size) -> str:
             number(row["tflop"], 1),
             f"{row['mfu']:.1%}" if row["mfu"] else "-",
             number(row["allocated_gib"], 1),
+            number(row["counted_gib"], 1),
             number(row["reserved_gib"], 1),
             "; ".join(f"{share:.0%} {name}" for name, share in row["costs"]),
         )

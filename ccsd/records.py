@@ -71,6 +71,8 @@ class RunRecord(_Record):
     """Voxel spacing of the training along D, H, W."""
     processes: int | None = None
     device: str | None = None
+    gpu: str | None = None
+    """Name of the card."""
     steps: int | None = None
     wall_s: float | None = None
     gpu_hours: float | None = None

@@ -21,6 +21,7 @@ from ccsd.report.galleries import Gallery, galleries
 from ccsd.report.published import Protocol, protocol_of
 from ccsd.report.results import StudyResults, TrainingResults, read_results
 from ccsd.report.sentences import overview_text, verdicts
+from ccsd.report.speed import speed
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import SeedMeans, seed_means
 from preprocess.files import complete_or_absent, write_text
@@ -51,6 +52,8 @@ class TrainingSection:
     training: Markup | None
     removals: Markup | None
     paths: list[tuple[str, float]]
+    speed: str
+    """How fast it was."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def _training_section(training: TrainingResults, task: Task) -> TrainingSection:
         training=charts.training(training),
         removals=charts.removals(training, task),
         paths=tables.removal_paths(training.of_kind("removal"), task),
+        speed=speed(training),
     )
 
 

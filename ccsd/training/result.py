@@ -7,6 +7,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+import torch
 from safetensors import safe_open
 
 from ccsd.config.schema import Config
@@ -54,7 +55,8 @@ def run_record(
     config: Config, experiment: str | None, origin: dict[str, Any], process: Process, wall_s: float
 ) -> RunRecord:
     """Return the record of a training, still without the hash of the weights."""
-    gpus = process.world if process.device.type == "cuda" else 0
+    is_gpu = process.device.type == "cuda"
+    gpus = process.world if is_gpu else 0
     return RunRecord(
         config=config.model_dump(mode="json"),
         experiment=experiment,
@@ -64,6 +66,7 @@ def run_record(
         **origin,
         processes=process.world,
         device=str(process.device.type),
+        gpu=torch.cuda.get_device_name(process.device) if is_gpu else None,
         steps=config.train.steps,
         wall_s=round(wall_s, 1),
         gpu_hours=round(wall_s / SECONDS_PER_HOUR * gpus, 3),
