@@ -122,7 +122,7 @@ class Trace:
     def __init__(self, path: Path, steps: int | None, device: torch.device) -> None:
         self._path, self._left, self._before = path, steps or 0, self.START
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-        self._profile = profile(activities=activities, profile_memory=True) if steps else None
+        self._profile = profile(activities=activities) if steps else None
 
     def step(self) -> bool:
         """Say that a step is done; True when this one completed the trace."""
