@@ -72,9 +72,11 @@ def torch_optimizer(engine: Any) -> torch.optim.Optimizer:
 
 def state_of(engine: Any, shard: Shard) -> dict[str, Tensor]:
     """Return the optimizer's state tensors that the shard lies in; made, with zeros, where no step was taken yet."""
-    state: dict[str, Tensor] = torch_optimizer(engine).state[shard.flat]
+    optimizer = torch_optimizer(engine)
+    state: dict[str, Tensor] = optimizer.state[shard.flat]
     if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32)
+        where = shard.flat.device if optimizer.defaults["fused"] else None  # a fused optimizer counts on the device
+        state["step"] = torch.zeros((), dtype=torch.float32, device=where)
         state |= {key: torch.zeros_like(shard.flat) for key in MOMENTS}
     return state
 

@@ -10,6 +10,7 @@ grow). `measure_at` prints the bytes of moments and weights after that step.
 NCCL's does. `blind`: the last process sees the run's folder as it was before anything was in it. `nan_at`: in the steps
 of that list the gradient is not finite. `late_at`: SIGTERM comes in the validation of that step.
 `count_at` prints what was exchanged in that step: kind, and `host` or `device` for what it would be on GPUs.
+`as_on_gpu`: the network computes in the ways that it has for GPUs.
 `fake_gpu` lets settings through that want a GPU. After each training its exit code is printed.
 """
 
@@ -33,6 +34,7 @@ import torch.utils.tensorboard  # noqa: F401
 from torch import distributed
 
 from ccsd.cli import main
+from ccsd.model import blocks, net
 from ccsd.training import distributed as process
 from ccsd.training import engine, loop
 from ccsd.training.zero_shards import optimizer_bytes, parameter_bytes
@@ -97,6 +99,8 @@ def prepare(entry: dict[str, Any], *, is_last: bool) -> None:
         loop.checkpoint.latest = lambda _: None
     if "fail_at" in entry:
         distributed.destroy_process_group = end_together
+    if entry.get("as_on_gpu"):
+        blocks.on_gpu = net.on_gpu = lambda _: True
     if "count_at" in entry:
         process.control_group = lambda *_: distributed.new_group(backend="gloo")
     if entry.get("fake_gpu"):

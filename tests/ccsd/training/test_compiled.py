@@ -1,7 +1,6 @@
 """What is compiled: without breaks, one graph for each shape that a step has, and the same numbers."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -31,13 +30,10 @@ def forget() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def objective(method: str = "ccsd", **model: Any) -> Objective:
+def objective(method: str = "ccsd", precision: str = "fp32") -> Objective:
     torch.manual_seed(0)
-    return Objective(
-        SharedSpecificNet(Model.model_validate({"width": 8, "levels": 3, **model}), GLIOMA),
-        Distillation(method=method),
-        GLIOMA,
-    )
+    net = SharedSpecificNet(Model(width=8, levels=3), GLIOMA)
+    return Objective(net, Distillation(method=method), GLIOMA, precision=precision)
 
 
 def loss(o: Objective, step: int = 0) -> torch.Tensor:
@@ -57,7 +53,7 @@ def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monke
         monkeypatch.setattr("ccsd.model.net.on_gpu", lambda _: True)
     counters.clear()
     compiled = CompileCounterWithBackend("eager")
-    o = objective(method)
+    o = objective(method, "bf16" if on_gpu else "fp32")
     o.net.set_channels_last(on_gpu)
     o.compile_parts(backend=compiled)
     loss(o).backward()

@@ -1,6 +1,7 @@
 """The DeepSpeed configuration and the learning rate, and options that change what a step costs, not what it learns."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ccsd.config import Config, Runtime, Train
 from ccsd.errors import UsageError
 from ccsd.training import engine
 from ccsd.training.engine import deepspeed_config, learning_rate, prepared_objective, require_device
+from ccsd.training.zero_shards import Shard, state_of
 
 CPU = torch.device("cpu")
 SUBSETS = torch.tensor([[[True, True, True, True]], [[True, False, True, False]]])
@@ -173,3 +175,15 @@ def test_what_torch_cannot_do_deterministically_is_refused() -> None:
     wanted = Config.model_validate(raw)
     with pytest.raises(UsageError, match=r"use model\.backbone=unet"):
         prepared_objective(wanted, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("fused", "where"), [(True, "meta"), (False, "cpu")])
+def test_a_fused_optimizer_resumes_with_its_count_on_the_device(fused: bool, where: str) -> None:
+    """torch refuses to update by a fused optimizer whose count of steps lies on the host."""
+    flat = torch.nn.Parameter(torch.zeros(4, device="meta"))
+    optimizer = torch.optim.AdamW([flat])
+    optimizer.defaults["fused"] = fused
+    engine = SimpleNamespace(optimizer=optimizer, zero_optimization_stage=lambda: 0)
+    state = state_of(engine, Shard("w", 0, 4, flat, 0))
+    assert state["step"].device.type == where
+    assert state["exp_avg"].device.type == "meta"

@@ -33,6 +33,7 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "stopped": training(runs / "parts", STAGE_2, stop_at=2),
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
+        "as on a GPU": training(runs / "as on a GPU", STAGE_3, as_on_gpu=True),
         "full": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2", full_at=3),
         "space again": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2"),
     }
@@ -88,6 +89,12 @@ def test_two_sharded_processes_equal_plain_pytorch(endings: dict[str, Ending], r
     curve, final = plain_training(load_config(inputs / "tiny.yaml"), inputs / "data")
     assert losses(runs / "whole") == pytest.approx(curve, abs=LOSS)
     assert_close(final, weights(runs / "whole"), WEIGHT)
+
+
+def test_the_ways_of_gpus_learn_the_same_though_weights_are_sharded(endings: dict[str, Ending], runs: Path) -> None:
+    assert endings["as on a GPU"].code == 0, endings["as on a GPU"].text
+    assert losses(runs / "as on a GPU") == pytest.approx(losses(runs / "whole"), abs=LOSS)
+    assert_close(weights(runs / "whole"), weights(runs / "as on a GPU"), WEIGHT)
 
 
 def test_a_training_resumes_on_another_number_of_processes_and_says_so(
