@@ -193,6 +193,13 @@ def is_compiled(runtime: Runtime, device: torch.device) -> bool:
     return runtime.compile
 
 
+def compile_note(runtime: Runtime, device: torch.device) -> str | None:
+    """Return why a GPU's training is not compiled although it should be; None where it is, or nobody wants it."""
+    if runtime.compile != "auto" or device.type != "cuda" or not (missing := _missing_to_compile(device)):
+        return None
+    return f"note: the network is not compiled: that needs {missing}; install it, or set runtime.compile=false"
+
+
 def _missing_to_compile(device: torch.device) -> str | None:
     """Return what torch.compile lacks: it writes C++ for CPUs, and Triton links a launcher with a C compiler."""
     if device.type == "cpu":

@@ -18,7 +18,7 @@ from ccsd.records import read_events
 from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
-from ccsd.training.engine import learning_rate, prepared_objective, resumed_engine
+from ccsd.training.engine import compile_note, learning_rate, prepared_objective, resumed_engine
 from ccsd.training.flops import step_tflop
 from ccsd.training.host import garbage_collected_by_hand, move_near
 from ccsd.training.log import GradientNorms, StepMeans, TrainingLog, peak_memory
@@ -147,6 +147,8 @@ class _Training:
                 f"note: {copies} of the processes have no sample of their own and compute copies, which gains nothing; "
                 f"use up to {settings.batch_size} processes for train.batch_size={settings.batch_size}"
             )
+        if note := compile_note(self.config.runtime, self.process.device):
+            self.process.say(note)
         log = None
         if self.process.is_first:
             log = TrainingLog(self.run, self.step, settings.steps, self.config.runtime.sinks)

@@ -148,6 +148,13 @@ def test_without_a_compiler_gpus_do_not_compile_unless_they_must(monkeypatch: py
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: object())
     assert not engine.is_compiled(Runtime(), torch.device("cuda"))
+    note = engine.compile_note(Runtime(), torch.device("cuda"))
+    assert note == (
+        "note: the network is not compiled: that needs a C compiler (gcc), which was not found; install it, or set "
+        "runtime.compile=false"
+    )
+    assert engine.compile_note(Runtime(compile=False), torch.device("cuda")) is None
+    assert engine.compile_note(Runtime(), CPU) is None
     with pytest.raises(UsageError, match=r"needs a C compiler \(gcc\), which was not found; install it"):
         engine.is_compiled(Runtime(compile=True), torch.device("cuda"))
 
