@@ -20,7 +20,8 @@ BUSY = 132
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Normalise N x C x D x H x W by the mean and variance of each of the groups of channels, in the type of `x`."""
     with torch.autocast("cuda", enabled=False):
-        if torch.compiler.is_compiling() or len(x) * groups >= BUSY:
+        is_split = len(x) * groups < BUSY and x.dtype != torch.float16  # in which a variance may overflow
+        if torch.compiler.is_compiling() or not is_split:
             return functional.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), eps)
         normalised: Tensor = _Split.apply(x, groups, weight, bias, eps)  # type: ignore[no-untyped-call]
         return normalised
