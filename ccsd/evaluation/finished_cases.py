@@ -1,6 +1,8 @@
 """Finished cases of an evaluation that is under way, so that one that was killed resumes where it was."""
 
 import json
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,22 @@ ScoreRow = dict[str, Any]
 class FinishedCases:
     """The rows of finished cases below an output folder.
 
-    Those of an evaluation with another identity (other weights, split, settings) are removed, never mixed in.
+    Those of an evaluation with another identity (other weights, split, settings) are removed, never mixed in. Several
+    processes may work on parts of one evaluation: `own` are the cases of this one. Temporary files of theirs, which a
+    killed process left, are removed.
     """
 
-    def __init__(self, out: Path, identity: Identity) -> None:
+    def __init__(self, out: Path, identity: Identity, own: Collection[str]) -> None:
         self._root = out / ".parts"
         self._folder = self._root / digest(identity.model_dump(mode="json", exclude_unset=True))
         if self._root.is_dir():
             for other in self._root.iterdir():
                 if other != self._folder:
-                    remove(other)
+                    shutil.rmtree(other, ignore_errors=True)  # another part may do so, too
+        is_whole = set(own) == set(identity.cases)
         for left_over in out.rglob(f"{TEMPORARY}*"):
-            remove(left_over)
+            if is_whole or _case_of(left_over) in own:
+                remove(left_over)
 
     def read(self, case: str) -> list[ScoreRow] | None:
         """Return the rows of a finished case, or None."""
@@ -41,5 +47,11 @@ class FinishedCases:
         write_text(self._folder / f"{case}.json", json.dumps(rows))
 
     def discard(self) -> None:
-        """Remove all of them: the evaluation is complete."""
-        remove(self._root)
+        """Remove all of them: the evaluation is complete. Two parts that end at the same time both do so."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+def _case_of(temporary: Path) -> str:
+    """Return the case whose file was being written: `.tmp-3f2a9c1e-CASE.nii.gz`."""
+    name = temporary.name.removeprefix(TEMPORARY).partition("-")[2]
+    return name.removesuffix(".nii.gz").removesuffix(".json")
