@@ -40,7 +40,7 @@ def given_cores() -> int:
     """Return how many cores this process may use: those that the system gives it, or the fewer that SLURM does."""
     cores = len(os.sched_getaffinity(0))
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(cores, int(given)) if given.isdecimal() and int(given) else cores
+    return min(cores, int(given)) if given.isdecimal() and given != "0" else cores
 
 
 def run_parallel(

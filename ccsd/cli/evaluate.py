@@ -76,17 +76,15 @@ def evaluate(
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
 
-        if subsets:
-            raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
-        if part:
-            raise UsageError("--part shares out the test cases of a model; it has no meaning with --pred and --ref")
+        _refuse_options_of_a_model(subsets, part)
         chosen = read_task(task or TASK)
+        settings = evaluation_settings(Evaluation(), overrides or (), chosen)
         scores = evaluate_folders(
             pred,
             ref,
             out,
             chosen,
-            evaluation_settings(Evaluation(), overrides or (), chosen),
+            settings,
             layout=layout,
             pred_labels=pred_labels,
             ref_labels=ref_labels,
@@ -96,8 +94,18 @@ def evaluate(
         )
     else:
         raise UsageError("give either --model and --data, to score a model, or --pred and --ref, to score files")
-    if scores is None:
-        return
+    if scores is not None:
+        _show(scores)
+
+
+def _refuse_options_of_a_model(subsets: list[str] | None, part: str) -> None:
+    if subsets:
+        raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
+    if part:
+        raise UsageError("--part shares out the test cases of a model; it has no meaning with --pred and --ref")
+
+
+def _show(scores: Path) -> None:
     from ccsd.evaluation.tables import mean_dice, read_metrics
 
     typer.echo(f"{mean_dice(read_metrics(scores))}\n{scores}")
