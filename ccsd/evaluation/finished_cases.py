@@ -1,6 +1,7 @@
 """Finished cases of an evaluation that is under way, so that one that was killed resumes where it was."""
 
 import json
+import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from ccsd.records import Identity
 from ccsd.study import digest
-from preprocess.files import TEMPORARY, remove, write_text
+from preprocess.files import TEMPORARY, write_text
 
 ScoreRow = dict[str, Any]
 """One row of metrics.tsv: what was scored, then its scores."""
@@ -30,9 +31,10 @@ class FinishedCases:
                 if other != self._folder:
                     shutil.rmtree(other, ignore_errors=True)  # another part may do so, too
         is_whole = set(own) == set(identity.cases)
-        for left_over in out.rglob(f"{TEMPORARY}*"):
-            if is_whole or _case_of(left_over) in own:
-                remove(left_over)
+        for folder, _, names in os.walk(out):  # which does not mind folders that another part removes
+            for name in names:
+                if name.startswith(TEMPORARY) and (is_whole or _case_of(name) in own):
+                    (Path(folder) / name).unlink(missing_ok=True)
 
     def read(self, case: str) -> list[ScoreRow] | None:
         """Return the rows of a finished case, or None."""
@@ -51,7 +53,7 @@ class FinishedCases:
         shutil.rmtree(self._root, ignore_errors=True)
 
 
-def _case_of(temporary: Path) -> str:
+def _case_of(temporary: str) -> str:
     """Return the case whose file was being written: `.tmp-3f2a9c1e-CASE.nii.gz`."""
-    name = temporary.name.removeprefix(TEMPORARY).partition("-")[2]
+    name = temporary.removeprefix(TEMPORARY).partition("-")[2]
     return name.removesuffix(".nii.gz").removesuffix(".json")

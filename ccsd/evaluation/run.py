@@ -104,7 +104,7 @@ def evaluate_model(
     left = [case for case in own if finished.read(case) is None]
     done = chain(
         (case for case in own if case not in left),
-        (case for case, _ in _scored(job, data, out, left, finished, workers)),
+        (case for case, _ in _scored(job, data, out, left, finished, min(workers, max(1, len(left))))),
     )
     for _ in track(done, len(own), "evaluating"):
         pass
@@ -161,7 +161,7 @@ def _join(job: _Job, out: Path, split: Split, finished: FinishedCases) -> Path |
         return None
     if not missing:
         _write(job, out, [{**row, "split_hash": split.hash[:DIGITS]} for rows in found.values() for row in rows or ()])
-        finished.discard()
+    finished.discard()
     return out / SCORES_FILE
 
 
