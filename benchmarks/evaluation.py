@@ -11,6 +11,7 @@ other, with the stand-in. The last table says how many cores keep such a GPU bus
 import json
 import shutil
 import statistics
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -42,6 +43,7 @@ HEAD = ("what segments", "one after the other, s a case", "overlapped, s a case"
 def main() -> None:
     """Measure and print."""
     options = _arguments()
+    del sys.modules["__main__"].__file__  # or every worker would import what this script does, torch above all
     stores = inputs.ours(options.work, options.cases)
     names = list_cases(stores)
     maps = {case: predictions(CaseStore(stores, case).read_label()) for case in names}
