@@ -5,9 +5,9 @@
 First the tests marked `gpu`. Then, for each backbone, eager and compiled, and for MONAI's DynUNet as the price of a
 normal network: time of a step (forward, backward, AdamW) of the default size, share of the card's peak, memory and the
 kernels that take most time. Then a short training by `ccsd train`, which has data and logging in it, and the evaluation
-of a case with all combinations. Writes gpu-check.json and gpu-check.md. What does not fit, or for which no time is
-left, is said. Nothing is fetched: benchmarks/README.md lists what has to be installed. `--device cpu --tiny` tries the
-script itself.
+of cases with all combinations by `ccsd evaluate`, scoring included, and how busy the device is meanwhile. Writes
+gpu-check.json and gpu-check.md. What does not fit, or for which no time is left, is said. Nothing is fetched:
+benchmarks/README.md lists what has to be installed. `--device cpu --tiny` tries the script itself.
 """
 
 import argparse
@@ -36,9 +36,14 @@ from ccsd.device import peak_tflops
 from ccsd.distillation.losses import region_targets, segmentation_loss
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import Draw, draw_step
+from ccsd.evaluation.run import evaluate_model
 from ccsd.inference.window import predict_probabilities
 from ccsd.model import SharedSpecificNet
 from ccsd.training.flops import counter, step_tflop
+from preprocess.convert import convert
+from preprocess.dataset import write_tables
+from preprocess.parallel import given_cores
+from preprocess.phantom.cohort import write_cohort
 
 CASE = (155, 240, 240)
 LOGGED = ("step_s", "data_share", "samples_per_s", "busy_share", "tflops", "mfu", "memory_mb", "memory_reserved_mb")
@@ -53,6 +58,7 @@ class Size:
     patch: int = 128
     rounds: int = 8
     case: tuple[int, int, int] = CASE
+    cases: int = 6
     model: dict[str, Any] = field(default_factory=dict)
     steps: int = 40
 
@@ -65,7 +71,7 @@ class Size:
 PEER = "DynUNet"
 COMPILED, CONTIGUOUS = ", compiled", ", compiled, channels first"
 """As a training compiles by default, and without the layout that it chooses."""
-TINY = Size(1, 32, 1, (40, 40, 40), {"width": 4, "levels": 3}, 2)
+TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 2)
 
 
 @dataclass
@@ -105,7 +111,7 @@ def main() -> None:
     report["tests"] = "left out" if options.no_tests else gpu_tests()
     report["steps"] = [asdict(row) for row in all_rows(device, size, ends)]
     report["training"] = attempt(lambda: training(options.out, device, size), ends)
-    report["evaluation"] = attempt(lambda: evaluation(device, size), ends)
+    report["evaluation"] = attempt(lambda: evaluation(options.out, device, size), ends)
     (options.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (options.out / "gpu-check.md").write_text(markdown(report, size), encoding="utf-8")
     print(markdown(report, size))
@@ -314,19 +320,55 @@ def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
     return found
 
 
-def evaluation(device: torch.device, size: Size) -> dict[str, Any]:
-    """Return the seconds that a case of BraTS's size takes on the device with all combinations."""
+def evaluation(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
+    """Evaluate phantoms of BraTS's size with the model of `training` and return seconds a case, scoring included.
+
+    Once by the command that a user types, start and all; once within this process under the profiler, which says in
+    which share of the time the device works. `segment_s` is what the device alone needs for a case.
+    """
+    source, stores, run, scores = (out / name for name in ("cases", "case-stores", "run", "scores"))
+    for folder in (source, stores, scores):
+        shutil.rmtree(folder, ignore_errors=True)
+    names = list(write_cohort(source, cases=size.cases, size=size.case[::-1], seed=0, task=TASK))
+    convert(source, stores, task=TASK, workers=given_cores())
+    write_tables(stores)
+    rows = "".join(f"{case}\ttest\n" for case in names)
+    (stores / "split.tsv").write_text(f"case\tsplit\n{rows}", encoding="utf-8")
+    words = [sys.executable, "-m", "ccsd", "evaluate", "--model", run, "--data", stores, "--out", scores / "command"]
+    began = time.perf_counter()
+    result = subprocess.run([*map(str, words)], cwd=out, capture_output=True, text=True, check=False)
+    command_s = time.perf_counter() - began
+    if result.returncode:
+        raise RuntimeError(result.stderr.strip()[-300:])
+    wanted = "cpu" if device.type == "cpu" else None
+    with profile(activities=[ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]) as trace:
+        began = time.perf_counter()
+        evaluate_model(run, stores, scores / "profiled", device=wanted, workers=given_cores())
+        wall = time.perf_counter() - began
+    busy = sum(event.self_device_time_total for event in trace.key_averages()) / 1e6
+    return {
+        "cases": len(names),
+        "combinations": len(TASK.subset_names),
+        "workers": given_cores(),
+        "command_s": command_s,
+        "case_s": wall / len(names),
+        "segment_s": segmentation(device, size),
+        **({"busy": round(busy / wall, 3)} if device.type == "cuda" else {}),
+    }
+
+
+def segmentation(device: torch.device, size: Size) -> float:
+    """Return the seconds that the device alone needs for all combinations of a whole case, not cropped."""
     torch.manual_seed(0)
-    net = SharedSpecificNet(Model.model_validate(size.model), TASK).to(device).eval()
+    net = SharedSpecificNet(our_model("unet", size), TASK).to(device).eval()
     image = torch.randn(len(TASK.modalities), *size.case, device=device)
     subsets = [TASK.subset(name) for name in TASK.subset_names]
 
     def segment() -> None:
-        with torch.inference_mode():
-            predict_probabilities(net, image, subsets, TASK, patch=size.voxels, overlap=0.5, decode_batch=8)
+        predict_probabilities(net, image, subsets, TASK, patch=size.voxels, overlap=0.5, precision="bf16")
 
     segment()
-    return {"case_s": statistics.median(timed(segment, device) for _ in range(2)), "combinations": len(subsets)}
+    return statistics.median(timed(segment, device) for _ in range(2))
 
 
 def markdown(report: dict[str, Any], size: Size) -> str:
@@ -353,7 +395,7 @@ def markdown(report: dict[str, Any], size: Size) -> str:
         f"Steps of {size.batch} patches of {size.patch}^3, bf16, default method:\n",
         table([head, *rows]),
         f"\nTraining by `ccsd train`: {words(report['training'])}\n",
-        f"Evaluation of a case of {' x '.join(map(str, size.case))}, without scoring: {words(report['evaluation'])}",
+        f"Evaluation of cases of {' x '.join(map(str, size.case))} by `ccsd evaluate`: {words(report['evaluation'])}",
     ]
     return "\n".join(lines) + "\n"
 

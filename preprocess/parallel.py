@@ -1,6 +1,7 @@
 """Work on many cases: parts of them, processes that may die without harm to other cases, and progress for people."""
 
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -33,6 +34,13 @@ def select_part(cases: Sequence[T], part: tuple[int, int]) -> list[T]:
         raise InputError(f"--part {number}/{total}: give I/N with I from 1 to N")
     first, last = ((number + k) * len(cases) // total for k in (-1, 0))
     return list(cases[first:last])
+
+
+def given_cores() -> int:
+    """Return how many cores this process may use: those that the system gives it, or the fewer that SLURM does."""
+    cores = len(os.sched_getaffinity(0))
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(cores, int(given)) if given.isdecimal() and given != "0" else cores
 
 
 def run_parallel(

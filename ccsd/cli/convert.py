@@ -1,12 +1,11 @@
 """`ccsd convert`, from NIfTI to Zarr stores, and `ccsd restore`, back again."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import TASK, LabelsOption, LayoutOption, TaskOption, report_lines
+from ccsd.cli.options import TASK, LabelsOption, LayoutOption, TaskOption, parse_part, report_lines
 from preprocess.errors import InputError
 
 
@@ -37,7 +36,7 @@ def convert(
 
     chosen = read_task(task)
     found = run(
-        src, dest, workers=workers, part=_part(part), allow=allow or (), layout=layout, labels=labels, task=chosen
+        src, dest, workers=workers, part=parse_part(part), allow=allow or (), layout=layout, labels=labels, task=chosen
     )
     notes = [] if part else what_stands_out(dest, write_tables(dest), {case.case for case in found})
     report_lines([*summary(read_files(dest), chosen), *notes])
@@ -73,10 +72,3 @@ def restore(
 
     for path in write_restored(data, case, out, modalities):
         typer.echo(path)
-
-
-def _part(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text or "1/1")
-    if not found:
-        raise InputError(f"--part {text!r}: give I/N, for example 3/40")
-    return int(found[1]), int(found[2])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import TASK, DeviceOption, LayoutOption
+from ccsd.cli.options import TASK, DeviceOption, LayoutOption, parse_part
 from ccsd.errors import UsageError
 
 Subsets = Annotated[
@@ -42,16 +42,25 @@ def evaluate(
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave references without a prediction out, and say how many.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that score the files of --pred.")] = 1,
+    part: Annotated[
+        str, typer.Option(help="I/N: score the I-th of N parts of the test cases; the last one writes the table.")
+    ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="the cores given", help="Processes that write and score label maps."),
+    ] = None,
     overrides: Overrides = None,
     device: DeviceOption = None,
 ) -> None:
     """Score a model on the test cases (--model, --data), or segmentations against references (--pred, --ref).
 
-    An interrupted evaluation of a model is resumed; a finished one is left as it is.
+    An interrupted evaluation of a model is resumed; a finished one is left as it is. Parts of it may run on several
+    machines at the same time, with the same --out.
     """
+    from preprocess.parallel import given_cores
     from preprocess.task import read_task
 
+    workers = workers or given_cores()
     if model and data and not pred and not ref:
         if layout:
             raise UsageError(
@@ -60,21 +69,22 @@ def evaluate(
         from ccsd.evaluation.run import evaluate_model
 
         rules = read_task(task) if task else None
-        scores = evaluate_model(model, data, out, subsets or (), overrides or (), rules, device)
+        wanted = subsets or (), overrides or ()
+        scores = evaluate_model(model, data, out, *wanted, rules, device, workers, parse_part(part))
     elif pred and ref and not model and not data:
         from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
 
-        if subsets:
-            raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
+        _refuse_options_of_a_model(subsets, part)
         chosen = read_task(task or TASK)
+        settings = evaluation_settings(Evaluation(), overrides or (), chosen)
         scores = evaluate_folders(
             pred,
             ref,
             out,
             chosen,
-            evaluation_settings(Evaluation(), overrides or (), chosen),
+            settings,
             layout=layout,
             pred_labels=pred_labels,
             ref_labels=ref_labels,
@@ -84,6 +94,18 @@ def evaluate(
         )
     else:
         raise UsageError("give either --model and --data, to score a model, or --pred and --ref, to score files")
+    if scores is not None:
+        _show(scores)
+
+
+def _refuse_options_of_a_model(subsets: list[str] | None, part: str) -> None:
+    if subsets:
+        raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
+    if part:
+        raise UsageError("--part shares out the test cases of a model; it has no meaning with --pred and --ref")
+
+
+def _show(scores: Path) -> None:
     from ccsd.evaluation.tables import mean_dice, read_metrics
 
     typer.echo(f"{mean_dice(read_metrics(scores))}\n{scores}")

@@ -1,9 +1,12 @@
 """Options that several commands have, and lines that they print."""
 
+import re
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+
+from preprocess.errors import InputError
 
 LayoutOption = Annotated[
     str | None, typer.Option(help="Layout of the files: a name, or a YAML file of your own. Found out by default.")
@@ -35,3 +38,17 @@ def report_lines(lines: Iterable[str]) -> None:
     """Print what a command found in its input."""
     for line in lines:
         typer.echo(f"note: {line}", err=True)
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """Return the numbers of `I/N`; 1/1 without a text.
+
+    Raises
+    ------
+    InputError
+        If it is something else.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text or "1/1")
+    if not found:
+        raise InputError(f"--part {text!r}: give I/N, for example 3/40")
+    return int(found[1]), int(found[2])

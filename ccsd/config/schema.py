@@ -253,7 +253,8 @@ class Evaluation(Section):
         "but one, and of all",
     )
     subsets_per_job: PositiveInt | None = Field(
-        None, description="1 fans out one job per combination; without it one job runs them all"
+        None,
+        description="1 fans out one job per combination; null, or all of them, one job that encodes each window once",
     )
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that overlaps its neighbour")
     flips: bool = Field(False, description="average over the 8 mirror images: 8 times the work")

@@ -1,7 +1,9 @@
 """Reading the patches of a step into a slot."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,6 @@ from ccsd.data.sampling import case_number, corner, samples_of
 from preprocess.errors import InputError, first_few
 from preprocess.source.geometry import Box
 from preprocess.store.reader import CaseStore
-
-_OPEN_CASES = 128  # each keeps two files mapped and open
 
 Filled = tuple[int, int, tuple[tuple[bool, ...], ...], tuple[str, ...], tuple[Corner, ...]]
 """What travels between processes instead of a batch: step, slot, available modalities, cases, corners."""
@@ -38,6 +38,8 @@ class PatchReader:
         Samples per step over all processes, and which process of how many this is.
     foreground
         Share of patches centred on a tumour voxel.
+    checked
+        Whether `check_cases` has been called, by one process for all; otherwise it is called here.
 
     Raises
     ------
@@ -57,8 +59,10 @@ class PatchReader:
         world: int,
         seed: int,
         foreground: float,
+        checked: bool = False,
     ) -> None:
-        _check_cases(data, cases)
+        if not checked:
+            check_cases(data, cases)
         self.data, self.cases, self.patch = data, sorted(cases), patch
         self.modalities = tuple(modalities)
         self.global_batch, self.seed, self.foreground = global_batch, seed, foreground
@@ -74,27 +78,35 @@ class PatchReader:
             If a store is missing or damaged.
         """
         image, label = slots.image[slot].numpy(), slots.label[slot].numpy()
-        stores = [self._store(step, sample) for sample in self.samples]
-        corners = tuple(self._corner(step, sample, store) for sample, store in zip(self.samples, stores, strict=True))
-        for position, (store, first) in enumerate(zip(stores, corners, strict=True)):
-            read_patch(store, first, image[position], label[position])
-        available = tuple(tuple(m in store.modalities for m in self.modalities) for store in stores)
-        return step, slot, available, tuple(store.case for store in stores), corners
+        cases = [self._case(step, sample) for sample in self.samples]
+        corners = tuple(self._corner(step, sample, case) for sample, case in zip(self.samples, cases, strict=True))
+        for position, (case, first) in enumerate(zip(cases, corners, strict=True)):
+            read_patch(case.store, first, image[position], label[position])
+        available = tuple(tuple(m in case.store.modalities for m in self.modalities) for case in cases)
+        return step, slot, available, tuple(case.store.case for case in cases), corners
 
-    def _store(self, step: int, sample: int) -> CaseStore:
+    def _case(self, step: int, sample: int) -> "_Case":
         number = case_number(self.seed, step, sample, global_batch=self.global_batch, cases=len(self.cases))
-        return _opened(self.data, self.cases[number])
+        return _known(self.data, self.cases[number])
 
-    def _corner(self, step: int, sample: int, store: CaseStore) -> Corner:
+    def _corner(self, step: int, sample: int, case: "_Case") -> Corner:
         return corner(
             self.seed,
             step,
             sample,
-            shape=store.shape,
+            shape=case.store.shape,
             patch=self.patch,
-            foreground=store.meta.foreground,
+            foreground=case.foreground,
             share=self.foreground,
         )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What a process remembers of a case: its metadata and lists of chunks, no voxels and no open file."""
+
+    store: CaseStore
+    foreground: Mapping[int, Sequence[int]]
 
 
 def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float16], label: NDArray[np.uint8]) -> None:
@@ -114,8 +126,16 @@ def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float16], labe
     store.read_label(box, label[tuple(target)])
 
 
-def _check_cases(data: Path, cases: Sequence[str]) -> None:
-    """Reject training cases that are not converted or have no segmentation."""
+def check_cases(data: Path, cases: Sequence[str]) -> None:
+    """Reject training cases that are not converted or have no segmentation.
+
+    Opens every store: on a shared file system one process does it for all.
+
+    Raises
+    ------
+    InputError
+        If there is no case, or one is missing, damaged or without a segmentation.
+    """
     if not cases:
         raise InputError(f"{data}: no case to train on; see split.tsv there")
     bare = [case for case in cases if not CaseStore(data, case).has_label]
@@ -126,9 +146,14 @@ def _check_cases(data: Path, cases: Sequence[str]) -> None:
         )
 
 
-@lru_cache(maxsize=_OPEN_CASES)
-def _opened(data: Path, case: str) -> CaseStore:
-    return CaseStore(data, case, copy_with_torch)
+@cache
+def _known(data: Path, case: str) -> _Case:
+    """Read the metadata of a case once: cases come in random order, so a smaller memory would never have the next."""
+    store = CaseStore(data, case, copy_with_torch)
+    # Integers of Python take ten times the memory of these.
+    foreground = {number: array("q", voxels) for number, voxels in store.meta.foreground.items()}
+    store.meta = store.meta.model_copy(update={"foreground": {}})
+    return _Case(store, foreground)
 
 
 def copy_with_torch(target: NDArray[Any], source: NDArray[Any]) -> None:

@@ -1,12 +1,15 @@
 """Finished cases of an evaluation that is under way, so that one that was killed resumes where it was."""
 
 import json
+import os
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from ccsd.records import Identity
 from ccsd.study import digest
-from preprocess.files import TEMPORARY, remove, write_text
+from preprocess.files import TEMPORARY, write_text
 
 ScoreRow = dict[str, Any]
 """One row of metrics.tsv: what was scored, then its scores."""
@@ -15,18 +18,23 @@ ScoreRow = dict[str, Any]
 class FinishedCases:
     """The rows of finished cases below an output folder.
 
-    Those of an evaluation with another identity (other weights, split, settings) are removed, never mixed in.
+    Those of an evaluation with another identity (other weights, split, settings) are removed, never mixed in. Several
+    processes may work on parts of one evaluation: `own` are the cases of this one. Temporary files of theirs, which a
+    killed process left, are removed.
     """
 
-    def __init__(self, out: Path, identity: Identity) -> None:
+    def __init__(self, out: Path, identity: Identity, own: Collection[str]) -> None:
         self._root = out / ".parts"
         self._folder = self._root / digest(identity.model_dump(mode="json", exclude_unset=True))
         if self._root.is_dir():
             for other in self._root.iterdir():
                 if other != self._folder:
-                    remove(other)
-        for left_over in out.rglob(f"{TEMPORARY}*"):
-            remove(left_over)
+                    shutil.rmtree(other, ignore_errors=True)  # another part may do so, too
+        is_whole = set(own) == set(identity.cases)
+        for folder, _, names in os.walk(out):  # which does not mind folders that another part removes
+            for name in names:
+                if name.startswith(TEMPORARY) and (is_whole or _case_of(name) in own):
+                    (Path(folder) / name).unlink(missing_ok=True)
 
     def read(self, case: str) -> list[ScoreRow] | None:
         """Return the rows of a finished case, or None."""
@@ -41,5 +49,11 @@ class FinishedCases:
         write_text(self._folder / f"{case}.json", json.dumps(rows))
 
     def discard(self) -> None:
-        """Remove all of them: the evaluation is complete."""
-        remove(self._root)
+        """Remove all of them: the evaluation is complete. Two parts that end at the same time both do so."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+def _case_of(temporary: str) -> str:
+    """Return the case whose file was being written: `.tmp-3f2a9c1e-CASE.nii.gz`."""
+    name = temporary.removeprefix(TEMPORARY).partition("-")[2]
+    return name.removesuffix(".nii.gz").removesuffix(".json")

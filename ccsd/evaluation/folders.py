@@ -3,10 +3,8 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from ccsd.config import Evaluation
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import ScoreRow
+from ccsd.evaluation.pipeline import worker_pool
 from ccsd.evaluation.segmentations import (
     GIVEN,
     Pair,
@@ -211,7 +210,7 @@ def _score_all(job: _Job, workers: int) -> Iterable[list[ScoreRow]]:
     if workers <= 1:
         yield from track((score(item) for item in job.pairs), total, "scoring")
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+    with worker_pool(workers) as pool:
         yield from track(pool.map(score, job.pairs), total, "scoring")
 
 

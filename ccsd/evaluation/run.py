@@ -1,24 +1,31 @@
 """`ccsd evaluate --model RUN --data DEST --out DIR`: score a model on the test cases, for each combination."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from ccsd.config import Evaluation
 from ccsd.config.load import evaluation_settings
 from ccsd.device import choose_device
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
-from ccsd.evaluation.tables import DIGITS, evaluation_record, scored_as, scoring_label, write_metrics
-from ccsd.inference.case import segment_case, training_spacing
-from ccsd.inference.labelmaps import write_labelmap
-from ccsd.metrics import Policy, Reference, paint
+from ccsd.evaluation.pipeline import overlapped, prepare_workers
+from ccsd.evaluation.scoring import Scoring
+from ccsd.evaluation.tables import DIGITS, evaluation_record, scoring_label, write_metrics
+from ccsd.inference.case import paint_tensor, segment_case, training_spacing
 from ccsd.metrics.policy import policy_of
+from ccsd.metrics.regions import Labels, Spacing
 from ccsd.records import EvaluationRecord, Identity
-from ccsd.study import SCORES_FILE, prediction_file, split_for
-from preprocess.parallel import track
+from ccsd.study import SCORES_FILE, split_for
+from preprocess.errors import first_few
+from preprocess.parallel import select_part, track
+from preprocess.splits import Split
 from preprocess.store.reader import CaseStore
 from preprocess.task import Subset, Task, refuse_mixture
 
@@ -31,13 +38,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class _Job:
     model: "TrainedModel"
-    experiment: str
     device: "torch.device"
-    settings: Evaluation
     subsets: tuple[Subset, ...]
-    out: Path
-    policy: Policy
+    experiment: str
+    settings: Evaluation
     task: Task
+    identity: Identity
 
 
 def evaluate_model(
@@ -48,11 +54,13 @@ def evaluate_model(
     overrides: Sequence[str] = (),
     task: Task | None = None,
     device: str | None = None,
-) -> Path:
-    """Score the test cases of `data` and return the path of the table.
+    workers: int = 1,
+    part: tuple[int, int] = (1, 1),
+) -> Path | None:
+    """Score the test cases of `data` and return the path of the table; None while other parts are not finished.
 
     A case is done when its predictions and scores are written, so an evaluation that was interrupted resumes; one
-    that is complete is left as it is.
+    that is complete is left as it is. The table is the same for any number of workers and parts.
 
     Parameters
     ----------
@@ -70,15 +78,42 @@ def evaluate_model(
         The task by whose rules to score, if they have changed since the training; that of the run without it.
     device
         auto or cpu, as in `ccsd.device.choose_device`.
+    workers
+        Processes that write and score label maps beside this one; with 1 this one does.
+    part
+        Of how many parts of the cases which one to work on, (I, N) with I from 1. They may run in any order and at the
+        same time, with the same `out`; the one that ends last writes the table.
 
     Raises
     ------
     UsageError
         If the run, the split or a setting cannot be used.
     InputError
-        If the data or `task` belong to another task than the run.
+        If the data or `task` belong to another task than the run, or there is no such part.
+    ChildProcessError
+        If a worker is killed.
     """
-    from ccsd.data.patches import copy_with_torch
+    if workers > 1:
+        prepare_workers()
+    select_part((), part)  # refuses one that there is not, before any work
+    job, split = _job(model, data, subsets, overrides, task, device)
+    if _is_complete(out, job.identity):
+        return out / SCORES_FILE
+    own = select_part(split.test, part)
+    finished = FinishedCases(out, job.identity, own)
+    left = [case for case in own if finished.read(case) is None]
+    done = chain(
+        (case for case in own if case not in left),
+        (case for case, _ in _scored(job, data, out, left, finished, min(workers, max(1, len(left))))),
+    )
+    for _ in track(done, len(own), "evaluating"):
+        pass
+    return _join(job, out, split, finished)
+
+
+def _job(
+    model: Path, data: Path, subsets: Sequence[str], overrides: Sequence[str], task: Task | None, device: str | None
+) -> tuple[_Job, Split]:
     from ccsd.model import load_model
 
     chosen = choose_device(device)
@@ -89,20 +124,43 @@ def evaluate_model(
     split = split_for(data, str(model), task)
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
-    experiment = trained.record.experiment or model.resolve().name
-    job = _Job(trained, experiment, chosen, settings, _wanted(subsets, settings, task), out, policy_of(settings), task)
-    identity = _identity(job, split.hash, split.test)
-    if _is_complete(out, identity):
-        return out / SCORES_FILE
-    finished = FinishedCases(out, identity)
-    rows: list[ScoreRow] = []
-    for case in track(split.test, len(split.test), "evaluating"):
-        done = finished.read(case)
-        if done is None:
-            done = _evaluate_case(job, CaseStore(data, case, copy_with_torch))
-            finished.write(case, done)
-        rows += [{**row, "split_hash": split.hash[:DIGITS]} for row in done]
-    _write(job, rows, identity)
+    experiment, wanted = trained.record.experiment or model.resolve().name, _wanted(subsets, settings, task)
+    identity = _identity(trained, experiment, settings, wanted, task, split)
+    return _Job(trained, chosen, wanted, experiment, settings, task, identity), split
+
+
+def _scored(
+    job: _Job, data: Path, out: Path, cases: Sequence[str], finished: FinishedCases, workers: int
+) -> Iterator[tuple[str, list[ScoreRow]]]:
+    from ccsd.data.patches import copy_with_torch
+
+    about: ScoreRow = {
+        "experiment": job.experiment,
+        "seed": job.model.config.train.seed,
+        "model_hash": job.model.record.model_hash[:DIGITS],
+    }
+    scoring = Scoring(data, out, job.settings, policy_of(job.settings), job.task, about, finished)
+    return overlapped(
+        cases,
+        lambda case: _read(job, CaseStore(data, case, copy_with_torch)),
+        lambda _, image: _segment(job, image),
+        scoring.score,
+        workers,
+    )
+
+
+def _join(job: _Job, out: Path, split: Split, finished: FinishedCases) -> Path | None:
+    """Write the table if the cases of all parts are finished."""
+    found = {case: finished.read(case) for case in split.test}
+    missing = [case for case, rows in found.items() if rows is None]
+    if missing and not _is_complete(out, job.identity):  # another part may have written it just now
+        print(
+            f"{len(missing)} of {len(found)} test cases are not scored yet ({first_few(missing)}); the part that ends "
+            f"last writes {SCORES_FILE}. When none is running any more, run one of them again, or all without --part"
+        )
+        return None
+    if not missing:
+        _write(job, out, [{**row, "split_hash": split.hash[:DIGITS]} for rows in found.values() for row in rows or ()])
     finished.discard()
     return out / SCORES_FILE
 
@@ -112,19 +170,26 @@ def _wanted(names: Sequence[str], settings: Evaluation, task: Task) -> tuple[Sub
     return tuple(task.subset(name) for name in task.ordered_subsets(chosen or task.subset_names))
 
 
-def _identity(job: _Job, split_hash: str, cases: Sequence[str]) -> Identity:
+def _identity(
+    model: "TrainedModel",
+    experiment: str,
+    settings: Evaluation,
+    subsets: Sequence[Subset],
+    task: Task,
+    split: Split,
+) -> Identity:
     """Return everything that decides the numbers."""
     return Identity(
-        experiment=job.experiment,
-        seed=job.model.config.train.seed,
-        model_hash=job.model.record.model_hash,
-        split_hash=split_hash,
-        cases=tuple(cases),
-        subsets=tuple("+".join(s) for s in job.subsets),
-        task=scoring_label(job.task),
-        window=list(job.model.config.train.patch),
-        spacing_mm=list(training_spacing(job.model)),
-        settings=job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
+        experiment=experiment,
+        seed=model.config.train.seed,
+        model_hash=model.record.model_hash,
+        split_hash=split.hash,
+        cases=tuple(split.test),
+        subsets=tuple("+".join(s) for s in subsets),
+        task=scoring_label(task),
+        window=list(model.config.train.patch),
+        spacing_mm=list(training_spacing(model)),
+        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
     )
 
 
@@ -135,52 +200,46 @@ def _is_complete(out: Path, identity: Identity) -> bool:
         return False
 
 
-def _evaluate_case(job: _Job, case: CaseStore) -> list[ScoreRow]:
+@dataclass(frozen=True)
+class _Image:
+    voxels: npt.NDArray[np.float32]
+    spacing: Spacing
+    subsets: tuple[Subset, ...]
+    """Those of which the case has all modalities."""
+
+
+def _read(job: _Job, case: CaseStore) -> _Image:
     if not case.has_label:
         raise UsageError(f"case {case.case}: has no segmentation to score against; take it out of the test split")
     possible = tuple(s for s in job.subsets if set(s) <= set(case.modalities))
-    if not possible:
-        return []
-    spacing = case.meta.geometry.spacing
-    whole = case.meta.geometry.shape
-    reference = Reference(case.read_label(), spacing, job.policy, job.task, whole)
-    image = case.read_channels(name for combination in possible for name in combination)
-    found = segment_case(job.model, image, spacing, possible, job.settings, job.device)
-    rows: list[ScoreRow] = []
-    for combination, regions in zip(possible, found, strict=True):
-        labels = paint(regions.cpu().numpy(), job.task)
-        if job.settings.keep_predictions:
-            path = prediction_file(job.out, "+".join(combination), case.case)
-            convention = job.task.output_convention(case.meta.label_convention)
-            write_labelmap(path, labels, case.meta.geometry, convention)
-        shared = _row_keys(job, case.case, combination)
-        rows += [{**shared, **row} for row in reference.score(labels, cleanup=job.settings.cleanup)]
-    return rows
+    voxels = case.read_channels({name for combination in possible for name in combination}) if possible else _NOTHING
+    return _Image(voxels, case.meta.geometry.spacing, possible)
 
 
-def _row_keys(job: _Job, case: str, combination: Subset) -> ScoreRow:
-    return {
-        "experiment": job.experiment,
-        "seed": job.model.config.train.seed,
-        "case": case,
-        "subset": "+".join(combination),
-        "modalities": len(combination),
-        **scored_as(job.task, job.policy, job.settings),
-        "model_hash": job.model.record.model_hash[:DIGITS],
-    }
+_NOTHING = np.zeros((0, 0, 0, 0), np.float32)
 
 
-def _write(job: _Job, rows: list[ScoreRow], identity: Identity) -> None:
+def _segment(job: _Job, image: _Image) -> tuple[tuple[Subset, ...], Labels]:
+    """Return the label maps of the combinations, K x D x H x W."""
+    if not image.subsets:
+        return (), np.zeros((0, 0, 0, 0), np.uint8)
+    import torch
+
+    found = segment_case(job.model, image.voxels, image.spacing, image.subsets, job.settings, job.device)
+    return image.subsets, torch.stack([paint_tensor(regions, job.task) for regions in found]).cpu().numpy()
+
+
+def _write(job: _Job, out: Path, rows: list[ScoreRow]) -> None:
     if not rows:
         names = ", ".join("+".join(s) for s in job.subsets)
         raise UsageError(f"no test case has all modalities of any of: {names}; choose others with -m")
-    write_metrics(job.out / SCORES_FILE, rows)
+    write_metrics(out / SCORES_FILE, rows)
     scored = {(str(row["subset"]), row["case"]) for row in rows}
     evaluation_record(
-        identity,
+        job.identity,
         job.task,
-        job.policy,
+        policy_of(job.settings),
         cases=len({case for _, case in scored}),
         cases_by_subset=dict(sorted(Counter(name for name, _ in scored).items())),
         device=str(job.device),
-    ).write(job.out)
+    ).write(out)

@@ -11,10 +11,10 @@ import numpy as np
 
 from ccsd.device import choose_device
 from ccsd.errors import UsageError
-from ccsd.inference.case import is_resampled, segment_case, training_spacing
+from ccsd.inference.case import is_resampled, paint_tensor, segment_case, training_spacing
 from ccsd.inference.labelmaps import write_labelmap
 from ccsd.inference.sanity import background_tumour, oddities
-from ccsd.metrics import clean_up, paint
+from ccsd.metrics import clean_up
 from ccsd.metrics.regions import Spacing
 from ccsd.records import RunRecord
 from preprocess.case import prepare, region_volumes
@@ -229,15 +229,14 @@ def _predict_case(
     used = prepared.meta.modalities
     geometry = prepared.meta.geometry
     (regions,) = segment_case(model, prepared.image, geometry.spacing, [used], settings, device)
-    probabilities = regions.cpu().numpy()
-    labels = paint(probabilities, task)
+    labels = paint_tensor(regions, task).cpu().numpy()
     if options.cleanup:
         labels = clean_up(labels, geometry.spacing, task)
     convention = task.output_convention(prepared.meta.label_convention)
     if options.labels != "auto":
         convention = task.convention(options.labels)
     if options.probabilities:
-        _write_probabilities(path, probabilities, geometry)
+        _write_probabilities(path, regions.cpu().numpy(), geometry)
     write_labelmap(path, labels, geometry, convention)
     notes = [str(finding) for finding in prepared.findings if finding.check != "spacing"]  # which is fixed here
     notes += [*oddities(prepared), *background_tumour(prepared, used, labels)]

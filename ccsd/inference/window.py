@@ -12,18 +12,28 @@ from torch.nn.functional import pad
 from ccsd.precision import inference_autocast
 from preprocess.task import Subset, Task
 
-Predictor = Callable[[Tensor], Tensor]
+Predictor = Callable[[Tensor, Tensor], Tensor]
+"""From windows (B x M x patch) and which modalities each shows (B x M, bool, on the host) to B x C x patch."""
 BATCH_VOXELS = 100_000
 """Windows are computed together up to this many voxels: PyTorch's convolutions are slow on the CPU for less."""
-STITCH_SHARE = 0.5
-"""Share of the device's free memory that the stitched output may take before it moves to the host."""
+GPU_BATCH_VOXELS = 4 * 128**3
+"""The same on a GPU, which smaller windows, and the coarse levels of large ones, leave idle between two kernels."""
+GPU_BYTES_PER_VOXEL = 3000
+"""What a window may need: 1325 were counted for `unet` in bf16 with eight combinations decoded together."""
+MEMORY_SHARE = 0.5
+"""Share of a GPU's free memory for the windows computed together, and at most for the stitched output."""
 
 
 class Segmenter(Protocol):
     """What inference needs of a network."""
 
-    def segment(self, image: Tensor, subsets: Tensor, decode_batch: int = 8) -> Tensor:
-        """Return logits K x B x R x D x H x W of an image B x M x D x H x W for K subsets (K x M, bool)."""
+    def segment(
+        self, image: Tensor, subsets: Tensor, decode_batch: int = 8, encoded: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return logits K x B x R x D x H x W of an image B x M x D x H x W for K subsets (K x M, bool).
+
+        `encoded` are the modalities of all subsets together, which the network need not ask the device for.
+        """
         ...
 
 
@@ -50,7 +60,9 @@ def predict_probabilities(
 
     Windows are blended with Gaussian weights; one that holds no brain at all is free of tumour without being computed.
     A volume smaller than the window is padded with zeros, which is what lies outside the brain. Memory is bounded by
-    K x R float32 volumes and the activations of one window, of several when they are small.
+    K x R float32 volumes and the activations of one window, of several when they are small or a GPU has the room; where
+    a GPU's memory is not enough, fewer windows are computed and fewer combinations decoded together. The host waits for
+    the device before the first window only.
 
     Parameters
     ----------
@@ -77,24 +89,59 @@ def predict_probabilities(
     -------
     Tensor
         K x R x D x H x W, float32, in [0, 1]; on the image's device when it fits there.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If a GPU cannot decode one combination of one window.
     """
     device = image.device
-    masks = subset_masks(subsets, task, device)
+    masks = subset_masks(subsets, task)
+    encoded = tuple(masks.any(0).nonzero().flatten().tolist())
+    masks_there = masks.to(device)
     channels = len(subsets) * len(task.regions)
 
-    def probabilities(window: Tensor) -> Tensor:
-        present = window.flatten(2).any(-1)
-        seen = (masks & present[:, None]).any(-1)  # per combination, so that each answers as it would alone
+    def probabilities(window: Tensor, present: Tensor, together: int) -> Tensor:
+        seen = (masks[:, None] & present).any(-1)  # K x B, so that each combination answers as it would alone
         if not seen.any():  # nothing of the brain, as the images given show it: no tumour, and no work
             return window.new_zeros(len(window), channels, *window.shape[2:])
         with inference_autocast(precision, device):
-            logits = net.segment(window, masks, decode_batch=decode_batch)
-        found = torch.sigmoid(logits.float()).transpose(0, 1) * seen[..., None, None, None, None]
+            logits = net.segment(window, masks_there, decode_batch=together, encoded=encoded)
+        found = torch.sigmoid(logits.float()).transpose(0, 1)
+        if not seen.all():
+            found = found * seen.T.to(device, non_blocking=True)[..., None, None, None, None]
         return found.flatten(1, 2)  # B x K x R x ... -> B x KR x ...
 
-    predictor = _mirrored(probabilities) if flips else probabilities
+    predictor: Predictor = _WithinMemory(probabilities, min(decode_batch, len(subsets)))
+    predictor = _mirrored(predictor) if flips else predictor
     stitched = blend(predictor, image, channels, patch, overlap, _stitch_device(image, channels))
     return stitched.reshape(len(subsets), len(task.regions), *image.shape[1:])
+
+
+class _WithinMemory:
+    """Computes windows together, from the first time that a GPU's memory is not enough in smaller portions."""
+
+    def __init__(self, compute: Callable[[Tensor, Tensor, int], Tensor], decode_batch: int) -> None:
+        self._compute, self._decode_batch, self._windows = compute, decode_batch, 0
+
+    def __call__(self, window: Tensor, present: Tensor) -> Tensor:
+        if self._windows == 0:
+            self._windows = len(window)
+        while True:
+            portions = zip(torch.split(window, self._windows), torch.split(present, self._windows), strict=True)
+            try:
+                found = [self._compute(*portion, self._decode_batch) for portion in portions]
+                return found[0] if len(found) == 1 else torch.cat(found)
+            except torch.OutOfMemoryError:
+                if self._windows == self._decode_batch == 1:
+                    raise
+            # Only here has the error let go of what was computed.
+            if window.is_cuda:
+                torch.cuda.empty_cache()
+            if self._windows > 1:
+                self._windows = -(-self._windows // 2)
+            else:
+                self._decode_batch = -(-self._decode_batch // 2)
 
 
 def blend(
@@ -105,7 +152,7 @@ def blend(
     Parameters
     ----------
     predictor
-        Maps B x M x patch to B x C x patch, which is overwritten.
+        Maps windows to B x C x patch, which is overwritten.
     image
         M x D x H x W; padded with zeros where it is smaller than the window.
     channels
@@ -124,17 +171,18 @@ def blend(
     before = [margin // 2 for margin in margins]
     inner = [slice(start, start + size) for start, size in zip(before, image.shape[1:], strict=True)]
     image = pad(image, [n for b, m in zip(before[::-1], margins[::-1], strict=True) for n in (b, m - b)])
-    weights = _gaussian(patch, image.device)
+    weights = _gaussian(patch).to(image.device)
     total = image.new_zeros(channels, *image.shape[1:], device=device)
     count = total.new_zeros(total.shape[1:])
     windows = _windows(image.shape[1:], patch, overlap)
-    together = max(1, BATCH_VOXELS // math.prod(patch))
-    for first in range(0, len(windows), together):
-        some = windows[first : first + together]
-        found = predictor(torch.stack([image[(slice(None), *window)] for window in some])).mul_(weights)
+    present = torch.stack([image[(slice(None), *window)].flatten(1).any(-1) for window in windows]).cpu()
+    weights_there = weights.to(device)
+    together = max(1, _batch_voxels(image.device) // math.prod(patch))
+    for some, shown in zip(_chunks(windows, together), torch.split(present, together), strict=True):
+        found = predictor(torch.stack([image[(slice(None), *window)] for window in some]), shown).mul_(weights)
         for window, values in zip(some, found.to(device), strict=True):
             total[(slice(None), *window)] += values
-            count[window] += weights.to(device)
+            count[window] += weights_there
     total /= count
     return total[(slice(None), *inner)]
 
@@ -149,11 +197,11 @@ def _windows(shape: Sequence[int], patch: Sequence[int], overlap: float) -> list
     return [tuple(slice(at, at + side) for at, side in zip(corner, patch, strict=True)) for corner in corners]
 
 
-def _gaussian(patch: Sequence[int], device: torch.device) -> Tensor:
+def _gaussian(patch: Sequence[int]) -> Tensor:
     """Return the weights of a window: a Gaussian of an eighth of each side, nowhere less than a thousandth."""
-    weights = torch.ones((), device=device)
+    weights = torch.ones(())
     for side in patch:
-        x = torch.arange(-(side - 1) / 2, (side - 1) / 2 + 1, device=device)
+        x = torch.arange(-(side - 1) / 2, (side - 1) / 2 + 1)
         weights = weights[..., None] * torch.exp(x**2 / (-2 * (side / 8) ** 2))
     return weights.clamp(min=max(float(weights.min()), 1e-3))
 
@@ -162,18 +210,33 @@ def _mirrored(predictor: Predictor) -> Predictor:
     """Average a predictor over the 8 mirror images of its window."""
     axes = [axes for size in range(4) for axes in itertools.combinations((2, 3, 4), size)]
 
-    def mean(window: Tensor) -> Tensor:
-        total = predictor(window)
+    def mean(window: Tensor, present: Tensor) -> Tensor:
+        total = predictor(window, present)
         for flipped in axes[1:]:
-            total = total + predictor(window.flip(flipped)).flip(flipped)
+            total = total + predictor(window.flip(flipped), present).flip(flipped)
         return total / len(axes)
 
     return mean
 
 
+def _chunks(windows: list[tuple[slice, ...]], size: int) -> list[list[tuple[slice, ...]]]:
+    return [windows[first : first + size] for first in range(0, len(windows), size)]
+
+
+def _batch_voxels(device: torch.device) -> int:
+    if device.type != "cuda":
+        return BATCH_VOXELS
+    return min(GPU_BATCH_VOXELS, int(MEMORY_SHARE * _free_memory(device)) // GPU_BYTES_PER_VOXEL)
+
+
 def _stitch_device(image: Tensor, channels: int) -> torch.device:
     if image.device.type != "cuda":
         return image.device
-    free, _ = torch.cuda.mem_get_info(image.device)
     needed = channels * image[0].numel() * image.element_size()
-    return image.device if needed < STITCH_SHARE * free else torch.device("cpu")
+    return image.device if needed < MEMORY_SHARE * _free_memory(image.device) else torch.device("cpu")
+
+
+def _free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a GPU, or kept by PyTorch's allocator for the next tensor."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,6 +1,5 @@
 """Between label maps and the regions that are predicted and scored."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,12 +35,10 @@ def paint(probabilities: npt.NDArray[Any], task: Task, threshold: float = 0.5) -
 
 def region_mask(labels: Labels, region: str, task: Task) -> Mask:
     """Return where a label map (D x H x W, classes of the task) belongs to a region."""
-    return np.asarray(_membership(task.numbers(region), len(task.classes))[labels])
-
-
-@cache
-def _membership(numbers: tuple[int, ...], classes: int) -> npt.NDArray[np.bool_]:
-    return np.isin(np.arange(classes + 1), numbers)
+    mask = np.zeros(labels.shape, np.bool_)
+    for number in task.numbers(region):  # several times as fast as a table indexed by the labels
+        mask |= labels == number
+    return mask
 
 
 def clean_up(labels: Labels, spacing: Spacing, task: Task) -> Labels:

@@ -151,7 +151,9 @@ class SharedSpecificNet(nn.Module):
             if isinstance(module, Conv):
                 module.channels_last = on
 
-    def segment(self, image: Tensor, subsets: Tensor, decode_batch: int = 8) -> Tensor:
+    def segment(
+        self, image: Tensor, subsets: Tensor, decode_batch: int = 8, encoded: Sequence[int] | None = None
+    ) -> Tensor:
         """Return logits of K subsets for inference, encoding only the modalities that some subset uses.
 
         Parameters
@@ -162,13 +164,16 @@ class SharedSpecificNet(nn.Module):
             K x M bool.
         decode_batch
             Subsets decoded together.
+        encoded
+            The modalities that some subset uses; without it the device is asked, and waited for.
 
         Returns
         -------
         Tensor
             K x B x R x D x H x W logits.
         """
-        encoded = tuple(int(m) for m in subsets.any(0).nonzero().flatten())
+        if encoded is None:
+            encoded = tuple(subsets.any(0).nonzero().flatten().tolist())
         features = self.encode(image, encoded=encoded)
         return self.decode(features, subsets[:, None].expand(-1, image.shape[0], -1), decode_batch)
 

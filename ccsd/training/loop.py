@@ -12,6 +12,7 @@ import torch
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
 from ccsd.data import PatchReader, PatchStream
+from ccsd.data.patches import check_cases
 from ccsd.device import explain_out_of_memory, peak_tflops, require_precision
 from ccsd.errors import TrainingError
 from ccsd.records import read_events
@@ -218,6 +219,7 @@ class _Training:
 
     def _batches(self) -> PatchStream:
         settings = self.config.train
+        self.process.decide(lambda: check_cases(self.data, self.split.train))
         reader = PatchReader(
             self.data,
             self.split.train,
@@ -228,6 +230,7 @@ class _Training:
             world=self.process.world,
             seed=settings.seed,
             foreground=settings.foreground,
+            checked=True,
         )
         is_gpu = self.process.device.type == "cuda"
         return PatchStream(reader, workers=self.config.runtime.workers, start=self.step, pinned=is_gpu)

@@ -1,6 +1,6 @@
 """Opening the store of a case and reading boxes of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ SUFFIX = ".zarr"
 
 
 class CaseStore:
-    """A case on the disk. Arrays are opened when they are first read; it may be forked and pickled.
+    """A case on the disk. Its lists of chunks are read with its first voxels, and no file stays open.
 
     Attributes
     ----------
@@ -88,29 +88,25 @@ class CaseStore:
             If the case lacks a modality, or a chunk is missing or damaged.
         """
         box = self._box(box)
-        absent = [m for m in modalities if m not in self.modalities]
-        if absent:
-            raise InputError(f"{self.case}: no {', '.join(absent)}; it has {', '.join(self.modalities)}")
+        wanted = self._positions(modalities)
         image = self._image  # first: only what is there is worth memory
         if out is None:
             out = np.empty((len(modalities), *(part.stop - part.start for part in box)), np.float32)
-        for target, name in zip(out, modalities, strict=True):
-            image.read(self.meta.task.modalities.index(name), box, target)
+        image.read(zip(wanted, out, strict=True), box)
         return out
 
     def read_channels(
         self, modalities: Iterable[str], box: Box | None = None, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         """Return M x d x h x w, the sequences of the task, those not named 0 and not read; the rest as in `read`."""
-        all_names = self.meta.task.modalities
-        box, wanted = self._box(box), set(modalities)
+        box, count = self._box(box), len(self.meta.task.modalities)
+        wanted = sorted(self._positions(set(modalities)))
+        image = self._image
         if out is None:
-            out = np.empty((len(all_names), *(part.stop - part.start for part in box)), np.float32)
-        for position, name in enumerate(all_names):
-            if name in wanted:
-                self.read((name,), box, out[position : position + 1])
-            else:
-                out[position] = 0
+            out = np.empty((count, *(part.stop - part.start for part in box)), np.float32)
+        for position in set(range(count)).difference(wanted):
+            out[position] = 0
+        image.read([(position, out[position]) for position in wanted], box)
         return out
 
     def read_label(self, box: Box | None = None, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -125,7 +121,7 @@ class CaseStore:
         label = self._label
         if out is None:
             out = np.empty(tuple(part.stop - part.start for part in box), np.uint8)
-        label.read(None, box, out)
+        label.read([(None, out)], box)
         return out
 
     def read_plane(self, modality: str, index: int) -> NDArray[np.float32]:
@@ -134,6 +130,12 @@ class CaseStore:
         box = slice(index, index + 1), slice(0, height), slice(0, width)
         plane: NDArray[np.float32] = self.read((modality,), box)[0, 0]
         return plane
+
+    def _positions(self, modalities: Collection[str]) -> list[int]:
+        """Return where modalities, which the case must have, lie on the leading axis."""
+        if absent := [m for m in modalities if m not in self.modalities]:
+            raise InputError(f"{self.case}: no {', '.join(absent)}; it has {', '.join(self.modalities)}")
+        return [self.meta.task.modalities.index(name) for name in modalities]
 
     @cached_property
     def _image(self) -> ShardArray:

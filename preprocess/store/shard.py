@@ -1,16 +1,17 @@
 """Direct reading of the one-shard Zarr v3 arrays that `preprocess.store.write` writes.
 
-Any Zarr library opens the same files. This reader exists for speed and safety: it maps the shard into memory, decodes
-a chunk straight into a buffer that is used again, checks each chunk's CRC-32C once per process, and treats a chunk that
-is missing or damaged as an error, where the format's rule is to return zeros. It starts no threads and holds no locks,
-so it is safe to fork.
+Any Zarr library opens the same files. This reader exists for speed and safety: it reads and decodes a chunk into
+buffers that are used again, checks each chunk's CRC-32C once per process, and treats a chunk that is missing or damaged
+as an error, where the format's rule is to return zeros. Files are not mapped: what a lost file server or a replaced
+file does to a read is an error, to mapped memory the end of the process. It starts no threads, holds no locks and keeps
+no file open, so it is safe to fork.
 """
 
 import json
-import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -66,74 +67,95 @@ class ShardArray:
         self._where, self._copy = where, copy
         self._layout = _read_layout(folder, where, np.dtype(dtype))
         self._path = folder / ".".join(["c", *("0" for _ in self._layout.shape)])
-        self._map, self._identity = _open_map(self._path, where)
-        self._index = self._read_index()
+        with _opened(self._path, where) as file:
+            self._state = os.fstat(file)
+            self._index = self._read_index(file)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
         return self._layout.shape
 
-    def read(self, lead: int | None, box: Box, out: NDArray[Any]) -> None:
-        """Fill `out` with a box of the array, converted to its type.
+    def read(self, wanted: Iterable[tuple[int | None, NDArray[Any]]], box: Box) -> None:
+        """Fill arrays with a box of this one, converted to their type; the file is opened once.
 
         Parameters
         ----------
-        lead
-            Position on the leading axis, None when there are only three axes.
+        wanted
+            Positions on the leading axis, None when there are only three axes, each with an array of the box's shape to
+            fill; it need not be contiguous.
         box
             Slices within the array's last three axes.
-        out
-            Array of the box's shape; it need not be contiguous.
 
         Raises
         ------
         InputError
-            If a chunk is missing or damaged.
+            If the file cannot be read or was replaced, or a chunk is missing or damaged.
         """
+        with _opened(self._path, self._where) as file:
+            state = os.fstat(file)
+            if (state.st_size, state.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
+                raise InputError(f"{self._where}: {self._path.name} was replaced while in use. Run the command again")
+            for lead, out in wanted:
+                self._fill(file, lead, box, out)
+
+    def _fill(self, file: int, lead: int | None, box: Box, out: NDArray[Any]) -> None:
         depth, height, width = self._layout.chunk[-3:]
         rows, columns, lines = box
         for slab in range(rows.start // depth, -(-rows.stop // depth)):
             first, last = max(rows.start, slab * depth), min(rows.stop, (slab + 1) * depth)
             number = slab if lead is None else lead * self._layout.grid[-3] + slab
-            plane = self._decode(number, first - slab * depth, last - slab * depth).reshape(-1, height, width)
+            plane = self._decode(file, number, first - slab * depth, last - slab * depth).reshape(-1, height, width)
             self._copy(out[first - rows.start : last - rows.start], plane[:, columns, lines])
 
-    def _decode(self, number: int, first: int, last: int) -> NDArray[Any]:
+    def _decode(self, file: int, number: int, first: int, last: int) -> NDArray[Any]:
         """Return planes `first` to `last` of a chunk in this thread's scratch buffer."""
-        encoded = self._encoded(number)
+        encoded = self._encoded(file, number)
         plane = prod(self._layout.chunk[-2:])
         dtype = self._layout.dtype
-        scratch = _scratch(prod(self._layout.chunk) * dtype.itemsize)
+        scratch = _scratch("decoded", prod(self._layout.chunk) * dtype.itemsize)
         try:
             blosc.decompress(encoded, scratch)
         except (RuntimeError, ValueError) as error:
             raise self._damaged(number, f"it cannot be decoded ({error})") from None
         return scratch.view(dtype)[first * plane : last * plane]
 
-    def _encoded(self, number: int) -> NDArray[np.uint8]:
+    def _encoded(self, file: int, number: int) -> NDArray[np.uint8]:
         """Return the compressed bytes of a chunk, after comparing them with their checksum once per process."""
         offset, size = self._index[number]
         if offset == _ABSENT:
             raise self._damaged(number, "the chunk is missing")
-        data = np.frombuffer(self._map, np.uint8, size - _CRC_BYTES, offset)
-        key = (*self._identity, number)
+        if size <= _CRC_BYTES or offset + size > self._state.st_size:
+            raise self._damaged(number, "it lies outside the file")
+        buffer = _scratch("encoded", size)
+        self._read(file, buffer, offset)
+        data = buffer[:-_CRC_BYTES]
+        key = self._state.st_dev, self._state.st_ino, self._state.st_mtime_ns, number
         if key not in _verified:
-            start = offset - offset % mmap.ALLOCATIONGRANULARITY
-            self._map.madvise(mmap.MADV_WILLNEED, start, offset + size - start)
-            stored = int.from_bytes(self._map[offset + size - _CRC_BYTES : offset + size], "little")
-            if google_crc32c.value(data) != stored:
+            if google_crc32c.value(data) != int.from_bytes(buffer[-_CRC_BYTES:].tobytes(), "little"):
                 raise self._damaged(number, "its checksum is wrong")
             _verified.add(key)
         return data
 
-    def _read_index(self) -> list[tuple[int, int]]:
+    def _read_index(self, file: int) -> list[tuple[int, int]]:
         size = prod(self._layout.grid) * _ENTRY_BYTES
-        tail = self._map[-size - _CRC_BYTES :]
-        if len(tail) != size + _CRC_BYTES or google_crc32c.value(tail[:size]) != int.from_bytes(tail[size:], "little"):
+        tail = np.empty(size + _CRC_BYTES, np.uint8)
+        known = self._state.st_size >= len(tail)
+        if known:
+            self._read(file, tail, self._state.st_size - len(tail))
+            known = google_crc32c.value(tail[:size]) == int.from_bytes(tail[size:].tobytes(), "little")
+        if not known:
             raise InputError(f"{self._where}: damaged or truncated, the list of chunks at its end is wrong. {_ADVICE}")
-        entries = np.frombuffer(tail[:size], "<u8").reshape(-1, 2)
+        entries = tail[:size].view("<u8").reshape(-1, 2)
         return [(int(offset), int(length)) for offset, length in entries]
+
+    def _read(self, file: int, buffer: NDArray[np.uint8], offset: int) -> None:
+        """Fill a buffer from a place in the file."""
+        view = buffer.data
+        while view:
+            if not (count := os.preadv(file, [view], offset)):
+                raise InputError(f"{self._where}: {self._path.name} ends too early. {_ADVICE}")
+            view, offset = view[count:], offset + count
 
     def _damaged(self, number: int, reason: str) -> InputError:
         chunk = ".".join(str(int(i)) for i in np.unravel_index(number, self._layout.grid))
@@ -141,6 +163,7 @@ class ShardArray:
 
 
 _ADVICE = "Remove the case's store and run `ccsd convert`, or the workflow, again"
+_RETRY = "Run the same command again when the file system answers"
 
 
 def read_json(path: Path, where: str) -> dict[str, Any]:
@@ -183,19 +206,25 @@ def _read_layout(folder: Path, where: str, dtype: np.dtype[Any]) -> _Layout:
     return layout
 
 
-def _open_map(path: Path, where: str) -> tuple[mmap.mmap, tuple[int, int, int]]:
+@contextmanager
+def _opened(path: Path, where: str) -> Iterator[int]:
+    """Open a file; what the file system refuses here or within is an error that names it."""
+    file = None
     try:
-        with path.open("rb") as handle:
-            state = os.fstat(handle.fileno())
-            identity = state.st_dev, state.st_ino, state.st_mtime_ns
-            return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ), identity
-    except (OSError, ValueError) as error:  # ValueError: an empty file
-        raise InputError(f"{where}: {path.name} is missing or empty ({error}). {_ADVICE}") from None
+        file = os.open(path, os.O_RDONLY)
+        yield file
+    except OSError as error:
+        advice = _ADVICE if isinstance(error, FileNotFoundError) else _RETRY
+        raise InputError(f"{where}: {path.name} cannot be read ({error.strerror or error}). {advice}") from None
+    finally:
+        if file is not None:
+            os.close(file)
 
 
-def _scratch(size: int) -> NDArray[np.uint8]:
-    """Return this thread's buffer of `size` bytes; its contents last until the next call."""
-    buffer: NDArray[np.uint8] | None = getattr(_local, "buffer", None)
+def _scratch(name: str, size: int) -> NDArray[np.uint8]:
+    """Return this thread's buffer of `size` bytes under a name; its contents last until the next call."""
+    buffer: NDArray[np.uint8] | None = getattr(_local, name, None)
     if buffer is None or buffer.size < size:
-        buffer = _local.buffer = np.empty(size, np.uint8)
+        buffer = np.empty(size, np.uint8)
+        setattr(_local, name, buffer)
     return buffer[:size]

@@ -24,4 +24,5 @@ rule evaluate:
         science=lambda wildcards: study.evaluation_digest(wildcards.run),
     shell:
         "ccsd evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"
+        " --workers {threads}"
         " 2>&1 | tee -i {log:q}"

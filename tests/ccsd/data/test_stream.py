@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from ccsd.data import PatchReader, PatchStream
+from ccsd.data import PatchReader, PatchStream, patches
 from ccsd.data import stream as module
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
+from preprocess.store import reader, shard
 from preprocess.store.reader import CaseStore, list_cases
 from support.tasks import GLIOMA
 
@@ -246,6 +247,26 @@ def test_no_case_and_unknown_case(data: Path) -> None:
         stream_of(data, [])
     with pytest.raises(InputError, match="nobody: no store"):
         stream_of(data, ["nobody"])
+
+
+def test_the_metadata_of_each_case_is_read_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cases come in random order, and a metadata server has other users."""
+    (tmp_path / "data").symlink_to(data)
+    opened, cases = [], list_cases(data)
+    reads = shard.read_json
+    monkeypatch.setattr(shard, "read_json", lambda path, where: opened.append(path) or reads(path, where))
+    monkeypatch.setattr(reader, "read_json", shard.read_json)
+    taken = take(tmp_path / "data", count=4 * len(cases), checked=True)
+    assert {sample[2] for sample in taken} == set(cases)
+    assert len(opened) == 3 * len(cases)  # of the group, the image and the label
+
+
+def test_cases_that_another_process_has_checked_are_not_opened(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = list_cases(data)
+    monkeypatch.setattr(patches, "CaseStore", lambda *_: pytest.fail("a store was opened"))
+    stream_of(data, cases, checked=True).close()
+    with pytest.raises(pytest.fail.Exception):
+        stream_of(data, cases)
 
 
 def test_pinned_memory_is_all_that_batches_are_read_into(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,14 @@ from ccsd.evaluation.run import evaluate_model
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.predict import predict
 from preprocess.store.reader import CaseStore
+from preprocess.store.shard import ShardArray
 from support.tasks import GLIOMA
 
 
 @pytest.fixture
 def evaluate(made_study, tmp_path):
-    def run(*subsets, overrides=(), out=tmp_path / "out"):
-        return evaluate_model(made_study / "runs" / "ccsd-s0", made_study / "data", out, subsets, overrides)
+    def run(*subsets, overrides=(), out=tmp_path / "out", **how):
+        return evaluate_model(made_study / "runs" / "ccsd-s0", made_study / "data", out, subsets, overrides, **how)
 
     return run
 
@@ -68,27 +69,27 @@ def test_fan_out_by_combination_gives_the_same_numbers(evaluate, evaluated_study
 
 
 def test_absent_modalities_are_never_read(evaluate, monkeypatch):
-    read = []
-    original = CaseStore.read
+    read = set()
+    original = ShardArray._fill
     monkeypatch.setattr(
-        CaseStore, "read", lambda self, names, *rest: read.append(names) or original(self, names, *rest)
+        ShardArray, "_fill", lambda self, file, lead, *rest: read.add(lead) or original(self, file, lead, *rest)
     )
     evaluate("t2+flair", "flair")
 
-    assert {name for names in read for name in names} == {"flair", "t2"}
+    assert read == {GLIOMA.modalities.index("flair"), GLIOMA.modalities.index("t2"), None}  # None: the label
 
 
 def test_interrupted_evaluation_carries_on_with_the_cases_that_are_left(evaluate, tmp_path, monkeypatch):
     seen = []
-    original = module._evaluate_case
+    original = module._segment
 
-    def interrupted(job, case):
-        seen.append(case.case)
+    def interrupted(job, image):
+        seen.append(image)
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return original(job, case)
+        return original(job, image)
 
-    monkeypatch.setattr(module, "_evaluate_case", interrupted)
+    monkeypatch.setattr(module, "_segment", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate("t2")
     assert not (tmp_path / "out" / "metrics.tsv").exists()
@@ -101,7 +102,7 @@ def test_interrupted_evaluation_carries_on_with_the_cases_that_are_left(evaluate
 
 def test_finished_evaluation_is_left_alone_and_another_setting_starts_anew(evaluate, monkeypatch):
     first = evaluate("t1").read_bytes()
-    monkeypatch.setattr(module, "_evaluate_case", lambda *_: pytest.fail("nothing was to be done"))
+    monkeypatch.setattr(module, "_segment", lambda *_: pytest.fail("nothing was to be done"))
     assert evaluate("t1").read_bytes() == first
     monkeypatch.undo()
 

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from ccsd.inference.window import blend, predict_probabilities, subset_masks
+from ccsd.config import Config
+from ccsd.inference.window import _batch_voxels, blend, predict_probabilities, subset_masks
+from ccsd.model import SharedSpecificNet
 from support.tasks import GLIOMA, SUBSETS
 
 
@@ -13,9 +16,10 @@ class PointwiseNet:
     def __init__(self):
         self.windows, self.batches = [], []
 
-    def segment(self, image, subsets, decode_batch=8):
+    def segment(self, image, subsets, decode_batch=8, encoded=None):
         self.windows += [tuple(image.shape[2:])] * len(image)
         self.batches.append(len(image))
+        assert set(encoded) == set(subsets.any(0).nonzero().flatten().tolist())
         seen = torch.einsum("km,bmdhw->kbdhw", subsets.float(), image)
         return torch.stack([seen, seen - 1, seen - 2], dim=2)
 
@@ -46,7 +50,7 @@ def test_windows_are_blended_as_by_monai(shape, overlap):
         return window.cumsum(2)[:, :2] * ramp
 
     image = torch.randn(4, *shape, generator=torch.Generator().manual_seed(3))
-    found = blend(predictor, image, 2, (16, 12, 8), overlap, image.device)
+    found = blend(lambda window, _: predictor(window), image, 2, (16, 12, 8), overlap, image.device)
     expected = sliding_window_inference(image[None], (16, 12, 8), 1, predictor, overlap=overlap, mode="gaussian")
 
     assert torch.equal(found, expected[0])
@@ -73,9 +77,9 @@ def test_all_subsets_together_equal_each_alone():
 class LopsidedNet(PointwiseNet):
     """Adds the position along W, which only mirroring can average out."""
 
-    def segment(self, image, subsets, decode_batch=8):
+    def segment(self, image, subsets, decode_batch=8, encoded=None):
         ramp = torch.linspace(-3, 3, image.shape[-1])
-        return super().segment(image, subsets) * 0 + ramp
+        return super().segment(image, subsets, decode_batch, encoded) * 0 + ramp
 
 
 def test_flips_average_over_the_eight_mirror_images():
@@ -123,3 +127,94 @@ def test_small_windows_are_computed_together(patch, together):
 
     assert net.batches[0] == together
     assert sum(net.batches) == 27
+
+
+class SmallGPU(PointwiseNet):
+    """Has memory for so many windows times combinations, and says so as a GPU does."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room, self.refused = room, []
+
+    def segment(self, image, subsets, decode_batch=8, encoded=None):
+        if len(image) * min(decode_batch, len(subsets)) > self.room:
+            self.refused.append((len(image), decode_batch))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().segment(image, subsets, decode_batch, encoded)
+
+
+TRIED = [(24, 8), (12, 8), (6, 8), (3, 8), (2, 8), (1, 8), (1, 4), (1, 2)]
+
+
+@pytest.mark.parametrize(("room", "refused"), [(192, []), (191, TRIED[:1]), (8, TRIED[:5]), (1, TRIED)])
+def test_what_a_gpu_has_no_memory_for_is_computed_in_smaller_portions(room, refused):
+    image = torch.randn(4, 48, 48, 48, generator=torch.Generator().manual_seed(4))
+    net = SmallGPU(room)
+    found = predict_probabilities(net, image, SUBSETS, GLIOMA, patch=(16, 16, 16), overlap=0)
+
+    assert net.refused == refused
+    assert len(net.windows) == 27
+    assert torch.equal(
+        found, predict_probabilities(PointwiseNet(), image, SUBSETS, GLIOMA, patch=(16, 16, 16), overlap=0)
+    )
+
+
+def test_a_gpu_that_cannot_decode_one_combination_of_one_window_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError):
+        predict_probabilities(SmallGPU(0), torch.ones(4, 16, 16, 16), SUBSETS, GLIOMA, patch=(16, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "kept_gib", "side", "windows"),
+    [(75, 0, 128, 4), (30, 45, 128, 4), (20, 0, 128, 1), (1, 0, 128, 1), (75, 0, 64, 32), (20, 0, 64, 13)],
+)
+def test_windows_computed_together_on_a_gpu_follow_from_its_free_memory(monkeypatch, free_gib, kept_gib, side, windows):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_gib * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: (kept_gib + 1) * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 2**30)
+    assert max(1, _batch_voxels(torch.device("cuda")) // side**3) == windows
+
+
+class Exchanges(TorchDispatchMode):
+    """Counts what makes the host wait for the device: values that it reads, and copies between the two."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = function.overloadpacket.__name__
+        if name == "_local_scalar_dense" or (name == "_to_copy" and not kwargs.get("non_blocking")):
+            to = torch.device(kwargs.get("device") or args[0].device).type
+            if name != "_to_copy" or {to, args[0].device.type} == {"cpu", "meta"}:
+                self.found.append(name)
+        return function(*args, **kwargs)
+
+
+class OnDevice:
+    """A network on the device `meta`, which stands in for a GPU: it has no values that the host could read."""
+
+    def __init__(self):
+        model = Config.model_validate(
+            {"name": "x", "phantom": {"cases": 1, "size": 32}, "model": {"width": 4, "levels": 3}}
+        ).model
+        self.net, self.number = SharedSpecificNet(model, GLIOMA).to("meta").eval(), 0
+
+    def segment(self, *arguments, **options):
+        self.number += 1
+        return self.net.segment(*arguments, **options)
+
+
+def test_the_host_waits_for_the_device_before_the_first_window_only(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: torch.ones(self.shape, dtype=self.dtype))
+    counts = {}
+    for windows in (1, 4):
+        net = OnDevice()
+        with Exchanges() as exchanges:
+            predict_probabilities(
+                net, torch.ones(4, 48, 48, 48 * windows, device="meta"), SUBSETS, GLIOMA, patch=(48, 48, 48), overlap=0
+            )
+        assert net.number == windows
+        counts[windows] = len(exchanges.found)
+    assert counts[1] == counts[4] <= 2, exchanges.found

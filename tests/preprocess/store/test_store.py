@@ -1,7 +1,9 @@
 """The store: conformant Zarr, read back exactly, and damage that is never read as zeros."""
 
+import errno
 import json
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -106,7 +108,7 @@ def test_one_modality_does_not_touch_the_others(opened: CaseStore, tmp_path: Pat
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put a new file in the place of one that may be mapped."""
+    """Put a new file in the place of another, of which a copy of a study may be a link."""
     path.unlink()
     path.write_bytes(data)
 
@@ -120,8 +122,8 @@ def _flip(path: Path) -> None:
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a flipped bit": (_flip, r"array image, chunk \d\.0\.0\.0: damaged, its checksum is wrong"),
     "truncated": (lambda path: _replace(path, path.read_bytes()[:-50]), "array image: damaged or truncated"),
-    "empty": (lambda path: _replace(path, b""), "missing or empty"),
-    "missing": (lambda path: path.unlink(), "missing or empty"),
+    "empty": (lambda path: _replace(path, b""), "array image: damaged or truncated"),
+    "missing": (lambda path: path.unlink(), r"cannot be read \(No such file"),
     "zeros": (lambda path: _replace(path, bytes(path.stat().st_size)), "damaged or truncated"),
 }
 
@@ -134,6 +136,64 @@ def test_damage_is_an_error_that_names_the_place(opened: CaseStore, tmp_path: Pa
         CaseStore(tmp_path, CASE).read(SEQUENCES)
     assert CASE in str(error.value)
     assert "ccsd convert" in str(error.value)
+
+
+ACCIDENTS: dict[str, tuple[Damage, str]] = {
+    "truncated in place": (lambda path: os.truncate(path, path.stat().st_size // 2), "was replaced while in use"),
+    "replaced": (lambda path: _replace(path, path.read_bytes()[::-1] + b"more"), "was replaced while in use"),
+    "removed": (lambda path: path.unlink(), r"cannot be read \(No such file"),
+    "no longer a file": (lambda path: (path.unlink(), path.mkdir()), "was replaced while in use|cannot be read"),
+}
+
+
+@pytest.mark.parametrize("array", ["image", "label"])
+@pytest.mark.parametrize("kind", ACCIDENTS)
+def test_what_happens_to_a_file_between_two_reads_is_an_error_that_names_it(
+    opened: CaseStore, tmp_path: Path, kind: str, array: str
+) -> None:
+    """Mapped into memory, some of these would end the process by a signal, without a word."""
+    accident, message = ACCIDENTS[kind]
+    opened.read(SEQUENCES)
+    opened.read_label()
+    accident(next((tmp_path / f"{CASE}.zarr" / array).glob("c*")))
+    with pytest.raises(InputError, match=f"{CASE}.zarr, array {array}: c.*({message})"):
+        opened.read(SEQUENCES) if array == "image" else opened.read_label()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE])
+def test_a_lost_file_server_is_an_error_that_names_the_file(
+    opened: CaseStore, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def lost(*_: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "preadv", lost)
+    with pytest.raises(InputError, match=rf"{CASE}.zarr, array image: c\.0.* \({os.strerror(error)}\)") as told:
+        opened.read(SEQUENCES)
+    assert "Remove" not in str(told.value)
+
+
+def test_a_file_that_ends_while_it_is_read_is_an_error(opened: CaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.read(SEQUENCES)
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    with pytest.raises(InputError, match=f"{CASE}.zarr, array image: c.*ends too early"):
+        opened.read(SEQUENCES)
+
+
+def test_a_file_system_may_give_fewer_bytes_than_it_is_asked_for(
+    opened: CaseStore, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, views, at: whole(file, [views[0][:1000]], at))
+    assert np.array_equal(opened.read(SEQUENCES), prepared.image)
+
+
+def test_no_file_stays_open(opened: CaseStore) -> None:
+    opened.read(SEQUENCES)
+    opened.read_label()
+    links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert not [name for name in links if CASE in name]
+    assert f"{CASE}.zarr" not in Path("/proc/self/maps").read_text()
 
 
 def test_a_chunk_marked_as_missing_is_an_error_not_zeros(opened: CaseStore, tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""Reading, segmenting and scoring at the same time: the next case is read and earlier ones are scored meanwhile."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from typing import NoReturn, TypeVar
+
+from ccsd.errors import USER_ERRORS
+
+Image = TypeVar("Image")
+Labels = TypeVar("Labels")
+Rows = TypeVar("Rows")
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def prepare_workers() -> None:
+    """Let a server for `worker_pool` import what workers need, beside what this process does next."""
+    _CONTEXT.set_forkserver_preload(["ccsd.evaluation.scoring"])
+    forkserver.ensure_running()
+
+
+def overlapped(
+    cases: Iterable[str],
+    read: Callable[[str], Image],
+    segment: Callable[[str, Image], Labels],
+    score: Callable[[str, Labels], Rows],
+    workers: int,
+) -> Iterator[tuple[str, Rows]]:
+    """Yield each case with its rows, as they are done.
+
+    A thread reads one case ahead, this thread segments, and processes score. At most two images are in memory, and
+    label maps of two cases more than there are workers.
+
+    Parameters
+    ----------
+    cases
+        Their names.
+    read, segment
+        Called in this process.
+    score
+        Called in a worker, so what it consists of can be pickled; with one worker in this process.
+    workers
+        Processes that score.
+
+    Raises
+    ------
+    ChildProcessError
+        If a worker is killed.
+    Exception
+        Whatever the three raise; a message of an error of the user names the case.
+    """
+    with ThreadPoolExecutor(1, "reader") as reader:
+        images = _ahead(cases, read, reader)
+        if workers == 1:
+            for case, image in images:
+                with _naming(case):
+                    rows = score(case, segment(case, image))
+                yield case, rows
+            return
+        pending: dict[Future[Rows], str] = {}
+        with worker_pool(workers) as pool:
+            for case, image in images:
+                with _naming(case):
+                    labels = segment(case, image)
+                pending[pool.submit(score, case, labels)] = case
+                del image, labels
+                if len(pending) > workers:
+                    yield from _finished(pending)
+            while pending:
+                yield from _finished(pending)
+
+
+def _ahead(cases: Iterable[str], read: Callable[[str], Image], reader: Executor) -> Iterator[tuple[str, Image]]:
+    """Yield cases with what `read` gave, the next one being read meanwhile."""
+    begun: deque[tuple[str, Future[Image]]] = deque()
+    for case in cases:
+        begun.append((case, reader.submit(read, case)))
+        if len(begun) > 1:
+            yield _result(*begun.popleft())
+    while begun:
+        yield _result(*begun.popleft())
+
+
+def _result(case: str, future: Future[Image]) -> tuple[str, Image]:
+    with _naming(case):
+        return case, future.result()
+
+
+def _finished(pending: dict[Future[Rows], str]) -> Iterator[tuple[str, Rows]]:
+    """Wait for one of the cases that are being scored, and take out those that are done."""
+    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+        try:
+            yield _result(pending[future], future)
+        except BrokenProcessPool:
+            _lost(pending.values())
+        del pending[future]
+
+
+def _lost(cases: Iterable[str]) -> NoReturn:
+    raise ChildProcessError(
+        f"a process that scored one of the cases {', '.join(cases)} was killed, perhaps because memory was not enough. "
+        "Run the same command again to resume, with more memory or fewer --workers"
+    ) from None
+
+
+@contextmanager
+def _naming(case: str) -> Iterator[None]:
+    """Put the case before the message of an error of the user that does not name it."""
+    try:
+        yield
+    except (*USER_ERRORS, OSError, MemoryError) as error:
+        if case in str(error):
+            raise
+        kind = MemoryError if isinstance(error, MemoryError) else type(error)  # those of NumPy take other arguments
+        raise kind(f"case {case}: {error}") from error
+
+
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of processes that end with this one.
+
+    After an error the calls that have begun are finished, after Ctrl-C they are not.
+    """
+    prepare_workers()
+    pool = ProcessPoolExecutor(workers, _CONTEXT, initializer=_follow_parent)
+    try:
+        yield pool
+    except Exception:
+        pool.shutdown(cancel_futures=True)
+        raise
+    except BaseException:
+        # Python 3.14 has a method for that.
+        for process in list((pool._processes or {}).values()):  # noqa: SLF001
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it ends: the pool's own pipe stays open when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
