@@ -118,6 +118,7 @@ class Process:
     rank: int
     world: int
     device: torch.device
+    local_world: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -186,7 +187,7 @@ def joined(wanted: str | None = None) -> Iterator[Process]:
     device = _device(here, wanted)
     timeout = _peer_timeout()
     _meet(here, device, timeout)
-    process = Process(here.rank, here.world, device)
+    process = Process(here.rank, here.world, device, here.local_world)
     try:
         yield process
     except BaseException as error:

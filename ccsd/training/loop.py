@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
-from ccsd.data import Batch, PatchReader, PatchStream
+from ccsd.data import Batch, PatchReader, PatchStream, check_shared_memory
 from ccsd.device import require_precision
 from ccsd.distillation.objective import Objective
 from ccsd.errors import TrainingError
@@ -214,8 +214,10 @@ class _Training:
             seed=settings.seed,
             foreground=settings.foreground,
         )
-        is_gpu = self.process.device.type == "cuda"
-        return PatchStream(reader, workers=self.config.runtime.workers, start=self.step, pinned=is_gpu)
+        is_gpu, workers = self.process.device.type == "cuda", self.config.runtime.workers
+        check_shared_memory(reader, workers, self.process.local_world)
+        self.process.wait_for_all()  # nobody takes a share before all have seen what is free
+        return PatchStream(reader, workers=workers, start=self.step, pinned=is_gpu)
 
     def _step(self, batches: Iterator[Batch]) -> None:
         """Run one optimizer step."""
