@@ -25,7 +25,15 @@ from ccsd.study import (
     run_name,
 )
 from cluster.errors import JobError
-from cluster.snakemake import lock, screen, stale_jobs, trial, watch, wrappers
+from cluster.snakemake import (
+    lock,
+    profile,
+    screen,
+    stale_jobs,
+    trial,
+    watch,
+    wrappers,
+)
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE
 from preprocess.splits import FILE as SPLIT_FILE
 
@@ -35,6 +43,7 @@ if workflow.is_main_process:
 try:
     study = Study.from_mapping(config)
     PARTS = study.parts
+    profile.read_texts(workflow)
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
 
