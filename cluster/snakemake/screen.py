@@ -7,6 +7,7 @@ a dry run, on the screen.
 import logging
 import re
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _NOTHING = {LogEvent.SHELLCMD, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED}
 
 def quieten(workflow: Any) -> None:
     """Take the place of what writes to the screen, unless the user wants to see all or a dry run is to be read."""
+    # The executor of SLURM does not ask for the size of files to come.
+    warnings.filterwarnings("ignore", r"coroutine 'InputFiles\._predicated_size_files", RuntimeWarning)
     settings = workflow.output_settings
     if settings.dryrun or settings.verbose or settings.debug_dag or settings.quiet:
         return

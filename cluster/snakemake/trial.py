@@ -9,13 +9,14 @@ import re
 import shlex
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 from cluster import slurm_queries
 from cluster.errors import JobError
+from cluster.launch import live_job
 from cluster.patience import is_away, is_submit_limit
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
@@ -30,7 +31,7 @@ FASTEST_POLL_S = 10.0
 
 
 def try_jobs(workflow: Any, training: JobSettings) -> None:
-    """Ask SLURM about one job of each rule that is to run on it; without SLURM's executor there is nothing to ask.
+    """Ask SLURM about one job of each rule that is to run on it; without SLURM's executor that is the training at most.
 
     Raises
     ------
@@ -38,9 +39,8 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
         If it would refuse some, with its own words; or if the file of `ONLY` has been written.
     """
     executor = workflow.scheduler._executor  # noqa: SLF001
-    said: dict[str, str | None] = {}
-    if hasattr(executor, "run_uuid"):
-        said = {rule: ask(*submission) for rule, submission in _submissions(workflow, executor, training).items()}
+    said = {rule: ask(*submission) for rule, submission in _submissions(workflow, executor, training).items()}
+    if _is_slurms(executor):
         said["how jobs end"] = keep_up(executor, workflow.executor_settings)
     if os.environ.get(ONLY):
         Path(os.environ[ONLY]).write_text(json.dumps(said), encoding="utf-8")
@@ -49,6 +49,31 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
     if refused:
         advice = "Fix the profile; `ccsd doctor --profile PROFILE` tries again"
         raise JobError("\n".join(["nothing was started, because SLURM would not take it:", *refused, advice]))
+
+
+def refuse_to_disturb(workflow: Any, rules: Collection[str], folders: Iterable[Path]) -> None:
+    """Refuse to run rules again whose results a training on the cluster is reading.
+
+    Parameters
+    ----------
+    rules
+        Names of the rules.
+    folders
+        Folders of job records.
+
+    Raises
+    ------
+    JobError
+        If one of the rules would run and one of the jobs is alive, or SLURM does not say.
+    """
+    again = sorted(set(rules) & {job.rule.name for job in workflow.dag.needrun_jobs()})
+    for folder in folders if again else ():
+        job = live_job(folder)
+        if job is not None:
+            raise JobError(
+                f"{', '.join(again)} would run again (were settings changed?), but {job.title} in {folder} is alive "
+                f"and reads their results; wait for it, or end it with `scancel {job.job_id}`, then start again"
+            )
 
 
 def ask(words: Sequence[str], script: str | None = None) -> str | None:
@@ -110,7 +135,7 @@ def _submissions(workflow: Any, executor: Any, training: JobSettings) -> dict[st
     for job in workflow.dag.needrun_jobs():
         if job.rule.name == "train" and training.cluster == "slurm":
             found.setdefault("train", ([], training_script(training)))
-        elif job.rule.name not in found and not job.is_local:
+        elif _is_slurms(executor) and job.rule.name not in found and not job.is_local:
             words = _executors_words(job, executor, workflow.executor_settings)
             if words is not None:
                 found[job.rule.name] = words, None
@@ -136,17 +161,24 @@ def _executors_words(job: Any, executor: Any, settings: Any) -> list[str] | None
     return None if "TBD" in call else [word for word in shlex.split(call)[1:] if word != "--parsable"]
 
 
+def _is_slurms(executor: Any) -> bool:
+    return hasattr(executor, "run_uuid")
+
+
 def _sbatch(words: Sequence[str], script: str | None) -> str | None:
     """Return what sbatch says when it refuses; None when it does not."""
     wrap = ["--wrap=true"] if script is None else []
-    done = subprocess.run(
-        ["sbatch", *words, *wrap],
-        input=script or "",
-        capture_output=True,
-        text=True,
-        check=False,
-        env=without_enclosing_job(os.environ),
-    )
+    try:
+        done = subprocess.run(
+            ["sbatch", *words, *wrap],
+            input=script or "",
+            capture_output=True,
+            text=True,
+            check=False,
+            env=without_enclosing_job(os.environ),
+        )
+    except FileNotFoundError:
+        return "sbatch is not installed: type this on a machine of the cluster, or take --profile cluster/local here"
     return (done.stderr.strip() or "no message") if done.returncode else None
 
 

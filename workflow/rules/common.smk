@@ -16,6 +16,7 @@ from ccsd.snakemake import (
     rejected_cases,
     split_options,
 )
+from ccsd.study import JOB as JOB_FOLDER
 from ccsd.study import (
     EVALUATION_FILE,
     RECORD_FILE,
@@ -81,6 +82,11 @@ onstart:
     try:
         trial.try_jobs(workflow, JOB)
         lock.hold_study(study.folder.root)
+        trial.refuse_to_disturb(
+            workflow,
+            ("phantom", "convert", "split"),
+            [folder / JOB_FOLDER for folder in study.folder.run_folders()],
+        )
         study.write_config()
         for mark in sum(OUTDATED.values(), []):
             mark.unlink(missing_ok=True)
