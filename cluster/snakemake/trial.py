@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -39,6 +40,8 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
         If it would refuse some, with its own words; or if the file of `ONLY` has been written.
     """
     executor = workflow.scheduler._executor  # noqa: SLF001
+    if (_is_slurms(executor) or training.cluster == "slurm") and shutil.which("sbatch") is None:
+        raise JobError("sbatch: not found; type this on a machine of the cluster, or take --profile cluster/local here")
     said = {rule: ask(*submission) for rule, submission in _submissions(workflow, executor, training).items()}
     if _is_slurms(executor):
         said["how jobs end"] = keep_up(executor, workflow.executor_settings)
@@ -168,17 +171,14 @@ def _is_slurms(executor: Any) -> bool:
 def _sbatch(words: Sequence[str], script: str | None) -> str | None:
     """Return what sbatch says when it refuses; None when it does not."""
     wrap = ["--wrap=true"] if script is None else []
-    try:
-        done = subprocess.run(
-            ["sbatch", *words, *wrap],
-            input=script or "",
-            capture_output=True,
-            text=True,
-            check=False,
-            env=without_enclosing_job(os.environ),
-        )
-    except FileNotFoundError:
-        return "sbatch is not installed: type this on a machine of the cluster, or take --profile cluster/local here"
+    done = subprocess.run(
+        ["sbatch", *words, *wrap],
+        input=script or "",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=without_enclosing_job(os.environ),
+    )
     return (done.stderr.strip() or "no message") if done.returncode else None
 
 
