@@ -20,7 +20,8 @@ _DROPPED = re.compile(
     r"Select jobs to execute|Execute \d+ jobs|Touching output file|Job \d+ has been submitted with SLURM jobid|"
     r"No SLURM account given|No account was given|Unable to guess SLURM account|MinJobAge \d+s|Using shell|"
     r"Provided (remote nodes|cores)|Rules claiming more threads|Cleaning up SLURM log files|Building DAG of jobs|"
-    r"Assuming unrestricted shared filesystem|Removing output files of failed job|\s*$"
+    r"Assuming unrestricted shared filesystem|Removing output files of failed job|"
+    r"Cannot restore \S+: no backup found|\s*$"
 )
 _FURTHER = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
 _NOTHING = {LogEvent.SHELLCMD, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED}

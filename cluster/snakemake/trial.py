@@ -44,7 +44,8 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
         raise JobError("sbatch: not found; type this on a machine of the cluster, or take --profile cluster/local here")
     said = {rule: ask(*submission) for rule, submission in _submissions(workflow, executor, training).items()}
     if _is_slurms(executor):
-        said["how jobs end"] = keep_up(executor, workflow.executor_settings)
+        longest = workflow.remote_execution_settings.seconds_between_status_checks
+        said["how jobs end"] = keep_up(executor, workflow.executor_settings, longest)
     if os.environ.get(ONLY):
         Path(os.environ[ONLY]).write_text(json.dumps(said), encoding="utf-8")
         raise JobError("only tried, as asked")
@@ -96,24 +97,30 @@ def ask(words: Sequence[str], script: str | None = None) -> str | None:
     return refused.replace("sbatch: error: ", "").replace("\n", "; ") + command
 
 
-def keep_up(executor: Any, settings: Any) -> str | None:
+def keep_up(executor: Any, settings: Any, longest: float) -> str | None:
     """Let the executor look at its jobs before SLURM forgets how they ended; return why it cannot, if it cannot.
 
     It matters only without accounting. The executor would then ask sacct in vain, and wait forever, if MinJobAge is
     below three times its first interval, or lose jobs that end between two looks.
+
+    Parameters
+    ----------
+    settings
+        Those of the executor.
+    longest
+        Seconds between two looks at most; by itself the executor looks more and more seldom, up to every 180 s.
     """
     age = min_job_age()
-    if age is None or age > SLOWEST_POLL_S or _runs(["sacct", "-n", "-X", "-S", "now"]):
-        return None
-    interval = age / 3
-    if interval < FASTEST_POLL_S:
-        return (
-            f"SLURM forgets a job {age} s after its end (MinJobAge) and has no accounting, so that nobody could tell "
-            f"how jobs ended; needed is accounting, or a MinJobAge of {3 * FASTEST_POLL_S:.0f} s or more"
-        )
-    settings.init_seconds_before_status_checks = int(interval)
+    if age is not None and age <= SLOWEST_POLL_S and not _runs(["sacct", "-n", "-X", "-S", "now"]):
+        longest = min(longest, age / 3)
+        if age / 3 < FASTEST_POLL_S:
+            return (
+                f"SLURM forgets a job {age} s after its end (MinJobAge) and has no accounting, so that nobody could "
+                f"tell how jobs ended; needed is accounting, or a MinJobAge of {3 * FASTEST_POLL_S:.0f} s or more"
+            )
+        settings.init_seconds_before_status_checks = int(age / 3)
     own = type(executor).next_seconds_between_status_checks
-    capped = property(lambda self: min(own.fget(self), interval), own.fset)
+    capped = property(lambda self: min(own.fget(self), longest), own.fset)
     type(executor).next_seconds_between_status_checks = capped
     return None
 

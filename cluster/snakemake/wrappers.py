@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from cluster.rendezvous import QUERIES
 
@@ -46,6 +47,16 @@ def install_wrappers(folder: Path) -> None:
         _write(folder / "sacct", SACCT.format(program=shlex.quote(sacct)))
     os.environ[FOLDER] = str(folder)
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+
+def separate_logs(executor: Any, study: str) -> None:
+    """Give a study a folder of its own for what SLURM says about its jobs; does nothing for other executors.
+
+    At its end SLURM's executor removes empty folders, also those in which a job of another study is about to write,
+    which then fails before it starts.
+    """
+    if hasattr(executor, "slurm_logdir"):
+        executor.slurm_logdir /= study
 
 
 def real(name: str) -> str:

@@ -99,5 +99,6 @@ onstart:
             )
     except (*USER_ERRORS, JobError) as error:
         raise WorkflowError(str(error)) from None
+    wrappers.separate_logs(workflow.scheduler._executor, study.config.name)
     wrappers.install_wrappers(Path(".snakemake/bin").absolute())
     watch.start(Path(".snakemake/bin").absolute(), workflow.scheduler)
