@@ -263,6 +263,7 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     lost, kept = _squeue("-p", "gpu", "-w", DEAD, "-o", "%A"), _squeue("-p", "gpu", "-w", "127.0.1.2", "-o", "%A")
     assert (len(lost), len(kept)) == (2, 2)
     kill_daemon()
+    _ask("scontrol", "update", f"nodename={DEAD}", "state=down", "reason=killed")  # sooner than SLURM notices by itself
     eventually(lambda: set(_squeue("-j", ",".join(lost), "-o", "%T")) == {"PENDING"}, 120)
     start_node(slurm, DEAD)
     eventually(lambda: _ask("sinfo", "-h", "-n", DEAD, "-p", "gpu", "-o", "%T").split()[0] in {"idle", "mixed"}, 60)
