@@ -65,6 +65,12 @@ def waiting(name: str) -> dict[str, int]:
     return dict(Counter(line.strip() for line in listed.splitlines() if line.strip() != "None"))
 
 
+def time_limits() -> dict[str, str]:
+    """Return the longest time of a job by partition, as SLURM writes it; the name of the default one ends in `*`."""
+    listed = _run(["sinfo", "-h", "-o", "%P|%l"]) or ""
+    return dict(line.strip().split("|", 1) for line in listed.splitlines() if "|" in line)
+
+
 def explain(reason: str) -> str:
     """Return a reason to wait with what it means, where waiting alone will not help."""
     return f"{reason}: {HOPELESS[reason]}" if reason in HOPELESS else reason

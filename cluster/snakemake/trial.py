@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -22,6 +23,7 @@ from cluster.patience import is_away, is_submit_limit
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
 from cluster.submit import parameters
+from cluster.texts import minutes
 
 ONLY = "CLUSTER_TRIAL"
 """Environment variable: a file for what SLURM says; with it nothing else is done."""
@@ -87,7 +89,11 @@ def ask(words: Sequence[str], script: str | None = None) -> str | None:
     it is taken, it is withdrawn at once. (Held, it would be taken in any case.)
     """
     said = _sbatch(["--test-only", *words], script)
-    if said is None or is_away(said) or is_submit_limit(said):
+    if said is None and "--qos=" in f"{' '.join(words)} {script}":
+        return None  # it may allow more than its partition
+    if said is None:
+        return _too_long(*(_option(words, script, *names) for names in (("-p", "partition"), ("-t", "time"))))
+    if is_away(said) or is_submit_limit(said):
         return None
     refused = _sbatch(["--job-name=ccsd-trial", "--output=/dev/null", *words], script)
     if refused is None:
@@ -123,6 +129,24 @@ def keep_up(executor: Any, settings: Any, longest: float) -> str | None:
     capped = property(lambda self: min(own.fget(self), longest), own.fset)
     type(executor).next_seconds_between_status_checks = capped
     return None
+
+
+def _too_long(partition: str | None, time: str | None) -> str | None:
+    """Return why a job would wait forever in a partition with a shorter limit, which SLURM takes unless told not to."""
+    limits = {name.strip("*"): limit for name, limit in slurm_queries.time_limits().items() if partition or "*" in name}
+    allowed = [limits.get(name, "infinite") for name in (partition.split(",") if partition else limits)]
+    if time is None or any(not limit[:1].isdigit() or minutes(time) <= minutes(limit) for limit in allowed):
+        return None
+    asked = (
+        f"{minutes(time)} minutes are asked for, partition {partition or ', '.join(limits)} allows {', '.join(allowed)}"
+    )
+    return f"{asked} (days-hours:minutes:seconds); SLURM would take the job and never start it"
+
+
+def _option(words: Sequence[str], script: str | None, short: str, long: str) -> str | None:
+    """Return the value of an option of sbatch, from the command line or from a script."""
+    found = re.search(rf"^#SBATCH --{long}=(.*)$", script or "", re.MULTILINE)
+    return shlex.split(found[1])[0] if found else dict(pairwise(words)).get(short)
 
 
 def min_job_age() -> int | None:
