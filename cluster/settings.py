@@ -193,7 +193,7 @@ def _parse(option: str) -> tuple[str, Any]:
     if key != "extra":
         return key, (_flags(value.strip()) if key.startswith("extra.") else value.strip()) or None
     try:
-        return key, _flags(yaml.load(value, yaml.BaseLoader))  # noqa: S506 - it makes texts only
+        return key, _flags(yaml.BaseLoader(value).get_single_data())  # all scalars are texts
     except yaml.YAMLError:
         raise SettingsError(f"--job {option!r}: the value is not valid YAML; quote it") from None
 
