@@ -13,7 +13,8 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ccsd.config.schema import Distillation, Model, Runtime, Train
+from ccsd.config.runtime import Runtime
+from ccsd.config.schema import Distillation, Model, Train
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet

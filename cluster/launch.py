@@ -78,6 +78,18 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
         raise JobError(advise(error)) from None
 
 
+def live_job(folder: Path) -> JobRecord | None:
+    """Return the recorded job of a run's folder if it runs or waits.
+
+    Raises
+    ------
+    JobError
+        If that cannot be known from here.
+    """
+    job = JobRecord.load(folder)
+    return job if job is not None and _is_alive(job) else None
+
+
 def check_folder(folder: Path) -> None:
     """Reject names that job managers rewrite: both submitit and SLURM replace %-patterns in log paths."""
     for char, why in (("%", "SLURM replaces %-patterns in it"), ("\\", "SLURM takes it for an escape")):
@@ -89,8 +101,8 @@ def check_folder(folder: Path) -> None:
 
 def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name: str) -> int:
     with _lock(folder):
-        job = JobRecord.load(folder)
-        if job is not None and _is_alive(job):
+        job = live_job(folder)
+        if job is not None:
             raise JobError(
                 f"{folder}: {job.title} of this run is alive on the SLURM cluster; wait for it, or end it with "
                 f"`scancel {job.job_id}`, then start again"

@@ -32,7 +32,10 @@ THREADS = (
 GPUS = "CCSD_GPUS_PER_NODE"
 """Environment variable: how many GPUs of each machine the ranks were promised; unset without any."""
 
-ENCLOSING = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI_", "PMI2_", "PMIX_", "OMPI_")
+QUERIES = ("SQUEUE_", "SCANCEL_", "SACCT_", "SINFO_", "SCONTROL_")
+"""Beginnings of variables by which users limit or sort what SLURM's commands show them."""
+
+ENCLOSING = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", *QUERIES, "SUBMITIT_", "PMI_", "PMI2_", "PMIX_", "OMPI_")
 KEPT = frozenset(
     {
         "SLURM_CONF",
@@ -112,9 +115,9 @@ def environment(
 
 
 def without_enclosing_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """Drop what an enclosing SLURM job left in the environment, and the user's defaults for sbatch.
+    """Drop what an enclosing SLURM job left in the environment, and the user's defaults for SLURM's commands.
 
     The memory and task counts of the one would bind the new job; the others come before the options in its script, so
-    that `SBATCH_TIMELIMIT` or `SBATCH_EXPORT=NONE` would overrule the profile.
+    that `SBATCH_TIMELIMIT` or `SBATCH_EXPORT=NONE` would overrule the profile, and `SQUEUE_PARTITION` would hide jobs.
     """
     return {key: value for key, value in environment.items() if key in KEPT or not key.startswith(ENCLOSING)}

@@ -85,7 +85,7 @@ class JobSettings(BaseModel):
     max_requeues: NonNegativeInt = Field(
         100, description="times a SLURM job may be started again before it is given up"
     )
-    extra: dict[str, str | int | float | bool] = Field(
+    extra: dict[str, str | bool] = Field(
         default={}, description="further sbatch options, e.g. extra.reservation=NAME; true for an option without value"
     )
 
@@ -101,7 +101,7 @@ class JobSettings(BaseModel):
 
     @classmethod
     def from_options(cls, options: Iterable[str]) -> Self:
-        """Build settings from `KEY=VALUE` texts; `extra={NAME: VALUE}` and `extra.NAME=VALUE` are YAML.
+        """Build settings from `KEY=VALUE` texts; `extra={NAME: VALUE}` is YAML with texts only.
 
         Raises
         ------
@@ -185,17 +185,24 @@ def job_options(settings: Mapping[str, Any]) -> str:
 
 
 def _parse(option: str) -> tuple[str, Any]:
-    """Split `KEY=VALUE`; only `extra` is YAML, so that the text of a setting reaches SLURM as it was typed."""
+    """Split `KEY=VALUE`; a value stays the text that was typed, but for the mapping `extra` and its `true`."""
     key, separator, value = option.partition("=")
     key = key.strip()
     if not separator or not key:
         raise SettingsError(f"--job {option!r}: expected KEY=VALUE, for example nodes=2; {_allowed()}")
-    if key.partition(".")[0] != "extra":
-        return key, value.strip() or None
+    if key != "extra":
+        return key, (_flags(value.strip()) if key.startswith("extra.") else value.strip()) or None
     try:
-        return key, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # ValueError: YAML's dates that there are not
+        return key, _flags(yaml.BaseLoader(value).get_single_data())  # all scalars are texts
+    except yaml.YAMLError:
         raise SettingsError(f"--job {option!r}: the value is not valid YAML; quote it") from None
+
+
+def _flags(value: Any) -> Any:
+    """Return a value with `true` as what it means: an option without value."""
+    if isinstance(value, dict):
+        return {name: _flags(item) for name, item in value.items()}
+    return True if value in ("true", "True", "TRUE") else value or None
 
 
 def _problem(item: Any) -> str:

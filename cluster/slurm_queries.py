@@ -4,9 +4,12 @@
 forgotten the job; where accounting is off it fails, and the answer is None: unknown.
 """
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+
+from cluster.rendezvous import without_enclosing_job
 
 ENDED = frozenset(
     {
@@ -52,14 +55,20 @@ def state_and_reason(job_id: str) -> tuple[str | None, str]:
     """Return the job's state as `state` does, and why it waits if it does: Resources, PartitionTimeLimit, ..."""
     words = (_run(["squeue", "-h", "-t", "all", "-j", job_id, "-o", "%T %r"]) or "").split()
     if words:
-        return words[0], words[1] if words[0] == "PENDING" and len(words) > 1 else ""
+        return words[0], words[1] if words[0] == "PENDING" and words[1:] not in ([], ["None"]) else ""
     return _first_word(["sacct", "-X", "-n", "-P", "-D", "-j", job_id, "-o", "State"], last=True), ""
 
 
 def waiting(name: str) -> dict[str, int]:
     """Return how many jobs of ours with this name wait in the queue, by the reason."""
     listed = _run(["squeue", "-h", "--me", "-t", "PENDING", "-r", "-n", name, "-o", "%r"]) or ""
-    return dict(Counter(line.strip() for line in listed.splitlines()))
+    return dict(Counter(line.strip() for line in listed.splitlines() if line.strip() != "None"))
+
+
+def time_limits() -> dict[str, str]:
+    """Return the longest time of a job by partition, as SLURM writes it; the name of the default one ends in `*`."""
+    listed = _run(["sinfo", "-h", "-o", "%P|%l"]) or ""
+    return dict(line.strip().split("|", 1) for line in listed.splitlines() if "|" in line)
 
 
 def explain(reason: str) -> str:
@@ -100,8 +109,11 @@ def _first_word(command: Sequence[str], *, last: bool = False) -> str | None:
 
 def _run(command: Sequence[str]) -> str | None:
     """Run a SLURM command; None when it is missing, fails or hangs."""
+    environment = without_enclosing_job(os.environ)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=False, env=environment
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

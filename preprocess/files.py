@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +17,9 @@ _PLACE_ERRORS = {
     for name in ("EACCES", "EDQUOT", "EEXIST", "EISDIR", "ENOSPC", "ENOTDIR", "EPERM", "EROFS", "ENAMETOOLONG")
 }
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF)
+_WARNED: set[int] = set()
+"""File systems of which this process has said that they cannot flush folders."""
+
 TEMPORARY = ".tmp-"
 """What the names of temporary files and folders begin with."""
 _STALE_S = 24 * 3600  # no file takes so long to write: whoever began it was killed
@@ -100,13 +102,16 @@ def sync_entry(path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_SYNC or not path.is_dir():
             raise
-        _warn_of_no_sync(path.parent)
+        _warn_of_no_sync(path.parent, path.stat().st_dev)
     finally:
         os.close(handle)
 
 
-@cache
-def _warn_of_no_sync(folder: Path) -> None:
+def _warn_of_no_sync(folder: Path, file_system: int) -> None:
+    """Say it once: a store has many folders, each with another name while it is written."""
+    if file_system in _WARNED:
+        return
+    _WARNED.add(file_system)
     text = f"{folder}: this file system cannot flush folders; after a crash of the machine, check what was written last"
     print(f"warning: {text}", file=sys.stderr, flush=True)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cluster.waiting import exclusive
-from preprocess.files import sync_entry, write_text
+from preprocess import files
+from preprocess.files import sync, write_text
 from support.processes import ccsd
 from support.projects import HERE, TINY, Project
 
@@ -44,9 +45,10 @@ def test_folders_that_cannot_be_flushed_are_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "fsync", _failing(errno.EINVAL))
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        sync_entry(tmp_path / name)
+    monkeypatch.setattr(files, "_WARNED", set())
+    for name in ("one", "two"):  # stores of several folders
+        (tmp_path / name / "image/c").mkdir(parents=True)
+        sync(tmp_path / name)
     assert capsys.readouterr().err.count("this file system cannot flush folders") == 1
     with pytest.raises(OSError, match="Invalid argument"):
         write_text(tmp_path / "file", "a file that cannot be flushed is an error")

@@ -6,7 +6,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from ccsd.config.schema import Config, Evaluation, Section
+from ccsd.config.schema import Config, Evaluation
+from ccsd.config.section import Section
 from ccsd.errors import UsageError
 from preprocess.errors import InputError, first_few
 from preprocess.reading import YAML_ERRORS, read_mapping, read_yaml

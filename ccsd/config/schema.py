@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveInt,
@@ -18,22 +16,17 @@ from pydantic import (
 )
 
 from ccsd.config.of_task import canonical, default_validation, known_order, or_value_error, removal_order
+from ccsd.config.runtime import Runtime
+from ccsd.config.section import Fraction, Section
 from preprocess.task import AnyTask, Task, default_task
 
 MOST_SETS_KEPT = 8
 """With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
 Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Phantom(Section):
@@ -183,65 +176,6 @@ class Train(Section):
     )
     select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, the patches and the subsets")
-
-
-class Runtime(Section):
-    """How a training runs: speed, memory, checkpoints, logging. Nothing here changes what is learnt."""
-
-    zero_stage: Literal[0, 1, 2, 3] = Field(
-        1,
-        description="what DeepSpeed shards over processes: 0 nothing, 1 optimizer state, 2 also gradients, "
-        "3 also weights",
-    )
-    offload: Literal["none", "optimizer", "all"] = Field(
-        "none",
-        description="what a GPU leaves in the host's memory: optimizer state (zero_stage 1 to 3), or weights too (3)",
-    )
-    micro_batch: PositiveInt | None = Field(
-        None, description="samples that a process computes at once: fewer need less memory and more time; unset: all"
-    )
-    decode_batch: PositiveInt = Field(
-        8, description="subsets decoded together; fewer than a step visits need less memory and more time"
-    )
-    activation_checkpointing: bool = Field(
-        False, description="compute the encoders' activations again in the backward pass: less memory, more time"
-    )
-    compile: bool | Literal["auto"] = Field(
-        "auto",
-        description="torch.compile of networks and losses: auto compiles on GPUs where a C compiler is found, without "
-        "deterministic and zero_stage 3",
-    )
-    deterministic: bool = Field(
-        False, description="only operations that give the same bits each time, also on a GPU; slower"
-    )
-    profile: PositiveInt | None = Field(
-        None,
-        description="steps to trace with torch.profiler, from the sixth of a start on; written to RUN/trace.json.gz",
-    )
-    workers: int = Field(2, ge=0, description="processes per rank that read patches")
-    checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
-    keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")
-    sinks: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
-        ("tensorboard",), description="where curves and pictures are shown besides metrics.jsonl"
-    )
-
-    @model_validator(mode="after")
-    def _offloads_what_is_sharded(self) -> Self:
-        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
-        if self.zero_stage < needed:
-            raise ValueError(
-                f"runtime.offload {self.offload} needs runtime.zero_stage {'3' if needed == 3 else '1, 2 or 3'}, "  # noqa: PLR2004
-                f"not {self.zero_stage}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _compiles_what_is_whole(self) -> Self:
-        if self.compile is True and self.zero_stage == 3:  # noqa: PLR2004 - the stage that shards weights
-            raise ValueError(
-                "runtime.compile does not work with runtime.zero_stage 3, which gathers weights module by module"
-            )
-        return self
 
 
 class Evaluation(Section):

@@ -3,6 +3,6 @@
 from ccsd.data.augment import augment
 from ccsd.data.batch import Batch
 from ccsd.data.patches import PatchReader
-from ccsd.data.stream import PatchStream
+from ccsd.data.stream import PatchStream, check_shared_memory
 
-__all__ = ["Batch", "PatchReader", "PatchStream", "augment"]
+__all__ = ["Batch", "PatchReader", "PatchStream", "augment", "check_shared_memory"]

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ccsd.data.batch import Batch, Slots
+from ccsd.data.batch import Batch, Patch, Slots
 from ccsd.data.patches import Filled, PatchReader
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
@@ -42,11 +42,6 @@ class PatchStream(Iterator[Batch]):
         How workers are started.
     pinned
         Lock the batches' memory for copies to a GPU.
-
-    Raises
-    ------
-    UsageError
-        If there is not enough shared memory for the workers.
     """
 
     def __init__(
@@ -59,11 +54,7 @@ class PatchStream(Iterator[Batch]):
         pinned: bool = False,
     ) -> None:
         self._reader = reader
-        shape = len(reader.samples), len(reader.modalities), reader.patch
-        count = max(1, workers * _SLOTS_PER_WORKER)
-        if workers:
-            _check_shared_memory(count * Slots.bytes_each(*shape), workers)
-        self._slots = Slots(count, *shape, shared=workers > 0)
+        self._slots = Slots(_slots(workers), *_shape(reader), shared=workers > 0)
         if pinned:
             self._slots.pin()
         self._source: Iterator[Filled | InputError] | None
@@ -187,14 +178,33 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _check_shared_memory(needed: int, workers: int) -> None:
+def check_shared_memory(reader: PatchReader, workers: int, processes: int = 1) -> None:
+    """Look whether the streams of all processes of this machine fit into its shared memory, before one is made.
+
+    Otherwise each of those that start together would see room for one, and the last would crash.
+
+    Raises
+    ------
+    UsageError
+        If they do not fit; the message says how much is needed, and what to change.
+    """
     try:
         state = os.statvfs(_SHARED_MEMORY)
     except OSError:
         return
     free = state.f_bavail * state.f_frsize
+    needed = processes * _slots(workers) * Slots.bytes_each(*_shape(reader)) if workers else 0
     if needed > free:
+        each = f" in each of {processes} processes" if processes > 1 else ""
         raise UsageError(
-            f"{workers} workers need {needed >> 20} MiB of shared memory, {_SHARED_MEMORY} has {free >> 20} MiB free; "
-            "set runtime.workers to 0 or fewer, use smaller patches, or give a container more (--shm-size)"
+            f"{workers} workers{each} need {needed >> 20} MiB of shared memory, {_SHARED_MEMORY} has {free >> 20} MiB "
+            "free; set runtime.workers to 0 or fewer, use smaller patches, or give a container more (--shm-size)"
         )
+
+
+def _slots(workers: int) -> int:
+    return max(1, workers * _SLOTS_PER_WORKER)
+
+
+def _shape(reader: PatchReader) -> tuple[int, int, Patch]:
+    return len(reader.samples), len(reader.modalities), reader.patch

@@ -121,6 +121,7 @@ class Process:
     rank: int
     world: int
     device: torch.device
+    local_world: int = 1
     control: distributed.ProcessGroup | None = None
     """Exchanges between hosts, for which no GPU has to be waited for; None is the group of the tensors."""
     timeout: float = 0.0
@@ -202,7 +203,7 @@ def joined(wanted: str | None = None, run: Path | None = None) -> Iterator[Proce
     device = _device(here, wanted)
     timeout = _peer_timeout(device)
     _meet(here, device, timeout, run)
-    process = Process(here.rank, here.world, device, control_group(here, device), timeout)
+    process = Process(here.rank, here.world, device, here.local_world, control_group(here, device), timeout)
     try:
         yield process
     except BaseException as error:

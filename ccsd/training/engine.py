@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccsd.config.schema import Config, Runtime, Train
+from ccsd.config.runtime import Runtime
+from ccsd.config.schema import Config, Train
 from ccsd.distillation.objective import Objective
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet

@@ -7,27 +7,24 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
-import torch
-
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
-from ccsd.data import PatchReader, PatchStream
+from ccsd.data import PatchReader, PatchStream, check_shared_memory
 from ccsd.data.patches import check_cases
-from ccsd.device import explain_out_of_memory, peak_tflops, require_precision
+from ccsd.device import explain_out_of_memory, require_precision
 from ccsd.errors import TrainingError
 from ccsd.records import read_events
 from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import compile_note, learning_rate, prepared_objective, resumed_engine
-from ccsd.training.flops import step_tflop
 from ccsd.training.host import garbage_collected_by_hand, move_near
 from ccsd.training.log import GradientNorms, StepMeans, TrainingLog, peak_memory
 from ccsd.training.result import finished, keep_if_best, run_record, write_result
 from ccsd.training.sinks import check_installed
 from ccsd.training.step import LossScale, Outcome, Stepper
 from ccsd.training.stop import StopRequest
-from ccsd.training.timing import StepTimes, Trace
+from ccsd.training.timing import Trace, clock_of
 from ccsd.training.validate import validate
 from preprocess.dataset import read_fingerprint
 from preprocess.splits import Split
@@ -126,7 +123,7 @@ class _Training:
         self.broken = 0
         """Steps in a row whose gradient could not be used."""
         self.norms = GradientNorms()
-        self.means, self.times = StepMeans(process.device, config.task.modalities), self._step_times()
+        self.means, self.times = StepMeans(process.device, config.task.modalities), clock_of(config, process)
         self.trace = Trace(run / TRACE, config.runtime.profile if process.is_first else None, process.device)
         self.save_due = False
         self.saved_at = -1 if found is None else found.step
@@ -232,16 +229,10 @@ class _Training:
             foreground=settings.foreground,
             checked=True,
         )
-        is_gpu = self.process.device.type == "cuda"
-        return PatchStream(reader, workers=self.config.runtime.workers, start=self.step, pinned=is_gpu)
-
-    def _step_times(self) -> StepTimes:
-        """Return the clock of the steps; of a GPU's training the first process counts what a step computes."""
-        batch, device = self.config.train.batch_size, self.process.device
-        if device.type != "cuda" or not self.process.is_first:
-            return StepTimes(device, batch)
-        peak = None if self.config.train.precision == "fp32" else peak_tflops(torch.cuda.get_device_name(device))
-        return StepTimes(device, batch, step_tflop(self.config) / self.process.world, peak)
+        is_gpu, workers = self.process.device.type == "cuda", self.config.runtime.workers
+        check_shared_memory(reader, workers, self.process.local_world)
+        self.process.wait_for_all()  # nobody takes a share before all have seen what is free
+        return PatchStream(reader, workers=workers, start=self.step, pinned=is_gpu)
 
     def _step(self, stepper: Stepper) -> None:
         """Run one optimizer step."""

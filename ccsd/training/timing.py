@@ -10,6 +10,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from ccsd.config.schema import Config
+from ccsd.device import peak_tflops
+from ccsd.training.distributed import Process
+from ccsd.training.flops import step_tflop
 from preprocess.files import complete_or_absent
 
 COMPUTED = ("forward", "backward", "update")
@@ -103,6 +107,15 @@ class StepTimes:
             if self._peak:
                 found["mfu"] = self._tflop * steps / seconds / self._peak
         return found
+
+
+def clock_of(config: Config, process: Process) -> StepTimes:
+    """Return the clock of a training; on a GPU the first process counts what a step computes, which takes seconds."""
+    batch, device = config.train.batch_size, process.device
+    if device.type != "cuda" or not process.is_first:
+        return StepTimes(device, batch)
+    peak = None if config.train.precision == "fp32" else peak_tflops(torch.cuda.get_device_name(device))
+    return StepTimes(device, batch, step_tflop(config) / process.world, peak)
 
 
 class Trace:

@@ -1,8 +1,8 @@
 """What a profile says, taken as it was typed.
 
 On its way into a rule a value is read twice: as YAML, to which 00123 is 83, 24:00:00 is 86400 and off is false, and
-as a Python expression, to which 2-00 is 2. The first cannot be undone and is refused; the second is left out for the
-settings of a training.
+as a Python expression, to which 2-00 is 2 and `all` a function. The first cannot be undone and is refused; the second
+is left out for the settings of a training, for texts that SLURM knows, and for times.
 """
 
 import ast
@@ -17,12 +17,49 @@ import yaml
 
 from cluster.errors import SettingsError
 from cluster.settings import JobSettings, job_options
+from cluster.texts import minutes
 
 EXECUTOR_RETRIES = "3"
 """How often a training that is a job of the executor is started again, unless `max_requeues` says otherwise."""
 
-_OVERWRITE = re.compile(r"(\w+:\w+)=(\d[\d_]*)")
+TEXTS = ("slurm_account", "slurm_partition", "qos", "constraint", "reservation", "gres", "gpu_model", "clusters")
+"""Resources that are names to SLURM, never expressions."""
+
+_NUMBER = re.compile(r"((?:\w+:)?\w+)=(\d[\d_]*)")
+_TIME = re.compile(r"[\d:-]+")
 _SECTIONS = ("default-resources", "set-resources")
+
+
+def read_texts(workflow: Any) -> None:
+    """Let rules that follow have names as they were typed, and times of SLURM's forms as minutes.
+
+    Raises
+    ------
+    SettingsError
+        If YAML or Snakemake has changed a value before, or a time is none.
+    """
+    if workflow.is_main_process:
+        check_command_line(sys.argv[1:])
+        for file in _profiles():
+            check_texts(file)
+    settings = workflow.resource_settings
+    _keep_texts("default-resources", settings._parsed_default_resources)  # noqa: SLF001
+    for rule, resources in settings._parsed_overwrite_resources.items():  # noqa: SLF001
+        _keep_texts(f"set-resources: {rule}", resources)
+
+
+def _keep_texts(where: str, resources: Any) -> None:
+    from snakemake.resources import Resource
+
+    for name, resource in list(resources.items()):
+        text = _as_typed(resource.raw)
+        if name in TEXTS and resource.raw is not None and " " not in text:  # with one it is an expression
+            resources[name] = Resource(name, text, raw=repr(text))
+        elif name == "runtime" and _TIME.fullmatch(text):
+            try:
+                resources[name] = Resource(name, minutes(text))
+            except ValueError as error:
+                raise SettingsError(f"{where}: runtime: {error} (got {text!r})") from None
 
 
 def training_settings(workflow: Any) -> tuple[JobSettings, str]:
@@ -36,10 +73,6 @@ def training_settings(workflow: Any) -> tuple[JobSettings, str]:
     SettingsError
         If a value cannot be used, or YAML has changed it.
     """
-    if workflow.is_main_process:
-        check_command_line(sys.argv[1:])
-        for file in _profiles():
-            check_texts(file)
     given = workflow.resource_settings._parsed_overwrite_resources.get("train", {})  # noqa: SLF001
     raw = {"cluster": "local", **{name: _as_typed(resource.raw) for name, resource in given.items()}}
     if raw["cluster"] == "executor":
@@ -76,16 +109,20 @@ def check_texts(file: Path) -> None:
 
 
 def check_command_line(words: Sequence[str]) -> None:
-    """Refuse numbers of `--set-resources RULE:NAME=VALUE` that Snakemake would change, as an account of 00123 to 123.
+    """Refuse numbers of `--set-resources` and `--default-resources` that Snakemake would change, as 00123 to 123.
 
     Raises
     ------
     SettingsError
         If there is one.
     """
-    for word in words:
-        found = _OVERWRITE.fullmatch(word)
-        if found and found[2].strip() != str(int(found[2])):
+    option = ""
+    for given in words:
+        word = given
+        if given.startswith("-"):
+            option, _, word = given.partition("=")
+        found = _NUMBER.fullmatch(word)
+        if option.lstrip("-") in _SECTIONS and found and found[2] != str(int(found[2])):
             raise SettingsError(
                 f"{word}: to Snakemake that is {int(found[2])}; write it in two pairs of quotes: "
                 f"{found[1]}=\"'{found[2]}'\""

@@ -7,6 +7,7 @@ a dry run, on the screen.
 import logging
 import re
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ _DROPPED = re.compile(
     r"Select jobs to execute|Execute \d+ jobs|Touching output file|Job \d+ has been submitted with SLURM jobid|"
     r"No SLURM account given|No account was given|Unable to guess SLURM account|MinJobAge \d+s|Using shell|"
     r"Provided (remote nodes|cores)|Rules claiming more threads|Cleaning up SLURM log files|Building DAG of jobs|"
-    r"Assuming unrestricted shared filesystem|Removing output files of failed job|\s*$"
+    r"Assuming unrestricted shared filesystem|Removing output files of failed job|"
+    r"Cannot restore \S+: no backup found|\s*$"
 )
 _FURTHER = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
 _NOTHING = {LogEvent.SHELLCMD, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED}
@@ -27,6 +29,8 @@ _NOTHING = {LogEvent.SHELLCMD, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED}
 
 def quieten(workflow: Any) -> None:
     """Take the place of what writes to the screen, unless the user wants to see all or a dry run is to be read."""
+    # The executor of SLURM does not ask for the size of files to come.
+    warnings.filterwarnings("ignore", r"coroutine 'InputFiles\._predicated_size_files", RuntimeWarning)
     settings = workflow.output_settings
     if settings.dryrun or settings.verbose or settings.debug_dag or settings.quiet:
         return

@@ -7,19 +7,23 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 from cluster import slurm_queries
 from cluster.errors import JobError
+from cluster.launch import live_job
 from cluster.patience import is_away, is_submit_limit
 from cluster.rendezvous import without_enclosing_job
 from cluster.settings import JobSettings
 from cluster.submit import parameters
+from cluster.texts import minutes
 
 ONLY = "CLUSTER_TRIAL"
 """Environment variable: a file for what SLURM says; with it nothing else is done."""
@@ -30,7 +34,7 @@ FASTEST_POLL_S = 10.0
 
 
 def try_jobs(workflow: Any, training: JobSettings) -> None:
-    """Ask SLURM about one job of each rule that is to run on it; without SLURM's executor there is nothing to ask.
+    """Ask SLURM about one job of each rule that is to run on it; without SLURM's executor that is the training at most.
 
     Raises
     ------
@@ -38,10 +42,12 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
         If it would refuse some, with its own words; or if the file of `ONLY` has been written.
     """
     executor = workflow.scheduler._executor  # noqa: SLF001
-    said: dict[str, str | None] = {}
-    if hasattr(executor, "run_uuid"):
-        said = {rule: ask(*submission) for rule, submission in _submissions(workflow, executor, training).items()}
-        said["how jobs end"] = keep_up(executor, workflow.executor_settings)
+    if (_is_slurms(executor) or training.cluster == "slurm") and shutil.which("sbatch") is None:
+        raise JobError("sbatch: not found; type this on a machine of the cluster, or take --profile cluster/local here")
+    said = {rule: ask(*submission) for rule, submission in _submissions(workflow, executor, training).items()}
+    if _is_slurms(executor):
+        longest = workflow.remote_execution_settings.seconds_between_status_checks
+        said["how jobs end"] = keep_up(executor, workflow.executor_settings, longest)
     if os.environ.get(ONLY):
         Path(os.environ[ONLY]).write_text(json.dumps(said), encoding="utf-8")
         raise JobError("only tried, as asked")
@@ -51,6 +57,31 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
         raise JobError("\n".join(["nothing was started, because SLURM would not take it:", *refused, advice]))
 
 
+def refuse_to_disturb(workflow: Any, rules: Collection[str], folders: Iterable[Path]) -> None:
+    """Refuse to run rules again whose results a training on the cluster is reading.
+
+    Parameters
+    ----------
+    rules
+        Names of the rules.
+    folders
+        Folders of job records.
+
+    Raises
+    ------
+    JobError
+        If one of the rules would run and one of the jobs is alive, or SLURM does not say.
+    """
+    again = sorted(set(rules) & {job.rule.name for job in workflow.dag.needrun_jobs()})
+    for folder in folders if again else ():
+        job = live_job(folder)
+        if job is not None:
+            raise JobError(
+                f"{', '.join(again)} would run again (were settings changed?), but {job.title} in {folder} is alive "
+                f"and reads their results; wait for it, or end it with `scancel {job.job_id}`, then start again"
+            )
+
+
 def ask(words: Sequence[str], script: str | None = None) -> str | None:
     """Return why SLURM would refuse a job with these options, in its own words; None when it would take it.
 
@@ -58,7 +89,11 @@ def ask(words: Sequence[str], script: str | None = None) -> str | None:
     it is taken, it is withdrawn at once. (Held, it would be taken in any case.)
     """
     said = _sbatch(["--test-only", *words], script)
-    if said is None or is_away(said) or is_submit_limit(said):
+    if said is None and "--qos=" in f"{' '.join(words)} {script}":
+        return None  # it may allow more than its partition
+    if said is None:
+        return _too_long(*(_option(words, script, *names) for names in (("-p", "partition"), ("-t", "time"))))
+    if is_away(said) or is_submit_limit(said):
         return None
     refused = _sbatch(["--job-name=ccsd-trial", "--output=/dev/null", *words], script)
     if refused is None:
@@ -68,26 +103,50 @@ def ask(words: Sequence[str], script: str | None = None) -> str | None:
     return refused.replace("sbatch: error: ", "").replace("\n", "; ") + command
 
 
-def keep_up(executor: Any, settings: Any) -> str | None:
+def keep_up(executor: Any, settings: Any, longest: float) -> str | None:
     """Let the executor look at its jobs before SLURM forgets how they ended; return why it cannot, if it cannot.
 
     It matters only without accounting. The executor would then ask sacct in vain, and wait forever, if MinJobAge is
     below three times its first interval, or lose jobs that end between two looks.
+
+    Parameters
+    ----------
+    settings
+        Those of the executor.
+    longest
+        Seconds between two looks at most; by itself the executor looks more and more seldom, up to every 180 s.
     """
     age = min_job_age()
-    if age is None or age > SLOWEST_POLL_S or _runs(["sacct", "-n", "-X", "-S", "now"]):
-        return None
-    interval = age / 3
-    if interval < FASTEST_POLL_S:
-        return (
-            f"SLURM forgets a job {age} s after its end (MinJobAge) and has no accounting, so that nobody could tell "
-            f"how jobs ended; needed is accounting, or a MinJobAge of {3 * FASTEST_POLL_S:.0f} s or more"
-        )
-    settings.init_seconds_before_status_checks = int(interval)
+    if age is not None and age <= SLOWEST_POLL_S and not _runs(["sacct", "-n", "-X", "-S", "now"]):
+        longest = min(longest, age / 3)
+        if age / 3 < FASTEST_POLL_S:
+            return (
+                f"SLURM forgets a job {age} s after its end (MinJobAge) and has no accounting, so that nobody could "
+                f"tell how jobs ended; needed is accounting, or a MinJobAge of {3 * FASTEST_POLL_S:.0f} s or more"
+            )
+        settings.init_seconds_before_status_checks = int(age / 3)
     own = type(executor).next_seconds_between_status_checks
-    capped = property(lambda self: min(own.fget(self), interval), own.fset)
+    capped = property(lambda self: min(own.fget(self), longest), own.fset)
     type(executor).next_seconds_between_status_checks = capped
     return None
+
+
+def _too_long(partition: str | None, time: str | None) -> str | None:
+    """Return why a job would wait forever in a partition with a shorter limit, which SLURM takes unless told not to."""
+    limits = {name.strip("*"): limit for name, limit in slurm_queries.time_limits().items() if partition or "*" in name}
+    allowed = [limits.get(name, "infinite") for name in (partition.split(",") if partition else limits)]
+    if time is None or any(not limit[:1].isdigit() or minutes(time) <= minutes(limit) for limit in allowed):
+        return None
+    asked = (
+        f"{minutes(time)} minutes are asked for, partition {partition or ', '.join(limits)} allows {', '.join(allowed)}"
+    )
+    return f"{asked} (days-hours:minutes:seconds); SLURM would take the job and never start it"
+
+
+def _option(words: Sequence[str], script: str | None, short: str, long: str) -> str | None:
+    """Return the value of an option of sbatch, from the command line or from a script."""
+    found = re.search(rf"^#SBATCH --{long}=(.*)$", script or "", re.MULTILINE)
+    return shlex.split(found[1])[0] if found else dict(pairwise(words)).get(short)
 
 
 def min_job_age() -> int | None:
@@ -110,7 +169,7 @@ def _submissions(workflow: Any, executor: Any, training: JobSettings) -> dict[st
     for job in workflow.dag.needrun_jobs():
         if job.rule.name == "train" and training.cluster == "slurm":
             found.setdefault("train", ([], training_script(training)))
-        elif job.rule.name not in found and not job.is_local:
+        elif _is_slurms(executor) and job.rule.name not in found and not job.is_local:
             words = _executors_words(job, executor, workflow.executor_settings)
             if words is not None:
                 found[job.rule.name] = words, None
@@ -134,6 +193,10 @@ def _executors_words(job: Any, executor: Any, settings: Any) -> list[str] | None
         warnings.simplefilter("ignore", RuntimeWarning)  # Snakemake forgets to ask for the size of files to come
         call = get_submit_command(job, names, settings=settings) + set_gres_string(job)
     return None if "TBD" in call else [word for word in shlex.split(call)[1:] if word != "--parsable"]
+
+
+def _is_slurms(executor: Any) -> bool:
+    return hasattr(executor, "run_uuid")
 
 
 def _sbatch(words: Sequence[str], script: str | None) -> str | None:

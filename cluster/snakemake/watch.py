@@ -6,6 +6,7 @@ waits to be submitted is one.
 
 import atexit
 import os
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -31,10 +32,11 @@ def start(folder: Path, scheduler: Any) -> None:
     """
     if not folder.is_dir():
         return  # there is no SLURM
-    for left in folder.glob("[0-9]*.*"):
-        if not Path("/proc", left.stem).exists():
+    here = socket.gethostname()  # on another login node the number is another process
+    for left in folder.glob(f"{here}.[0-9]*.*"):
+        if not Path("/proc", left.stem.rpartition(".")[2]).exists():
             left.unlink(missing_ok=True)
-    lines, stop = folder / f"{os.getpid()}.lines", folder / f"{os.getpid()}.stop"
+    lines, stop = (folder / f"{here}.{os.getpid()}.{name}" for name in ("lines", "stop"))
     lines.touch()
     stop.unlink(missing_ok=True)
     os.environ |= {SNAKEMAKE: str(os.getpid()), STOP: str(stop), _LINES: str(lines)}

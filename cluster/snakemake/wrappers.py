@@ -8,8 +8,12 @@
 import os
 import shlex
 import shutil
+import socket
 import sys
 from pathlib import Path
+from typing import Any
+
+from cluster.rendezvous import QUERIES
 
 FOLDER = "CLUSTER_WRAPPERS"
 """Environment variable with the folder of the wrappers, which must not call themselves."""
@@ -28,7 +32,12 @@ exit $code
 
 
 def install_wrappers(folder: Path) -> None:
-    """Write the wrappers to `folder` and put it first on this process' PATH; does nothing where there is no SLURM."""
+    """Write the wrappers to `folder` and put it first on this process' PATH; does nothing where there is no SLURM.
+
+    Also forgets what the user sets for squeue and the like: with SQUEUE_PARTITION the executor would miss its jobs.
+    """
+    for name in [name for name in os.environ if name.startswith(QUERIES)]:
+        del os.environ[name]
     if shutil.which("sbatch") is None or os.environ.get(FOLDER) == str(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +49,16 @@ def install_wrappers(folder: Path) -> None:
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
 
 
+def separate_logs(executor: Any, study: str) -> None:
+    """Give a study a folder of its own for what SLURM says about its jobs; does nothing for other executors.
+
+    At its end SLURM's executor removes empty folders, also those in which a job of another study is about to write,
+    which then fails before it starts.
+    """
+    if hasattr(executor, "slurm_logdir"):
+        executor.slurm_logdir /= study
+
+
 def real(name: str) -> str:
     """Return the path of SLURM's own program."""
     own_folder = os.environ.get(FOLDER)
@@ -48,5 +67,8 @@ def real(name: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o755)
+    """Write a program in one step: another study's Snakemake may be calling it."""
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.chmod(0o755)
+    temporary.replace(path)

@@ -55,6 +55,14 @@ def test_further_options_come_one_by_one_or_as_a_mapping() -> None:
     assert one_by_one == JobSettings.from_options(["extra={reservation: maint, nice: 10}"])
 
 
+@pytest.mark.parametrize("text", ["00123", "1:00:00", "off", "2026-01-01", "[a|b]", "1e3", "007-1"])
+def test_further_options_reach_sbatch_as_they_were_typed(text: str) -> None:
+    both = [f"extra.reservation={text}", f"extra={{reservation: '{text}'}}"]
+    plain = [] if text.startswith("[") else [f"extra={{reservation: {text}}}"]
+    for option in [*both, *plain]:
+        assert JobSettings.from_options([option]).extra == {"reservation": text}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -74,7 +82,7 @@ def test_gpus_may_have_a_type() -> None:
 
 TEXTS = {"cluster": "slurm", "partition": "off", "account": "00123", "qos": "two words", "constraint": "[a100|v100]"}
 NUMBERS = {"nodes": 2, "mem_gb": 1.5, "signal_delay_s": 300, "max_requeues": 0}
-EXTRA = {"reservation": "it's", "nice": 10, "exclusive": True}
+EXTRA = {"reservation": "it's", "nice": "10", "exclusive": True}
 
 
 def test_settings_survive_the_shell_as_options() -> None:

@@ -194,10 +194,13 @@ def test_preemption_requeues_and_the_job_resumes(tmp_path: Path, launcher: Launc
 
 
 def test_the_time_limit_requeues_and_the_job_resumes(tmp_path: Path, launcher: Launcher) -> None:
-    process = launcher.start(
-        _code(WORK, tmp_path), tmp_path / "run", "cluster=slurm", "partition=gpu", "timeout_min=1", "signal_delay_s=50"
-    )
-    eventually(lambda: len(_starts(tmp_path)) == 2, 120)
+    process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *SLURM, "signal_delay_s=50")
+    eventually(lambda: len(_starts(tmp_path)) == 1)
+    # SLURM looks at limits twice a minute: one so short from the beginning may be signalled before Python has started.
+    _slurm("scontrol", "update", f"jobid={_job(tmp_path)}", "timelimit=1")
+    eventually((tmp_path / "run/001/requeues.tsv").exists, 90)
+    _slurm("scontrol", "update", f"jobid={_job(tmp_path)}", "timelimit=5")
+    eventually(lambda: len(_starts(tmp_path)) == 2, 60)
     (tmp_path / "go").touch()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -205,28 +208,12 @@ def test_the_time_limit_requeues_and_the_job_resumes(tmp_path: Path, launcher: L
     assert not _starts(tmp_path)[1].endswith("from 0")
 
 
-def test_a_dead_node_daemon_does_not_lose_the_job(slurm: Path, tmp_path: Path, launcher: Launcher) -> None:
-    from cluster.sandbox.daemons import daemons, start_node
-
-    process = launcher.start(_code(WORK, tmp_path), tmp_path / "run", *FOUR)
-    eventually(lambda: len(_starts(tmp_path)) == 4)
-    victim = next(item for item in daemons(slurm) if item.cmdline()[-2:] == ["-N", "127.0.1.2"])
-    victim.kill()
-    eventually(lambda: "PENDING" in _slurm("squeue", "-h", "-o", "%T") or len(_starts(tmp_path)) > 4, 120)
-    start_node(slurm, "127.0.1.2")
-    eventually(lambda: len(_starts(tmp_path)) == 8, 120)
-    (tmp_path / "go").touch()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert all(not line.endswith("from 0") for line in _starts(tmp_path)[4:])
-
-
 def test_a_job_may_wait_in_the_queue_for_as_long_as_it_takes(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment["LAUNCH_TEST_PATIENCE"] = "2"  # a job that waits is known, however short the patience
     _slurm("scontrol", "update", "partitionname=gpu", "state=down")
     try:
         process = launcher.start(_code(SHOW, tmp_path), tmp_path / "run", *SLURM)
-        time.sleep(25)
+        time.sleep(8)
         assert process.poll() is None
         assert _slurm("squeue", "-h", "-o", "%T").split() == ["PENDING"]
     finally:
@@ -278,11 +265,11 @@ def _failing(folder: Path, slurm: Path, program: str, times: int) -> Path:
 
 
 def test_sbatch_that_fails_for_a_while_is_asked_again(slurm: Path, tmp_path: Path, launcher: Launcher) -> None:
-    counter = _failing(tmp_path, slurm, "sbatch", times=3)
+    counter = _failing(tmp_path, slurm, "sbatch", times=2)
     launcher.environment["PATH"] = f"{tmp_path}/wrappers:{os.environ['PATH']}"
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", *SLURM)
     assert done.returncode == 0, done.stderr
-    assert len(counter.read_text().splitlines()) == 4
+    assert len(counter.read_text().splitlines()) == 3
     assert "SLURM does not take the job (Unable to contact slurm controller (connect failure)); asked" in done.stdout
 
 

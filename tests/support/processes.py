@@ -52,6 +52,7 @@ from cluster import launch
 from cluster.errors import JobError, SettingsError
 from cluster.launch import run
 from cluster.settings import JobSettings
+launch.POLL_S = 0.5, 2.0
 if "LAUNCH_TEST_PATIENCE" in os.environ:
     launch.SETTLE_S = launch.SILENCE_S = float(os.environ["LAUNCH_TEST_PATIENCE"])
 command, folder, options = json.loads(sys.argv[1])

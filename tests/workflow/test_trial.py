@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from ccsd.doctor import try_profile
+from cluster.job_record import JobRecord
 from cluster.snakemake import trial
 from support import ROOT
 from support.processes import ccsd, eventually
-from support.projects import Project
+from support.projects import HERE, Project
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
@@ -47,16 +48,39 @@ def min_job_age(slurm: Path) -> Iterator[Callable[[int], None]]:
 
 
 def test_nothing_is_started_when_slurm_would_refuse_a_later_job(clone: Project) -> None:
-    wrong = ("train:partition=nonexistent", "evaluate:slurm_partition=cpu", "evaluate:gpu=1")
+    wrong = ("train:partition=nonexistent", "evaluate:slurm_partition=cpu", "evaluate:gpu=1", "report:runtime=8d")
     done = clone.snakemake(*ON_SLURM, "train:cluster=slurm", *wrong)
     assert done.returncode == 1
     assert "nothing was started, because SLURM would not take it" in done.stderr
     assert "  train: invalid partition specified: nonexistent" in done.stderr
     assert "  evaluate: Batch job submission failed: Requested node configuration is not available" in done.stderr
+    assert "  report: 11520 minutes are asked for, partition cpu allows 7-00:00:00" in done.stderr
     assert "convert:" not in done.stderr.partition("nothing was started")[2]
     assert "Traceback" not in done.stderr
     assert clone.calls() == []
     assert _ask("squeue", "-h", "--me") == ""
+
+
+def test_what_a_living_training_reads_is_not_made_again(clone: Project) -> None:
+    until_split = (*ON_SLURM[:-1], "--seconds-between-status-checks", "1", "--until", "split", *ON_SLURM[-1:])
+    job = _ask("sbatch", "--parsable", "--mem=10", "-o", "/dev/null", "--wrap", "sleep 600").strip()
+    JobRecord(job, "digest", str(clone.training / "job/001"), tasks=1).save(clone.training / "job")
+    refused = clone.snakemake(*until_split, *TRAIN, "convert:mem_mb=100")
+    assert refused.returncode == 1
+    assert "convert, phantom, split would run again (were settings changed?), but job " + job in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert clone.calls() == []
+    assert not (clone.results / "config.yaml").exists()
+    _ask("scancel", job)
+    eventually(lambda: _ask("squeue", "-h", "--me") == "", 30)
+    assert clone.snakemake(*HERE, "--until", "split").returncode == 0
+
+
+def test_a_training_on_slurm_is_tried_whatever_runs_the_rest(clone: Project) -> None:
+    done = clone.snakemake(*HERE, "--set-resources", "train:cluster=slurm", "train:partition=nonexistent")
+    assert done.returncode == 1
+    assert "  train: invalid partition specified: nonexistent" in done.stderr
+    assert clone.calls() == []
 
 
 def test_a_job_that_will_have_to_wait_is_no_refusal(slurm: Path) -> None:

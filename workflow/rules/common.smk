@@ -16,6 +16,7 @@ from ccsd.snakemake import (
     rejected_cases,
     split_options,
 )
+from ccsd.study import JOB as JOB_FOLDER
 from ccsd.study import (
     EVALUATION_FILE,
     RECORD_FILE,
@@ -25,7 +26,15 @@ from ccsd.study import (
     run_name,
 )
 from cluster.errors import JobError
-from cluster.snakemake import lock, screen, stale_jobs, trial, watch, wrappers
+from cluster.snakemake import (
+    lock,
+    profile,
+    screen,
+    stale_jobs,
+    trial,
+    watch,
+    wrappers,
+)
 from preprocess.dataset import CASES_FILE, FINGERPRINT_FILE
 from preprocess.splits import FILE as SPLIT_FILE
 
@@ -35,6 +44,7 @@ if workflow.is_main_process:
 try:
     study = Study.from_mapping(config)
     PARTS = study.parts
+    profile.read_texts(workflow)
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
 
@@ -72,6 +82,11 @@ onstart:
     try:
         trial.try_jobs(workflow, JOB)
         lock.hold_study(study.folder.root)
+        trial.refuse_to_disturb(
+            workflow,
+            ("phantom", "convert", "split"),
+            [folder / JOB_FOLDER for folder in study.folder.run_folders()],
+        )
         study.write_config()
         for mark in sum(OUTDATED.values(), []):
             mark.unlink(missing_ok=True)
@@ -84,5 +99,6 @@ onstart:
             )
     except (*USER_ERRORS, JobError) as error:
         raise WorkflowError(str(error)) from None
+    wrappers.separate_logs(workflow.scheduler._executor, study.config.name)
     wrappers.install_wrappers(Path(".snakemake/bin").absolute())
     watch.start(Path(".snakemake/bin").absolute(), workflow.scheduler)

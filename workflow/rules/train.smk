@@ -1,11 +1,10 @@
 # Training. The rule only starts it and waits; where it runs and on how much is in the profile (set-resources: train), as
 # job settings.
 from cluster.errors import SettingsError
-from cluster.snakemake.profile import training_settings
 
 # Read and checked here, so that a dry run refuses what the training would refuse after the conversion.
 try:
-    JOB, JOB_OPTIONS = training_settings(workflow)
+    JOB, JOB_OPTIONS = profile.training_settings(workflow)
 except SettingsError as error:
     raise WorkflowError(str(error)) from None
 BY_EXECUTOR = JOB.cluster == "executor"

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from ccsd.data import PatchReader, PatchStream, patches
+from ccsd.data import PatchReader, PatchStream, check_shared_memory, patches
 from ccsd.data import stream as module
+from ccsd.data.batch import Slots
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
 from preprocess.store import reader, shard
@@ -285,11 +286,17 @@ def test_more_processes_than_samples(data: Path) -> None:
 
 
 def test_too_little_shared_memory_is_told_before_it_crashes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stream_of(data) as stream:
+        reader = stream._reader
+    needed = 2 * module._SLOTS_PER_WORKER * Slots.bytes_each(*module._shape(reader))
     state = os.statvfs("/")
-    fake = os.statvfs_result([1, 1, 0, 0, 0, *state[5:]])
-    monkeypatch.setattr(module.os, "statvfs", lambda _: fake)
-    with pytest.raises(UsageError, match=r"2 workers need \d+ MiB of shared memory"):
-        stream_of(data, workers=2)
+    for free, processes in ((needed - 1, 1), (2 * needed - 1, 2)):
+        fake = os.statvfs_result([1, 1, 0, 0, free, *state[5:]])
+        monkeypatch.setattr(module.os, "statvfs", lambda _, fake=fake: fake)
+        check_shared_memory(reader, 0, processes)
+        check_shared_memory(reader, 2, processes - 1)
+        with pytest.raises(UsageError, match=r"2 workers.* need \d+ MiB of shared memory"):
+            check_shared_memory(reader, 2, processes)
 
 
 def test_a_case_that_lacks_modalities(partial: Path) -> None:

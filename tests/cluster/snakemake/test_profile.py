@@ -1,15 +1,18 @@
 """What a profile says reaches a training as it was typed, or is refused by name."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from snakemake.cli import parse_set_resources
+from snakemake.resources import Resources
+from snakemake.settings.types import ResourceSettings
 
 from cluster.errors import SettingsError
 from cluster.settings import JobSettings
-from cluster.snakemake.profile import check_command_line, check_texts, training_settings
+from cluster.snakemake.profile import check_command_line, check_texts, read_texts, training_settings
 from support import ROOT
 
 CHANGED = """\
@@ -71,8 +74,53 @@ def test_values_that_arrive_as_they_are_written_pass(tmp_path: Path) -> None:
 
 def test_a_number_that_the_command_line_would_change_is_refused() -> None:
     check_command_line(["--set-resources", "train:nodes=2", "train:account='007'", "train:partition=a100"])
-    with pytest.raises(SettingsError, match="train:account=007: to Snakemake that is 7"):
-        check_command_line(["--set-resources", "train:account=007"])
+    check_command_line(["--set-resources", "train:nodes=2", "--config", "name=007"])
+    for words in (["--set-resources", "train:account=007"], ["--set-resources=train:account=007"]):
+        with pytest.raises(SettingsError, match="train:account=007: to Snakemake that is 7"):
+            check_command_line(words)
+    with pytest.raises(SettingsError, match="write it in two pairs of quotes: slurm_account=\"'1_000'\""):
+        check_command_line(["--default-resources", "mem_mb=100", "slurm_account=1_000"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["00123", "0x1F", "2024-10", "1e3", "all", "max", "None", "True", "off", "[1|2]", "a100&ib", "gpu:a100:1", "input"],
+)
+def test_names_reach_rules_as_they_were_typed(name: str) -> None:
+    settings = ResourceSettings(
+        default_resources=Resources.parse([f"slurm_partition={name!r}", f"qos={name}"], allow_expressions=True),
+        overwrite_resources={"convert": Resources.parse([f"constraint={name}"], allow_expressions=True)},
+    )
+    if not name.isdecimal():  # that is refused on a command line, and quoted by Snakemake in a profile
+        read_texts(SimpleNamespace(resource_settings=settings, is_main_process=False))
+        assert settings._parsed_default_resources["qos"].value == name
+        assert settings._parsed_overwrite_resources["convert"]["constraint"].value == name
+    read_texts(SimpleNamespace(resource_settings=settings, is_main_process=False))
+    assert settings._parsed_default_resources["slurm_partition"].value == name
+    again = Resources.parse(settings._parsed_default_resources.args, allow_expressions=True)
+    read_texts(SimpleNamespace(resource_settings=ResourceSettings(default_resources=again), is_main_process=False))
+    assert again["slurm_partition"].value == name, "the Snakemake of a job takes it from its command line"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expected"), [("24:00:00", 1440), ("'2-00:00:00'", 2880), ("2-00", 2880), ("1:30", 2), ("90m", 90)]
+)
+def test_times_of_rules_mean_what_they_mean_to_slurm(runtime: str, expected: int) -> None:
+    settings = ResourceSettings(default_resources=Resources.parse([f"runtime={runtime}"], allow_expressions=True))
+    read_texts(SimpleNamespace(resource_settings=settings, is_main_process=False))
+    assert settings._parsed_default_resources["runtime"].value == expected
+
+
+def test_other_times_of_rules_are_named_and_expressions_left_to_snakemake() -> None:
+    for runtime, words in (("1:2:3:4", "set-resources: convert: runtime: not a time limit"), ("60 * attempt", "")):
+        parsed = {
+            "convert": Resources.parse([f"runtime={runtime}", "qos='a' if attempt else 'b'"], allow_expressions=True)
+        }
+        settings = ResourceSettings(overwrite_resources=parsed)
+        with pytest.raises(SettingsError, match=words) if words else nullcontext():
+            read_texts(SimpleNamespace(resource_settings=settings, is_main_process=False))
+    assert settings._parsed_overwrite_resources["convert"]["runtime"].is_evaluable()
+    assert settings._parsed_overwrite_resources["convert"]["qos"].is_evaluable()
 
 
 def test_nothing_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,8 +92,11 @@ def test_installed_it_stands_before_the_real_one_and_passes_on(
     calls = programs(fails=1)
     monkeypatch.setenv("PATH", os.environ["PATH"])  # restored at the end
     monkeypatch.setenv(wrappers.FOLDER, "")
+    monkeypatch.setenv("SQUEUE_PARTITION", "mine")  # with it the executor would miss jobs
     for _ in range(2):
         wrappers.install_wrappers(tmp_path / "front")
+    assert "SQUEUE_PARTITION" not in os.environ
+    assert sorted(path.name for path in (tmp_path / "front").iterdir() if path.name != "sacct") == ["sbatch"]
     assert os.environ["PATH"].count(str(tmp_path / "front")) == 1
     done = subprocess.run(["sbatch", *CALL], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "77\n")
