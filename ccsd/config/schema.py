@@ -163,11 +163,26 @@ class Train(Section):
     patch: Shape = Field((128, 128, 128), description="voxels of a training patch: depth, height, width")
     foreground: Fraction = Field(0.5, description="share of patches centred on a tumour voxel")
     augment: bool = Field(True, description="random flips, affine, intensity, noise, blur, low resolution, gamma")
-    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
-    weight_decay: NonNegativeFloat = Field(1e-4, description="decoupled weight decay")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="adamw, or sgd with Nesterov's momentum of 0.99, with which nnU-Net takes 1.0e-2"
+    )
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
+    schedule: Literal["poly", "cosine"] = Field(
+        "poly", description="how the learning rate falls after the warm-up: as a power of 0.9, or as half a cosine"
+    )
+    weight_decay: NonNegativeFloat = Field(
+        1e-4, description="weight decay: decoupled in adamw, added to the gradient in sgd"
+    )
     warmup: Fraction = Field(0.02, description="share of the steps over which the learning rate rises linearly")
     clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="autocast; fp16: for GPUs before Ampere")
+    ema: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="what a step keeps of the moving average of the weights, such as 0.999; the average is validated "
+        "and becomes the model; 0 has none",
+    )
     validate_every: PositiveInt = Field(5000, description="steps between validations")
     validate_subsets: tuple[str, ...] = Field(
         (),

@@ -1,6 +1,7 @@
 """From settings to a network in DeepSpeed's engine, fresh or resumed, and its learning rate and weights."""
 
 import importlib.util
+import math
 import os
 import shutil
 from pathlib import Path
@@ -15,10 +16,13 @@ from ccsd.distillation.objective import Objective
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
 from ccsd.study import CHECKPOINTS
+from ccsd.training.average import whole_average
 from ccsd.training.checkpoint import CheckpointMeta
 from ccsd.training.distributed import Process
-from ccsd.training.zero_shards import CheckpointFiles
+from ccsd.training.zero_shards import EMA, CheckpointFiles
 
+MOMENTUM = 0.99
+"""Of sgd, as in nnU-Net."""
 BUCKET = 10_000_000
 """Elements per communication bucket. DeepSpeed's defaults swallow a network of this size whole."""
 
@@ -76,7 +80,7 @@ def deepspeed_config(train: Train, runtime: Runtime, world: int, device: torch.d
 
 
 def build_engine(module: nn.Module, train: Train, runtime: Runtime, world: int, device: torch.device) -> Any:
-    """Wrap a module in DeepSpeed's engine with torch's AdamW, whose kernels need no compiler.
+    """Wrap a module in DeepSpeed's engine with an optimizer of torch, whose kernels need no compiler.
 
     Raises
     ------
@@ -89,15 +93,20 @@ def build_engine(module: nn.Module, train: Train, runtime: Runtime, world: int, 
     if device.type == "cpu":
         # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=train.learning_rate,
-        weight_decay=train.weight_decay,
-        fused=device.type == "cuda" and runtime.offload == "none",
-    )
+    optimizer = make_optimizer(module, train, fused=device.type == "cuda" and runtime.offload == "none")
     settings = deepspeed_config(train, runtime, world, device)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     return engine
+
+
+def make_optimizer(module: nn.Module, train: Train, *, fused: bool) -> torch.optim.Optimizer:
+    """Return torch's optimizer of the settings; its groups carry `ema`, by which `ccsd.training.average` goes."""
+    groups = [{"params": list(module.parameters()), EMA: train.ema}]
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, train.learning_rate, MOMENTUM, weight_decay=train.weight_decay, nesterov=True, fused=fused
+        )
+    return torch.optim.AdamW(groups, train.learning_rate, weight_decay=train.weight_decay, fused=fused)
 
 
 def require_device(runtime: Runtime) -> None:
@@ -110,12 +119,16 @@ def require_device(runtime: Runtime) -> None:
 
 
 def learning_rate(step: int, settings: Train) -> float:
-    """Return the rate of a step: linear warm-up, then polynomial decay with power 0.9, the field's usual schedule."""
+    """Return the rate of a step: linear warm-up, then the schedule.
+
+    poly falls as the power 0.9 of what remains (nnU-Net's), cosine as half a cosine (Loshchilov & Hutter 2017).
+    """
     warmup = settings.warmup * settings.steps
     if step < warmup:
         return settings.learning_rate * (step + 1) / (warmup + 1)
     remaining = 1 - (step - warmup) / (settings.steps - warmup + 1)
-    return float(settings.learning_rate * remaining**0.9)
+    share = remaining**0.9 if settings.schedule == "poly" else (1 - math.cos(math.pi * remaining)) / 2
+    return float(settings.learning_rate * share)
 
 
 def set_learning_rate(engine: Any, rate: float) -> None:
@@ -124,13 +137,18 @@ def set_learning_rate(engine: Any, rate: float) -> None:
         group["lr"] = rate
 
 
-def whole_weights(engine: Any) -> dict[str, Tensor]:
-    """Return the network's weights on the CPU. Every process must call this; with stage 3 they are gathered."""
+def whole_weights(engine: Any, process: Process) -> dict[str, Tensor]:
+    """Return the network's weights on the CPU, or their moving average where there is one.
+
+    Every process must call this; what is sharded is gathered.
+    """
     from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
     network = engine.module.net
     with GatheredParameters(list(network.parameters()), enabled=engine.zero_optimization_partition_weights()):
-        return {name: value.detach().float().cpu().clone() for name, value in network.state_dict().items()}
+        weights = {name: value.detach().float().cpu().clone() for name, value in network.state_dict().items()}
+    averages = whole_average(engine, process)
+    return {name: averages.get(f"net.{name}", value) for name, value in weights.items()}
 
 
 def prepared_objective(config: Config, device: torch.device) -> Objective:

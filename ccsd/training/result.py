@@ -27,7 +27,7 @@ def keep_if_best(engine: Any, folder: Path, score: float, step: int, process: Pr
     path = folder / BEST
     better = process.any(process.is_first and (not path.exists() or score > _score_of(path)))
     if better:
-        weights = whole_weights(engine)
+        weights = whole_weights(engine, process)
         if process.is_first:
             save_weights(path, weights, {"step": str(step), "score": repr(score)})
         process.wait_for_all()
@@ -40,7 +40,7 @@ def write_result(engine: Any, run: Path, best: Path | None, record: RunRecord, p
     The weights are those of the file `best` where it is given and exists, the engine's otherwise.
     """
     from_best = process.any(process.is_first and best is not None and best.exists())
-    weights = {} if from_best else whole_weights(engine)
+    weights = {} if from_best else whole_weights(engine, process)
     if not process.is_first:
         return
     step = record.steps

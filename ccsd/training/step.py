@@ -17,6 +17,7 @@ from torch import Tensor
 from ccsd.config.schema import Config
 from ccsd.data import Batch
 from ccsd.data.sampling import samples_of
+from ccsd.training.average import update_average
 from ccsd.training.distributed import Process
 from ccsd.training.engine import learning_rate, micro_batches, set_learning_rate
 from ccsd.training.feeder import Feeder, SideStream, prepared
@@ -123,6 +124,8 @@ class Stepper:
                 scored.append(outputs["scored"] * (part.weight > 0))
         with self.times.part("update"):
             norm = self._update()
+        if math.isfinite(norm):
+            update_average(self.engine, step)
         if scored and math.isfinite(norm):
             self.engine.module.learn_criticality(self.process.sum(torch.stack(scored).sum(0)))
         return Outcome(norm, losses, ready.batch)

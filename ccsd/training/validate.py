@@ -1,6 +1,5 @@
 """Validation during training: mean Dice of a few combinations of modalities over the validation cases."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,15 +77,13 @@ def _score(
 
 
 def _inference_copy(engine: Any, config: Config, process: Process) -> SharedSpecificNet:
-    """Return a network for inference that no longer belongs to the engine.
+    """Return a network for inference that no longer belongs to the engine; every process must call this.
 
-    With stage 3 the processes would have to run the engine's own network in step, but they score different cases.
+    With stage 3 the processes would have to run the engine's own network in step, but they score different cases; and
+    what was compiled for training belongs to that network alone.
     """
-    if not engine.zero_optimization_partition_weights():
-        trained: SharedSpecificNet = copy.deepcopy(engine.module.net)
-        return trained.eval()
     net = SharedSpecificNet(config.model, config.task)
-    net.load_state_dict(whole_weights(engine))
+    net.load_state_dict(whole_weights(engine, process))
     return net.to(process.device).eval()
 
 

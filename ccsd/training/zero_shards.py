@@ -7,7 +7,9 @@ parameter that lie at an offset of a flat tensor. Reading them needs no communic
 In a checkpoint each process writes what it owns, and any number of processes reads what it needs:
 
     part-00000-of-00002.safetensors     weight/NAME, exp_avg/NAME, exp_avg_sq/NAME: consecutive elements, flattened
-    part-00001-of-00002.safetensors     metadata: which element each begins with, and AdamW's count of steps
+    part-00001-of-00002.safetensors     metadata: which element each begins with, and the optimizer's count of steps
+
+SGD has momentum_buffer/NAME instead, and a moving average of the weights adds ema/NAME.
 
 Parameters are put together by name and position, so neither the number of processes nor the ZeRO stage that wrote them
 matters. No pickle is involved.
@@ -30,8 +32,10 @@ from ccsd.errors import UsageError
 from ccsd.model.weights import save_tensors
 from ccsd.training.distributed import Process
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""AdamW's state of each element."""
+MOMENTS = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), torch.optim.SGD: ("momentum_buffer",)}
+"""What an optimizer keeps of each element."""
+EMA = "ema"
+"""The moving average of the weights, which is kept beside it."""
 
 WEIGHT = "weight"
 BUFFER = "buffer"
@@ -70,21 +74,34 @@ def torch_optimizer(engine: Any) -> torch.optim.Optimizer:
     return inner
 
 
+def average_kept(engine: Any) -> float:
+    """Return what a step keeps of the weights' moving average; 0 without one."""
+    return float(torch_optimizer(engine).param_groups[0][EMA])
+
+
+def kept_of_each_element(engine: Any) -> tuple[str, ...]:
+    """Return the names of the tensors that are kept beside the weights."""
+    return (*MOMENTS[type(torch_optimizer(engine))], *([EMA] if average_kept(engine) else []))
+
+
 def state_of(engine: Any, shard: Shard) -> dict[str, Tensor]:
-    """Return the optimizer's state tensors that the shard lies in; made, with zeros, where no step was taken yet."""
+    """Return the optimizer's state tensors that the shard lies in; made where no step was taken yet."""
     optimizer = torch_optimizer(engine)
     state: dict[str, Tensor] = optimizer.state[shard.flat]
-    if not state:
+    if not state and isinstance(optimizer, torch.optim.AdamW):
         where = shard.flat.device if optimizer.defaults["fused"] else None  # a fused optimizer counts on the device
         state["step"] = torch.zeros((), dtype=torch.float32, device=where)
-        state |= {key: torch.zeros_like(shard.flat) for key in MOMENTS}
+    for key in kept_of_each_element(engine):
+        if state.get(key) is None:
+            state[key] = shard.flat.detach().clone() if key == EMA else torch.zeros_like(shard.flat)
     return state
 
 
 def optimizer_bytes(engine: Any) -> int:
-    """Return how many bytes of optimizer state (the moments) this process holds."""
+    """Return how many bytes of optimizer state this process holds."""
     states = torch_optimizer(engine).state.values()
-    return sum(state[key].numel() * state[key].element_size() for state in states for key in MOMENTS if key in state)
+    kept = [state[key] for state in states for key in kept_of_each_element(engine) if state.get(key) is not None]
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
 def parameter_bytes(engine: Any) -> int:
@@ -140,9 +157,9 @@ def write_checkpoint_file(engine: Any, folder: Path, process: Process) -> None:
     everything_everywhere = engine.zero_optimization_stage() == 0
     for shard in [] if everything_everywhere and not process.is_first else owned(engine):
         state = state_of(engine, shard)
-        pieces[shard.name] = (shard.start, int(state["step"].item()))
+        pieces[shard.name] = (shard.start, int(state["step"].item()) if "step" in state else 0)
         tensors[f"{WEIGHT}/{shard.name}"] = shard.of(shard.flat)
-        tensors |= {f"{key}/{shard.name}": shard.of(state[key]) for key in MOMENTS}
+        tensors |= {f"{key}/{shard.name}": shard.of(state[key]) for key in kept_of_each_element(engine)}
     if process.is_first:
         tensors |= {f"{BUFFER}/{name}": value for name, value in engine.module.named_buffers()}
     # Views of one flat tensor: safetensors wants memory of their own.
@@ -206,11 +223,12 @@ class CheckpointFiles:
         """Fill the optimizer's state that this process owns."""
         for shard in owned(engine):
             state = state_of(engine, shard)
-            for key in MOMENTS:
+            for key in kept_of_each_element(engine):
                 piece = torch.empty(shard.numel)
                 self._fill(key, shard.name, shard.start, piece)
                 shard.of(state[key]).copy_(piece)
-            state["step"].fill_(max(piece.step for piece in self._pieces[shard.name]))
+            if "step" in state:
+                state["step"].fill_(max(piece.step for piece in self._pieces[shard.name]))
 
     def _add(self, path: Path) -> None:
         file = self._open.enter_context(safe_open(path, framework="pt"))

@@ -15,7 +15,7 @@ from preprocess.splits import read_split
 
 
 def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, Tensor]]:
-    """Return the loss of every step, and the weights at the end."""
+    """Return the loss of every step, and the weights at the end, or their moving average."""
     settings = config.train
     torch.manual_seed(settings.seed)
     objective = Objective(
@@ -24,7 +24,11 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
         config.task,
         precision=settings.precision,
     )
-    optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=settings.weight_decay)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=settings.weight_decay)
+    if settings.optimizer == "sgd":
+        decay = settings.weight_decay
+        optimizer = torch.optim.SGD(objective.parameters(), momentum=0.99, nesterov=True, weight_decay=decay)
+    averages = {name: value.clone() for name, value in objective.net.state_dict().items()}
     samples = range(settings.batch_size)
     reader = PatchReader(
         data,
@@ -63,5 +67,8 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
+        kept = min(settings.ema, (step + 1) / (step + 10))
+        weights = objective.net.state_dict()
+        averages = {name: kept * old + (1 - kept) * weights[name] for name, old in averages.items()}
     stream.close()
-    return losses, objective.net.state_dict()
+    return losses, averages if settings.ema else objective.net.state_dict()

@@ -78,6 +78,15 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert 0 < rates[-1] < 0.01
 
 
+def test_a_cosine_falls_to_half_at_half_of_the_way() -> None:
+    settings = Train(steps=1000, warmup=0.1, learning_rate=1.0, schedule="cosine")
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    assert max(rates) == rates[100] == 1.0
+    assert rates[550] == pytest.approx(0.5, abs=2e-3)
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert 0 < rates[-1] < 1e-4
+
+
 def config(**runtime: object) -> Config:
     return Config.model_validate(
         {
@@ -188,7 +197,7 @@ def test_what_torch_cannot_do_deterministically_is_refused() -> None:
 def test_a_fused_optimizer_resumes_with_its_count_on_the_device(fused: bool, where: str) -> None:
     """torch refuses to update by a fused optimizer whose count of steps lies on the host."""
     flat = torch.nn.Parameter(torch.zeros(4, device="meta"))
-    optimizer = torch.optim.AdamW([flat])
+    optimizer = torch.optim.AdamW([{"params": [flat], "ema": 0}])
     optimizer.defaults["fused"] = fused
     engine = SimpleNamespace(optimizer=optimizer, zero_optimization_stage=lambda: 0)
     state = state_of(engine, Shard("w", 0, 4, flat, 0))
