@@ -127,7 +127,7 @@ def surface_scores(first: Surface, second: Surface, tolerance_mm: float = 1.0) -
     return SurfaceScores(
         hd95=float(max(np.percentile(there, 95), np.percentile(back, 95))),
         hd95_pooled=float(np.percentile(both, 95)),
-        nsd=float(np.mean(both <= tolerance_mm)),
+        nsd=float(np.mean(both <= tolerance_mm + _ROUNDING)),
     )
 
 

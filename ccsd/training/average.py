@@ -15,10 +15,8 @@ from ccsd.training.zero_shards import EMA, average_kept, owned, state_of
 
 
 def update_average(engine: Any, step: int) -> None:
-    """Let the average follow the weights after a step, counted from 0; without the setting, do nothing."""
+    """Let the average follow the weights after a step, counted from 0."""
     ema = average_kept(engine)
-    if not ema:
-        return
     shards = {id(shard.flat): shard for shard in owned(engine)}.values()
     averages = [state_of(engine, shard)[EMA] for shard in shards]
     weights = [shard.flat.detach() for shard in shards]

@@ -124,7 +124,7 @@ class Stepper:
                 scored.append(outputs["scored"] * (part.weight > 0))
         with self.times.part("update"):
             norm = self._update()
-        if math.isfinite(norm):
+        if self.config.train.ema and math.isfinite(norm):
             update_average(self.engine, step)
         if scored and math.isfinite(norm):
             self.engine.module.learn_criticality(self.process.sum(torch.stack(scored).sum(0)))

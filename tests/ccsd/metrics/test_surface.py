@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -51,6 +51,7 @@ def test_few_far_voxels_lie_beyond_the_95th_percentile() -> None:
 
 
 @settings(max_examples=40)
+@example(93, (1 / 3, 1 / 3, 1 / 3))  # three voxels of a third of a millimetre are within a millimetre
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.floats(0.3, 4.0)] * 3))
 def test_distances_equal_those_of_a_distance_transform_of_the_whole_volume(seed: int, spacing: Spacing) -> None:
     first, second = random_masks(seed)
@@ -65,7 +66,7 @@ def test_distances_equal_those_of_a_distance_transform_of_the_whole_volume(seed:
     scores = surface_scores(Surface.of(first, spacing), Surface.of(second, spacing))
     assert scores.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)))
     assert scores.hd95_pooled == pytest.approx(np.percentile(np.hstack([there, back]), 95))
-    assert scores.nsd == pytest.approx(np.mean(np.hstack([there, back]) <= 1))
+    assert scores.nsd == pytest.approx(np.mean(np.hstack([there, back]) <= 1 + 1e-6))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:monai")

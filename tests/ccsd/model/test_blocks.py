@@ -53,7 +53,8 @@ def test_the_norm_of_gpus_keeps_the_type_and_is_that_of_cpus(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("settings", "side"), [({"width": 8, "levels": 3}, 8), pytest.param({"backbone": "shaspec"}, 32)]
+    ("settings", "side"),
+    [({"width": 8, "levels": 3}, 8), pytest.param({"backbone": "shaspec"}, 32, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("encoded", [None, (1, 3)])
 def test_specific_encoders_one_by_one_are_the_grouped_ones(

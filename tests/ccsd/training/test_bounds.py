@@ -16,7 +16,12 @@ def test_a_step_moves_less_than_280_gb_before_fusion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "gib"), [(Step(), 23), (Step(decode_batch=1), 14), (Step(decode_batch=1, recompute=True), 6)]
+    ("step", "gib"),
+    [
+        (Step(), 23),
+        pytest.param(Step(decode_batch=1), 14, marks=pytest.mark.slow),
+        pytest.param(Step(decode_batch=1, recompute=True), 6, marks=pytest.mark.slow),
+    ],
 )
 def test_a_step_holds_no_more_than_the_docs_say(step: Step, gib: float) -> None:
     assert gib / 2 < step.peak_gib() < gib

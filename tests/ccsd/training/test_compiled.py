@@ -45,7 +45,7 @@ def loss(o: Objective, step: int = 0) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("on_gpu", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("method", GRAPHS)
 def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if on_gpu:
@@ -64,7 +64,7 @@ def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monke
     assert compiled.frame_count == graphs == GRAPHS[method]
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels_last", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_compiled_parts_compute_the_same(channels_last: bool) -> None:
     plain, compiled = objective(), objective()
     compiled.net.set_channels_last(channels_last)

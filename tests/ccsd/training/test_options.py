@@ -65,6 +65,7 @@ def test_the_average_is_the_model_and_not_the_last_weights(alone: list[Ending], 
     assert max(float((last[name] - value).abs().max()) for name, value in average.items()) > 2 * WEIGHT
 
 
+@pytest.mark.slow
 def test_shards_of_it_resume_exactly_and_in_another_stage(
     alone: list[Ending], together: list[Ending], runs: Path
 ) -> None:
