@@ -2,15 +2,17 @@
 
     python benchmarks/gpu_check.py [--out build/gpu-check] [--minutes 10] [--no-tests]
 
-First the tests marked `gpu`. Then, for each backbone, eager and compiled, and for MONAI's DynUNet as the price of a
-normal network: time of a step (forward, backward, AdamW) of the default size, share of the card's peak, memory and the
-kernels that take most time. Then a short training by `ccsd train`, which has data and logging in it, and the evaluation
-of cases with all combinations by `ccsd evaluate`, scoring included, and how busy the device is meanwhile. Writes
-gpu-check.json and gpu-check.md. What does not fit, or for which no time is left, is said. Nothing is fetched:
-benchmarks/README.md lists what has to be installed. `--device cpu --tiny` tries the script itself.
+A short training by `ccsd train`, which has data and logging in it, and the evaluation of cases with all combinations
+by `ccsd evaluate`, scoring included, and how busy the device is meanwhile. Then, for each backbone, eager and compiled,
+and for MONAI's DynUNet as the price of a normal network: time of a step (forward, backward, AdamW) of the default size,
+share of the card's peak, memory and the kernels that take most time. At last the tests marked `gpu`, in the time that
+is left. Writes gpu-check.json and gpu-check.md. What failed, does not fit, or has no time left, is said, and makes the
+exit code 1. Nothing is fetched: benchmarks/README.md says what has to be installed. `--device cpu --tiny` tries the
+script itself.
 """
 
 import argparse
+import gzip
 import json
 import shutil
 import statistics
@@ -19,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +49,12 @@ from preprocess.parallel import given_cores
 from preprocess.phantom.cohort import write_cohort
 
 CASE = (155, 240, 240)
-LOGGED = ("step_s", "data_share", "samples_per_s", "busy_share", "tflops", "mfu", "memory_mb", "memory_reserved_mb")
+WORKERS = 4
+LOGGED = ("step_s", "data_share", "samples_per_s", "device_share", "tflops", "mfu", "memory_mb", "memory_reserved_mb")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Size:
     """How large everything is."""
 
@@ -61,6 +65,7 @@ class Size:
     cases: int = 6
     model: dict[str, Any] = field(default_factory=dict)
     steps: int = 40
+    traced: int = 5
 
     @property
     def voxels(self) -> list[int]:
@@ -71,7 +76,7 @@ class Size:
 PEER = "DynUNet"
 COMPILED, CONTIGUOUS = ", compiled", ", compiled, channels first"
 """As a training compiles by default, and without the layout that it chooses."""
-TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 2)
+TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 7, 1)
 
 
 @dataclass
@@ -104,17 +109,20 @@ def main() -> None:
         sys.exit(
             f"no usable GPU: torch {torch.__version__} is built for CUDA {torch.version.cuda}; see docs/training.md"
         )
+    options.out = options.out.resolve()  # commands run in there
     options.out.mkdir(parents=True, exist_ok=True)
     ends, size = time.monotonic() + 60 * options.minutes, TINY if options.tiny else Size()
     device = torch.device(options.device)
     report: dict[str, Any] = {"card": card(device), "machine": machine(), "torch": torch.__version__}
-    report["tests"] = "left out" if options.no_tests else gpu_tests()
-    report["steps"] = [asdict(row) for row in all_rows(device, size, ends)]
     report["training"] = attempt(lambda: training(options.out, device, size), ends)
     report["evaluation"] = attempt(lambda: evaluation(options.out, device, size), ends)
+    report["steps"] = [asdict(row) for row in all_rows(device, size, ends)]
+    report["tests"] = {"result": "left out"} if options.no_tests else attempt(lambda: gpu_tests(ends), ends)
     (options.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (options.out / "gpu-check.md").write_text(markdown(report, size), encoding="utf-8")
     print(markdown(report, size))
+    parts = [report["training"], report["evaluation"], report["tests"], *report["steps"]]
+    sys.exit(1 if any(part.get("note") for part in parts) else 0)
 
 
 def card(device: torch.device) -> dict[str, Any]:
@@ -132,19 +140,21 @@ def card(device: torch.device) -> dict[str, Any]:
     }
 
 
-def gpu_tests() -> str:
-    """Run the tests marked `gpu` and return pytest's closing line."""
+def gpu_tests(ends: float) -> dict[str, str]:
+    """Run the tests marked `gpu` until the time is over, and return pytest's closing line."""
     words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
-    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    left = max(1.0, ends - time.monotonic())
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=left)
     print(result.stdout[-3000:], result.stderr[-1000:], sep="\n", file=sys.stderr)
-    return (result.stdout.strip().splitlines() or ["pytest said nothing"])[-1]
+    said = (result.stdout.strip().splitlines() or ["pytest said nothing"])[-1]
+    return {"note" if result.returncode else "result": said}
 
 
 def all_rows(device: torch.device, size: Size, ends: float) -> list[Row]:
     """Measure each network, eager and compiled."""
     names = [f"{kind}{how}" for kind in ("unet", "shaspec", PEER) for how in ("", COMPILED)]
     names.insert(2, f"unet{CONTIGUOUS}")
-    rows = []
+    rows: list[Row] = []
     for name in names[:1] if size is TINY else names:  # the others take minutes on a CPU
         row = Row(name)
         rows.append(row)
@@ -173,8 +183,7 @@ def measure(row: Row, device: torch.device, size: Size) -> None:
     """Fill a row."""
     kind = row.name.partition(",")[0]
     row.tflop = counted_tflop(kind, size)
-    if kind != PEER:
-        row.counted_gib = round(Step(our_model(kind, size), batch=size.batch, patch=size.patch).peak_gib(), 2)
+    row.counted_gib = None if kind == PEER else counted_gib(kind, size)
     step = make_step(kind, device, size, how=row.name.removeprefix(kind))
     for _ in range(3):
         step()
@@ -261,6 +270,13 @@ def dynunet_loss(device: torch.device, image: Tensor, label: Tensor) -> tuple[nn
     return net, loss
 
 
+@cache
+def counted_gib(kind: str, size: Size) -> float:
+    """Return what a step holds at its peak, counted on tensors without contents."""
+    return round(Step(our_model(kind, size), batch=size.batch, patch=size.patch).peak_gib(), 2)
+
+
+@cache
 def counted_tflop(kind: str, size: Size) -> float:
     """Return the 10^12 operations of forward and backward, counted on tensors without contents."""
     if kind == PEER:
@@ -298,7 +314,8 @@ def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
     config = out / "training.json"
     model = {"model": size.model} if size.model else {}
     train = {"steps": size.steps, "batch_size": size.batch, "patch": size.voxels, "validate_every": size.steps}
-    config.write_text(json.dumps({"name": "gpu", "phantom": {"cases": 4}, "train": train, **model}), encoding="utf-8")
+    settings = {"name": "gpu", "phantom": {"cases": 4}, "train": train, "runtime": {"profile": size.traced}, **model}
+    config.write_text(json.dumps(settings), encoding="utf-8")
     commands = [
         [*ccsd, "phantom", str(source), "--cases", "4", "--size", str(side)],
         [*ccsd, "convert", str(source), str(stores), "--workers", "2"],
@@ -314,17 +331,31 @@ def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [event for event in events if event["event"] == "train"][-1]
     found = {name: last[name] for name in LOGGED if name in last} | last["parts_s"]
+    if device.type == "cuda":
+        found["busy_share"] = kernel_share(run / "trace.json.gz")
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     if record["device"] != device.type:
         raise RuntimeError(f"trained on {record['device']}, not on {device.type}")
     return found
 
 
+def kernel_share(path: Path) -> float:
+    """Return the share of a trace, from its first kernel to its last, in which some kernel ran."""
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "kernel")
+    busy, end = 0.0, spans[0][0]
+    for start, stop in spans:
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return float(busy / (end - spans[0][0]))
+
+
 def evaluation(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
     """Evaluate phantoms of BraTS's size with the model of `training` and return seconds a case, scoring included.
 
-    Once by the command that a user types, start and all; once within this process under the profiler, which says in
-    which share of the time the device works. `segment_s` is what the device alone needs for a case.
+    Once by the command that a user types, of which `case_s` is the time from one case to the next, without the start;
+    once within this process under the profiler, for the time in which the device works. `segment_s` is what the device
+    alone needs for a case.
     """
     source, stores, run, scores = (out / name for name in ("cases", "case-stores", "run", "scores"))
     for folder in (source, stores, scores):
@@ -335,25 +366,26 @@ def evaluation(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
     rows = "".join(f"{case}\ttest\n" for case in names)
     (stores / "split.tsv").write_text(f"case\tsplit\n{rows}", encoding="utf-8")
     words = [sys.executable, "-m", "ccsd", "evaluate", "--model", run, "--data", stores, "--out", scores / "command"]
+    words += ["--workers", str(WORKERS)]
     began = time.perf_counter()
     result = subprocess.run([*map(str, words)], cwd=out, capture_output=True, text=True, check=False)
     command_s = time.perf_counter() - began
     if result.returncode:
         raise RuntimeError(result.stderr.strip()[-300:])
     wanted = "cpu" if device.type == "cpu" else None
+    done = sorted(max(p.stat().st_mtime for p in scores.glob(f"command/predictions/*/{n}.nii.gz")) for n in names)
+    case_s = (done[-1] - done[0]) / max(1, len(done) - 1)
     with profile(activities=[ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]) as trace:
-        began = time.perf_counter()
-        evaluate_model(run, stores, scores / "profiled", device=wanted, workers=given_cores())
-        wall = time.perf_counter() - began
+        evaluate_model(run, stores, scores / "profiled", device=wanted)
     busy = sum(event.self_device_time_total for event in trace.key_averages()) / 1e6
     return {
         "cases": len(names),
         "combinations": len(TASK.subset_names),
-        "workers": given_cores(),
+        "workers": WORKERS,
         "command_s": command_s,
-        "case_s": wall / len(names),
+        "case_s": case_s,
         "segment_s": segmentation(device, size),
-        **({"busy": round(busy / wall, 3)} if device.type == "cuda" else {}),
+        **({"busy": round(busy / len(names) / case_s, 3)} if device.type == "cuda" else {}),
     }
 
 
@@ -391,7 +423,7 @@ def markdown(report: dict[str, Any], size: Size) -> str:
     lines = [
         f"# GPU check: {report['card']['name']}\n",
         f"{about}; torch {report['torch']}; {report['machine']}\n",
-        f"Tests: {report['tests']}\n",
+        f"Tests: {words(report['tests'])}\n",
         f"Steps of {size.batch} patches of {size.patch}^3, bf16, default method:\n",
         table([head, *rows]),
         f"\nTraining by `ccsd train`: {words(report['training'])}\n",

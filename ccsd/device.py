@@ -30,6 +30,8 @@ PEAKS = {
     "B200": 2250,
     "H200": 989,
     "H100 PCIe": 756,
+    "H100 NVL": 835,
+    "GH200": 989,
     "H100": 989,
     "A100": 312,
     "L40S": 362,
@@ -37,6 +39,7 @@ PEAKS = {
     "4090": 165,
     "A10": 125,
     "V100": 125,
+    "T4": 65,
 }
 """Dense TFLOP/s in bfloat16 or float16 without sparsity, by NVIDIA's data sheets; the first name in a card's counts."""
 SLOW_BF16 = ((9, 8), (9, 15))
@@ -70,6 +73,7 @@ def choose_device(wanted: str | None = None, local_rank: int = 0) -> "torch.devi
         return torch.device("cpu")
     device = torch.device("cuda", gpu_index(local_rank, torch.cuda.device_count()))
     torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True  # shapes are few and come again
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     return device
 

@@ -61,7 +61,8 @@ class Slots:
     def pin(self) -> None:
         """Lock the memory, so that a GPU copies from it without a detour and without the host waiting for it."""
         for tensor in (self.image, self.label):
-            torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)  # type: ignore[no-untyped-call]
+            code = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)  # type: ignore[no-untyped-call]
+            torch.cuda.check_error(int(code))
 
     @staticmethod
     def bytes_each(batch: int, modalities: int, patch: Patch) -> int:

@@ -1,8 +1,9 @@
-"""Group normalisation on GPUs: in the tensor's own type, and with statistics that keep the whole card busy.
+"""Group normalisation on GPUs: in the tensor's own type, and with statistics that are added up by the whole card.
 
 Autocast would compute it in float32 and hand that on, which is half as much memory again. And torch's own kernel adds
 up each group of each sample in one block: a handful of blocks for the large maps of a small batch, on cards that run
-more than a hundred at once. Compiled code splits such sums by itself.
+more than a hundred at once. Compiled code splits such sums by itself, those of the gradient too, which are torch's own
+here: a block for each channel of each sample.
 
 Shapes: N batch, C channels, G groups, D H W space.
 """

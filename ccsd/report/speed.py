@@ -19,8 +19,8 @@ def speed(training: TrainingResults) -> str:
     if rate := _median(entries, "tflops"):
         share = _median(entries, "mfu")
         found.append(f"{rate:.1f} TFLOP/s{'' if share is None else f', {share:.1%} of what the card can do'}")
-    if busy := _median(entries, "busy_share"):
-        found.append(f"the GPU computed for {busy:.0%} of the time")
+    if share := _median(entries, "device_share"):
+        found.append(f"a part of the step was under way on the GPU for {share:.0%} of the time")
     if memory := _median(entries, "memory_mb"):
         reserved = _median(entries, "memory_reserved_mb")
         found.append(

@@ -241,9 +241,9 @@ def _device(here: RankEnvironment, wanted: str | None) -> torch.device:
     device = choose_device(wanted, here.local_rank)
     # DeepSpeed requires it, also of a process alone, and takes the GPU of this number.
     os.environ["LOCAL_RANK"] = str(here.local_rank if device.index is None else device.index)
+    os.environ["DS_ACCELERATOR"] = device.type
     if device.type == "cuda":
         return device
-    os.environ["DS_ACCELERATOR"] = "cpu"
     reuse_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here.local_world))
@@ -270,6 +270,11 @@ def _meet(here: RankEnvironment, device: torch.device, timeout: float, run: Path
         distributed.init_process_group(backend, timeout=patience, device_id=device if device.type == "cuda" else None)
         distributed.barrier()
     except RuntimeError as error:
+        if "NCCL" in str(error):
+            raise TrainingError(
+                f"process {here.rank} of {here.world}: NCCL cannot connect the GPUs: {error}. Each process needs a GPU "
+                "of its own; start at most as many on a machine as it has GPUs"
+            ) from None
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise TrainingError(
             f"process {here.rank} of {here.world} could not meet the others at {where} within {timeout:.0f} s "

@@ -4,6 +4,7 @@ import importlib.util
 import math
 import os
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,6 @@ def prepared_objective(config: Config, device: torch.device) -> Objective:
     runtime = config.runtime
     if runtime.deterministic:
         _make_deterministic(config, device)
-    else:
-        torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes are the same in every step
     torch.manual_seed(config.train.seed)
     objective = Objective(
         SharedSpecificNet(config.model, config.task),
@@ -225,8 +224,10 @@ def _missing_to_compile(device: torch.device) -> str | None:
         return None if shutil.which(os.environ.get("CXX", "g++")) else "a C++ compiler (g++), which was not found"
     if importlib.util.find_spec("triton") is None:
         return "Triton, which comes with torch for Linux, and which was not found"
-    found = any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang")))
-    return None if found else "a C compiler (gcc), which was not found"
+    if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
+        return "a C compiler (gcc), which was not found"
+    headers = Path(sysconfig.get_path("include"))
+    return None if (headers / "Python.h").exists() else f"Python's headers (python3-dev), which are not in {headers}"
 
 
 def resumed_engine(

@@ -115,9 +115,9 @@ class Stepper:
             ready = self.feeder.take()
             with self.times.part("forward"):
                 outputs = self.engine(ready.image, ready.label, ready.available, ready.draw)
+            self.feeder.ahead()  # before the backward pass, in which DeepSpeed may wait for the device
             with self.times.part("backward"):
                 self._backward(outputs["loss"], part.weight)
-            self.feeder.ahead()
             losses.append(outputs["loss"].detach())
             means.add(outputs, part.weight)
             if "scored" in outputs:

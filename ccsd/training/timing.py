@@ -17,7 +17,10 @@ from ccsd.training.flops import step_tflop
 from preprocess.files import complete_or_absent
 
 COMPUTED = ("forward", "backward", "update")
-"""The parts that a GPU computes one after another; copies and augmentation of the next batch run beside them."""
+"""The parts that a GPU computes one after another; copies and augmentation of the next batch run beside them.
+
+The time of one is from where its first kernel may start to the end of its last: gaps between kernels count.
+"""
 
 
 class PartTimes:
@@ -101,7 +104,7 @@ class StepTimes:
             "parts_s": {name: part / steps for name, part in parts.items()},
         }
         if self._on_gpu:
-            found["busy_share"] = min(1.0, sum(parts.get(name, 0.0) for name in COMPUTED) / seconds)
+            found["device_share"] = min(1.0, sum(parts.get(name, 0.0) for name in COMPUTED) / seconds)
         if self._tflop:
             found["tflops"] = self._tflop * steps / seconds
             if self._peak:

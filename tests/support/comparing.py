@@ -15,7 +15,7 @@ LOSS, WEIGHT = 1e-5, 5e-5
 moved by up to 6e-3 after 6 steps; AdamW divides by the gradients' size, which carries rounding into the few weights
 whose gradients are next to nothing."""
 TIMES = {"step_s", "data_s", "data_share", "samples_per_s", "parts_s", "memory_mb"}
-ON_GPUS = {"busy_share", "tflops", "mfu", "memory_reserved_mb"}
+ON_GPUS = {"device_share", "tflops", "mfu", "memory_reserved_mb"}
 
 
 def science(run: Path) -> list[dict[str, Any]]:

@@ -64,6 +64,22 @@ def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monke
     assert compiled.frame_count == graphs == GRAPHS[method]
 
 
+@pytest.mark.slow
+def test_options_that_save_memory_break_no_graph_and_add_none_later() -> None:
+    counters.clear()
+    compiled = CompileCounterWithBackend("eager")
+    o = objective()
+    o.decode_batch = 2
+    o.net.recompute_encoders()
+    o.compile_parts(backend=compiled)
+    loss(o).backward()
+    graphs = compiled.frame_count
+    for step in (1, 2):
+        loss(o, step).backward()
+    assert not counters["graph_break"]
+    assert compiled.frame_count == graphs
+
+
 @pytest.mark.parametrize("channels_last", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_compiled_parts_compute_the_same(channels_last: bool) -> None:
     plain, compiled = objective(), objective()

@@ -39,6 +39,7 @@ def device() -> str:
 def train(inputs: Path, run: Path, *settings: str, options: tuple[str, ...] = (), code: int = 0) -> Path:
     """Train by the command line."""
     words = ["train", "--config", str(inputs / "tiny.yaml"), "--data", str(inputs / "data"), "--run", str(run)]
+    settings = ("runtime.compile=false", *settings)  # what compiles says so: it takes a minute
     command = [sys.executable, "-m", "ccsd", *words, *(word for s in settings for word in ("--set", s)), *options]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == code, result.stdout[-2000:] + result.stderr[-2000:]
@@ -69,7 +70,7 @@ def test_every_stage_learns_what_the_cpu_learns(inputs: Path, tmp_path: Path, st
 
 @pytest.mark.parametrize("option", ["compile", "activation_checkpointing", "deterministic"])
 def test_options_change_nothing_but_rounding(inputs: Path, tmp_path: Path, option: str) -> None:
-    first = train(inputs, tmp_path / "plain", "runtime.compile=false")
+    first = train(inputs, tmp_path / "plain")
     second = train(inputs, tmp_path / option, f"runtime.{option}=true")
     assert losses(second)[-1] == pytest.approx(losses(first)[-1], abs=FP32_LOSS)
 

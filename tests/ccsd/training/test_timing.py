@@ -66,7 +66,7 @@ def test_rates_follow_from_the_steps(clock: type[Clock]) -> None:
     found = times.take()
     assert found["step_s"] == 0.5
     assert found["samples_per_s"] == 8
-    assert found["busy_share"] == pytest.approx(0.8)
+    assert found["device_share"] == pytest.approx(0.8)
     assert found["tflops"] == 60
     assert found["mfu"] == 0.6
     assert found["parts_s"] == {"forward": pytest.approx(0.15), "backward": pytest.approx(0.25), "copy": 4.5}
