@@ -67,7 +67,7 @@ SABOTAGES = {
         "tests/ccsd/distillation/test_path.py::test_the_path_removes_the_most_critical_first",
     ),
     "the criterion prefers what helps": Sabotage(
-        "ccsd/distillation/objective.py", "rise = segmentation_loss(", "rise = -segmentation_loss(",
+        "ccsd/distillation/objective.py", "rise = measured - self.loss", "rise = self.loss - measured",
         "tests/ccsd/distillation/test_objective.py::test_the_criterion_removes_what_raises_the_loss_most",
     ),
     "a combination is missing": Sabotage(
