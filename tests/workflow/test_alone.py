@@ -58,6 +58,7 @@ def test_a_dry_run_beside_it_disturbs_nothing(held: Project) -> None:
     held.running[0].end()
 
 
+@pytest.mark.slow
 def test_deleted_tables_of_the_report_are_made_again(held: Project) -> None:
     _let_go(held)
     held.running[0].end()

@@ -136,6 +136,7 @@ def _fail_to_train(clone: Project) -> None:
     assert clone.snakemake(*HERE, STAND_IN_FAILS="train").returncode == 1
 
 
+@pytest.mark.slow
 def test_deleted_stores_are_made_again_only_if_something_needs_them(finished: Project) -> None:
     _delete_a_store(finished)
     finished.forget_calls()

@@ -194,7 +194,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("end", ["return", "raise", "kill"])
+@pytest.mark.parametrize("end", [*(pytest.param(end, marks=pytest.mark.slow) for end in ("return", "raise")), "kill"])
 def test_a_process_that_ends_takes_its_workers_along(data: Path, tmp_path: Path, end: str) -> None:
     script = tmp_path / "left_open.py"
     script.write_text(LEFT_OPEN)
@@ -271,13 +271,16 @@ def test_cases_that_another_process_has_checked_are_not_opened(data: Path, monke
 
 
 def test_pinned_memory_is_all_that_batches_are_read_into(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    locked = {}
-    register = SimpleNamespace(cudaHostRegister=lambda address, size, _: locked.update({address: size}))
+    locked: dict[int, int] = {}
+    checked: list[int] = []
+    register = SimpleNamespace(cudaHostRegister=lambda address, size, _: locked.update({address: size}) or 0)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: register)
+    monkeypatch.setattr(torch.cuda, "check_error", checked.append)
     with stream_of(data) as stream:
         stream._slots.pin()
         batch = next(stream)
         assert locked == {tensor.data_ptr(): tensor.nbytes for tensor in (batch.image, batch.label)}
+        assert checked == [0, 0]
 
 
 def test_more_processes_than_samples(data: Path) -> None:

@@ -21,6 +21,7 @@ assert not any(name.split(".")[0] in ("ccsd", "monai", "deepspeed", "preprocess"
 """
 
 
+@pytest.mark.slow
 def test_exported_program_says_the_same_without_this_package(made_study, tmp_path):
     folder = made_study / "runs" / "ccsd-s0"
     written = export(folder, tmp_path / "model.pt2", "t1ce+flair")

@@ -18,7 +18,7 @@ def test_a_step_moves_less_than_280_gb_before_fusion() -> None:
 @pytest.mark.parametrize(
     ("step", "gib"),
     [
-        (Step(), 23),
+        pytest.param(Step(), 23, marks=pytest.mark.slow),
         pytest.param(Step(decode_batch=1), 14, marks=pytest.mark.slow),
         pytest.param(Step(decode_batch=1, recompute=True), 6, marks=pytest.mark.slow),
     ],

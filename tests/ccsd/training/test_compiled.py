@@ -80,7 +80,8 @@ def test_options_that_save_memory_break_no_graph_and_add_none_later() -> None:
     assert compiled.frame_count == graphs
 
 
-@pytest.mark.parametrize("channels_last", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("channels_last", [False, True])
 def test_compiled_parts_compute_the_same(channels_last: bool) -> None:
     plain, compiled = objective(), objective()
     compiled.net.set_channels_last(channels_last)

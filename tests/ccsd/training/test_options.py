@@ -10,6 +10,7 @@ from support.comparing import LOSS, WEIGHT, assert_close, assert_same_run, losse
 from support.plain import plain_training
 from support.trainings import Ending, Launch, training
 
+pytestmark = pytest.mark.slow
 EMA = ("train.ema=0.9", "train.schedule=cosine")
 SGD = ("train.optimizer=sgd", "train.learning_rate=0.003", "train.ema=0.5")
 
@@ -65,7 +66,6 @@ def test_the_average_is_the_model_and_not_the_last_weights(alone: list[Ending], 
     assert max(float((last[name] - value).abs().max()) for name, value in average.items()) > 2 * WEIGHT
 
 
-@pytest.mark.slow
 def test_shards_of_it_resume_exactly_and_in_another_stage(
     alone: list[Ending], together: list[Ending], runs: Path
 ) -> None:

@@ -33,7 +33,6 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "stopped": training(runs / "parts", STAGE_2, stop_at=2),
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
-        "as on a GPU": training(runs / "as on a GPU", STAGE_3, as_on_gpu=True),
         "full": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2", full_at=3),
         "space again": training(runs / "full", STAGE_3, "runtime.checkpoint_every=2"),
     }
@@ -45,6 +44,7 @@ def accidents(endings: dict[str, Ending], launch: Launch, runs: Path) -> dict[st
     """What two processes did when one of them failed, saw an older folder, or heard a stop while it validated."""
     items = {
         "fails": training(runs / "fails", fail_at=2),
+        "as on a GPU": training(runs / "as on a GPU", STAGE_3, as_on_gpu=True),
         "to blind": training(runs / "blind", STAGE_2, stop_at=2),
         "blind": training(runs / "blind", STAGE_2, blind=True),
         "blind again": training(runs / "blind", STAGE_2, blind=True),
@@ -91,12 +91,14 @@ def test_two_sharded_processes_equal_plain_pytorch(endings: dict[str, Ending], r
     assert_close(final, weights(runs / "whole"), WEIGHT)
 
 
-def test_the_ways_of_gpus_learn_the_same_though_weights_are_sharded(endings: dict[str, Ending], runs: Path) -> None:
-    assert endings["as on a GPU"].code == 0, endings["as on a GPU"].text
+@pytest.mark.slow
+def test_the_ways_of_gpus_learn_the_same_though_weights_are_sharded(accidents: dict[str, Ending], runs: Path) -> None:
+    assert accidents["as on a GPU"].code == 0, accidents["as on a GPU"].text
     assert losses(runs / "as on a GPU") == pytest.approx(losses(runs / "whole"), abs=LOSS)
     assert_close(weights(runs / "whole"), weights(runs / "as on a GPU"), WEIGHT)
 
 
+@pytest.mark.slow
 def test_a_training_resumes_on_another_number_of_processes_and_says_so(
     shrunk: Ending, grown_and_killed: tuple[list[Ending], list[Ending]], runs: Path
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_full_disk_stops_the_save_and_keeps_what_was_saved(endings: dict[str, 
     assert not list((runs / "full/checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_takes_the_others_down_with_one_message(
     grown_and_killed: tuple[list[Ending], list[Ending]],
 ) -> None:
