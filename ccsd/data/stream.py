@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from multiprocessing.util import Finalize
@@ -17,6 +16,7 @@ from ccsd.data.batch import Batch, Patch, Slots
 from ccsd.data.patches import Filled, PatchReader
 from ccsd.errors import UsageError
 from preprocess.errors import InputError
+from preprocess.parallel import end_with_parent
 
 Context = Literal["forkserver", "spawn", "fork"]
 
@@ -168,14 +168,7 @@ def _follow_parent(_worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def check_shared_memory(reader: PatchReader, workers: int, processes: int = 1) -> None:

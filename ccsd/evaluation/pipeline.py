@@ -1,9 +1,7 @@
 """Reading, segmenting and scoring at the same time: the next case is read and earlier ones are scored meanwhile."""
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -13,6 +11,7 @@ from multiprocessing import forkserver
 from typing import NoReturn, TypeVar
 
 from ccsd.errors import USER_ERRORS
+from preprocess.parallel import end_with_parent
 
 Image = TypeVar("Image")
 Labels = TypeVar("Labels")
@@ -148,11 +147,4 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _follow_parent() -> None:
     """Leave Ctrl-C to the parent, and end when it ends: the pool's own pipe stays open when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

@@ -77,7 +77,25 @@ def segment_case(
     import torch
 
     try:
-        yield from _segment(model, image, spacing, subsets, settings, device)
+        target = training_spacing(model)
+        tensor = torch.from_numpy(image).to(device)
+        shape = tuple(tensor.shape[1:])
+        resample = needs_resampling(spacing, target)
+        if resample:
+            tensor = resample_image(tensor, _bounded(target_shape(shape, spacing, target)))
+        found = predict_probabilities(
+            model.net,
+            tensor,
+            subsets,
+            model.config.task,
+            patch=model.config.train.patch,
+            overlap=settings.overlap,
+            decode_batch=model.config.runtime.decode_batch,
+            flips=settings.flips,
+            precision=model.config.train.precision,
+        )
+        for regions in found:
+            yield resample_probabilities(regions, shape) if resample else regions
     except torch.OutOfMemoryError:
         raise UsageError(_out_of_memory(model, device)) from None
 
@@ -94,37 +112,6 @@ def paint_tensor(regions: "Tensor", task: Task, threshold: float = 0.5) -> "Tens
     for region, name in task.paint.items():
         labels.masked_fill_(channels[region] > threshold, task.classes[name])
     return labels
-
-
-def _segment(
-    model: "TrainedModel",
-    image: npt.NDArray[Any],
-    spacing: Spacing,
-    subsets: Sequence[Subset],
-    settings: "Evaluation",
-    device: "torch.device",
-) -> Iterator["Tensor"]:
-    import torch
-
-    target = training_spacing(model)
-    tensor = torch.from_numpy(image).to(device)
-    shape = tuple(tensor.shape[1:])
-    resample = needs_resampling(spacing, target)
-    if resample:
-        tensor = resample_image(tensor, _bounded(target_shape(shape, spacing, target)))
-    found = predict_probabilities(
-        model.net,
-        tensor,
-        subsets,
-        model.config.task,
-        patch=model.config.train.patch,
-        overlap=settings.overlap,
-        decode_batch=model.config.runtime.decode_batch,
-        flips=settings.flips,
-        precision=model.config.train.precision,
-    )
-    for regions in found:
-        yield resample_probabilities(regions, shape) if resample else regions
 
 
 def _out_of_memory(model: "TrainedModel", device: "torch.device") -> str:

@@ -57,7 +57,7 @@ def _wait_for(case: str, folder: Path) -> str:
 
 
 def test_cases_are_segmented_while_earlier_ones_are_scored_but_not_without_bound(tmp_path: Path) -> None:
-    """With two workers that take for ever, three cases wait: those being scored, and the next one."""
+    """With two workers that take forever, three cases wait: those being scored, and the next one."""
     segmented: list[str] = []
 
     def segment(case: str, _: str) -> Path:

@@ -45,39 +45,37 @@ def loss(o: Objective, step: int = 0) -> torch.Tensor:
     return found
 
 
+def graphs_of_whole_steps(o: Objective) -> int:
+    """Return the number of graphs of three steps, which the first one makes, none of them broken."""
+    counters.clear()
+    compiled = CompileCounterWithBackend("eager")
+    o.compile_parts(backend=compiled)
+    loss(o).backward()
+    graphs = int(compiled.frame_count)
+    for step in (1, 2):
+        loss(o, step).backward()
+    assert not counters["graph_break"]
+    assert compiled.frame_count == graphs
+    return graphs
+
+
 @pytest.mark.parametrize("on_gpu", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("method", GRAPHS)
 def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if on_gpu:
         monkeypatch.setattr("ccsd.model.blocks.on_gpu", lambda _: True)
         monkeypatch.setattr("ccsd.model.net.on_gpu", lambda _: True)
-    counters.clear()
-    compiled = CompileCounterWithBackend("eager")
     o = objective(method, "bf16" if on_gpu else "fp32")
     o.net.set_channels_last(on_gpu)
-    o.compile_parts(backend=compiled)
-    loss(o).backward()
-    graphs = compiled.frame_count
-    for step in (1, 2):
-        loss(o, step).backward()
-    assert not counters["graph_break"]
-    assert compiled.frame_count == graphs == GRAPHS[method]
+    assert graphs_of_whole_steps(o) == GRAPHS[method]
 
 
 @pytest.mark.slow
 def test_options_that_save_memory_break_no_graph_and_add_none_later() -> None:
-    counters.clear()
-    compiled = CompileCounterWithBackend("eager")
     o = objective()
     o.decode_batch = 2
     o.net.recompute_encoders()
-    o.compile_parts(backend=compiled)
-    loss(o).backward()
-    graphs = compiled.frame_count
-    for step in (1, 2):
-        loss(o, step).backward()
-    assert not counters["graph_break"]
-    assert compiled.frame_count == graphs
+    assert graphs_of_whole_steps(o) > 0
 
 
 @pytest.mark.slow
