@@ -30,7 +30,7 @@ from ccsd.model import SharedSpecificNet
 from preprocess.task import default_task
 
 TASK = default_task()
-BRANCHES = ("ccsd.model.blocks.on_gpu", "ccsd.model.net.on_gpu")
+BRANCHES = ("ccsd.model.blocks.on_gpu", "ccsd.model.compose.on_gpu", "ccsd.model.net.on_gpu")
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
@@ -55,6 +55,60 @@ def _as_float32(value: Any) -> Any:
     return value.float() if is_half else value
 
 
+class _Norm:
+    """Stand-ins for the kernels of the normalisation, which read and write what these do."""
+
+    @staticmethod
+    def forward(x: Tensor, added: Tensor | None, groups: int, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+        x.amax()
+        y = x.sign() if added is None else x + added
+        return y, x.new_empty(len(x), groups, 2), x.new_empty(len(x), 2, x.shape[1])
+
+    @staticmethod
+    def backward(grad: Tensor, x: Tensor, y: Tensor | None, *_: Any) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        x.amax()
+        inner = None if y is None else grad + y
+        if inner is None:
+            grad.amax()
+        return (grad if inner is None else inner) + x, inner, *x.new_empty(2, x.shape[1])
+
+
+class _Sums(torch.autograd.Function):
+    """A loss's sums over the voxels, of one map or of two."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, other: Tensor, values: int) -> Tensor:
+        logits.amax()
+        other.amax()
+        ctx.save_for_backward(logits, other)
+        return logits.new_empty(*logits.shape[:-3], values, dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None, None]:
+        logits, other = ctx.saved_tensors
+        return (logits + other.to(logits.dtype)).expand(logits.shape), None, None
+
+
+class _Losses:
+    """Stand-ins for the kernels of the losses."""
+
+    class Overlap:
+        """Of supervision."""
+
+        @staticmethod
+        def apply(logits: Tensor, target: Tensor) -> Tensor:
+            found: Tensor = _Sums.apply(logits, target, 3)  # type: ignore[no-untyped-call]
+            return found
+
+    class Divergence:
+        """Of distillation."""
+
+        @staticmethod
+        def apply(teacher: Tensor, student: Tensor, _: float) -> Tensor:
+            found: Tensor = _Sums.apply(student, teacher, 1)  # type: ignore[no-untyped-call]
+            return found[..., 0]
+
+
 @contextmanager
 def on_cuda(*, autocast: bool) -> Iterator[None]:
     """Let what computes on the CPU follow the rules of CUDA, with autocast or without."""
@@ -63,6 +117,10 @@ def on_cuda(*, autocast: bool) -> Iterator[None]:
         for branch in BRANCHES:
             # Not a mock, which would keep the tensors that it is called with.
             stack.enter_context(mock.patch(branch, lambda _: True))  # noqa: PT008
+        for module in ("ccsd.model.normalise", "ccsd.distillation.losses"):
+            stack.enter_context(mock.patch(f"{module}.by_triton", lambda _: True))  # noqa: PT008
+        stack.enter_context(mock.patch("ccsd.model.norm_kernels", _Norm, create=True))
+        stack.enter_context(mock.patch("ccsd.distillation.loss_kernels", _Losses, create=True))
         stack.enter_context(_Float32())
         torch.set_autocast_enabled("cuda", autocast)
         try:

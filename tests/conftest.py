@@ -23,6 +23,8 @@ hypothesis.settings.load_profile("patient")
 if shutil.which("nvidia-smi") is None:
     # Without it DeepSpeed looks for CUDA and fails on import.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # Runs kernels on the CPU; Triton reads it when it is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 # A shell starts background jobs with SIGINT ignored, which they pass on: tests of Ctrl-C would wait forever.

@@ -28,10 +28,8 @@ class Runtime(Section):
     activation_checkpointing: bool = Field(
         False, description="compute the encoders' activations again in the backward pass: less memory, more time"
     )
-    compile: bool | Literal["auto"] = Field(
-        "auto",
-        description="torch.compile of networks and losses: auto compiles on GPUs where a C compiler is found, without "
-        "deterministic and zero_stage 3",
+    compile: bool = Field(
+        False, description="torch.compile of networks and losses: the first step takes minutes; not with zero_stage 3"
     )
     deterministic: bool = Field(
         False, description="only operations that give the same bits each time, also on a GPU; slower"
@@ -59,7 +57,7 @@ class Runtime(Section):
 
     @model_validator(mode="after")
     def _compiles_what_is_whole(self) -> Self:
-        if self.compile is True and self.zero_stage == 3:  # noqa: PLR2004 - the stage that shards weights
+        if self.compile and self.zero_stage == 3:  # noqa: PLR2004 - the stage that shards weights
             raise ValueError(
                 "runtime.compile does not work with runtime.zero_stage 3, which gathers weights module by module"
             )

@@ -1,6 +1,6 @@
 """Losses on logits, one value per sample, computed in float32.
 
-Shapes: logits z and targets ... x R x D x H x W with any leading axes; the result has the leading axes.
+Shapes: logits z and targets ... x R x D x H x W with any leading axes, on GPUs two at most; the result has them.
 """
 
 from functools import reduce
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ccsd.triton import by_triton
 from preprocess.task import Task
 
 VOLUME = (-3, -2, -1)
@@ -21,12 +22,22 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     The Dice term has its 1 in the denominator only, so an empty region costs what is predicted in it.
     """
-    logits, target = logits.float(), target.float()
+    predicted, overlap, cross_entropy = _overlap(logits, target.float())
+    dice = 1 - 2 * overlap / (predicted + target.sum(VOLUME) + 1)
+    return dice.mean(-1) + (cross_entropy / logits.shape[-3:].numel()).mean(-1)
+
+
+def _overlap(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    """Return the sums over the voxels of the probabilities, of these within the target, and of the cross-entropy."""
+    if by_triton(logits):
+        from ccsd.distillation import loss_kernels
+
+        sums: Tensor = loss_kernels.Overlap.apply(logits, target)  # type: ignore[no-untyped-call]
+        return sums.unbind(-1)
+    logits = logits.float()
     probability = logits.sigmoid()
-    overlap = (probability * target).sum(VOLUME)
-    dice = 1 - 2 * overlap / (probability.sum(VOLUME) + target.sum(VOLUME) + 1)
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
-    return dice.mean(-1) + cross_entropy.mean(REGIONS_AND_VOLUME)
+    entropy = functional.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    return probability.sum(VOLUME), (probability * target).sum(VOLUME), entropy.sum(VOLUME)
 
 
 def distillation_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
@@ -34,6 +45,11 @@ def distillation_loss(teacher: Tensor, student: Tensor, temperature: float) -> T
 
     Computed from logits with logsigmoid, so it is finite for any finite logits. The teacher gets no gradient.
     """
+    if by_triton(student):
+        from ccsd.distillation import loss_kernels
+
+        sums: Tensor = loss_kernels.Divergence.apply(teacher, student, temperature)  # type: ignore[no-untyped-call]
+        return temperature**2 * (sums / student.shape[-3:].numel()).mean(-1)
     t = teacher.detach().float() / temperature
     s = student.float() / temperature
     p = t.sigmoid()

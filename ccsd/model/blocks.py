@@ -1,9 +1,7 @@
 """Convolution blocks that can hold several independent networks.
 
 With `groups=4` a block is four blocks of the same shape, one per modality, in the same parameters: channel
-`m * width + c` belongs to modality m and never sees another modality's channels. Called without a group, a block
-computes all of them in one convolution, which is fastest on CPUs; called with one, it computes that one from its share
-of each parameter, which is fastest on GPUs, where grouped convolutions are slow.
+`m * width + c` belongs to modality m and never sees another modality's channels.
 
 Shapes: N batch (or batch x modality), C channels over all groups or of the one, D H W space.
 """
@@ -11,44 +9,96 @@ Shapes: N batch (or batch x modality), C channels over all groups or of the one,
 import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ccsd.model.group_norm import group_norm
+from ccsd.model.layout import JOINED_CHANNELS, apart, beside, channels_last, neighbours, on_gpu
+from ccsd.model.normalise import activated_norm
 
 CHANNELS_PER_NORM_GROUP = 8
 SLOPE = 0.01
 """Negative slope of every leaky rectifier."""
 
 
-def on_gpu(x: Tensor) -> bool:
-    """Tell whether a tensor is on a GPU, where other ways to the same result are fast."""
-    return x.device.type != "cpu"
-
-
 class Conv(nn.Conv3d):
-    """A 3-D convolution of all groups or of one of them."""
+    """A 3-D convolution of all groups; on GPUs of several narrow groups and samples at once.
 
-    channels_last = False
-    """Compute in this layout, which the fast kernels of GPUs have. Only compiled networks gain: others convert back."""
+    GPUs are slow with groups and with few channels. So neighbours are joined in one kernel that is zero outside of its
+    diagonal blocks, which computes the same.
+    """
 
-    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
-        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last_3d)
-        if group is None:
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride; C may be that of several samples."""
+        if not on_gpu(x):
             whole: Tensor = self._conv_forward(x, self.kernel(self.weight), self.bias)
             return whole
-        kernel = self.kernel(self.weight.chunk(self.groups)[group])
-        bias = None if self.bias is None else self.bias.chunk(self.groups)[group]
-        return functional.conv3d(x, kernel, bias, self.stride, self.padding, self.dilation)
+        return self._joined(x, self.kernel(self.weight), self.stride)
+
+    def _joined(self, x: Tensor, weight: Tensor, stride: Any) -> Tensor:
+        inputs, outputs = weight.shape[1], len(weight) // self.groups
+        copies = x.shape[1] // (self.groups * inputs)
+        sizes = _shares(copies * self.groups, max(inputs, outputs))
+        kernels = torch.unflatten(weight, 0, (self.groups, -1)).expand(copies, *[-1] * 6).flatten(0, 1)
+        biases: Sequence[Tensor | None] = [None] * len(sizes)
+        if self.bias is not None:
+            biases = torch.split(self.bias.expand(copies, -1).flatten(), [n * outputs for n in sizes])
+        maps = torch.split(x, [n * inputs for n in sizes], 1)
+        found = [
+            functional.conv3d(channels_last(y), _diagonal(w), b, stride, self.padding, self.dilation)
+            for y, w, b in zip(maps, torch.split(kernels, sizes), biases, strict=True)
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def kernel(self, weight: Tensor) -> Tensor:
         """Return what to convolve with."""
         return weight
+
+
+class MeanConv(Conv):
+    """A 1 x 1 x 1 convolution of the means of cubes of `side` voxels.
+
+    On GPUs one convolution: torch's pooling is slow there, and its gradient not deterministic.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, side: int, groups: int) -> None:
+        super().__init__(in_channels, out_channels, 1, groups=groups, bias=False)
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x C x D x H x W to N x C' x D/side x H/side x W/side; C may be that of several samples."""
+        if not on_gpu(x):
+            return super().forward(mean_pool(x, self.side))
+        return self._joined(x, self.weight.expand(-1, -1, *[self.side] * 3) / self.side**3, self.side)
+
+
+class Up(nn.ConvTranspose3d):
+    """Doubles the resolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 2, 2)
+
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
+        """Map N x C x D x H x W to N x C' x 2D x 2H x 2W, to whose channels `shift` is added as well."""
+        bias: Tensor = self.bias  # type: ignore[assignment]
+        x = channels_last(x) if on_gpu(x) else x
+        return functional.conv_transpose3d(x, self.weight, bias + shift, self.stride)
+
+
+def _diagonal(kernels: Tensor) -> Tensor:
+    """Return the kernel of n * C' x n * C x ... with these n x C' x C x ... on its diagonal, and zeros elsewhere."""
+    if len(kernels) == 1:
+        return kernels[0]
+    return torch.diag_embed(kernels.movedim(0, -1), dim1=0, dim2=2).flatten(2, 3).flatten(0, 1)
+
+
+def _shares(count: int, channels: int) -> list[int]:
+    """Return how many of `count` networks of so many channels are computed as one, for each of the convolutions."""
+    most = max(1, JOINED_CHANNELS // channels)
+    return [min(most, count - first) for first in range(0, count, most)]
 
 
 class Norm(nn.GroupNorm):
@@ -61,20 +111,20 @@ class Norm(nn.GroupNorm):
     def __init__(self, channels: int, groups: int = 1) -> None:
         per_group = max(1, channels // groups // CHANNELS_PER_NORM_GROUP)
         super().__init__(groups * per_group, channels)
-        self.groups = groups
 
-    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
-        """Normalise N x C x D x H x W."""
+    def forward(self, x: Tensor, added: Tensor | None = None, slope: float = 1.0) -> Tensor:
+        """Normalise N x C x D x H x W, add something and rectify with a negative slope; C may be of several samples."""
         weight: Tensor = self.weight
         bias: Tensor = self.bias
-        count = self.num_groups
-        if group is not None:
-            weight, bias, count = weight.chunk(self.groups)[group], bias.chunk(self.groups)[group], count // self.groups
         if x[0, 0].numel() == 1:
-            return x * weight.view(1, -1, 1, 1, 1) + bias.view(1, -1, 1, 1, 1)
-        if on_gpu(x):
-            return group_norm(x, count, weight, bias, self.eps)
-        return functional.group_norm(x, count, weight, bias, self.eps)
+            copies = x.shape[1] // self.num_channels
+            y = x * weight.repeat(copies).view(1, -1, 1, 1, 1) + bias.repeat(copies).view(1, -1, 1, 1, 1)
+        elif on_gpu(x):
+            return activated_norm(x, added, self.num_groups, weight, bias, self.eps, slope)
+        else:
+            y = functional.group_norm(x, self.num_groups, weight, bias, self.eps)
+        y = y if added is None else added + y
+        return y if slope == 1 else functional.leaky_relu(y, slope)
 
 
 def mean_pool(x: Tensor, side: int) -> Tensor:
@@ -86,6 +136,18 @@ def mean_pool(x: Tensor, side: int) -> Tensor:
         return functional.avg_pool3d(x, side)
     depth, height, width = x.shape[-3:]
     return x.reshape(*x.shape[:-3], depth // side, side, height // side, side, width // side, side).mean((-5, -3, -1))
+
+
+class MeanPool(nn.Module):
+    """`mean_pool` as a module."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x C x D x H x W to N x C x D/side x H/side x W/side."""
+        return mean_pool(x, self.side)
 
 
 class ResidualBlock(nn.Module):
@@ -101,20 +163,19 @@ class ResidualBlock(nn.Module):
         self.first_norm = Norm(wide_out, groups)
         self.second = Conv(wide_out, wide_out, 3, padding=1, groups=groups, bias=False)
         self.second_norm = Norm(wide_out, groups)
-        self.stride = stride
-        self.shortcut = None
+        self.shortcut: nn.Module | None = None
         if in_channels != out_channels:
-            self.shortcut = Conv(wide_in, wide_out, 1, groups=groups, bias=False)
+            self.shortcut = MeanConv(wide_in, wide_out, stride, groups)
+        elif stride > 1:
+            self.shortcut = MeanPool(stride)
 
-    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
-        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
-        y = functional.leaky_relu(self.first_norm(self.first(x, group), group), SLOPE)
-        y = self.second_norm(self.second(y, group), group)
-        if self.stride > 1:
-            x = mean_pool(x, self.stride)
-        if self.shortcut is not None:
-            x = self.shortcut(x, group)
-        return functional.leaky_relu(x + y, SLOPE)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride; C may be that of several samples."""
+        is_single = x.shape[1] == self.first.in_channels and self.first.groups == 1
+        count = neighbours(len(x), self.first.out_channels) if on_gpu(x) and is_single else 1
+        x = beside(x, count)
+        y = self.second(self.first_norm(self.first(x), slope=SLOPE))
+        return apart(self.second_norm(y, x if self.shortcut is None else self.shortcut(x), SLOPE), count)
 
 
 class Stages(nn.ModuleList):
@@ -123,15 +184,15 @@ class Stages(nn.ModuleList):
     recompute = False
     """Keep only what goes from module to module, and compute the rest again in the backward pass."""
 
-    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the last output."""
-        return deque(self.outputs(x, group), maxlen=1).pop()
+        return deque(self.outputs(x), maxlen=1).pop()
 
-    def outputs(self, x: Tensor, group: int | None = None) -> Iterator[Tensor]:
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the output of each module."""
         for stage in self:
             again = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(stage, x, group, use_reentrant=False) if again else stage(x, group)
+            x = checkpoint(stage, x, use_reentrant=False) if again else stage(x)
             yield x
 
 

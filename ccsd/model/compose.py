@@ -6,10 +6,14 @@ a modality outside S reaches the result. The subsets of a sample follow one anot
 Shapes: B batch, K subsets, M modalities, m encoded modalities (those whose features exist), C channels.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ccsd.model.layout import beside, channels_last, neighbours, on_gpu, swap_middle
 
 
 def select(values: Tensor, axis: int, encoded: Sequence[int]) -> Tensor:
@@ -62,15 +66,84 @@ class SubsetProjection(nn.Module):
         self.weight = nn.Parameter(torch.empty(modalities, out_channels, in_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(self, features: Tensor, subsets: Tensor, encoded: Sequence[int], onto: Tensor) -> Tensor:
-        """Project B x m x C x ... features for B x K x M subsets and add them to `onto`, (B*K) x C' x ...."""
+    def forward(
+        self, features: Tensor, subsets: Tensor, encoded: Sequence[int], up: nn.Module, x: Tensor
+    ) -> tuple[Tensor, int]:
+        """Project B x m x C x ... features for B x K x M subsets and add them to `up(x)`, (B*K) x C' x ....
+
+        Returns the sum and how many subsets lie beside each other in its channels: one on CPUs.
+        """
         weight = select(_subset_weights(self.weight, subsets), 2, encoded)
+        onto = up(x, self.bias)
+        if on_gpu(x):
+            return _project_beside(features, weight, onto)
         b, k = subsets.shape[:2]
         matrix = weight.permute(0, 1, 3, 2, 4).reshape(b, k * weight.shape[3], -1)
         flat = features.flatten(3).flatten(1, 2)
-        onto = onto + self.bias.to(onto.dtype).view(1, -1, 1, 1, 1)
         projected = torch.baddbmm(onto.reshape(b, matrix.shape[1], -1), matrix.to(flat.dtype), flat)
-        return projected.view(onto.shape)
+        return projected.view(onto.shape), 1
+
+
+def _project_beside(features: Tensor, weight: Tensor, onto: Tensor) -> tuple[Tensor, int]:
+    """Add the projection to what is in channels-last order, and put the channels of several subsets beside each other.
+
+    `weight` is B x K x m x C' x C.
+    """
+    b, k, _, outputs, _ = weight.shape
+    count = neighbours(k, outputs)
+    matrix = torch.unflatten(weight, 1, (-1, count)).permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3).flatten(0, 1)
+    flat = (
+        channels_last(beside(features.flatten(0, 1), features.shape[1])).movedim(1, -1).reshape(b, -1, matrix.shape[1])
+    )
+    rows = channels_last(onto).movedim(1, -1).reshape(b * k // count, count, flat.shape[1], outputs)
+    with torch.autocast("cuda", enabled=False):
+        if torch.compiler.is_compiling():
+            base = torch.unflatten(rows.transpose(1, 2).flatten(2), 0, (b, -1))
+            sums = (base + flat[:, None] @ torch.unflatten(matrix.to(flat.dtype), 0, (b, -1))).flatten(0, 1)
+        else:
+            sums = _Projection.apply(rows, flat.to(rows.dtype), matrix)  # type: ignore[no-untyped-call]
+    return sums.reshape(-1, *onto.shape[2:], count * outputs).movedim(-1, 1), count
+
+
+class _Projection(torch.autograd.Function):
+    """Swap the middle axes of n x count x V x C' rows, and add the products of B x V x c features with n x c x C'.
+
+    One product for each of the n, in place, and the gradient of the matrices, a sum over all voxels, in parts: what
+    the library chooses for it reads the voxels by few of a GPU's multiprocessors.
+    """
+
+    PARTS = 64
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, features: Tensor, matrix: Tensor) -> Tensor:
+        sums = (swap_middle(rows) if rows.shape[1] > 1 else rows.transpose(1, 2).clone()).flatten(2)
+        each = len(matrix) // len(features)
+        for n, (total, weights) in enumerate(zip(sums, matrix.to(sums.dtype), strict=True)):
+            total.addmm_(features[n // each], weights)
+        ctx.save_for_backward(features, matrix)
+        ctx.count = rows.shape[1]
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, matrix = ctx.saved_tensors
+        grad = grad.contiguous()
+        each, weights = len(matrix) // len(features), matrix.to(grad.dtype).transpose(1, 2)
+        d_features = torch.empty_like(features)
+        for n, one in enumerate(grad):
+            target = d_features[n // each]
+            target.addmm_(one, weights[n], beta=int(n % each > 0))
+        parts = math.gcd(grad.shape[1], _Projection.PARTS)
+        d_matrix = torch.stack(
+            [
+                torch.bmm(features[n // each].unflatten(0, (parts, -1)).transpose(1, 2), one.unflatten(0, (parts, -1)))
+                .float()
+                .sum(0)
+                for n, one in enumerate(grad)
+            ]
+        )
+        rows = torch.unflatten(grad, 2, (ctx.count, -1))
+        return swap_middle(rows), d_features, d_matrix.to(matrix.dtype)
 
 
 def _subset_weights(weight: Tensor, subsets: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ccsd.config.schema import Model
 from ccsd.model import shaspec, unet
-from ccsd.model.blocks import Conv, Stages, on_gpu, select_groups
+from ccsd.model.blocks import Conv, Stages, select_groups
 from ccsd.model.compose import bottleneck_slots, select
+from ccsd.model.layout import on_gpu
 from preprocess.task import Task
 
 
@@ -65,6 +66,8 @@ def _shaspec(settings: Model, modalities: int, regions: int) -> Backbone:
     )
 
 
+JOINED_SUBSETS = 4
+"""Subsets whose finest level of the usual 16 channels GPUs compute in one."""
 _BACKBONES = {"unet": _unet, "shaspec": _shaspec}
 
 
@@ -113,9 +116,6 @@ class SharedSpecificNet(nn.Module):
 
     def encode_specific(self, image: Tensor, encoded: tuple[int, ...]) -> Tensor:
         """Return the specific features of the encoded modalities, B x m x C x d x h x w, from B x m x D x H x W."""
-        if on_gpu(image):
-            deepest = [self.specific(x[:, None], m)[-1] for m, x in zip(encoded, image.unbind(1), strict=True)]
-            return torch.stack(deepest, dim=1)
         found: Tensor = self._specific_encoder(encoded)(image)[-1].unflatten(1, (len(encoded), -1))
         return found
 
@@ -132,7 +132,8 @@ class SharedSpecificNet(nn.Module):
     ) -> list[Tensor]:
         """Decode as `decode` does; with deep supervision and in training, the coarser logits follow, finer first."""
         rounds = []
-        for part in torch.split(subsets, decode_batch):
+        sizes = _rounds(len(subsets), decode_batch) if on_gpu(subsets) else decode_batch
+        for part in torch.split(subsets, sizes):
             if recompute and torch.is_grad_enabled():
                 rounds.append(checkpoint(self._decode_round, features, part, use_reentrant=False))
             else:
@@ -144,12 +145,6 @@ class SharedSpecificNet(nn.Module):
         for module in self.modules():
             if isinstance(module, Stages):
                 module.recompute = True
-
-    def set_channels_last(self, on: bool) -> None:
-        """Say whether convolutions compute in the layout that the fast kernels of GPUs have."""
-        for module in self.modules():
-            if isinstance(module, Conv):
-                module.channels_last = on
 
     def segment(
         self, image: Tensor, subsets: Tensor, decode_batch: int = 8, encoded: Sequence[int] | None = None
@@ -194,3 +189,13 @@ class SharedSpecificNet(nn.Module):
         """Switch between training and evaluation; forgets the partial encoders, whose weights would grow stale."""
         self._parts.clear()
         return super().train(mode)
+
+
+def _rounds(count: int, most: int) -> list[int]:
+    """Return how many subsets are decoded in each round, as long as there are enough multiples of what GPUs join."""
+    sizes = []
+    while count:
+        size = min(count, most)
+        sizes.append(size - size % JOINED_SUBSETS if size > JOINED_SUBSETS else size)
+        count -= sizes[-1]
+    return sizes

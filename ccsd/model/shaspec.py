@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ccsd.model.blocks import SLOPE, Conv, DeepHeads, Norm, Stages, start_low
+from ccsd.model.blocks import SLOPE, Conv, DeepHeads, Norm, Stages, Up, start_low
 from ccsd.model.compose import SubsetProjection
+from ccsd.model.layout import apart
 
 STEM = 64
 PLANES = (64, 128, 256, 320)
@@ -59,10 +60,10 @@ class ConvNorm(nn.ModuleList):
         )
         super().__init__([conv, Norm(out_channels * groups, groups)])
 
-    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
-        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
+    def forward(self, x: Tensor, added: Tensor | None = None, slope: float = SLOPE) -> Tensor:
+        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride, add something and rectify."""
         conv, norm = self
-        normalised: Tensor = norm(conv(x, group), group)
+        normalised: Tensor = norm(conv(x), added, slope)
         return normalised
 
 
@@ -81,13 +82,11 @@ class Bottleneck(nn.Module):
             else None
         )
 
-    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
-        y = functional.leaky_relu(self.narrow(x, group), SLOPE)
-        y = functional.leaky_relu(self.convolve(y, group), SLOPE)
-        if self.shortcut is not None:
-            x = self.shortcut(x, group)
-        return functional.leaky_relu(x + self.widen(y, group), SLOPE)
+        y = self.convolve(self.narrow(x))
+        widened: Tensor = self.widen(y, x if self.shortcut is None else self.shortcut(x, slope=1.0))
+        return widened
 
 
 class Aspp(nn.Module):
@@ -105,14 +104,15 @@ class Aspp(nn.Module):
         self.whole = ConvNorm(width, width, groups=groups)
         self.mix = ConvNorm((len(DILATIONS) + 2) * width, width, groups=groups)
 
-    def forward(self, x: Tensor, group: int | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map N x (groups * C) x d x h x w to the same shape."""
-        views = [functional.leaky_relu(view(x, group), SLOPE) for view in self.views]
-        whole = functional.leaky_relu(self.whole(x.mean((-3, -2, -1), keepdim=True), group), SLOPE)
+        views = [view(x) for view in self.views]
+        whole = self.whole(x.mean((-3, -2, -1), keepdim=True))
         views.append(whole.expand_as(x))
         # Side by side within each group, so that no group sees another's views.
         stacked = torch.cat([torch.unflatten(view, 1, (-1, self.width)) for view in views], dim=2).flatten(1, 2)
-        return functional.leaky_relu(self.mix(stacked, group), SLOPE)
+        mixed: Tensor = self.mix(stacked)
+        return mixed
 
 
 class Encoder(nn.Module):
@@ -132,16 +132,16 @@ class Encoder(nn.Module):
         self.narrow = ConvNorm(before, BOTTLENECK, groups=groups)
         self.aspp = Aspp(BOTTLENECK, groups)
 
-    def forward(self, x: Tensor, group: int | None = None) -> list[Tensor]:
-        """Return the skips, finest first, and the bottleneck; of one group alone if it is given."""
-        x = functional.leaky_relu(self.stem(x, group), SLOPE)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the skips, finest first, and the bottleneck."""
+        x = self.stem(x)
         pyramid = [x]
         x = functional.max_pool3d(x, 3, 2, padding=1)
         for stage in self.stages:
-            x = stage(x, group)
+            x = stage(x)
             pyramid.append(x)
-        deepest = functional.leaky_relu(self.narrow(pyramid.pop(), group), SLOPE)
-        return [*pyramid, self.aspp(deepest, group)]
+        deepest = self.narrow(pyramid.pop())
+        return [*pyramid, self.aspp(deepest)]
 
 
 class BasicBlock(nn.Module):
@@ -154,7 +154,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x C x D x H x W to the same shape."""
-        return functional.leaky_relu(x + self.second(functional.leaky_relu(self.first(x), SLOPE)), SLOPE)
+        found: Tensor = self.second(self.first(x), x)
+        return found
 
 
 class Decoder(nn.Module):
@@ -164,12 +165,12 @@ class Decoder(nn.Module):
         super().__init__()
         finer = list(reversed(UP))
         inputs = [modalities * BOTTLENECK, *finer[:-1]]
-        self.up = nn.ModuleList(nn.ConvTranspose3d(c, f, 2, 2) for c, f in zip(inputs, finer, strict=True))
+        self.up = nn.ModuleList(Up(c, f) for c, f in zip(inputs, finer, strict=True))
         self.skip = nn.ModuleList(
             SubsetProjection(modalities, s, f) for s, f in zip(reversed(SKIPS), finer, strict=True)
         )
         self.mix = nn.ModuleList(BasicBlock(f) for f in finer)
-        self.head = nn.Conv3d(UP[0], regions, 1)
+        self.head = Conv(UP[0], regions, 1)
         self.deep = DeepHeads(UP[1:] if deep else (), regions)
         start_low(self.head)
 
@@ -178,7 +179,11 @@ class Decoder(nn.Module):
         x = slots
         outputs = []
         for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
-            x = mix(skip(features, subsets, encoded, up(x)))
+            joined, count = skip(features, subsets, encoded, up, x)
+            joined = mix(joined)
+            x = apart(joined, count)
             outputs.append(x)
-        logits = functional.interpolate(self.head(x), scale_factor=IN_PLANE, mode="trilinear", align_corners=False)
+        logits = functional.interpolate(
+            apart(self.head(joined), count), scale_factor=IN_PLANE, mode="trilinear", align_corners=False
+        )
         return [logits, *self.deep(outputs[-2::-1])]

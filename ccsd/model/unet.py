@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ccsd.model.blocks import DeepHeads, ResidualBlock, Stages, start_low
+from ccsd.model.blocks import Conv, DeepHeads, ResidualBlock, Stages, Up, start_low
 from ccsd.model.compose import SubsetProjection
+from ccsd.model.layout import apart
 
 WIDEST = 16
 """Channels stop growing at 16 times the first level's width (16 to 256 in the family's usual size)."""
@@ -34,9 +35,9 @@ class Encoder(nn.Module):
             for level, (before, after) in enumerate(zip(inputs, widths, strict=True))
         )
 
-    def forward(self, x: Tensor, group: int | None = None) -> list[Tensor]:
-        """Return the features of every level, finest first; with a group those of this one, from N x 1 x D x H x W."""
-        return list(self.levels.outputs(x, group))
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of every level, finest first."""
+        return list(self.levels.outputs(x))
 
 
 class Decoder(nn.Module):
@@ -52,10 +53,10 @@ class Decoder(nn.Module):
         self.bottleneck = ResidualBlock(widths[-1], widths[-1])
         finer = list(reversed(widths[:-1]))
         coarser = list(reversed(widths[1:]))
-        self.up = nn.ModuleList(nn.ConvTranspose3d(c, f, 2, 2) for c, f in zip(coarser, finer, strict=True))
+        self.up = nn.ModuleList(Up(c, f) for c, f in zip(coarser, finer, strict=True))
         self.skip = nn.ModuleList(SubsetProjection(modalities, f, f) for f in finer)
         self.mix = nn.ModuleList(ResidualBlock(f, f) for f in finer)
-        self.head = nn.Conv3d(widths[0], regions, 1)
+        self.head = Conv(widths[0], regions, 1)
         self.deep = DeepHeads(widths[1:-1] if deep else (), regions)
         start_low(self.head)
 
@@ -64,6 +65,8 @@ class Decoder(nn.Module):
         x = self.bottleneck(self.reduce(slots))
         outputs = []
         for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
-            x = mix(skip(features, subsets, encoded, up(x)))
+            joined, count = skip(features, subsets, encoded, up, x)
+            joined = mix(joined)
+            x = apart(joined, count)
             outputs.append(x)
-        return [self.head(x), *self.deep(outputs[-2::-1])]
+        return [apart(self.head(joined), count), *self.deep(outputs[-2::-1])]

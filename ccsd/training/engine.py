@@ -1,10 +1,8 @@
 """From settings to a network in DeepSpeed's engine, fresh or resumed, and its learning rate and weights."""
 
-import importlib.util
 import math
 import os
 import shutil
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from ccsd.training.average import whole_average
 from ccsd.training.checkpoint import CheckpointMeta
 from ccsd.training.distributed import Process
 from ccsd.training.zero_shards import EMA, CheckpointFiles
+from ccsd.triton import missing_for_triton
 
 MOMENTUM = 0.99
 """Of sgd, as in nnU-Net."""
@@ -173,8 +172,8 @@ def prepared_objective(config: Config, device: torch.device) -> Objective:
     )
     if runtime.activation_checkpointing:
         objective.net.recompute_encoders()
-    if is_compiled(runtime, device):
-        objective.net.set_channels_last(device.type == "cuda")
+    if runtime.compile:
+        _check_compiler(device)
         objective.compile_parts()
     return objective
 
@@ -190,44 +189,13 @@ def _make_deterministic(config: Config, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def is_compiled(runtime: Runtime, device: torch.device) -> bool:
-    """Tell whether a training compiles its network: by default on GPUs, where everything for it is there.
-
-    Raises
-    ------
-    UsageError
-        If it was asked for and something is missing.
-    """
-    missing = _missing_to_compile(device)
-    if runtime.compile == "auto":
-        return (
-            device.type == "cuda"
-            and not missing
-            and not runtime.deterministic
-            and runtime.zero_stage != STAGE_OF_WEIGHTS
-        )
-    if runtime.compile and missing:
+def _check_compiler(device: torch.device) -> None:
+    """Raise a UsageError if torch.compile, which writes C++ for CPUs and Triton for GPUs, lacks something."""
+    missing = missing_for_triton() if device.type == "cuda" else None
+    if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        missing = "a C++ compiler (g++), which was not found"
+    if missing:
         raise UsageError(f"runtime.compile needs {missing}; install it, or use runtime.compile=false")
-    return runtime.compile
-
-
-def compile_note(runtime: Runtime, device: torch.device) -> str | None:
-    """Return why a GPU's training is not compiled although it should be; None where it is, or nobody wants it."""
-    if runtime.compile != "auto" or device.type != "cuda" or not (missing := _missing_to_compile(device)):
-        return None
-    return f"note: the network is not compiled: that needs {missing}; install it, or set runtime.compile=false"
-
-
-def _missing_to_compile(device: torch.device) -> str | None:
-    """Return what torch.compile lacks: it writes C++ for CPUs, and Triton links a launcher with a C compiler."""
-    if device.type == "cpu":
-        return None if shutil.which(os.environ.get("CXX", "g++")) else "a C++ compiler (g++), which was not found"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton, which comes with torch for Linux, and which was not found"
-    if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
-        return "a C compiler (gcc), which was not found"
-    headers = Path(sysconfig.get_path("include"))
-    return None if (headers / "Python.h").exists() else f"Python's headers (python3-dev), which are not in {headers}"
 
 
 def resumed_engine(

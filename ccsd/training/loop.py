@@ -17,7 +17,7 @@ from ccsd.records import read_events
 from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
-from ccsd.training.engine import compile_note, learning_rate, prepared_objective, resumed_engine
+from ccsd.training.engine import learning_rate, prepared_objective, resumed_engine
 from ccsd.training.host import garbage_collected_by_hand, move_near
 from ccsd.training.log import GradientNorms, StepMeans, TrainingLog, peak_memory
 from ccsd.training.result import finished, keep_if_best, run_record, write_result
@@ -26,6 +26,7 @@ from ccsd.training.step import LossScale, Outcome, Stepper
 from ccsd.training.stop import StopRequest
 from ccsd.training.timing import Trace, clock_of
 from ccsd.training.validate import validate
+from ccsd.triton import missing_for_triton
 from preprocess.dataset import read_fingerprint
 from preprocess.splits import Split
 
@@ -145,8 +146,8 @@ class _Training:
                 f"note: {copies} of the processes have no sample of their own and compute copies, which gains nothing; "
                 f"use up to {settings.batch_size} processes for train.batch_size={settings.batch_size}"
             )
-        if note := compile_note(self.config.runtime, self.process.device):
-            self.process.say(note)
+        if self.process.device.type == "cuda" and (missing := missing_for_triton()):
+            self.process.say(f"note: steps take longer: the fast kernels for GPUs need {missing}; install it")
         log = None
         if self.process.is_first:
             log = TrainingLog(self.run, self.step, settings.steps, self.config.runtime.sinks)

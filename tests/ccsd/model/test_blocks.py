@@ -6,9 +6,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ccsd.config import Model
-from ccsd.model import SharedSpecificNet, blocks
+from ccsd.model import SharedSpecificNet, blocks, compose, normalise
+from ccsd.model import net as net_module
 from ccsd.model.blocks import Norm, mean_pool
-from ccsd.model.group_norm import group_norm
+from ccsd.model.layout import apart, beside, channels_last, neighbours
+from ccsd.model.normalise import activated_norm
+from support.kernels import by_kernels
 from support.tasks import GLIOMA
 
 
@@ -24,18 +27,42 @@ def test_the_pooling_of_gpus_is_that_of_cpus(monkeypatch) -> None:
     torch.testing.assert_close(first, second)
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 4, 5, 6), (1, 8, 3, 3, 3), (2, 24, 2, 2, 2)])
-def test_the_split_norm_is_that_of_torch(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("channels", [8, 16])
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_is_put_beside_each_other_comes_apart_again(channels: int, count: int) -> None:
+    x = torch.randn(2 * count, channels, 3, 4, 5).requires_grad_()
+    for ordered in (x, channels_last(x)):
+        joined = beside(ordered, count)
+        torch.testing.assert_close(joined, x.reshape(2, count * channels, 3, 4, 5))
+        found = apart(joined, count)
+        assert torch.equal(found, x)
+        weights = torch.randn_like(x)
+        (gradient,) = torch.autograd.grad((found * weights).sum(), x)
+        assert torch.equal(gradient, weights)
+
+
+@pytest.mark.parametrize(("count", "channels", "wanted"), [(12, 16, 4), (6, 16, 2), (6, 32, 2), (7, 16, 1), (4, 64, 1)])
+def test_narrow_networks_are_joined_up_to_64_channels(count: int, channels: int, wanted: int) -> None:
+    assert neighbours(count, channels) == wanted
+
+
+@pytest.mark.parametrize("slope", [0.01, 1.0])
+@pytest.mark.parametrize("is_added", [False, True])
+@pytest.mark.parametrize("shape", [(2, 16, 4, 5, 6), (1, 8, 3, 3, 3), (2, 48, 2, 2, 2)])
+def test_the_activated_norm_is_that_of_torch(shape: tuple[int, ...], is_added: bool, slope: float) -> None:
     groups = shape[1] // 8
-    x, weight, bias = torch.randn(shape) + 2, torch.randn(shape[1]), torch.randn(shape[1])
+    x, added, weight, bias = torch.randn(shape) + 2, torch.randn(shape), torch.randn(shape[1]), torch.randn(shape[1])
     x[:, 0] *= 30
-    ours, torchs = ([t.clone().requires_grad_() for t in (x, weight, bias)] for _ in range(2))
-    found = group_norm(ours[0], groups, *ours[1:], 1e-5)
-    wanted = functional.group_norm(torchs[0], groups, *torchs[1:], 1e-5)
+    ours, torchs = ([t.clone().requires_grad_() for t in (x, weight, bias, added)] for _ in range(2))
+    found = activated_norm(ours[0], ours[3] if is_added else None, groups, *ours[1:3], 1e-5, slope)
+    wanted = functional.group_norm(torchs[0], groups, *torchs[1:3], 1e-5)
+    wanted = functional.leaky_relu(wanted + torchs[3] if is_added else wanted, slope)
     torch.testing.assert_close(found, wanted)
-    slope = torch.randn_like(wanted)
+    weights, count = torch.randn_like(wanted), 4 if is_added else 3
     for ours_grad, torchs_grad in zip(
-        torch.autograd.grad(found, ours, slope), torch.autograd.grad(wanted, torchs, slope), strict=True
+        torch.autograd.grad(found, ours[:count], weights),
+        torch.autograd.grad(wanted, torchs[:count], weights),
+        strict=True,
     ):
         torch.testing.assert_close(ours_grad, torchs_grad, rtol=1e-4, atol=1e-4)
 
@@ -52,29 +79,47 @@ def test_the_norm_of_gpus_keeps_the_type_and_is_that_of_cpus(monkeypatch: pytest
     torch.testing.assert_close(found.float(), wanted, atol=0.05, rtol=0.02)
 
 
-@pytest.mark.parametrize(
-    ("settings", "side"),
-    [({"width": 8, "levels": 3}, 8), pytest.param({"backbone": "shaspec"}, 32, marks=pytest.mark.slow)],
-)
-@pytest.mark.parametrize("encoded", [None, (1, 3)])
-def test_specific_encoders_one_by_one_are_the_grouped_ones(
-    settings: dict[str, object], side: int, encoded: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def gradients(settings: dict[str, object], side: int, sets: list[list[int]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the logits of sets of sequences of two samples, and the gradients of everything."""
     torch.manual_seed(0)
     net = SharedSpecificNet(Model.model_validate(settings), GLIOMA)
+    for module in net.modules():
+        if isinstance(module, Norm):
+            torch.nn.init.normal_(module.weight, 1, 0.2)
+            torch.nn.init.normal_(module.bias, 0, 0.2)
     image = torch.randn(2, 4, 16, side, side)
+    subsets = torch.tensor(sets, dtype=torch.bool)[:, None].expand(-1, 2, -1)
+    logits = net.decode(net.encode(image), subsets, 8)
+    (logits * torch.randn_like(logits)).sum().backward()
+    return logits.detach(), {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
 
-    def specific() -> tuple[Tensor, list[Tensor]]:
-        net.zero_grad()
-        found = net.encode_specific(image[:, encoded] if encoded else image, encoded or net.all)
-        if encoded is None:
-            found.square().sum().backward()
-        return found.detach(), [p.grad for p in net.specific.parameters() if p.grad is not None]
 
-    grouped, grouped_gradients = specific()
-    monkeypatch.setattr("ccsd.model.net.on_gpu", lambda _: True)
-    apart, gradients = specific()
-    torch.testing.assert_close(apart, grouped, rtol=1e-2, atol=1e-4 * float(grouped.abs().max()))
-    assert len(gradients) == len(grouped_gradients)
-    for ours, theirs in zip(gradients, grouped_gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max()))
+@pytest.mark.parametrize(
+    ("settings", "side"),
+    [
+        ({"width": 8, "levels": 3}, 8),
+        ({"width": 4, "levels": 4, "deep_supervision": True}, 16),
+        pytest.param({"backbone": "shaspec"}, 32, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_network_of_gpus_is_that_of_cpus(
+    settings: dict[str, object], side: int, count: int, kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernels:
+        by_kernels("ccsd.model.norm_kernels")
+    sets = [[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0], [1, 0, 1, 1]][:count]
+    wanted, wanted_gradients = gradients(settings, side, sets)
+    monkeypatch.setattr(blocks, "on_gpu", lambda _: True)
+    monkeypatch.setattr(compose, "on_gpu", lambda _: True)
+    monkeypatch.setattr(net_module, "on_gpu", lambda _: True)
+    monkeypatch.setattr(normalise, "by_triton", lambda _: kernels)
+    found, found_gradients = gradients(settings, side, sets)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+    assert found_gradients.keys() == wanted_gradients.keys()
+    for name, value in wanted_gradients.items():
+        close = 2e-3 * float(value.abs().max())
+        torch.testing.assert_close(
+            found_gradients[name], value, rtol=2e-3, atol=close, msg=lambda m, n=name: f"{n}: {m}"
+        )

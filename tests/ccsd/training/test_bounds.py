@@ -18,8 +18,8 @@ def test_a_step_moves_less_than_280_gb_before_fusion() -> None:
 @pytest.mark.parametrize(
     ("step", "gib"),
     [
-        pytest.param(Step(), 23, marks=pytest.mark.slow),
-        pytest.param(Step(decode_batch=1), 14, marks=pytest.mark.slow),
+        pytest.param(Step(), 18, marks=pytest.mark.slow),
+        pytest.param(Step(decode_batch=1), 12, marks=pytest.mark.slow),
         pytest.param(Step(decode_batch=1, recompute=True), 6, marks=pytest.mark.slow),
     ],
 )

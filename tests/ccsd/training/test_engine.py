@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ccsd import triton
 from ccsd.config import Config, Runtime, Train
 from ccsd.errors import UsageError
 from ccsd.training import engine
@@ -135,37 +136,16 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         prepared_objective(config(compile=True), CPU)
 
 
-@pytest.mark.parametrize(
-    ("runtime", "device", "expected"),
-    [
-        ({}, "cuda", True),
-        ({}, "cpu", False),
-        ({"deterministic": True}, "cuda", False),
-        ({"zero_stage": 3}, "cuda", False),
-        ({"compile": False}, "cuda", False),
-        ({"compile": True}, "cpu", True),
-    ],
-)
-def test_gpus_compile_by_default(
-    runtime: dict[str, object], device: str, expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: object())
-    assert engine.is_compiled(Runtime.model_validate(runtime), torch.device(device)) is expected
-
-
-def test_without_a_compiler_gpus_do_not_compile_unless_they_must(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_for_gpus_need_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton.importlib.util, "find_spec", lambda _: object())
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: object())
-    assert not engine.is_compiled(Runtime(), torch.device("cuda"))
-    note = engine.compile_note(Runtime(), torch.device("cuda"))
-    assert note == (
-        "note: the network is not compiled: that needs a C compiler (gcc), which was not found; install it, or set "
-        "runtime.compile=false"
-    )
-    assert engine.compile_note(Runtime(compile=False), torch.device("cuda")) is None
-    assert engine.compile_note(Runtime(), CPU) is None
-    with pytest.raises(UsageError, match=r"needs a C compiler \(gcc\), which was not found; install it"):
-        engine.is_compiled(Runtime(compile=True), torch.device("cuda"))
+    missing = triton.missing_for_triton.__wrapped__
+    assert missing() == "a C compiler (gcc), which was not found"
+    monkeypatch.setattr(triton.importlib.util, "find_spec", lambda _: None)
+    assert "Triton" in missing()
+    monkeypatch.setattr(engine, "missing_for_triton", missing)
+    with pytest.raises(UsageError, match=r"runtime.compile needs Triton, .* use runtime.compile=false"):
+        engine._check_compiler(torch.device("cuda"))
 
 
 def test_gpus_exchange_gradients_beside_the_backward_pass() -> None:

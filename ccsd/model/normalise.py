@@ -1,0 +1,79 @@
+"""Group normalisation, what is added to it, and the leaky rectifier behind it, in one function for GPUs.
+
+Computed in the tensor's own type: autocast would take float32 and hand that on. And computed as one, for the three read
+and write a map again and again, which costs more than most convolutions; only what the gradient needs is kept.
+
+Shapes: N batch, C channels, G groups, D H W space.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ccsd.triton import by_triton
+
+
+def activated_norm(
+    x: Tensor, added: Tensor | None, groups: int, weight: Tensor, bias: Tensor, eps: float, slope: float
+) -> Tensor:
+    """Return rectified(normalised x + added), N x C x D x H x W, in the type of `x`; a slope of 1 rectifies nothing.
+
+    `groups`, `weight` and `bias` are those of one sample, of which C may hold several beside each other.
+    """
+    with torch.autocast("cuda", enabled=False):
+        added = None if added is None else added.to(x.dtype)
+        if torch.compiler.is_compiling():  # which fuses by itself, and knows nothing of the kernels
+            copies = x.shape[1] // len(weight)
+            own_weight, own_bias = (t.to(x.dtype).repeat(copies) for t in (weight, bias))
+            y = functional.group_norm(x, groups * copies, own_weight, own_bias, eps)
+            return functional.leaky_relu(y if added is None else added + y, slope)
+        activated: Tensor = _ActivatedNorm.apply(x, added, groups, weight, bias, eps, slope)  # type: ignore[no-untyped-call]
+        return activated
+
+
+class _ActivatedNorm(torch.autograd.Function):
+    """By Triton where it is at hand, by torch's own operations elsewhere."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, added: Tensor | None, groups: int, weight: Tensor, bias: Tensor, eps: float, slope: float
+    ) -> Tensor:
+        copies = x.shape[1] // len(weight)
+        groups *= copies
+        ctx.groups, ctx.slope, ctx.by_triton = groups, slope, by_triton(x)
+        if ctx.by_triton:
+            from ccsd.model import norm_kernels
+
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+            added = None if added is None else added.contiguous(memory_format=torch.channels_last_3d)
+            y, *statistics = norm_kernels.forward(x, added, groups, weight, bias, eps, slope)
+        else:
+            n, c = x.shape[:2]
+            x, (own_weight, own_bias) = x.contiguous(), (t.to(x.dtype).repeat(copies) for t in (weight, bias))
+            y, *statistics = torch.native_group_norm(x, own_weight, own_bias, n, c, x[0, 0].numel(), groups, eps)
+            y = functional.leaky_relu_(y if added is None else y + added, slope)
+        kept = y if added is not None or not ctx.by_triton else None
+        ctx.save_for_backward(x, kept, weight, *statistics)
+        ctx.has_added = added is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, weight, *statistics = ctx.saved_tensors
+        if ctx.by_triton:
+            from ccsd.model import norm_kernels
+
+            moments, affine = statistics
+            grad = grad.to(x.dtype).contiguous(memory_format=torch.channels_last_3d)
+            dx, d_added, *own = norm_kernels.backward(grad, x, y, weight, moments, affine, ctx.groups, ctx.slope)
+        else:
+            inner = torch.ops.aten.leaky_relu_backward(grad.contiguous(), y, ctx.slope, True)
+            n, c = x.shape[:2]
+            own_type = weight.to(x.dtype).repeat(c // len(weight))
+            shape = (n, c, x[0, 0].numel(), ctx.groups, [True] * 3)
+            dx, *own = torch.ops.aten.native_group_norm_backward(inner, x, *statistics, own_type, *shape)
+            d_added = inner if ctx.has_added else None
+        d_weight, d_bias = (value.view(-1, len(weight)).sum(0).to(weight.dtype) for value in own)
+        return dx, d_added, None, d_weight, d_bias, None, None
