@@ -1,0 +1,206 @@
+"""Training steps on one GPU: their time, share of the card's peak, memory and largest costs; part of `gpu_check.py`."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from counting import Step
+from networks import TASK
+from networks import dynunet as peer
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.profiler import ProfilerActivity, profile
+
+from ccsd.config.schema import Config, Distillation, Model
+from ccsd.device import peak_tflops
+from ccsd.distillation.losses import region_targets, segmentation_loss
+from ccsd.distillation.objective import Objective
+from ccsd.distillation.schedule import Draw, draw_step
+from ccsd.model import SharedSpecificNet
+from ccsd.training.flops import counter, step_tflop
+
+CASE = (155, 240, 240)
+
+
+@dataclass(frozen=True, eq=False)
+class Size:
+    """How large everything is."""
+
+    batch: int = 2
+    patch: int = 128
+    rounds: int = 8
+    case: tuple[int, int, int] = CASE
+    cases: int = 6
+    model: dict[str, Any] = field(default_factory=dict)
+    steps: int = 40
+    traced: int = 5
+
+    @property
+    def voxels(self) -> list[int]:
+        """D, H, W of a patch."""
+        return [self.patch] * 3
+
+
+PEER = "DynUNet"
+COMPILED = ", compiled"
+"""As `runtime.compile` compiles a training."""
+TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 7, 1)
+
+
+@dataclass
+class Row:
+    """One network in one way of running it."""
+
+    name: str
+    step_s: float | None = None
+    mfu: float | None = None
+    tflop: float | None = None
+    counted_gib: float | None = None
+    """What `counting.py` says that a step holds, without the optimizer's moments."""
+    allocated_gib: float | None = None
+    reserved_gib: float | None = None
+    costs: list[tuple[str, float]] = field(default_factory=list)
+    """Kernel, and its share of the time on the device."""
+
+
+def card(device: torch.device) -> dict[str, Any]:
+    """Return what the device is."""
+    if device.type != "cuda":
+        return {"name": "CPU"}
+    found = torch.cuda.get_device_properties(device)
+    return {
+        "name": found.name,
+        "gib": round(found.total_memory / 2**30, 1),
+        "capability": f"{found.major}.{found.minor}",
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "peak_tflops": peak_tflops(found.name),
+    }
+
+
+def measure(row: Row, device: torch.device, size: Size) -> None:
+    """Fill a row."""
+    kind = row.name.partition(",")[0]
+    row.tflop = counted_tflop(kind, size)
+    step = make_step(kind, device, size, how=row.name.removeprefix(kind))
+    for _ in range(3):
+        step()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    row.step_s = statistics.median(timed(step, device) for _ in range(size.rounds))
+    if device.type == "cuda":
+        row.allocated_gib = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+        row.reserved_gib = round(torch.cuda.max_memory_reserved(device) / 2**30, 2)
+        peak = card(device)["peak_tflops"]
+        row.mfu = round(row.tflop / row.step_s / peak, 4) if peak else None
+    row.costs = largest_costs(step, device)
+
+
+def timed(step: Callable[[], None], device: torch.device) -> float:
+    """Return the seconds of a step to its end on the device."""
+    synchronise(device)
+    began = time.perf_counter()
+    step()
+    synchronise(device)
+    return time.perf_counter() - began
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def make_step(kind: str, device: torch.device, size: Size, *, how: str) -> Callable[[], None]:
+    """Return a whole training step: forward and backward under bf16 autocast, and AdamW."""
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    image = torch.randn(size.batch, len(TASK.modalities), *size.voxels, device=device)
+    label = torch.randint(0, len(TASK.classes) + 1, (size.batch, *size.voxels), device=device, dtype=torch.uint8)
+    module, loss = dynunet_loss(device, image, label) if kind == PEER else our_loss(kind, device, size, image, label)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=device.type == "cuda")
+    if how and isinstance(module, Objective):
+        module.compile_parts()
+    elif how:
+        module.compile(dynamic=False)
+
+    def step() -> None:
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def our_loss(
+    backbone: str, device: torch.device, size: Size, image: Tensor, label: Tensor
+) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Return the default objective, and its loss on the batch."""
+    draw, available = full_draw(size)
+    net = SharedSpecificNet(our_model(backbone, size), TASK)
+    objective = Objective(net, Distillation(), TASK, precision="bf16").to(device).train()
+    there, drawn = available.to(device), draw.to(device)
+    return objective, lambda: objective(image, label, there, drawn)["loss"]
+
+
+def our_model(backbone: str, size: Size) -> Model:
+    """Return the settings of a network of ours."""
+    return Model.model_validate({"backbone": backbone, **(size.model if backbone == "unet" else {})})
+
+
+def full_draw(size: Size) -> tuple[Draw, Tensor]:
+    """Return what a step with all sequences visits, and that all are there."""
+    available = torch.ones(size.batch, len(TASK.modalities), dtype=torch.bool)
+    draw = draw_step(Distillation(), TASK, available, seed=0, step=0, total_steps=1, samples=range(size.batch))
+    return draw, available
+
+
+def dynunet_loss(device: torch.device, image: Tensor, label: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Return a network that takes the sequences as channels, and its loss on the batch."""
+    net, target = peer().to(device).train(), region_targets(label, TASK)
+
+    def loss() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = net(image)
+        return segmentation_loss(logits, target).mean()
+
+    return net, loss
+
+
+def counted_gib(kind: str, size: Size) -> float:
+    """Return what a step holds at its peak, counted on tensors without contents."""
+    return round(Step(our_model(kind, size), batch=size.batch, patch=size.patch).peak_gib(), 2)
+
+
+@cache
+def counted_tflop(kind: str, size: Size) -> float:
+    """Return the 10^12 operations of forward and backward, counted on tensors without contents."""
+    if kind == PEER:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            image = torch.zeros(size.batch, len(TASK.modalities), *size.voxels)
+            label = torch.zeros(size.batch, *size.voxels, dtype=torch.uint8)
+            with counter() as counted:
+                segmentation_loss(peer()(image), region_targets(label, TASK)).mean().backward()
+        return round(counted.get_total_flops() / 1e12, 3)
+    model = our_model(kind, size).model_dump()
+    train = {"patch": size.voxels, "batch_size": size.batch}
+    return round(step_tflop(Config.model_validate({"name": "x", "phantom": {}, "model": model, "train": train})), 3)
+
+
+def largest_costs(step: Callable[[], None], device: torch.device, number: int = 3) -> list[tuple[str, float]]:
+    """Return the kernels that take most of a step's time on the device, with their shares."""
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as trace:
+        step()
+        synchronise(device)
+    times = {
+        event.key: event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        for event in trace.key_averages()
+    }
+    total = sum(times.values()) or 1
+    largest = sorted(times.items(), key=lambda item: -item[1])[:number]
+    return [(name[:90], round(took / total, 3)) for name, took in largest]
