@@ -1,7 +1,9 @@
 """New cases as jobs of the workflow, and ensembles of seeds. A stand-in leaves the files of the stages."""
 
 import json
+import os
 import shlex
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -115,3 +117,31 @@ def test_real_stages_score_an_ensemble_and_segment_new_cases(project: Callable[.
     seeds = {tuple(m["seed"] for m in json.loads(path.read_text())["models"]) for path in made.glob("*.json")}
     assert seeds == {(0, 1)}
     assert "ccsd-s0+1" in (clone.results / "report.html").read_text()
+
+
+COUNTED = '#!/bin/bash\necho "$*" >> "{folder}/sbatch-calls.txt"\nexec {program} "$@"\n'
+
+
+@pytest.mark.slurm
+@pytest.mark.timeout(600)
+def test_a_folder_of_cases_is_one_job_array(project: Callable[..., Project], slurm: Path) -> None:
+    clone = project()
+    clone.environment["PATH"] = f"{clone.folder / 'bin'}:{os.environ['PATH']}"  # with the commands of the cluster
+    counting = clone.folder / "bin" / "sbatch"
+    counting.write_text(COUNTED.format(folder=clone.folder, program=shutil.which("sbatch")))
+    counting.chmod(0o755)
+    clone.configure(**{**STUDY, "predict": {**NEW, "models": ["ccsd-s0+1"]}})
+    for number in range(5):
+        _add_case(clone, f"P{number}")
+    done = clone.snakemake(
+        "--profile", "slurm", "--configfile", "study.yaml", "--slurm-array-jobs", "predict",
+        "--max-status-checks-per-second", "1", "--seconds-between-status-checks", "1",
+        "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
+        "--set-resources", "train:tasks_per_node=1", "train:gpus_per_node=0", "predict:slurm_partition=gpu",
+        "predict:gpu=1", "predict:mem_mb=1000", "evaluate:mem_mb=1000", "convert:mem_mb=1000",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {part for call in clone.calls("predict") for part in _options(call, "--part")} == {"1/3", "2/3", "3/3"}
+    submitted = (clone.folder / "sbatch-calls.txt").read_text().splitlines()
+    (array,) = [line for line in submitted if "predict" in line and "--test-only" not in line]
+    assert "--array" in array
