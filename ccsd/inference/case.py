@@ -103,7 +103,7 @@ def mean_probabilities(
     """Return the mean of the models' region probabilities, K x R x D x H x W, of an image M x D x H x W.
 
     One pass for each model, in order. Whatever their number, there are the sum and the volume that one model is
-    filling, and one network on the image's device.
+    filling, and one network on the image's device; the weights of the others stay in their files.
     """
     import torch
 
@@ -131,14 +131,18 @@ def mean_probabilities(
 
 @contextmanager
 def _on_device(net: "nn.Module", device: "torch.device", *, lent: bool) -> Iterator[None]:
-    """Have a network on the device within; afterwards it is back in the host's memory if it was only lent."""
+    """Have a network on the device within; if it is only lent, it has its own weights again afterwards.
+
+    Those are pages of their files, which the system drops when memory is wanted; a copy from the device would not be.
+    """
+    own = net.state_dict() if lent else {}
     try:
         if lent:
             net.to(device)
         yield
     finally:
         if lent:
-            net.to("cpu")
+            net.load_state_dict(own, assign=True)
 
 
 def _added(total: "Tensor", found: "Tensor") -> "Tensor":

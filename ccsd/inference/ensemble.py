@@ -47,7 +47,7 @@ class Ensemble:
 
     members: tuple[Member, ...]
     models: tuple["TrainedModel", ...]
-    """Those of the members. Several stay in the host's memory, except the one that computes."""
+    """Those of the members. Several are on the CPU, as pages of their files, except the one that computes."""
 
     @property
     def task(self) -> Task:
@@ -114,7 +114,7 @@ def read_members(models: Path | Sequence[Path]) -> tuple[Member, ...]:
 
 
 def load_ensemble(members: Sequence[Member], device: "torch.device | str" = "cpu") -> Ensemble:
-    """Read the weights of models that fit together; one goes to the device, several stay in the host's memory.
+    """Read the weights of models that fit together; one goes to the device, several stay on the CPU.
 
     Raises
     ------

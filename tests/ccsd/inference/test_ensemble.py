@@ -110,27 +110,36 @@ def test_memory_does_not_grow_with_the_number_of_models(
     assert most == [0] + [1] * (count - 1)
 
 
-class _Net(torch.nn.Module):
-    """Remembers where it was put."""
-
-    def __init__(self, places: list[str]) -> None:
-        super().__init__()
-        self.places = places
-
-    def to(self, *device: Any, **_: Any) -> "_Net":
-        self.places.append(str(device[0]))
-        return self
-
-
 def test_a_network_is_on_the_device_for_its_own_pass_only() -> None:
-    places: list[str] = []
-    with suppress(torch.OutOfMemoryError), _on_device(_Net(places), torch.device("cuda"), lent=True):
-        assert places == ["cuda"]
+    net = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.BatchNorm3d(2)).eval()
+    weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    elsewhere = torch.device("meta")
+    with suppress(torch.OutOfMemoryError), _on_device(net, elsewhere, lent=True):
+        assert all(tensor.is_meta for tensor in net.state_dict().values())
         raise torch.OutOfMemoryError
-    assert places == ["cuda", "cpu"]
-    with _on_device(_Net(places), torch.device("cuda"), lent=False):
-        pass
-    assert len(places) == 2
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in net.state_dict().items())
+    with _on_device(net, elsewhere, lent=False):
+        assert not any(tensor.is_meta for tensor in net.state_dict().values())
+
+
+def own_memory() -> int:
+    """Return the bytes of this process that no file stands behind."""
+    (line,) = [text for text in Path("/proc/self/status").read_text().splitlines() if text.startswith("RssAnon")]
+    return 1024 * int(line.split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says which memory is whose")
+def test_weights_stay_in_their_files(make_run: MakeRun) -> None:
+    large = {"model": {"width": 16, "levels": 5}, "train": {"patch": (16, 16, 16)}}
+    members = read_members([make_run(f"r{seed}", seed=seed, **large) for seed in (1, 2)])
+    size = (members[0].folder / "model.safetensors").stat().st_size
+    before = own_memory()
+    ensemble = load_ensemble(members)
+    for model in ensemble.models:
+        with _on_device(model.net, torch.device("meta"), lent=True):
+            pass
+        assert all(bool(torch.isfinite(parameter).all()) for parameter in model.net.parameters())  # reads all
+    assert own_memory() - before < size / 2
 
 
 def test_every_network_is_lent_in_turn(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
