@@ -23,12 +23,14 @@ include: "workflow/rules/convert.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/predict.smk"
 
 
 rule all:
     default_target: True
     input:
         rules.report.output,
+        [study.folder.mark("predict", *job) for job in NEW_JOBS],
 
 
 onsuccess:
@@ -38,6 +40,7 @@ onsuccess:
                 *found_files(study),
                 *rejected_cases(study),
                 f"The report lies at {study.folder.report.absolute()}",
+                *segmented_cases(NEW),
             ]
         )
     )

@@ -92,6 +92,16 @@ class RunRecord(_Record):
         return validate_config(self.config, folder / self.FILE, unknown="ignore")
 
 
+class ModelIdentity(BaseModel):
+    """What tells one trained model from another."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    experiment: str | None = None
+    seed: int | None = None
+    model_hash: str = ""
+
+
 class Identity(BaseModel):
     """Everything that decides the scores of an evaluation; equal identities give equal scores.
 
@@ -106,6 +116,9 @@ class Identity(BaseModel):
     task: str = ""
     """Name of the task with the digest of what decides its scores."""
     model_hash: str | None = None
+    """SHA-256 of the weights; of several models that of their hashes, one a line."""
+    models: tuple[ModelIdentity, ...] = ()
+    """Of an ensemble, in order."""
     split_hash: str | None = None
     cases: tuple[str, ...] = ()
     subsets: tuple[str, ...] = ()

@@ -6,12 +6,13 @@ What knows nothing of a study (locks, jobs of an earlier Snakemake, wrappers of 
 
 import json
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from ccsd.config.schema import Evaluation
-from ccsd.study import Study
+from ccsd.new_cases import NewCases
+from ccsd.study import Study, members
 from preprocess.dataset import CASES_FILE, is_settled, read_refusals
 from preprocess.parallel import select_part
 from preprocess.source.accounts import read_files, summary
@@ -52,13 +53,32 @@ def split_options(study: Study) -> str:
     return shlex.join(["--list", str(split.list), *rest])
 
 
-def evaluation_options(study: Study, group: str) -> str:
-    """Return the options of `ccsd evaluate` for one group: its combinations, and every setting that scores."""
+def evaluation_options(study: Study, group: str, model: str | None = None) -> str:
+    """Return the options of `ccsd evaluate` for one group: its combinations, and every setting that scores.
+
+    Of an ensemble they have all runs but the first, which the rule gives itself.
+    """
+    others = models_of(study, members(model)[1:]) if model is not None else []
     subsets = [item for name in study.groups[group] for item in ("-m", name)]
     fields = [name for name in Evaluation.model_fields if name not in {"subsets", "subsets_per_job"}]
     values = study.config.evaluation.model_dump(mode="json")
     settings = [item for name in fields for item in ("--set", f"evaluation.{name}={json.dumps(values[name])}")]
-    return shlex.join([*subsets, *settings, *_task(study)])
+    return shlex.join([*others, *subsets, *settings, *_task(study)])
+
+
+def models_of(study: Study, runs: Iterable[str]) -> list[str]:
+    """Return the options that name trained models."""
+    return [word for run in runs for word in ("--model", str(study.folder.run(run)))]
+
+
+def prediction_options(new: NewCases, model: str) -> str:
+    """Return the options of `ccsd predict` for a run or an ensemble."""
+    study, settings, scored = new.study, new.settings, new.study.config.evaluation
+    options = [*models_of(study, members(model)), "--labels", settings.labels, "--overlap", str(scored.overlap)]
+    flags = {"flips": scored.flips, "probabilities": settings.probabilities, "cleanup": settings.cleanup}
+    options += [f"--{name}" for name, wanted in flags.items() if wanted]
+    options += ["--layout", settings.layout] if settings.layout is not None else []
+    return shlex.join([*options, *(item for check in settings.allow for item in ("--allow", check))])
 
 
 def rejected_cases(study: Study) -> list[str]:
@@ -67,6 +87,12 @@ def rejected_cases(study: Study) -> list[str]:
     lines = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in rejected.items()]
     advice = "To use them, fix them or allow the check (convert.allow), and add --forcerun convert once."
     return [*lines, advice] if lines else []
+
+
+def segmented_cases(new: NewCases) -> list[str]:
+    """Return where the segmentations of new cases lie, if there are any."""
+    folders = [new.study.folder.predictions(model).absolute() for model in new.models] if new.cases else []
+    return [f"The segmentations of {len(new.cases)} new cases lie in {folder}" for folder in folders]
 
 
 def found_files(study: Study) -> list[str]:

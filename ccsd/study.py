@@ -31,7 +31,7 @@ WEIGHTS, RECORD_FILE, EVENTS, TRACE = "model.safetensors", "run.json", "metrics.
 CHECKPOINTS, BEST, OVERLAYS, JOB = "checkpoints", "best.safetensors", "overlays", "job"
 """Its folders, of which the first has the best validated weights."""
 SCORES_FILE, EVALUATION_FILE, PREDICTIONS = "metrics.tsv", "evaluation.json", "predictions"
-"""Files of an evaluation, and the folder of its label maps."""
+"""Files of an evaluation, and the folder of its label maps; also that of new cases."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class StudyFolder:
     def evaluation(self, run: str, group: str) -> Path:
         """Folder of the scores of a run for one group of combinations."""
         return self.root / "evaluation" / run / group
+
+    def predictions(self, model: str) -> Path:
+        """Folder of the segmentations of new cases by a run or an ensemble."""
+        return self.root / PREDICTIONS / model
 
     def run_folders(self) -> list[Path]:
         """Folders of training runs that exist, sorted."""
@@ -160,13 +164,19 @@ class Study:
     @property
     def parts(self) -> list[str]:
         """Names of the conversion's parts: `1-of-40`, ..."""
-        count = max(1, math.ceil(len(self.cases) / self.config.convert.cases_per_job))
-        return [f"{index}-of-{count}" for index in range(1, count + 1)]
+        return part_names(len(self.cases), self.config.convert.cases_per_job)
 
     @property
     def runs(self) -> list[str]:
         """Names of the training runs: every experiment with every seed."""
         return [run_name(name, seed) for name in self.experiments for seed in self.config.seeds]
+
+    @property
+    def models(self) -> list[str]:
+        """Names of what is scored: every run, and with `ensembles` the seeds of each experiment together."""
+        seeds = "+".join(str(seed) for seed in dict.fromkeys(self.config.seeds))
+        together = [run_name(name, seeds) for name in self.experiments] if self.config.ensembles else []
+        return [*self.runs, *together]
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
@@ -197,7 +207,7 @@ class Study:
     def cases_digest(self) -> str:
         """Return a digest of the cases to convert and how; with a case more or less all parts are converted again."""
         settings = self.config.convert
-        read_as = {"layout": settings.layout and _content(settings.layout), "labels": settings.labels}
+        read_as = {"layout": settings.layout and layout_content(settings.layout), "labels": settings.labels}
         if self.config.task.digest != default_task().digest:
             read_as["task"] = self.config.task.digest
         if self.config.task.numbering != default_task().numbering:
@@ -213,11 +223,16 @@ class Study:
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
 
     def evaluation_digest(self, run: str) -> str:
-        """Return a digest of what decides the scores of a run beside the options of its evaluation."""
-        trained, task = self.training_digest(run), self.config.task
+        """Return a digest of what decides the scores of a run or an ensemble beside the options of its evaluation."""
+        trained, task = self.weights_digest(run), self.config.task
         return (
             trained if task.scoring_digest == default_task().scoring_digest else digest([trained, task.scoring_digest])
         )
+
+    def weights_digest(self, model: str) -> str:
+        """Return a digest of the settings that decide the weights of a run or an ensemble."""
+        trained = [self.training_digest(run) for run in members(model)]
+        return trained[0] if len(trained) == 1 else digest(trained)
 
 
 def split_for(data: Path, what: str, task: Task) -> Split:
@@ -243,7 +258,7 @@ def prediction_file(folder: Path, subset: str, case: str) -> Path:
     return folder / PREDICTIONS / subset / f"{case}.nii.gz"
 
 
-def _content(layout: str) -> str:
+def layout_content(layout: str) -> str:
     """Return what a layout's file says, or its name if it is one that this version knows."""
     path = Path(layout)
     return path.read_text(encoding="utf-8") if path.is_file() else layout
@@ -252,6 +267,18 @@ def _content(layout: str) -> str:
 def run_name(experiment: str, seed: int | str) -> str:
     """Return the name of the run that trains an experiment with a seed."""
     return f"{experiment}-s{seed}"
+
+
+def part_names(cases: int, per_job: int) -> list[str]:
+    """Return names of even parts of at most so many cases, of one at least: `1-of-40`, ..."""
+    count = max(1, math.ceil(cases / per_job))
+    return [f"{index}-of-{count}" for index in range(1, count + 1)]
+
+
+def members(model: str) -> list[str]:
+    """Return the names of the runs that a model is made of: of `ccsd-s0+1` those of both seeds, a run is its own."""
+    experiment, _, seeds = model.rpartition("-s")
+    return [run_name(experiment, seed) for seed in seeds.split("+")]
 
 
 def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Config:

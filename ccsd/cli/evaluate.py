@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ccsd.cli.options import TASK, DeviceOption, LayoutOption, parse_part
+from ccsd.cli.options import TASK, DeviceOption, LayoutOption, ModelsOption, parse_part
 from ccsd.errors import UsageError
 
 Subsets = Annotated[
@@ -22,7 +22,7 @@ Overrides = Annotated[
 
 def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for metrics.tsv, evaluation.json and predictions.")],
-    model: Annotated[Path | None, typer.Option(help="Folder of a finished training run.")] = None,
+    models: ModelsOption = [],  # noqa: B006 - typer copies it
     data: Annotated[Path | None, typer.Option(help="Converted data set; its test cases are scored.")] = None,
     subsets: Subsets = None,
     pred: Annotated[Path | None, typer.Option(help="Folder of segmentations to score, instead of a model.")] = None,
@@ -61,7 +61,7 @@ def evaluate(
     from preprocess.task import read_task
 
     workers = workers or given_cores()
-    if model and data and not pred and not ref:
+    if models and data and not pred and not ref:
         if layout:
             raise UsageError(
                 "--layout says how the files of --pred and --ref are called; a converted data set has none"
@@ -70,8 +70,8 @@ def evaluate(
 
         rules = read_task(task) if task else None
         wanted = subsets or (), overrides or ()
-        scores = evaluate_model(model, data, out, *wanted, rules, device, workers, parse_part(part))
-    elif pred and ref and not model and not data:
+        scores = evaluate_model(models, data, out, *wanted, rules, device, workers, parse_part(part))
+    elif pred and ref and not models and not data:
         from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders

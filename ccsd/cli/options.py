@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,12 @@ from preprocess.errors import InputError
 
 LayoutOption = Annotated[
     str | None, typer.Option(help="Layout of the files: a name, or a YAML file of your own. Found out by default.")
+]
+ModelsOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--model", help="Folder of a finished training run; given several times, their probabilities are averaged."
+    ),
 ]
 NUMBERINGS = "brats2023, brats2020, brats2024, msd, deepbratumia"
 """Label conventions of the default task: to read them takes longer than a help may; a test holds that these are all."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccsd.cli.options import DeviceOption, LayoutOption
+from ccsd.cli.options import DeviceOption, LayoutOption, ModelsOption, parse_part
 from ccsd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def predict(
         list[Path], typer.Argument(metavar="INPUT...", help="Folder of a case, a folder of such folders, or files.")
     ],
     out: Annotated[Path, typer.Argument(help="NIfTI file for one case, or a folder for CASE.nii.gz each.")],
-    model: Annotated[Path, typer.Option(help="Folder of a finished training run.")],
+    models: ModelsOption,
     subset: Annotated[
         str | None, typer.Option("--modalities", "-m", help="Use these sequences only, e.g. flair+t1ce.")
     ] = None,
@@ -38,16 +38,22 @@ def predict(
     allow: Annotated[
         list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
     ] = None,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave finished cases as they are.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave cases alone that these models and options segmented.")
+    ] = False,
+    part: Annotated[
+        str, typer.Option(help="I/N: segment the I-th of N parts of the cases, each on a GPU or machine of its own.")
+    ] = "",
     device: DeviceOption = None,
 ) -> None:
     """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
     from ccsd.inference.predict import Options, predict
 
     options = Options(
-        subset, labels, probabilities, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing, device
-    )
-    failed = [outcome for outcome in predict(sources, out, model, options) if not _tell(outcome)]
+        subset, labels, probabilities, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing, device,
+        parse_part(part),
+    )  # fmt: skip
+    failed = [outcome for outcome in predict(sources, out, models, options) if not _tell(outcome)]
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)
         raise UsageError(f"{len(failed)} cases were not segmented:\n{listed}" if len(failed) > 1 else failed[0].error)

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from ccsd.config.of_task import canonical, default_validation, known_order, or_value_error, removal_order
+from ccsd.config.predict import Predict
 from ccsd.config.runtime import Runtime
 from ccsd.config.section import Fraction, Section
 from preprocess.task import AnyTask, Task, default_task
@@ -243,6 +244,7 @@ class Config(Section):
     train: Train = Field(Train(), validate_default=True)
     runtime: Runtime = Runtime()
     evaluation: Evaluation = Evaluation()
+    predict: Predict = Predict()
     experiments: dict[RunName, dict[str, str | int | float | bool]] = Field(
         default={"ccsd": {"distillation.method": "ccsd"}},
         description="experiments to compare: name -> settings that differ, as dotted keys",
@@ -251,6 +253,10 @@ class Config(Section):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
         (0,), min_length=1, description="training seeds to repeat"
     )
+    ensembles: bool = Field(
+        False,
+        description="also score the mean probabilities of an experiment's seeds, as an experiment such as ccsd-s0+1",
+    )
 
     @field_validator("convert")
     @classmethod
@@ -258,6 +264,13 @@ class Config(Section):
         if (task := _task_of(info)) and convert.labels is not None:
             or_value_error("labels", lambda: task.convention(str(convert.labels)))
         return convert
+
+    @field_validator("predict")
+    @classmethod
+    def _predicts_labels_of_the_task(cls, predict: Predict, info: ValidationInfo) -> Predict:
+        if (task := _task_of(info)) and predict.labels != "auto":
+            or_value_error("labels", lambda: task.convention(predict.labels))
+        return predict
 
     @field_validator("distillation")
     @classmethod
@@ -287,6 +300,12 @@ class Config(Section):
                 f"train.patch {list(self.train.patch)} does not fit the network: "
                 f"depth, height and width must be multiples of {', '.join(map(str, multiple))}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ensembles_have_members(self) -> Self:
+        if self.ensembles and len(set(self.seeds)) == 1:
+            raise ValueError("ensembles: true averages over seeds and needs two or more, such as seeds: [0, 1]")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
 from ccsd.evaluation.pipeline import overlapped, prepare_workers
 from ccsd.evaluation.scoring import Scoring
 from ccsd.evaluation.tables import DIGITS, evaluation_record, scoring_label, write_metrics
-from ccsd.inference.case import paint_tensor, segment_case, training_spacing
+from ccsd.inference.case import paint_tensor, segment_case
+from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
 from ccsd.metrics.policy import policy_of
 from ccsd.metrics.regions import Labels, Spacing
 from ccsd.records import EvaluationRecord, Identity
@@ -32,22 +33,19 @@ from preprocess.task import Subset, Task, refuse_mixture
 if TYPE_CHECKING:
     import torch
 
-    from ccsd.model import TrainedModel
-
 
 @dataclass(frozen=True)
 class _Job:
-    model: "TrainedModel"
+    ensemble: Ensemble
     device: "torch.device"
     subsets: tuple[Subset, ...]
-    experiment: str
     settings: Evaluation
     task: Task
     identity: Identity
 
 
 def evaluate_model(
-    model: Path,
+    models: Path | Sequence[Path],
     data: Path,
     out: Path,
     subsets: Sequence[str] = (),
@@ -64,8 +62,9 @@ def evaluate_model(
 
     Parameters
     ----------
-    model
-        Folder of a finished training run.
+    models
+        Folder of a finished training run; of several the mean of their probabilities is scored, as an experiment that
+        is named after theirs.
     data
         Folder of converted cases with `split.tsv`.
     out
@@ -73,9 +72,9 @@ def evaluate_model(
     subsets
         Combinations to score; without any, those of the configuration, else all.
     overrides
-        `evaluation.KEY=VALUE` settings that replace those of the run.
+        `evaluation.KEY=VALUE` settings that replace those of the run, of several runs those of the first.
     task
-        The task by whose rules to score, if they have changed since the training; that of the run without it.
+        The task by whose rules to score, if they have changed since the training; that of the (first) run without it.
     device
         auto or cpu, as in `ccsd.device.choose_device`.
     workers
@@ -87,7 +86,7 @@ def evaluate_model(
     Raises
     ------
     UsageError
-        If the run, the split or a setting cannot be used.
+        If a run, the split or a setting cannot be used, or the runs do not fit together.
     InputError
         If the data or `task` belong to another task than the run, or there is no such part.
     ChildProcessError
@@ -96,7 +95,7 @@ def evaluate_model(
     if workers > 1:
         prepare_workers()
     select_part((), part)  # refuses one that there is not, before any work
-    job, split = _job(model, data, subsets, overrides, task, device)
+    job, split = _job(models, data, subsets, overrides, task, device)
     if _is_complete(out, job.identity):
         return out / SCORES_FILE
     own = select_part(split.test, part)
@@ -112,21 +111,25 @@ def evaluate_model(
 
 
 def _job(
-    model: Path, data: Path, subsets: Sequence[str], overrides: Sequence[str], task: Task | None, device: str | None
+    models: Path | Sequence[Path],
+    data: Path,
+    subsets: Sequence[str],
+    overrides: Sequence[str],
+    task: Task | None,
+    device: str | None,
 ) -> tuple[_Job, Split]:
-    from ccsd.model import load_model
-
     chosen = choose_device(device)
-    trained = load_model(model, chosen)
-    task = task or trained.config.task
-    refuse_mixture([(str(model), trained.config.task), ("--task", task)])
-    settings = evaluation_settings(trained.config.evaluation, overrides, task)
-    split = split_for(data, str(model), task)
+    ensemble = load_ensemble(read_members(models), chosen)
+    first = str(ensemble.members[0].folder)
+    task = task or ensemble.task
+    refuse_mixture([(first, ensemble.task), ("--task", task)])
+    settings = evaluation_settings(ensemble.settings, overrides, task)
+    split = split_for(data, first, task)
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
-    experiment, wanted = trained.record.experiment or model.resolve().name, _wanted(subsets, settings, task)
-    identity = _identity(trained, experiment, settings, wanted, task, split)
-    return _Job(trained, chosen, wanted, experiment, settings, task, identity), split
+    wanted = _wanted(subsets, settings, task)
+    identity = _identity(ensemble, settings, wanted, task, split)
+    return _Job(ensemble, chosen, wanted, settings, task, identity), split
 
 
 def _scored(
@@ -135,9 +138,9 @@ def _scored(
     from ccsd.data.patches import copy_with_torch
 
     about: ScoreRow = {
-        "experiment": job.experiment,
-        "seed": job.model.config.train.seed,
-        "model_hash": job.model.record.model_hash[:DIGITS],
+        "experiment": job.identity.experiment,
+        "seed": job.identity.seed,
+        "model_hash": job.ensemble.model_hash[:DIGITS],
     }
     scoring = Scoring(data, out, job.settings, policy_of(job.settings), job.task, about, finished)
     return overlapped(
@@ -171,26 +174,29 @@ def _wanted(names: Sequence[str], settings: Evaluation, task: Task) -> tuple[Sub
 
 
 def _identity(
-    model: "TrainedModel",
-    experiment: str,
-    settings: Evaluation,
-    subsets: Sequence[Subset],
-    task: Task,
-    split: Split,
+    ensemble: Ensemble, settings: Evaluation, subsets: Sequence[Subset], task: Task, split: Split
 ) -> Identity:
     """Return everything that decides the numbers."""
     return Identity(
-        experiment=experiment,
-        seed=model.config.train.seed,
-        model_hash=model.record.model_hash,
+        experiment=ensemble.name,
+        model_hash=ensemble.model_hash,
         split_hash=split.hash,
         cases=tuple(split.test),
         subsets=tuple("+".join(s) for s in subsets),
         task=scoring_label(task),
-        window=list(model.config.train.patch),
-        spacing_mm=list(training_spacing(model)),
+        **_which(ensemble),
+        spacing_mm=list(ensemble.spacing),
         settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
     )
+
+
+def _which(ensemble: Ensemble) -> dict[str, Any]:
+    """Return seed and window of one model, or what each of several is and has."""
+    windows = [list(member.config.train.patch) for member in ensemble.members]
+    if len(windows) == 1:
+        return {"seed": ensemble.identities[0].seed, "window": windows[0]}
+    named = zip(ensemble.identities, windows, strict=True)
+    return {"models": [{**identity.model_dump(), "window": window} for identity, window in named]}
 
 
 def _is_complete(out: Path, identity: Identity) -> bool:
@@ -225,7 +231,7 @@ def _segment(job: _Job, image: _Image) -> tuple[tuple[Subset, ...], Labels]:
         return (), np.zeros((0, 0, 0, 0), np.uint8)
     import torch
 
-    found = segment_case(job.model, image.voxels, image.spacing, image.subsets, job.settings, job.device)
+    found = segment_case(job.ensemble, image.voxels, image.spacing, image.subsets, job.settings, job.device)
     return image.subsets, torch.stack([paint_tensor(regions, job.task) for regions in found]).cpu().numpy()
 
 

@@ -20,8 +20,8 @@ from preprocess.files import write_text
 from preprocess.task import Task
 
 KEYS = {
-    "experiment": "name of the experiment; for files scored without a model, of their folder",
-    "seed": "seed of the training; empty without a model",
+    "experiment": "name of the experiment, of an ensemble (`ccsd-s0+1`), or of a folder scored without a model",
+    "seed": "seed of the training; empty for an ensemble, and without a model",
     "case": "name of the case",
     "subset": "the combination of modalities the model was given, e.g. `flair+t1ce`; `given` without a model",
     "modalities": "how many modalities that is",
@@ -32,7 +32,7 @@ PROVENANCE = {
     "policy": "how empty regions were scored",
     "cleanup": "the clean-up that the `*_clean` columns have, e.g. `ET<500mm3:NCR`; `none` without one",
     "task": "name of the task, and the digest of what decides its scores",
-    "model_hash": "first 12 digits of the SHA-256 of the weights; empty without a model",
+    "model_hash": "first 12 digits of the SHA-256 of the weights, of an ensemble of their hashes; else empty",
     "split_hash": "first 12 digits of the hash of the split; empty without a model",
 }
 """How its scores came about."""

@@ -1,7 +1,9 @@
 """One case on its own voxel grid: at the training's voxel spacing through the network, and back."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -10,41 +12,48 @@ from ccsd.errors import UsageError
 from ccsd.inference.resample import needs_resampling, resample_image, resample_probabilities, target_shape
 from ccsd.inference.window import predict_probabilities
 from ccsd.metrics.regions import Spacing
+from ccsd.records import RunRecord
+from ccsd.study import RECORD_FILE
 from preprocess.task import Subset, Task
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ccsd.config import Evaluation
-    from ccsd.model import TrainedModel
+    from ccsd.inference.ensemble import Ensemble
 
 _MOST_VOXELS = 512**3
 
 
-def training_spacing(model: "TrainedModel") -> Spacing:
+def training_spacing(record: RunRecord, path: Path | str = f"{RECORD_FILE} of the model") -> Spacing:
     """Return the millimetres between voxels along D, H, W that a model was trained at.
 
     Raises
     ------
     UsageError
-        If its run.json does not say.
+        If its record, which lies at `path`, does not say.
     """
-    if model.record.spacing_mm is None:
+    if record.spacing_mm is None:
         raise UsageError(
-            "run.json of the model: spacing_mm is missing; it must be the voxel spacing of the training, in mm from "
+            f"{path}: spacing_mm is missing; it must be the voxel spacing of the training, in mm from "
             'down to up, back to front, left to right, such as "spacing_mm": [1.0, 1.0, 1.0]; add it, or train again'
         )
-    return model.record.spacing_mm
+    return record.spacing_mm
 
 
-def is_resampled(model: "TrainedModel", spacing: Spacing) -> bool:
+def in_mm(spacing: Spacing) -> str:
+    """Return a voxel spacing as people read it, from left to right first: `1 x 1 x 1.5 mm`."""
+    return " x ".join(f"{side:g}" for side in reversed(spacing)) + " mm"
+
+
+def is_resampled(ensemble: "Ensemble", spacing: Spacing) -> bool:
     """Whether a case of this spacing is resampled for the network."""
-    return needs_resampling(spacing, training_spacing(model))
+    return needs_resampling(spacing, ensemble.spacing)
 
 
 def segment_case(
-    model: "TrainedModel",
+    ensemble: "Ensemble",
     image: npt.NDArray[Any],
     spacing: Spacing,
     subsets: Sequence[Subset],
@@ -55,8 +64,8 @@ def segment_case(
 
     Parameters
     ----------
-    model
-        The network with its configuration.
+    ensemble
+        The models whose probabilities are averaged; usually one.
     image
         M x D x H x W, z-scored, 0 where a modality is absent.
     spacing
@@ -71,33 +80,76 @@ def segment_case(
     Raises
     ------
     UsageError
-        If the model's record does not say at which spacing it was trained, the case would become too large, or a GPU
-        has too little memory for a window.
+        If the case would become too large, or a GPU has too little memory for a window.
     """
     import torch
 
     try:
-        target = training_spacing(model)
+        target = ensemble.spacing
         tensor = torch.from_numpy(image).to(device)
         shape = tuple(tensor.shape[1:])
         resample = needs_resampling(spacing, target)
         if resample:
             tensor = resample_image(tensor, _bounded(target_shape(shape, spacing, target)))
-        found = predict_probabilities(
-            model.net,
-            tensor,
-            subsets,
-            model.config.task,
-            patch=model.config.train.patch,
-            overlap=settings.overlap,
-            decode_batch=model.config.runtime.decode_batch,
-            flips=settings.flips,
-            precision=model.config.train.precision,
-        )
-        for regions in found:
+        for regions in mean_probabilities(ensemble, tensor, subsets, settings):
             yield resample_probabilities(regions, shape) if resample else regions
     except torch.OutOfMemoryError:
-        raise UsageError(_out_of_memory(model, device)) from None
+        raise UsageError(_out_of_memory(ensemble, device)) from None
+
+
+def mean_probabilities(
+    ensemble: "Ensemble", image: "Tensor", subsets: Sequence[Subset], settings: "Evaluation"
+) -> "Tensor":
+    """Return the mean of the models' region probabilities, K x R x D x H x W, of an image M x D x H x W.
+
+    One pass for each model, in order. Whatever their number, there are the sum and the volume that one model is
+    filling, and one network on the image's device; the weights of the others stay in their files.
+    """
+    import torch
+
+    total, several = None, len(ensemble.models) > 1
+    for model in ensemble.models:
+        with _on_device(model.net, image.device, lent=several):
+            found = predict_probabilities(
+                model.net,
+                image,
+                subsets,
+                model.config.task,
+                patch=model.config.train.patch,
+                overlap=settings.overlap,
+                decode_batch=model.config.runtime.decode_batch,
+                flips=settings.flips,
+                precision=model.config.train.precision,
+            )
+        with torch.inference_mode():
+            total = found if total is None else _added(total, found)
+        del found
+    assert total is not None
+    with torch.inference_mode():
+        return total.div_(len(ensemble.models)) if several else total
+
+
+@contextmanager
+def _on_device(net: "nn.Module", device: "torch.device", *, lent: bool) -> Iterator[None]:
+    """Have a network on the device within; if it is only lent, it has its own weights again afterwards.
+
+    Those are pages of their files, which the system drops when memory is wanted; a copy from the device would not be.
+    """
+    own = net.state_dict() if lent else {}
+    try:
+        if lent:
+            net.to(device)
+        yield
+    finally:
+        if lent:
+            net.load_state_dict(own, assign=True)
+
+
+def _added(total: "Tensor", found: "Tensor") -> "Tensor":
+    """Add to the sum in place; on the host, where one of both did not fit into the GPU's memory."""
+    if total.device != found.device:
+        total, found = total.cpu(), found.cpu()
+    return total.add_(found)
 
 
 def paint_tensor(regions: "Tensor", task: Task, threshold: float = 0.5) -> "Tensor":
@@ -114,10 +166,11 @@ def paint_tensor(regions: "Tensor", task: Task, threshold: float = 0.5) -> "Tens
     return labels
 
 
-def _out_of_memory(model: "TrainedModel", device: "torch.device") -> str:
+def _out_of_memory(ensemble: "Ensemble", device: "torch.device") -> str:
     import torch
 
-    window = " x ".join(str(side) for side in model.config.train.patch)
+    largest = max((model.config.train.patch for model in ensemble.models), key=prod)
+    window = " x ".join(str(side) for side in largest)
     sizes = ""
     if device.type == "cuda":
         peak, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory

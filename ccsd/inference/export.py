@@ -77,7 +77,7 @@ def export(model: Path, out: Path, names: str) -> Exported:
     expected = wrapped(example)  # makes the part of the encoder that is used
     program = torch.export.export(wrapped.requires_grad_(requires_grad=False), (example,))
     sides = " x ".join(str(side) for side in window)
-    spacing = " x ".join(f"{side:g}" for side in training_spacing(trained))
+    spacing = " x ".join(f"{side:g}" for side in training_spacing(trained.record))
     about = {
         "made_by": f"ccsd {__version__}",
         "model_hash": trained.record.model_hash,

@@ -5,22 +5,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ccsd import __version__
 from ccsd.device import choose_device
 from ccsd.errors import UsageError
-from ccsd.inference.case import is_resampled, paint_tensor, segment_case, training_spacing
+from ccsd.inference.case import in_mm, is_resampled, paint_tensor, segment_case
+from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
+from ccsd.inference.finished import is_finished, write_record
 from ccsd.inference.labelmaps import write_labelmap
 from ccsd.inference.sanity import background_tumour, oddities
 from ccsd.metrics import clean_up
-from ccsd.metrics.regions import Spacing
-from ccsd.records import RunRecord
 from preprocess.case import prepare, region_volumes
 from preprocess.checks import check_names
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent
+from preprocess.parallel import select_part
 from preprocess.source import nifti
 from preprocess.source.accounts import summary, unused
 from preprocess.source.geometry import Geometry, to_source
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     import torch
 
     from ccsd.config import Evaluation
-    from ccsd.model import TrainedModel
 
 
 def cases_to_predict(sources: Sequence[Path], task: Task, layout: str | None = None) -> list[CaseFiles]:
@@ -145,9 +146,11 @@ class Options:
     allow: tuple[str, ...] = ()
     """Names of checks that do not refuse a case."""
     skip_existing: bool = False
-    """Leave cases alone whose segmentation is already there."""
+    """Leave cases alone that the same model and options have segmented."""
     device: str | None = None
     """auto or cpu, as in `ccsd.device.choose_device`."""
+    part: tuple[int, int] = (1, 1)
+    """Of how many parts of the cases which one to segment, (I, N) with I from 1."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +170,13 @@ class Prediction:
     skipped: bool = False
 
 
-def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | None = None) -> Iterator[Prediction]:
+def predict(
+    sources: Sequence[Path], out: Path, models: Path | Sequence[Path], options: Options | None = None
+) -> Iterator[Prediction]:
     """Segment cases and yield what became of each.
 
     A case that cannot be read does not stop the others; its prediction has an error and nothing is written for it.
+    Beside a segmentation `CASE.json` says which models made it, and how.
 
     Parameters
     ----------
@@ -178,57 +184,95 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
         Folders of a case or with such folders, in any layout and naming; or files, several of one case or of many.
     out
         File (one case) or folder (`CASE.nii.gz` each) to write.
-    model
-        Folder of a finished training run.
+    models
+        Folder of a finished training run; of several the mean of their probabilities is taken.
     options
         See `Options`.
 
     Raises
     ------
     UsageError
-        If the model or an option cannot be used, or no case is there.
+        If a model or an option cannot be used, models do not fit together, or no case is there.
+    InputError
+        If there is no such part of the cases.
     """
-    from ccsd.model import load_model
-
     options = options or Options()
     if options.overlap is not None and not 0 <= options.overlap < 1:
         raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
-    task = RunRecord.read(model).settings(model).task
+    select_part((), options.part)  # refuses one that there is not, before any work
+    members = read_members(models)
+    task = members[0].config.task
     if options.labels != "auto" and options.labels not in task.conventions:
         raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(task.conventions)}")
     check_names(options.allow)
     cases = cases_to_predict(sources, task, options.layout)
-    targets = [output_path(out, case.case, cases) for case in cases]
+    own = select_part([(case, output_path(out, case.case, cases)) for case in cases], options.part)
     device = choose_device(options.device)
-    trained = load_model(model, device)
-    settings = _settings(trained, options)
-    training_spacing(trained)  # refuses a model that does not say, before any work
-    print(f"segmenting (cases: {len(cases)}, device: {device.type})", file=sys.stderr, flush=True)
-    for case, path in zip(cases, targets, strict=True):
-        if options.skip_existing and path.is_file():
+    job = _job(load_ensemble(members, device), device, options)
+    print(f"segmenting (cases: {len(own)}, device: {device.type})", file=sys.stderr, flush=True)
+    for case, path in own:
+        if options.skip_existing and is_finished(path, job.made):
             yield Prediction(case.case, path, skipped=True)
             continue
         try:
-            yield _predict_case(case, path, trained, device, options, settings)
+            prediction = _predict_case(case, path, job)
+            _note(prediction, job)
         except (InputError, UsageError) as error:
-            yield Prediction(case.case, path, error=str(error))
+            prediction = Prediction(case.case, path, error=str(error))
+        yield prediction
 
 
-def _settings(model: "TrainedModel", options: Options) -> "Evaluation":
-    settings = model.config.evaluation.model_copy(update={"flips": options.flips})
-    return settings if options.overlap is None else settings.model_copy(update={"overlap": options.overlap})
+@dataclass(frozen=True)
+class _Job:
+    ensemble: Ensemble
+    device: "torch.device"
+    options: Options
+    settings: "Evaluation"
+    made: dict[str, Any]
+    """What decides a segmentation beside the images, for its record."""
 
 
-def _predict_case(
-    case: CaseFiles, path: Path, model: "TrainedModel", device: "torch.device", options: Options, settings: "Evaluation"
-) -> Prediction:
-    task = model.config.task
+def _job(ensemble: Ensemble, device: "torch.device", options: Options) -> _Job:
+    settings = ensemble.settings.model_copy(update={"flips": options.flips})
+    if options.overlap is not None:
+        settings = settings.model_copy(update={"overlap": options.overlap})
+    wanted = {
+        "modalities": options.subset and ensemble.task.subset_name(options.subset),
+        "labels": options.labels,
+        "probabilities": options.probabilities,
+        "flips": options.flips,
+        "overlap": settings.overlap,
+        "cleanup": options.cleanup,
+        "layout": options.layout,
+        "allow": sorted(options.allow),
+    }
+    models = [identity.model_dump() for identity in ensemble.identities]
+    return _Job(ensemble, device, options, settings, {"models": models, "options": wanted})
+
+
+def _note(prediction: Prediction, job: _Job) -> None:
+    """Write beside a segmentation how it was made and what it shows."""
+    write_record(
+        prediction.path,
+        job.made,
+        task=job.ensemble.task.label,
+        used=prediction.used,
+        missing=prediction.missing,
+        volumes_ml=prediction.volumes_ml,
+        labels=prediction.labels,
+        warnings=prediction.warnings,
+        version=__version__,
+    )
+
+
+def _predict_case(case: CaseFiles, path: Path, job: _Job) -> Prediction:
+    ensemble, options, task = job.ensemble, job.options, job.ensemble.task
     used, missing = choose(case, options.subset)
     prepared = prepare(case, used, allow=options.allow)
     missing += tuple(name for name in used if name not in prepared.meta.modalities)
     used = prepared.meta.modalities
     geometry = prepared.meta.geometry
-    (regions,) = segment_case(model, prepared.image, geometry.spacing, [used], settings, device)
+    (regions,) = segment_case(ensemble, prepared.image, geometry.spacing, [used], job.settings, job.device)
     labels = paint_tensor(regions, task).cpu().numpy()
     if options.cleanup:
         labels = clean_up(labels, geometry.spacing, task)
@@ -240,8 +284,8 @@ def _predict_case(
     write_labelmap(path, labels, geometry, convention)
     notes = [str(finding) for finding in prepared.findings if finding.check != "spacing"]  # which is fixed here
     notes += [*oddities(prepared), *background_tumour(prepared, used, labels)]
-    if is_resampled(model, geometry.spacing):
-        own, training = _mm(geometry.spacing), _mm(training_spacing(model))
+    if is_resampled(ensemble, geometry.spacing):
+        own, training = in_mm(geometry.spacing), in_mm(ensemble.spacing)
         notes.append(f"voxels of {own} were resampled to the training's {training} and back")
     volumes = region_volumes(labels, geometry, task)
     return Prediction(case.case, path, used, missing, tuple(notes), volumes, str(convention))
@@ -253,7 +297,3 @@ def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geomet
     volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
     with complete_or_absent(target) as temporary:
         nifti.write(temporary, volumes, geometry.matrix, geometry.forms)
-
-
-def _mm(spacing: Spacing) -> str:
-    return " x ".join(f"{side:g}" for side in reversed(spacing)) + " mm"

@@ -100,7 +100,8 @@ def _gallery(study: StudyResults, part: pd.DataFrame, title: str, case: str, nam
 
 def _prediction(study: StudyResults, part: pd.DataFrame, case: str, name: str) -> Path | None:
     """Return a prediction of the experiment, of its first seed, whatever the folder of its evaluation is called."""
-    wanted = (str(part["experiment"].iloc[0]), part["seed"].min())
+    first = part["seed"].min()  # an ensemble has none
+    wanted = (str(part["experiment"].iloc[0]), None if pd.isna(first) else first)
     for group, folder in study.folder.evaluations().items():
         identity = study.evaluations[group].identity
         path = prediction_file(folder, name, case)

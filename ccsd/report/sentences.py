@@ -57,7 +57,8 @@ def warnings(study: StudyResults, summary: pd.DataFrame) -> list[str]:
     models = summary.groupby("experiment")["model_hash"].first()
     mixed = [str(e) for e in models.index if _several_models(study, str(e))]
     found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]
-    if len(models) > 1 and (summary["seeds"] == 1).any():
+    ensembles = study.metrics.loc[study.metrics["seed"].isna() & study.metrics["model_hash"].notna(), "experiment"]
+    if len(models) > 1 and (summary.loc[~summary["experiment"].isin(ensembles), "seeds"] == 1).any():
         found.append(
             "An experiment was trained with one seed only: another seed alone may change its scores by as much as "
             "experiments differ."
@@ -128,7 +129,7 @@ def listed(parts: list[str]) -> str:
 
 def _several_models(study: StudyResults, experiment: str) -> bool:
     part = study.metrics[study.metrics["experiment"] == experiment]
-    return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby("seed"))
+    return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby("seed", dropna=False))
 
 
 def _scope(study: StudyResults, experiments: list[str]) -> Iterator[str]:
@@ -234,8 +235,11 @@ def _rivals(best: str, region: str, found: list[Difference], seeds: SeedMeans) -
 
 
 def _overlap(better: list[float], worse: list[float]) -> bool:
-    """Whether a seed of the worse experiment is as good as one of the better; false for one seed against one."""
-    return len(better) + len(worse) > 2 and min(better) <= max(worse)  # noqa: PLR2004 - one seed each
+    """Whether a seed of the worse experiment is as good as one of the better; false for one seed against one.
+
+    Scores without a model have no seeds.
+    """
+    return len(better) + len(worse) > 2 and bool(better and worse) and min(better) <= max(worse)  # noqa: PLR2004
 
 
 def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> str:

@@ -88,10 +88,14 @@ def is_clear(row: SummaryRow) -> bool:
 
 
 def seed_means(metrics: pd.DataFrame, task: Task) -> SeedMeans:
-    """Return each experiment's mean Dice over cases and combinations, by region, for every training seed."""
+    """Return each experiment's mean Dice over cases and combinations, by region, for every training seed.
+
+    An ensemble, which has no seed of its own, has one mean; what was scored without a model has none.
+    """
     found: SeedMeans = {}
-    for experiment, part in metrics.dropna(subset="seed").groupby("experiment", sort=False):
-        means = part.groupby(["region", "seed", "subset"])["dice"].mean().groupby(level=["region", "seed"]).mean()
+    for experiment, part in metrics.dropna(subset="model_hash").groupby("experiment", sort=False):
+        means = part.assign(seed=part["seed"].fillna(-1)).groupby(["region", "seed", "subset"])["dice"].mean()
+        means = means.groupby(level=["region", "seed"]).mean()
         found[str(experiment)] = {
             region: [float(mean) for mean in means.get(region, [])] for region in task.scored_regions
         }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,6 +73,38 @@ def evaluated_study(made_study: Path, tmp_path_factory: pytest.TempPathFactory) 
 def study(evaluated_study: Path, tmp_path: Path) -> Path:
     """Return an evaluated study of the test's own."""
     return Path(shutil.copytree(evaluated_study, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def make_run(made_study: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes an untrained run like that of the study, with weights of its own seed.
+
+    Keywords besides `experiment`, `seed` and `spacing_mm` are sections of the configuration that differ.
+    """
+    from ccsd.config import Config
+    from ccsd.model import SharedSpecificNet
+    from ccsd.model.weights import file_hash, save_weights
+    from ccsd.study import RECORD_FILE, WEIGHTS
+
+    about = json.loads((made_study / "runs" / "ccsd-s0" / RECORD_FILE).read_text())
+
+    def make(name: str, seed: int = 0, **changes: Any) -> Path:
+        run = tmp_path / "made" / name
+        run.mkdir(parents=True)
+        record = about | {key: changes.pop(key) for key in ("experiment", "spacing_mm") if key in changes}
+        raw = record["config"]
+        raw = raw | {key: {**raw[key], **value} if isinstance(value, dict) else value for key, value in changes.items()}
+        config = Config.model_validate(raw | {"train": raw["train"] | {"seed": seed}})
+        torch.manual_seed(seed)
+        weights = SharedSpecificNet(config.model, config.task).state_dict()
+        weights["decoder.head.weight"] *= 20  # untrained, yet with much to show
+        weights["decoder.head.bias"].fill_(0.5)
+        save_weights(run / WEIGHTS, weights, {})
+        record |= {"config": config.model_dump(mode="json"), "model_hash": file_hash(run / WEIGHTS)}
+        (run / RECORD_FILE).write_text(json.dumps(record))
+        return run
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def use(folder: Path) -> tuple[float, ...]:
-    return training_spacing(load_model(folder))
+    return training_spacing(load_model(folder).record)
 
 
 def test_damaged_models(model: Path, tmp_path: Path, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:

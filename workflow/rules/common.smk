@@ -13,9 +13,12 @@ from ccsd.snakemake import (
     phantom_options,
     phantom_task,
     plan_without,
+    prediction_options,
     rejected_cases,
+    segmented_cases,
     split_options,
 )
+from ccsd.new_cases import NewCases
 from ccsd.study import JOB as JOB_FOLDER
 from ccsd.study import (
     EVALUATION_FILE,
@@ -23,6 +26,7 @@ from ccsd.study import (
     SCORES_FILE,
     WEIGHTS,
     Study,
+    members,
     run_name,
 )
 from cluster.errors import JobError
@@ -44,12 +48,16 @@ if workflow.is_main_process:
 try:
     study = Study.from_mapping(config)
     PARTS = study.parts
+    NEW = NewCases(study)
+    NEW_JOBS = NEW.jobs
     profile.read_texts(workflow)
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
 
 # Only read here: the workflow is parsed by dry runs, too.
-OUTDATED = outdated_marks(study) if workflow.is_main_process else {}
+OUTDATED = (
+    outdated_marks(study) | NEW.outdated_marks() if workflow.is_main_process else {}
+)
 if OUTDATED:
     print(
         f"cases are gone from {', '.join(map(str, OUTDATED))}; they are made again if anything needs them",
@@ -71,7 +79,7 @@ BENCHMARKS = study.folder.benchmarks
 wildcard_constraints:
     experiment=r"[A-Za-z0-9][A-Za-z0-9_.]*",
     seed=r"\d+",
-    run=r"[A-Za-z0-9][A-Za-z0-9_.]*-s\d+",
+    run=r"[A-Za-z0-9][A-Za-z0-9_.]*-s\d+(\+\d+)*",
     group=r"[a-z0-9+-]+",
     part=r"\d+-of-\d+",
 

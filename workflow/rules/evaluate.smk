@@ -1,12 +1,16 @@
-# Scores of a run, fanned out over the combinations of modalities by evaluation.subsets_per_job.
+# Scores of a run or an ensemble, fanned out over the combinations of modalities by evaluation.subsets_per_job.
 
 
 rule evaluate:
     """Segment the test cases from some combinations of modalities and score them."""
     input:
         rules.split.output,
-        study.folder.mark("train", "{run}"),
-        model=study.folder.run("{run}") / WEIGHTS,
+        lambda wildcards: [
+            study.folder.mark("train", run) for run in members(wildcards.run)
+        ],
+        model=lambda wildcards: [
+            study.folder.run(run) / WEIGHTS for run in members(wildcards.run)
+        ],
     output:
         GROUP / EVALUATION_FILE,
         metrics=GROUP / SCORES_FILE,
@@ -16,10 +20,13 @@ rule evaluate:
         BENCHMARKS / "evaluate" / "{run}" / "{group}.tsv"
     threads: 2
     params:
-        model=lambda wildcards, input: Path(input.model).parent,
+        model=lambda wildcards, input: Path(input.model[0]).parent,
         data=DATA,
         out=lambda wildcards, output: Path(output.metrics).parent,
-        options=lambda wildcards: evaluation_options(study, wildcards.group),
+        # The other models of an ensemble are among these.
+        options=lambda wildcards: evaluation_options(
+            study, wildcards.group, wildcards.run
+        ),
         # A training that failed with new settings leaves the earlier scores; these change, and ask for it again.
         science=lambda wildcards: study.evaluation_digest(wildcards.run),
     shell:

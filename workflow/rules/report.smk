@@ -4,7 +4,7 @@
 rule report:
     """Gather all scores into tables, figures and one self-contained page."""
     input:
-        expand(GROUP / SCORES_FILE, run=study.runs, group=study.groups),
+        expand(GROUP / SCORES_FILE, run=study.models, group=study.groups),
     output:
         report(
             study.folder.scores,

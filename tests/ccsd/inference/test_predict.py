@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.predict import Options, cases_to_predict, predict
 from preprocess.source.layouts import discover
 from preprocess.store.reader import CaseStore
+from support.processes import ccsd_here
 from support.tasks import GLIOMA
 
 
@@ -240,7 +242,7 @@ def test_many_cases_go_on_when_one_cannot_be_read(made_study, run, tmp_path):
     assert list(outcomes) == names
     assert "truncated" in outcomes[names[0]].error
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {f"{name}.nii.gz" for name in names[1:]}
+    assert written == {f"{name}{ending}" for name in names[1:] for ending in (".nii.gz", ".json")}
 
 
 def test_finished_cases_can_be_skipped(case, run, tmp_path):
@@ -250,6 +252,88 @@ def test_finished_cases_can_be_skipped(case, run, tmp_path):
 
     assert one(case, tmp_path / "out", run, Options(skip_existing=True)).skipped
     assert path.read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("options", [Options("t1"), Options(labels="msd"), Options(flips=True), Options(overlap=0.25),
+    Options(cleanup=True), Options(probabilities=True), Options(allow=("affine",))])  # fmt: skip
+def test_what_other_options_made_is_not_taken_for_finished(case, run, tmp_path, options):
+    one(case, tmp_path / "out", run)
+    path = tmp_path / "out" / f"{case.name}.nii.gz"
+    path.write_bytes(b"of other options")
+    again = replace(options, skip_existing=True)
+
+    assert not one(case, tmp_path / "out", run, again).skipped
+    assert path.read_bytes() != b"of other options"
+    assert one(case, tmp_path / "out", run, again).skipped
+
+
+def test_what_another_model_made_is_not_taken_for_finished(case, run, make_run, tmp_path):
+    one(case, tmp_path / "out", run)
+    other = make_run("other", seed=1)
+
+    assert not one(case, tmp_path / "out", other, Options(skip_existing=True)).skipped
+    assert one(case, tmp_path / "out", other, Options(skip_existing=True)).skipped
+    assert not one(case, tmp_path / "out", [run, other], Options(skip_existing=True)).skipped
+    assert not one(case, tmp_path / "out", [other, run], Options(skip_existing=True)).skipped
+    assert one(case, tmp_path / "out", [other, run], Options(skip_existing=True)).skipped
+
+
+def test_a_segmentation_of_unknown_origin_is_kept_and_a_damaged_record_is_not_believed(case, run, tmp_path):
+    path, record = tmp_path / f"{case.name}.nii.gz", tmp_path / f"{case.name}.json"
+    path.write_bytes(b"by hand")
+    assert one(case, tmp_path, run, Options(skip_existing=True)).skipped
+    for damage in ("", "[]", "{}", "7"):
+        record.write_text(damage)
+        assert not one(case, tmp_path, run, Options(skip_existing=True)).skipped
+    assert path.read_bytes() != b"by hand"
+
+
+def test_the_record_says_which_model_made_a_segmentation_and_how(case, run, tmp_path):
+    outcome = one(case, tmp_path / "mine.nii.gz", run, Options("t2+FLAIR"))
+    record = json.loads((tmp_path / "mine.json").read_text())
+    (model,) = record["models"]
+
+    assert model == {
+        "experiment": "ccsd",
+        "seed": 0,
+        "model_hash": json.loads((run / "run.json").read_text())["model_hash"],
+    }
+    assert record["options"]["modalities"] == "flair+t2"
+    assert (record["used"], record["missing"]) == (["flair", "t2"], [])
+    assert record["volumes_ml"] == outcome.volumes_ml
+    assert record["task"] == GLIOMA.label
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1), (3, 1, 2), (6, 5, 4, 3, 2, 1)])
+def test_parts_write_what_one_call_does(made_study, run, tmp_path, order):
+    for number in order:
+        list(predict([made_study / "phantoms"], tmp_path / "parts", run, Options("t1", part=(number, len(order)))))
+    list(predict([made_study / "phantoms"], tmp_path / "whole", run, Options("t1")))
+
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert len(contents(tmp_path / "parts")) == 2 * 4
+
+
+def test_a_part_segments_its_own_cases_only(made_study, run, tmp_path):
+    names = [case.case for case in discover(made_study / "phantoms", GLIOMA)]
+    found = list(predict([made_study / "phantoms"], tmp_path / "out", run, Options("t1", part=(2, 2))))
+
+    assert [outcome.case for outcome in found] == names[2:]
+    with pytest.raises(UsageError, match="one file for 4 cases"):
+        list(predict([made_study / "phantoms"], tmp_path / "x.nii.gz", run, Options(part=(1, 4))))
+
+
+@pytest.mark.parametrize(("part", "words"), [("0/4", "I from 1"), ("5/4", "I from 1"), ("x", "for example")])
+def test_a_part_that_there_is_not_is_refused_before_any_work(made_study, tmp_path, part, words):
+    run, out = made_study / "runs" / "ccsd-s0", tmp_path / "out"
+    done = ccsd_here("predict", made_study / "phantoms", out, "--model", run, "--part", part)
+
+    assert (done.returncode, words in done.stderr) == (2, True)
+    assert not out.exists()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_inputs_that_look_wrong_are_told(case, run, tmp_path):

@@ -1,0 +1,27 @@
+"""New cases that the models of a study segment."""
+
+from pathlib import Path
+
+from pydantic import Field, PositiveInt
+
+from ccsd.config.section import Section
+
+
+class Predict(Section):
+    """New cases that the models of a study segment; windows and mirror images are those of the evaluation."""
+
+    source: Path | None = Field(
+        None, description="folder with new cases to segment, into predictions/MODEL; unset: nothing is"
+    )
+    models: tuple[str, ...] = Field(
+        (),
+        description="what segments them: runs, ccsd-s0, or seeds together, ccsd-s0+1; empty means all that are scored",
+    )
+    cases_per_job: PositiveInt = Field(32, description="cases segmented by one job of the workflow")
+    layout: str | None = Field(
+        None, description="name or YAML file of the layout of the source; without it each file's layout is found out"
+    )
+    labels: str = Field("auto", description="labels to write: auto, or a label convention of the task")
+    allow: tuple[str, ...] = Field((), description="names of checks that do not refuse a case")
+    probabilities: bool = Field(False, description="also write the probabilities of the regions")
+    cleanup: bool = Field(False, description="apply the clean-up of the task")

@@ -1,0 +1,77 @@
+"""New cases that the models of a study segment: which there are, by which models, in which jobs of the workflow."""
+
+from functools import cached_property
+from pathlib import Path
+
+from ccsd.errors import UsageError
+from ccsd.study import Study, digest, layout_content, members, part_names
+from preprocess.parallel import select_part
+
+
+class NewCases:
+    """What `predict` of a configuration leads to; nothing where it names no source.
+
+    Raises
+    ------
+    UsageError
+        If it names a model that the study does not have.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.settings = study, study.config.predict
+        for name in self.settings.models:
+            runs = members(name)
+            if len(set(runs)) < len(runs) or not set(runs) <= set(study.runs):
+                raise UsageError(
+                    f"configuration: predict.models: no model {name!r}; allowed: {', '.join(study.runs)}, and several "
+                    "seeds of an experiment together, such as ccsd-s0+1"
+                )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the runs and ensembles that segment them."""
+        return self.settings.models or tuple(self.study.models)
+
+    @cached_property
+    def cases(self) -> list[str]:
+        """Their names, from file names alone, in the order of `ccsd predict`.
+
+        Raises
+        ------
+        UsageError
+            If there is a source without any.
+        """
+        if self.settings.source is None:
+            return []
+        from preprocess.source.layouts import discover
+
+        task = self.study.config.task
+        found = [case.case for case in discover(self.settings.source, task, self.settings.layout)]
+        if not found:
+            raise UsageError(
+                f"configuration: predict.source: {self.settings.source} has no case of the task {task.name}; `ccsd "
+                f"audit {self.settings.source}` says what its files are taken for"
+            )
+        return found
+
+    @property
+    def jobs(self) -> list[tuple[str, str]]:
+        """Names of a model and of a part of the cases, `1-of-40`, for each job."""
+        parts = part_names(len(self.cases), self.settings.cases_per_job) if self.cases else []
+        return [(model, part) for model in self.models for part in parts]
+
+    def digest(self, model: str) -> str:
+        """Return a digest of what decides the segmentations beside the options of the command and the images."""
+        layout = self.settings.layout
+        return digest([self.study.weights_digest(model), self.cases, layout and layout_content(layout)])
+
+    def outdated_marks(self) -> dict[Path, list[Path]]:
+        """Return, for each folder from which segmentations were deleted, the marks that say they are there."""
+        found: dict[Path, list[Path]] = {}
+        for model, part in self.jobs:
+            folder, mark = self.study.folder.predictions(model), self.study.folder.mark("predict", model, part)
+            number, _, total = part.partition("-of-")
+            cases = select_part(self.cases, (int(number), int(total)))
+            if mark.exists() and not all((folder / f"{case}.nii.gz").exists() for case in cases):
+                found.setdefault(folder, []).append(mark)
+        return found

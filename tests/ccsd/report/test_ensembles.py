@@ -1,0 +1,72 @@
+"""The report of a study with an ensemble: an experiment beside the seeds it is made of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ccsd.evaluation.run import evaluate_model
+from ccsd.report.page import write_report
+from ccsd.report.results import read_results
+from ccsd.report.sentences import verdicts, warnings
+from ccsd.report.statistics import compare, summarise
+from ccsd.report.tables import seed_means
+from support.tasks import GLIOMA
+
+
+@pytest.fixture
+def page(study: Path, make_run: Callable[..., Path], add_experiment: Callable[..., None]) -> str:
+    """Return the page of a study with three seeds and the ensemble of two models."""
+    for seed in (1, 2):
+        add_experiment(study, "ccsd", 0.9, seed)
+    runs = [study / "runs" / "ccsd-s0", make_run("ccsd-s1", seed=1)]
+    evaluate_model(runs, study / "data", study / "evaluation" / "ccsd-s0+1" / "all")
+    return write_report(study).page.read_text()
+
+
+def test_an_ensemble_has_tables_pictures_and_all_its_models(page: str) -> None:
+    assert "2 experiments (ccsd, ccsd-s0+1)" in page
+    assert "mean of ccsd seed 0 <code>" in page
+    assert ", ccsd seed 1 <code>" in page
+    assert "Nothing to show for" not in page
+    assert "one seed only" not in page
+    assert "different models under one seed" not in page
+
+
+def test_two_ensembles_under_one_name_are_told(scores: Callable[..., pd.DataFrame], study: Path) -> None:
+    found = read_results(study)
+    for hashes, told in ((("m", "m"), False), (("m", "n"), True)):
+        parts = [
+            scores({"a": {subset: 0.5}}, experiment="ccsd-s0+1").assign(seed=pd.NA, model_hash=model_hash)
+            for subset, model_hash in zip(("t1", "t2"), hashes, strict=True)
+        ]
+        metrics = pd.concat(parts)
+        said = warnings(replace(found, metrics=metrics), summarise(metrics, GLIOMA))
+        assert any("ccsd-s0+1 has scores of different models" in text for text in said) is told
+
+
+def test_an_ensemble_that_is_best_is_compared_with_the_seeds_of_others(scores: Callable[..., pd.DataFrame]) -> None:
+    def of(level: float) -> dict[str, dict[str, float]]:
+        return {f"c{case}": {"t1": level + case / 100} for case in range(8)}
+
+    seeds = [scores(of(0.5 + seed / 10), seed=seed) for seed in range(3)]
+    for level, words in ((0.9, ""), (0.68, "though their seeds overlap")):
+        together = scores(of(level), experiment="ccsd-s0+1+2").assign(seed=pd.NA, model_hash="m")
+        metrics = pd.concat([*seeds, together])
+        found = seed_means(metrics, GLIOMA)
+        assert found["ccsd-s0+1+2"]["WT"] == [pytest.approx(level + 0.035)]
+        sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), found, GLIOMA))
+        assert "ccsd-s0+1+2 segments the whole tumour best" in sentence
+        assert ("though their seeds overlap" in sentence) == bool(words)
+
+
+def test_scores_without_a_model_are_compared_with_three_seeds(scores: Callable[..., pd.DataFrame]) -> None:
+    cases = {f"c{case}": {"t1": 0.5 + case / 100} for case in range(8)}
+    others = scores({case: {"t1": 0.9} for case in cases}, experiment="theirs").assign(seed=pd.NA, model_hash=pd.NA)
+    metrics = pd.concat([*(scores(cases, seed=seed) for seed in range(3)), others])
+    found = seed_means(metrics, GLIOMA)
+    assert list(found) == ["ccsd"]
+    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), found, GLIOMA))
+    assert "theirs segments the whole tumour best" in sentence
