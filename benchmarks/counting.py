@@ -65,12 +65,14 @@ class _Norm:
         return y, x.new_empty(len(x), groups, 2), x.new_empty(len(x), 2, x.shape[1])
 
     @staticmethod
-    def backward(grad: Tensor, x: Tensor, y: Tensor | None, *_: Any) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    def backward(
+        grad: Tensor, x: Tensor, y: Tensor | None, weight: Tensor, *_: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         x.amax()
         inner = None if y is None else grad + y
         if inner is None:
             grad.amax()
-        return (grad if inner is None else inner) + x, inner, *x.new_empty(2, x.shape[1])
+        return (grad if inner is None else inner) + x, inner, *weight.new_empty(2, len(weight))
 
 
 class _Sums(torch.autograd.Function):

@@ -286,5 +286,5 @@ def backward(
         sums, weight, moments, factors, parameters, plan.splits, plan.voxels, c, len(weight), plan.size, **plan.small
     )
     _gradient[plan.all_tiles](x, inner, affine, factors, dx, plan.voxels, c, slope, HAS_ADDED=has, **plan.blocks)
-    d_weight, d_bias = parameters.sum(0)
+    d_weight, d_bias = parameters.view(n, 2, -1, len(weight)).sum((0, 2))
     return dx, inner if has else None, d_weight, d_bias

@@ -73,7 +73,8 @@ class _ActivatedNorm(torch.autograd.Function):
             n, c = x.shape[:2]
             own_type = weight.to(x.dtype).repeat(c // len(weight))
             shape = (n, c, x[0, 0].numel(), ctx.groups, [True] * 3)
-            dx, *own = torch.ops.aten.native_group_norm_backward(inner, x, *statistics, own_type, *shape)
+            dx, *all_own = torch.ops.aten.native_group_norm_backward(inner, x, *statistics, own_type, *shape)
+            own = [value.view(-1, len(weight)).sum(0) for value in all_own]
             d_added = inner if ctx.has_added else None
-        d_weight, d_bias = (value.view(-1, len(weight)).sum(0).to(weight.dtype) for value in own)
+        d_weight, d_bias = (value.to(weight.dtype) for value in own)
         return dx, d_added, None, d_weight, d_bias, None, None
