@@ -193,7 +193,8 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     options = options or Options()
     if options.overlap is not None and not 0 <= options.overlap < 1:
         raise UsageError(f"--overlap {options.overlap:g}: must be at least 0 and below 1, for example 0.25")
-    task = RunRecord.read(model).settings(model).task
+    record = RunRecord.read(model)
+    task = record.settings(model).task
     if options.labels != "auto" and options.labels not in task.conventions:
         raise UsageError(f"--labels {options.labels}: unknown; allowed: auto, {', '.join(task.conventions)}")
     check_names(options.allow)
@@ -203,6 +204,7 @@ def predict(sources: Sequence[Path], out: Path, model: Path, options: Options | 
     trained = load_model(model, device)
     settings = _settings(trained, options)
     training_spacing(trained)  # refuses a model that does not say, before any work
+    print(f"model: {model}, {record.origin}", file=sys.stderr)
     print(f"segmenting (cases: {len(cases)}, device: {device.type})", file=sys.stderr, flush=True)
     for case, path in zip(cases, targets, strict=True):
         if options.skip_existing and path.is_file():
