@@ -69,6 +69,11 @@ class Start(BaseModel):
     start: "Start | None" = None
     """What it was fine-tuned from itself."""
 
+    def knows(self, data_hash: str, split_hash: str) -> bool:
+        """Return whether this or an earlier start was trained on another split of the same data."""
+        mine = self.data_hash == data_hash and self.split_hash != split_hash
+        return mine or (self.start is not None and self.start.knows(data_hash, split_hash))
+
     def __str__(self) -> str:
         earlier = f", which was fine-tuned from {self.start}" if self.start else ""
         return f"{self.run} (model {self.model_hash[:12]}, task {self.task}){earlier}"
@@ -111,6 +116,11 @@ class RunRecord(_Record):
     def origin(self) -> str:
         """Where the weights come from, in words."""
         return f"fine-tuned from {self.start}" if self.start else "trained from scratch"
+
+    @property
+    def may_know_test_cases(self) -> bool:
+        """Whether it, or what it was fine-tuned from, learnt from another split of the same data."""
+        return self.start is not None and self.start.knows(self.data_hash, self.split_hash)
 
     def settings(self, folder: Path) -> Config:
         """Return the configuration of a run that lies in `folder`, without keys that this version does not know.

@@ -205,7 +205,9 @@ class Train(Section):
     def _fine_tunes_something(self) -> Self:
         given = [key for key in ("init_rate", "freeze") if getattr(self, key) != type(self).model_fields[key].default]
         if self.init is None and given:
-            raise ValueError(f"{given[0]} is for fine-tuning; give the run to start from as init, or leave it out")
+            raise ValueError(
+                f"train.{given[0]} is for fine-tuning; set train.init to the run to start from, or leave it out"
+            )
         return self
 
 

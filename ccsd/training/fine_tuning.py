@@ -29,6 +29,10 @@ from preprocess.task import Task
 
 _MORE = "one more"
 DEEP = "the heads of deep supervision"
+LEAK = (
+    "note: the start learnt from another split of the same data: it may have seen cases that this split validates and "
+    "tests. Give both the same split (`ccsd split --list`), or do not trust these scores"
+)
 
 
 @dataclass(frozen=True)
@@ -200,20 +204,31 @@ class FineTuning:
     def lines(self, train: Train) -> list[str]:
         """Return what the user should know at the start."""
         start, still = self.record, frozen_steps(train)
-        slower = f" (these weights learn at {train.init_rate:g} of the learning rate)" if train.init_rate < 1 else ""
         lines = [
             f"fine-tuning from {start}",
-            f"  taken: {'; '.join(start.taken)}{slower}",
+            f"  taken: {'; '.join(start.taken)}",
             f"  new: {'; '.join(start.new) or 'nothing'}",
             f"  skipped: {'; '.join(start.skipped) or 'nothing'}",
         ]
+        if train.init_rate < 1:
+            others = sorted({_module(name) for name in self.mixed | self.new})
+            but = f", which is all but: {', '.join(others)}" if others else ""
+            lines.append(f"  learning rate x {train.init_rate:g} for weights that are the start's alone{but}")
         return [*lines, f"  the encoders stand still in the first {still} steps"] if still else lines
 
-    def report(self, log: TrainingLog, train: Train) -> None:
+    def report(self, log: TrainingLog, train: Train, data_hash: str, split_hash: str) -> None:
         """Tell the user what was taken, skipped and new, and write the names of all weights into the log."""
         print("\n".join(self.lines(train)), flush=True)
+        if self.record.knows(data_hash, split_hash):
+            print(LEAK, flush=True)
         names = {kind: sorted(getattr(self, kind)) for kind in ("taken", "mixed", "new", "skipped")}
         log.add("start", 0, model_hash=self.run.record.model_hash, **names)
+
+
+def _module(name: str) -> str:
+    """Return what a weight belongs to: an encoder as a whole, a layer of the decoder."""
+    part, *rest = name.split(".")
+    return ".".join([part, *rest[:-1]]) if part == "decoder" else part
 
 
 def frozen_steps(train: Train) -> int:

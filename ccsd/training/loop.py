@@ -153,7 +153,7 @@ class _Training:
         if self.process.is_first:
             log = TrainingLog(self.run, self.step, settings.steps, self.config.runtime.sinks)
             if self.fine_tuning and not self.step:
-                self.fine_tuning.report(log, settings)
+                self.fine_tuning.report(log, settings, self.origin["data_hash"], self.split.hash)
         try:
             stopped = self._steps(log)
         finally:
