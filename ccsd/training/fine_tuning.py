@@ -28,6 +28,7 @@ from ccsd.training.log import TrainingLog
 from preprocess.task import Task
 
 _MORE = "one more"
+"""Name of a sequence or region that no task has: it has a space."""
 DEEP = "the heads of deep supervision"
 LEAK = (
     "note: the start learnt from another split of the same data: it may have seen cases that this split validates and "
@@ -187,7 +188,9 @@ class FineTuning:
 
     def _words_new(self) -> Iterator[str]:
         if self.sequences.new:
-            yield f"the specific encoders of {', '.join(self.sequences.new)} (the mean of those of the start)"
+            new = ", ".join(self.sequences.new)
+            yield f"the specific encoders of {new} (the mean of those of the start; weights of 0 in the decoder)"
+            yield f"the classification of {new}"
         if self.regions.new:
             yield f"the outputs for {', '.join(self.regions.new)}"
         if self._only_ours:
@@ -195,7 +198,8 @@ class FineTuning:
 
     def _words_skipped(self) -> Iterator[str]:
         if self.sequences.skipped:
-            yield f"the specific encoders of {', '.join(self.sequences.skipped)}"
+            gone = ", ".join(self.sequences.skipped)
+            yield f"the specific encoders of {gone} (their weights in the decoder are spread over all)"
         if self.regions.skipped:
             yield f"the outputs for {', '.join(self.regions.skipped)}"
         if self.skipped - set(self.axes):

@@ -14,11 +14,12 @@ from preprocess.task import Task
 from support.tasks import GLIOMA
 
 SMALL = {"width": 4, "levels": 2}
+PATCH = [16, 16, 16]
 
 
 def config_of(task: Task = GLIOMA, model: dict[str, Any] | None = None, **train: Any) -> Config:
     """Return a configuration with a small network."""
-    train = {"patch": [16, 16, 16], "precision": "fp32", **train}
+    train = {"patch": PATCH, "precision": "fp32", **train}
     raw = {"name": "tiny", "phantom": {}, "task": task.model_dump(mode="json"), "train": train}
     return Config.model_validate(raw | {"model": SMALL if model is None else model})
 

@@ -22,6 +22,8 @@ from support.runs import SMALL, config_of, write_run
 from support.tasks import FIVE, FOURTH, GLIOMA, ONE, changed, task_of
 
 SIZE = (8, 8, 8)
+NEW_ADC = "the specific encoders of adc (the mean of those of the start; weights of 0 in the decoder)"
+SPREAD = " (their weights in the decoder are spread over all)"
 Started = Callable[..., tuple[SharedSpecificNet, SharedSpecificNet, FineTuning]]
 
 
@@ -53,9 +55,9 @@ def fresh(config: Config) -> SharedSpecificNet:
     return SharedSpecificNet(config.model, config.task).eval()
 
 
-def logits(net: SharedSpecificNet, task: Task, names: tuple[str, ...]) -> Tensor:
+def logits(net: SharedSpecificNet, task: Task, names: tuple[str, ...], size: tuple[int, ...] = SIZE) -> Tensor:
     """Return the logits of every combination of these sequences, whose images depend on their names alone."""
-    images = [torch.randn(SIZE, generator=torch.Generator().manual_seed(sum(map(ord, m)))) for m in task.modalities]
+    images = [torch.randn(size, generator=torch.Generator().manual_seed(sum(map(ord, m)))) for m in task.modalities]
     subsets = [
         [m in names and bool(number >> names.index(m) & 1) for m in task.modalities]
         for number in range(1, 1 << len(names))
@@ -109,11 +111,25 @@ def test_a_network_of_four_sequences_becomes_one_of_five_that_predicts_the_same_
         *four, fifth = new.specific.state_dict()[name].chunk(5)
         assert torch.equal(torch.cat(four), value)
         torch.testing.assert_close(fifth, torch.stack(value.chunk(4)).mean(0))
-    assert found.record.new == ("the specific encoders of adc (the mean of those of the start)",)
+    assert found.record.new == (NEW_ADC, "the classification of adc")
     assert "specific.levels.0.first.weight" in found.mixed
     assert "decoder.reduce.weight" in found.mixed
     assert "shared.levels.0.first.weight" in found.taken
     assert "decoder.head.weight" in found.taken
+
+
+def test_so_does_one_of_the_other_backbone(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "STEM": 8, "PLANES": (8, 8, 8, 8), "BLOCKS": (1, 1, 1, 1), "BOTTLENECK": 16,
+        "SKIPS": (8, 32, 32, 32), "UP": (8, 8, 8, 8),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"ccsd.model.shaspec.{name}", value)
+    monkeypatch.setattr("support.runs.PATCH", [16, 32, 32])
+    shaspec, names = {"backbone": "shaspec"}, GLIOMA.modalities
+    old, new, _ = started(GLIOMA, FIVE, their_model=shaspec, our_model=shaspec)
+    found, expected = (logits(net, task, names, (16, 32, 32)) for net, task in ((new, FIVE), (old, GLIOMA)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert expected.std() > 0.01
 
 
 def test_the_classification_of_a_new_sequence_is_drawn(started: Started) -> None:
@@ -133,7 +149,7 @@ def test_what_stood_in_for_sequences_that_are_gone_is_kept(started: Started) -> 
     two = task_of("t1ce", "flair", name="two")
     old, new, found = started(GLIOMA, two, without_fusion)
     torch.testing.assert_close(logits(new, two, ("flair", "t1ce")), logits(old, GLIOMA, ("flair", "t1ce")))
-    assert found.record.skipped == ("the specific encoders of t1, t2",)
+    assert found.record.skipped == (f"the specific encoders of t1, t2{SPREAD}",)
     assert found.taken == old.state_dict().keys()
 
 
@@ -146,7 +162,7 @@ def test_regions_of_the_same_name_and_classes_are_taken_and_others_are_drawn(sta
         assert torch.equal(value[[1, 3]], drawn.state_dict()[name][[1, 3]])
     assert "the outputs for WT, ET" in found.record.taken
     assert found.record.new == ("the outputs for TC, RC",)
-    assert found.record.skipped == ("the specific encoders of t1, t2, adc", "the outputs for TC")
+    assert found.record.skipped == (f"the specific encoders of t1, t2, adc{SPREAD}", "the outputs for TC")
     assert found.mixed == {"decoder.head.weight", "decoder.head.bias"}
 
 
@@ -183,7 +199,7 @@ def test_what_happens_is_told(started: Started) -> None:
         "  taken: the shared encoder, the fusion and the decoder; the specific encoders of flair, t1, t1ce, t2; the "
         "outputs for WT, TC, ET"
     )
-    assert lines[2:4] == ["  new: the specific encoders of adc (the mean of those of the start)", "  skipped: nothing"]
+    assert lines[2:4] == [f"  new: {NEW_ADC}; the classification of adc", "  skipped: nothing"]
     assert lines[4] == (
         "  learning rate x 0.5 for weights that are the start's alone, which is all but: classify, decoder.reduce, "
         "decoder.skip.0, specific"
