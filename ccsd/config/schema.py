@@ -194,7 +194,7 @@ class Train(Section):
         None, description="fine-tuning: folder of the finished run whose weights this one starts from"
     )
     init_rate: float = Field(
-        1.0, gt=0, le=1, description="fine-tuning: share of the learning rate for weights that were taken from `init`"
+        0.3, gt=0, le=1, description="fine-tuning: share of the learning rate for weights that were taken from `init`"
     )
     freeze: Fraction = Field(
         0.0, description="fine-tuning: share of the steps, from the first on, in which the encoders stand still"
