@@ -145,12 +145,20 @@ def test_a_prediction_says_where_the_model_comes_from(
     assert f"model: {run}, {WORDS if tuned else 'trained from scratch'}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("split_hash", "warned"), [("another", True), ("", False)])
-def test_a_report_says_where_the_models_come_from_and_what_they_may_have_seen(
-    study: Path, split_hash: str, warned: bool
-) -> None:
+def test_a_report_says_where_the_models_come_from_and_what_they_may_have_seen(study: Path) -> None:
     data_hash = json.loads((study / "runs/ccsd-s0/run.json").read_text())["data_hash"]
-    fine_tuned(study / "runs/ccsd-s0", data_hash=data_hash, split_hash=split_hash)
+    fine_tuned(study / "runs/ccsd-s0", data_hash=data_hash, split_hash="another")
     page = write_report(study).page.read_text()
     assert WORDS in page
-    assert ("may have seen cases that are tested here" in page) == warned
+    assert "ccsd-s0 was fine-tuned from a run that learnt from another split of the same data: it may have seen" in page
+
+
+@pytest.mark.parametrize(("data", "split", "knows"), [("a", "t", True), ("a", "s", False), ("b", "t", False)])
+def test_a_start_knows_test_cases_if_it_or_its_own_start_had_another_split_of_the_data(
+    data: str, split: str, knows: bool
+) -> None:
+    start = Start(run="start", model_hash=HASH, data_hash=data, split_hash=split)
+    later = Start(run="later", model_hash=HASH, data_hash="else", split_hash="else", start=start)
+    for found in (start, later):
+        assert RunRecord(config={}, data_hash="a", split_hash="s", start=found).may_know_test_cases == knows
+    assert not RunRecord(config={}, data_hash="a", split_hash="s").may_know_test_cases

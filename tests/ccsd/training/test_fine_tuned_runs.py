@@ -1,5 +1,6 @@
 """Fine-tuning as it runs: under every stage, stopped and resumed, and what it leaves."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ from torch import Tensor
 from ccsd.config import load_config
 from ccsd.model import load_model
 from ccsd.records import RunRecord, read_events
+from preprocess.convert import convert
 from preprocess.dataset import read_fingerprint
+from preprocess.phantom.cohort import write_cohort
+from preprocess.splits import make_split
 from support.comparing import LOSS, WEIGHT, assert_close, assert_same_run, losses, weights
 from support.plain import plain_training
 from support.runs import write_run
-from support.trainings import Ending, Launch, training
+from support.tasks import FIVE
+from support.trainings import Ending, Launch, launch_trainings, training
 
 SETTINGS = ("train.freeze=0.5", "train.init_rate=0.25")
 STILL = 3
@@ -124,3 +129,25 @@ def test_every_stage_on_two_processes_does_the_same(alone: list[Ending], togethe
         assert losses(runs / run) == pytest.approx(losses(runs / "whole"), abs=LOSS)
         assert_close(weights(runs / "whole"), weights(runs / run), WEIGHT)
     assert_close(weights(runs / "sgd-0"), weights(runs / "sgd-3"), WEIGHT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_run_of_four_sequences_becomes_one_of_five(runs: Path, inputs: Path, tmp_path: Path, stage: int) -> None:
+    list(write_cohort(tmp_path / "cohort", cases=6, size=32, seed=1, task=FIVE))
+    convert(tmp_path / "cohort", tmp_path / "data", task=FIVE)
+    make_split(tmp_path / "data", val=0.2)
+    config = load_config(inputs / "tiny.yaml", [f"task={json.dumps(FIVE.model_dump(mode='json'))}"])
+    (tmp_path / "tiny.yaml").write_text(json.dumps(config.model_dump(mode="json")))
+    run = tmp_path / "five"
+    given = (f"train.init={runs / 'start'}", "train.freeze=1", f"runtime.zero_stage={stage}")
+    ((stopped,),) = launch_trainings(tmp_path, training(run, *given, stop_at=2))
+    ((ended,),) = launch_trainings(tmp_path, training(run, *given))
+    assert (stopped.code, ended.code) == (75, 0), stopped.text + ended.text
+    assert "new: the specific encoders of adc (the mean of those of the start" in stopped.text
+    before, after = weights(runs / "start"), weights(run)
+    for name, value in encoders(before).items():
+        kept = torch.cat([*after[name].chunk(5)][:4]) if name.startswith("specific") else after[name]
+        assert torch.equal(kept, value), name
+    assert not torch.equal(after["decoder.head.weight"], before["decoder.head.weight"])
+    assert load_model(run).config.task.modalities[-1] == "adc"
