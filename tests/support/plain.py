@@ -70,7 +70,7 @@ def plain_training(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), settings.clip)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings) * settings.init_rate
+            group["lr"] = learning_rate(step, settings) * (1 if start is None else settings.init_rate)
         before = {name: value.clone() for name, value in objective.net.state_dict().items()}
         optimizer.step()
         if step < settings.freeze * settings.steps:
