@@ -5,7 +5,7 @@
 A start is trained on 60 phantoms with clear contrasts. Thirty phantoms of another kind, with little contrast and much
 noise, are a hospital's own; 12 more are for testing. Then the same for a task with a fifth sequence, which the start
 has never seen. The trainings of a pair have the same settings, cases, seed and steps; what differs is `train.init`.
-Scored is the mean Dice over all combinations and regions. On one thread, about 15 minutes.
+Scored is the mean Dice over all combinations and regions. Takes 12 CPU minutes on one thread.
 
 `ratio` is the mean Dice of fine-tuning to that from scratch, with four sequences; `ratio_of_five` is that of five.
 """
