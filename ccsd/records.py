@@ -71,7 +71,7 @@ class Start(BaseModel):
 
     def knows(self, data_hash: str, split_hash: str) -> bool:
         """Return whether this or an earlier start was trained on another split of the same data."""
-        mine = self.data_hash == data_hash and self.split_hash != split_hash
+        mine = self.data_hash == data_hash != "" and self.split_hash != split_hash
         return mine or (self.start is not None and self.start.knows(data_hash, split_hash))
 
     def __str__(self) -> str:

@@ -162,3 +162,4 @@ def test_a_start_knows_test_cases_if_it_or_its_own_start_had_another_split_of_th
     for found in (start, later):
         assert RunRecord(config={}, data_hash="a", split_hash="s", start=found).may_know_test_cases == knows
     assert not RunRecord(config={}, data_hash="a", split_hash="s").may_know_test_cases
+    assert not RunRecord(config={}, split_hash="s", start=Start(run="x", model_hash=HASH)).may_know_test_cases
