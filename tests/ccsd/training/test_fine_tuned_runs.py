@@ -48,6 +48,8 @@ def alone(launch: Launch, runs: Path) -> list[Ending]:
         training(runs / "parts", *given, stop_at=2),
         training(runs / "parts", *given),
         training(runs / "whole", *given),
+        training(runs / "killed", *settings_of(runs), kill_at=1),
+        training(runs / "killed", *settings_of(runs)),
         training(runs / "leaked", f"train.init={runs / 'leaky'}", "train.steps=1"),
     ]
     return launch(*items)[0]
@@ -80,7 +82,7 @@ def saved(run: Path, step: int) -> dict[str, Tensor]:
 
 
 def test_it_is_a_run_like_any_other_and_resumes_exactly(alone: list[Ending], runs: Path) -> None:
-    assert [ending.code for ending in alone] == [0, 75, 0, 0, 0], alone
+    assert [ending.code for ending in alone] == [0, 75, 0, 0, -9, 0, 0], alone
     assert_same_run(runs / "whole", runs / "parts")
     assert "already trained with this configuration" in alone[3].text
     assert load_model(runs / "whole").record.start is not None
@@ -95,8 +97,9 @@ def test_the_user_is_told_once_and_the_run_remembers(alone: list[Ending], runs: 
         assert ending.text.count("  skipped: nothing\n") == number
         assert ending.text.count(f"the encoders stand still in the first {STILL} steps") == number
         assert "learnt from another split" not in ending.text
-    (event,) = [event for event in read_events(runs / "parts") if event["event"] == "start"]
-    assert set(event["taken"]) == weights(runs / "start").keys()
+    for run in ("parts", "killed"):
+        (event,) = [event for event in read_events(runs / run) if event["event"] == "start"]
+        assert set(event["taken"]) == weights(runs / "start").keys()
 
 
 def test_encoders_stand_still_as_long_as_asked_and_the_rest_moves_at_once(alone: list[Ending], runs: Path) -> None:
@@ -118,7 +121,7 @@ def test_it_is_that_of_plain_pytorch(alone: list[Ending], runs: Path, inputs: Pa
 
 
 def test_a_start_from_another_split_of_the_same_data_is_told(alone: list[Ending], runs: Path) -> None:
-    assert "note: the start learnt from another split of the same data" in alone[4].text
+    assert "note: the start learnt from another split of the same data" in alone[6].text
     assert RunRecord.read(runs / "leaked").may_know_test_cases
 
 
