@@ -50,6 +50,35 @@ class _Record(BaseModel):
         write_text(folder / self.FILE, self.model_dump_json(indent=2, exclude_unset=True) + "\n")
 
 
+class Start(BaseModel):
+    """What a training was fine-tuned from, and what became of the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run: str
+    """Its folder, as it was given."""
+    model_hash: str
+    """SHA-256 of the weights' file."""
+    task: str = ""
+    split_hash: str = ""
+    data_hash: str = ""
+    taken: tuple[str, ...] = ()
+    """Parts in words."""
+    new: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    start: "Start | None" = None
+    """What it was fine-tuned from itself."""
+
+    def knows(self, data_hash: str, split_hash: str) -> bool:
+        """Return whether this or an earlier start was trained on another split of the same data."""
+        mine = self.data_hash == data_hash != "" and self.split_hash != split_hash
+        return mine or (self.start is not None and self.start.knows(data_hash, split_hash))
+
+    def __str__(self) -> str:
+        earlier = f", which was fine-tuned from {self.start}" if self.start else ""
+        return f"{self.run} (model {self.model_hash[:12]}, task {self.task}){earlier}"
+
+
 class RunRecord(_Record):
     """What a finished training was: `run.json`, written after the weights."""
 
@@ -80,6 +109,18 @@ class RunRecord(_Record):
     """Step whose weights became the model."""
     model_hash: str = ""
     """SHA-256 of the weights' file."""
+    start: Start | None = None
+    """What it was fine-tuned from."""
+
+    @property
+    def origin(self) -> str:
+        """Where the weights come from, in words."""
+        return f"fine-tuned from {self.start}" if self.start else "trained from scratch"
+
+    @property
+    def may_know_test_cases(self) -> bool:
+        """Whether it, or what it was fine-tuned from, learnt from another split of the same data."""
+        return self.start is not None and self.start.knows(self.data_hash, self.split_hash)
 
     def settings(self, folder: Path) -> Config:
         """Return the configuration of a run that lies in `folder`, without keys that this version does not know.

@@ -142,7 +142,16 @@ class Study:
         config = validate_config(raw, "configuration")
         experiments = {name: experiment_config(raw, config, name) for name in config.experiments}
         named = raw.get("task")
-        return cls(config, experiments, named if isinstance(named, str) else None)
+        study = cls(config, experiments, named if isinstance(named, str) else None)
+        study._refuse_unfit_starts()
+        return study
+
+    def _refuse_unfit_starts(self) -> None:
+        from ccsd.start import start_of  # which reads records, and these know the names above
+
+        own = [self.folder.run(run) for run in self.runs]
+        for config in self.experiments.values():
+            start_of(config, *own)
 
     @cached_property
     def cases(self) -> list[str]:

@@ -113,6 +113,12 @@ OTHERS = {
         "128": "16",
     },
     "docs/outputs.md": {"results/demo/": "results/one/"},
+    "docs/fine-tuning.md": {
+        "convert hospital": "convert phantoms",
+        "config/config.yaml": "config/demo.yaml",
+        "results/brats2021/": "results/one/",
+        "new-cases out": "phantoms/BraTS20_Training_001 out3",
+    },
 }
 """Pages whose blocks run after the README's, with what stands there for the reader's own."""
 
@@ -141,6 +147,7 @@ def test_the_blocks_of_the_readme_and_the_docs_run_one_after_the_other(tmp_path:
             run(found, tmp_path)
     assert (tmp_path / "out2/BraTS20_Training_001.nii.gz").is_file()
     assert list((tmp_path / "back").iterdir())
+    assert list((tmp_path / "out3").iterdir())
 
 
 def shell(block: str) -> list[list[str]]:

@@ -42,7 +42,10 @@ def train(
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder; make it with `ccsd convert SRC {data}` and `ccsd split {data}`")
     from ccsd.config.science import science_digest
+    from ccsd.start import start_of
     from ccsd.study import split_for
+
+    start_of(settings, run)  # refuses one that does not fit, before a job is submitted
 
     current = science_digest(settings, split_for(data, str(config), settings.task).hash)
     if job:

@@ -191,7 +191,25 @@ class Train(Section):
         "in the task brats-gli-pre, in others all sequences together and each of at most four alone",
     )
     select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
+    init: Path | None = Field(
+        None, description="fine-tuning: folder of the finished run whose weights this one starts from"
+    )
+    init_rate: float = Field(
+        0.3, gt=0, le=1, description="fine-tuning: share of the learning rate for weights that were taken from `init`"
+    )
+    freeze: Fraction = Field(
+        0.0, description="fine-tuning: share of the steps, from the first on, in which the encoders stand still"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, the patches and the subsets")
+
+    @model_validator(mode="after")
+    def _fine_tunes_something(self) -> Self:
+        given = [key for key in ("init_rate", "freeze") if getattr(self, key) != type(self).model_fields[key].default]
+        if self.init is None and given:
+            raise ValueError(
+                f"train.{given[0]} is for fine-tuning; set train.init to the run to start from, or leave it out"
+            )
+        return self
 
 
 class Evaluation(Section):

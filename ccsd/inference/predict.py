@@ -209,6 +209,8 @@ def predict(
     own = select_part([(case, output_path(out, case.case, cases)) for case in cases], options.part)
     device = choose_device(options.device)
     job = _job(load_ensemble(members, device), device, options)
+    for member in members:
+        print(f"model: {member.folder}, {member.record.origin}", file=sys.stderr)
     print(f"segmenting (cases: {len(own)}, device: {device.type})", file=sys.stderr, flush=True)
     for case, path in own:
         if options.skip_existing and is_finished(path, job.made):

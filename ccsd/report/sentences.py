@@ -65,6 +65,12 @@ def warnings(study: StudyResults, summary: pd.DataFrame) -> list[str]:
         )
     if len(study.metrics["split_hash"].dropna().unique()) > 1:
         found.append("The scores come from different splits and must not be compared.")
+    found += [
+        f"{run.name} was fine-tuned from a run that learnt from another split of the same data: it may have seen "
+        "cases that are tested here."
+        for run in study.trainings
+        if run.record and run.record.may_know_test_cases
+    ]
     if len(study.metrics["policy"].unique()) > 1:
         found.append("Empty regions were scored by different policies; evaluate again with one of them.")
     return found

@@ -3,6 +3,8 @@
 import math
 import os
 import shutil
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,16 @@ from ccsd.study import CHECKPOINTS
 from ccsd.training.average import whole_average
 from ccsd.training.checkpoint import CheckpointMeta
 from ccsd.training.distributed import Process
+from ccsd.training.fine_tuning import FineTuning, frozen_steps
 from ccsd.training.zero_shards import EMA, CheckpointFiles
 from ccsd.triton import missing_for_triton
 
 MOMENTUM = 0.99
 """Of sgd, as in nnU-Net."""
+ENCODERS = ("net.shared.", "net.specific.")
+"""What `train.freeze` holds."""
+SHARE, STANDS_STILL = "share", "stands_still"
+"""Keys of a parameter group: its share of the learning rate, and whether `train.freeze` holds it."""
 BUCKET = 10_000_000
 """Elements per communication bucket. DeepSpeed's defaults swallow a network of this size whole."""
 
@@ -79,8 +86,17 @@ def deepspeed_config(train: Train, runtime: Runtime, world: int, device: torch.d
     }
 
 
-def build_engine(module: nn.Module, train: Train, runtime: Runtime, world: int, device: torch.device) -> Any:
+def build_engine(
+    module: nn.Module,
+    train: Train,
+    runtime: Runtime,
+    world: int,
+    device: torch.device,
+    taken: Collection[str] = (),
+) -> Any:
     """Wrap a module in DeepSpeed's engine with an optimizer of torch, whose kernels need no compiler.
+
+    `taken` are the names of weights that learn at the rate of `train.init_rate`.
 
     Raises
     ------
@@ -93,20 +109,35 @@ def build_engine(module: nn.Module, train: Train, runtime: Runtime, world: int, 
     if device.type == "cpu":
         # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    optimizer = make_optimizer(module, train, fused=device.type == "cuda" and runtime.offload == "none")
+    optimizer = make_optimizer(module, train, taken, fused=device.type == "cuda" and runtime.offload == "none")
     settings = deepspeed_config(train, runtime, world, device)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     return engine
 
 
-def make_optimizer(module: nn.Module, train: Train, *, fused: bool) -> torch.optim.Optimizer:
+def make_optimizer(
+    module: nn.Module, train: Train, taken: Collection[str] = (), *, fused: bool
+) -> torch.optim.Optimizer:
     """Return torch's optimizer of the settings; its groups carry `ema`, by which `ccsd.training.average` goes."""
-    groups = [{"params": list(module.parameters()), EMA: train.ema}]
+    groups = parameter_groups(module, train, taken)
     if train.optimizer == "sgd":
         return torch.optim.SGD(
             groups, train.learning_rate, MOMENTUM, weight_decay=train.weight_decay, nesterov=True, fused=fused
         )
     return torch.optim.AdamW(groups, train.learning_rate, weight_decay=train.weight_decay, fused=fused)
+
+
+def parameter_groups(module: nn.Module, train: Train, taken: Collection[str]) -> list[dict[str, Any]]:
+    """Return the parameters by how they learn: one group, and up to four in fine-tuning, each with its keys."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        share = train.init_rate if name in taken else 1.0
+        stands_still = train.freeze > 0 and name.startswith(ENCODERS)
+        groups.setdefault((share, stands_still), []).append(parameter)
+    return [
+        {"params": parameters, EMA: train.ema, SHARE: share, STANDS_STILL: still}
+        for (share, still), parameters in groups.items()
+    ]
 
 
 def require_device(runtime: Runtime) -> None:
@@ -131,10 +162,15 @@ def learning_rate(step: int, settings: Train) -> float:
     return float(settings.learning_rate * share)
 
 
-def set_learning_rate(engine: Any, rate: float) -> None:
-    """Set the rate of every parameter group."""
+def set_learning_rate(engine: Any, step: int, settings: Train) -> None:
+    """Set the rate of every parameter group for a step.
+
+    A rate of 0 freezes: gradients and moments are computed all the same, so that those of encoders that begin to move
+    are of the right size, and every ZeRO stage does the same.
+    """
+    rate, is_frozen = learning_rate(step, settings), step < frozen_steps(settings)
     for group in engine.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = 0.0 if is_frozen and group[STANDS_STILL] else rate * group[SHARE]
 
 
 def whole_weights(engine: Any, process: Process) -> dict[str, Tensor]:
@@ -199,18 +235,27 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def resumed_engine(
-    module: nn.Module, config: Config, run: Path, checkpoint: CheckpointMeta | None, process: Process
+    objective: Objective,
+    config: Config,
+    run: Path,
+    checkpoint: CheckpointMeta | None,
+    process: Process,
+    start: FineTuning | None = None,
 ) -> Any:
-    """Return an engine around the module with the state of a checkpoint, or a fresh one without; collective.
+    """Return an engine around the objective with the state of a checkpoint, or a fresh one without; collective.
 
     The weights go into the module before DeepSpeed cuts it up, which makes its shards and copies right under every
     stage; the optimizer's state follows afterwards, each process reading only what it owns.
     """
+    taken = {f"net.{name}" for name in start.taken} if start else set()
+    build = partial(build_engine, objective, config.train, config.runtime, process.world, process.device, taken)
     if checkpoint is None:
-        return build_engine(module, config.train, config.runtime, process.world, process.device)
+        if start:
+            start.load(objective.net)
+        return build()
     with CheckpointFiles(run / CHECKPOINTS / checkpoint.tag, checkpoint.world) as files:
-        files.load_weights(module)
-        engine = build_engine(module, config.train, config.runtime, process.world, process.device)
+        files.load_weights(objective)
+        engine = build()
         files.load_optimizer(engine)
     process.say(checkpoint.describe_resume(process, config.runtime.zero_stage))
     return engine

@@ -77,9 +77,9 @@ class TrainingLog:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drop what an interrupted run recorded after the checkpoint that is resumed from."""
+    """Drop what an interrupted run recorded after the checkpoint that is resumed from, or all without one."""
     if path.exists():
-        kept = [event for event in read_events(path.parent) if event["step"] <= step]
+        kept = [event for event in read_events(path.parent) if step and event["step"] <= step]
         write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
 
 

@@ -18,6 +18,7 @@ from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_objective, resumed_engine
+from ccsd.training.fine_tuning import fine_tuning_of
 from ccsd.training.host import garbage_collected_by_hand, move_near
 from ccsd.training.log import GradientNorms, StepMeans, TrainingLog, peak_memory
 from ccsd.training.result import finished, keep_if_best, run_record, write_result
@@ -117,8 +118,9 @@ class _Training:
         fingerprint = read_fingerprint(data)  # at once: what is missing must not be found out after the last step
         self.origin = {"data_hash": fingerprint["data_hash"], "spacing_mm": fingerprint["spacing_mm"]["median"]}
         objective = prepared_objective(config, process.device)
+        self.fine_tuning = fine_tuning_of(config, run)
         found = process.decide(self._checkpoint)
-        self.engine = resumed_engine(objective, config, run, found, process)
+        self.engine = resumed_engine(objective, config, run, found, process, self.fine_tuning)
         scale, good_steps = (None, 0) if found is None else (found.loss_scale, found.good_steps)
         self.scale = LossScale(config.train.precision, scale, good_steps)
         self.broken = 0
@@ -151,6 +153,8 @@ class _Training:
         log = None
         if self.process.is_first:
             log = TrainingLog(self.run, self.step, settings.steps, self.config.runtime.sinks)
+            if self.fine_tuning and not self.step:
+                self.fine_tuning.report(log, settings, self.origin["data_hash"], self.split.hash)
         try:
             stopped = self._steps(log)
         finally:
@@ -332,6 +336,8 @@ class _Training:
     def _finish(self) -> None:
         self._save()
         origin = {"science": self.science, "split_hash": self.split.hash, **self.origin}
+        if self.fine_tuning:
+            origin["start"] = self.fine_tuning.record
         record = run_record(self.config, self.experiment, origin, self.process, self._elapsed())
         best = self.run / CHECKPOINTS / BEST if self.config.train.select == "best" else None
         write_result(self.engine, self.run, best, record, self.process)

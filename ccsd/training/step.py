@@ -19,7 +19,7 @@ from ccsd.data import Batch
 from ccsd.data.sampling import samples_of
 from ccsd.training.average import update_average
 from ccsd.training.distributed import Process
-from ccsd.training.engine import learning_rate, micro_batches, set_learning_rate
+from ccsd.training.engine import micro_batches, set_learning_rate
 from ccsd.training.feeder import Feeder, SideStream, prepared
 from ccsd.training.log import StepMeans
 from ccsd.training.timing import PartTimes
@@ -106,7 +106,7 @@ class Stepper:
 
         Where the norm is not finite, nothing was updated: weights, moments and criticalities are as before.
         """
-        set_learning_rate(self.engine, learning_rate(step, self.config.train))
+        set_learning_rate(self.engine, step, self.config.train)
         losses: list[Tensor] = []
         scored: list[Tensor] = []
         for part in self.parts:

@@ -14,8 +14,13 @@ from ccsd.training.engine import learning_rate
 from preprocess.splits import read_split
 
 
-def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, Tensor]]:
-    """Return the loss of every step, and the weights at the end, or their moving average."""
+def plain_training(
+    config: Config, data: Path, start: SharedSpecificNet | None = None
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Return the loss of every step, and the weights at the end, or their moving average.
+
+    With a network of the same task to start from, all of its weights are taken.
+    """
     settings = config.train
     torch.manual_seed(settings.seed)
     objective = Objective(
@@ -24,6 +29,8 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
         config.task,
         precision=settings.precision,
     )
+    if start is not None:
+        objective.net.load_state_dict(start.state_dict())
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=settings.weight_decay)
     if settings.optimizer == "sgd":
         decay = settings.weight_decay
@@ -63,8 +70,12 @@ def plain_training(config: Config, data: Path) -> tuple[list[float], dict[str, T
         loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), settings.clip)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
+            group["lr"] = learning_rate(step, settings) * (1 if start is None else settings.init_rate)
+        before = {name: value.clone() for name, value in objective.net.state_dict().items()}
         optimizer.step()
+        if step < settings.freeze * settings.steps:
+            encoders = {name: v for name, v in before.items() if name.startswith(("shared.", "specific."))}
+            objective.net.load_state_dict({**objective.net.state_dict(), **encoders})
         optimizer.zero_grad()
         losses.append(loss.item())
         kept = min(settings.ema, (step + 1) / (step + 10))

@@ -23,7 +23,7 @@ DEFAULTS = {
         "steps": 60000, "batch_size": 2, "patch": [128, 128, 128], "foreground": 0.5, "augment": True,
         "learning_rate": 0.0002, "weight_decay": 0.0001, "warmup": 0.02, "clip": 12.0, "precision": "bf16",
         "validate_every": 5000, "validate_subsets": ["flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair"],
-        "select": "best", "seed": 0,
+        "select": "best", "init": None, "init_rate": 0.3, "freeze": 0.0, "seed": 0,
     },
 }  # fmt: skip
 

@@ -1,0 +1,80 @@
+"""The run that a training is fine-tuned from (`train.init`), and why a run may not serve. Without torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ccsd.config.schema import Config, Model
+from ccsd.errors import UsageError
+from ccsd.records import RunRecord
+
+FREE = {"deep_supervision"}
+"""Settings of the network that may differ: heads that one of both lacks start anew or are skipped."""
+OF_UNET = {"width", "levels"}
+
+
+@dataclass(frozen=True)
+class StartRun:
+    """A finished run that another one starts from."""
+
+    folder: Path
+    record: RunRecord
+    config: Config
+
+
+def start_of(config: Config, *own: Path) -> StartRun | None:
+    """Return the run that a configuration starts from; None where it trains from scratch. The weights are not read.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration.
+    own
+        Folders of the runs that are trained with it.
+
+    Raises
+    ------
+    UsageError
+        If there is no finished run, it is one of `own`, its network is another one, or no sequence is in both tasks.
+    """
+    folder = config.train.init
+    if folder is None:
+        return None
+    try:
+        record = RunRecord.read(folder)
+        start = StartRun(folder, record, record.settings(folder))
+    except (UsageError, ValueError) as error:  # a path with a NUL is no path
+        raise UsageError(
+            f"train.init: {error}; give the folder of a finished training run, such as results/NAME/runs/ccsd-s0"
+        ) from None
+    if any(path.resolve() == folder.resolve() for path in own):
+        raise UsageError(
+            f"train.init: {folder} is trained by this very configuration, which would replace its own start; train "
+            "into another folder, in the workflow as a study of another name"
+        )
+    _refuse_other_network(start, config.model)
+    _refuse_strangers(start, config)
+    return start
+
+
+def _refuse_other_network(start: StartRun, model: Model) -> None:
+    theirs = start.config.model
+    free = FREE | (OF_UNET if theirs.backbone == model.backbone != "unet" else set())
+    differing = [
+        key for key in type(model).model_fields if key not in free and getattr(theirs, key) != getattr(model, key)
+    ]
+    if differing:
+        had, has = (", ".join(f"model.{key}={getattr(m, key)}" for key in differing) for m in (theirs, model))
+        raise UsageError(
+            f"train.init: the network of {start.folder} has {had}, the configuration {has}; weights only fit a network "
+            f"of the same kind and size: set {had}, or train from scratch"
+        )
+
+
+def _refuse_strangers(start: StartRun, config: Config) -> None:
+    theirs, ours = start.config.task, config.task
+    if not set(theirs.modalities) & set(ours.modalities):
+        raise UsageError(
+            f"train.init: {start.folder} knows {', '.join(theirs.modalities)} (task {theirs.name}), and the task "
+            f"{ours.name} has none of them but {', '.join(ours.modalities)}; encoders are matched by the name of the "
+            "sequence: give the same sequences the same names in the task, or train from scratch"
+        )

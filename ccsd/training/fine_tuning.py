@@ -1,0 +1,252 @@
+"""Fine-tuning: which weights of a finished run start another network, and where they go.
+
+Along which axis of a weight the sequences or the regions lie is found by building the network with one more of them, so
+that nothing has to be listed for a backbone. Parts of a sequence go where the sequence of the same name is in the new
+task, parts of a region where a region has the same name and the same classes.
+
+- Specific encoders of new sequences start from the mean of those of the start.
+- The decoder adds up what it sees of each sequence. A new sequence starts with weights of 0 there, and the weights of
+  one that is gone are spread evenly over all, as what stood in for it in the absence was the mean of those present. So
+  a task that only gains sequences starts with the very predictions of the start for all sets of the old ones.
+- Regions and classifications that are new are drawn, as without a start.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Size, Tensor, nn
+
+from ccsd.config.schema import Config, Model, Train
+from ccsd.errors import UsageError
+from ccsd.model.net import SharedSpecificNet
+from ccsd.model.weights import load_model
+from ccsd.records import Start
+from ccsd.start import StartRun, start_of
+from ccsd.training.log import TrainingLog
+from preprocess.task import Task
+
+_MORE = "one more"
+"""Name of a sequence or region that no task has: it has a space."""
+DEEP = "the heads of deep supervision"
+LEAK = (
+    "note: the start learnt from another split of the same data: it may have seen cases that this split validates and "
+    "tests. Give both the same split (`ccsd split --list`), or do not trust these scores"
+)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Along which axis of a weight the sequences lie, and along which the regions; None where it knows of none."""
+
+    sequences: int | None
+    regions: int | None
+
+
+def axes_of(model: Model, task: Task) -> dict[str, Axes]:
+    """Return the axes of every weight of a network, by its name."""
+    shapes = _shapes(model, task)
+    sequences = _shapes(model, task.model_copy(update={"sequences": {**task.sequences, _MORE: _MORE}}))
+    regions = _shapes(model, task.model_copy(update={"regions": {**task.regions, _MORE: ()}}))
+    return {name: Axes(_grown(shape, sequences[name]), _grown(shape, regions[name])) for name, shape in shapes.items()}
+
+
+def _shapes(model: Model, task: Task) -> dict[str, Size]:
+    with torch.device("meta"):
+        return {name: value.shape for name, value in SharedSpecificNet(model, task).state_dict().items()}
+
+
+def _grown(shape: Size, other: Size) -> int | None:
+    return next((axis for axis, (one, two) in enumerate(zip(shape, other, strict=True)) if one != two), None)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Sequences or regions: those of the start and ours, in the order of their axis, and which are the same."""
+
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+    same: frozenset[str]
+
+    @property
+    def taken(self) -> list[str]:
+        return [name for name in self.ours if name in self.same]
+
+    @property
+    def new(self) -> list[str]:
+        return [name for name in self.ours if name not in self.same]
+
+    @property
+    def skipped(self) -> list[str]:
+        return [name for name in self.theirs if name not in self.same]
+
+    def parts(self, value: Tensor, axis: int) -> dict[str, Tensor]:
+        """Cut a weight of the start into its parts."""
+        return dict(zip(self.theirs, value.chunk(len(self.theirs), axis), strict=True))
+
+    def joined(self, parts: dict[str, Tensor], others: Sequence[Tensor], axis: int) -> Tensor:
+        """Put a weight of ours together from what is the same, and from others, one for each name of ours."""
+        pairs = zip(self.ours, others, strict=True)
+        return torch.cat([parts[name] if name in self.same else other for name, other in pairs], axis)
+
+
+class FineTuning:
+    """How the network of a configuration starts from a finished run.
+
+    Attributes
+    ----------
+    taken, mixed, new, skipped
+        Names of weights: those that consist of the start's alone, those that are so in part, those of which nothing is
+        taken, and those of the start that are not used.
+    """
+
+    def __init__(self, run: StartRun, config: Config) -> None:
+        self.run = run
+        task, theirs = config.task, run.config.task
+        self.sequences = _Names(theirs.modalities, task.modalities, frozenset(theirs.modalities) & {*task.modalities})
+        same = {name for name, classes in task.regions.items() if set(theirs.regions.get(name, ())) == set(classes)}
+        self.regions = _Names(tuple(theirs.regions), tuple(task.regions), frozenset(same))
+        self.axes, old = axes_of(config.model, task), axes_of(run.config.model, theirs)
+        self._only_ours = set(self.axes) - set(old)
+        both = [name for name in self.axes if name in old]
+        self.taken = frozenset(name for name in both if not self._has_new(name))
+        self.mixed = frozenset(name for name in both if self._has_new(name) and not self._is_new(name))
+        self.new = frozenset(self.axes) - self.taken - self.mixed
+        self.skipped = frozenset(old) - self.taken - self.mixed
+
+    def _has_new(self, name: str) -> bool:
+        axes = self.axes[name]
+        return bool(
+            (axes.sequences is not None and self.sequences.new) or (axes.regions is not None and self.regions.new)
+        )
+
+    def _is_new(self, name: str) -> bool:
+        return self.axes[name].regions is not None and not self.regions.same
+
+    def load(self, net: nn.Module) -> None:
+        """Fill a new network with what is taken.
+
+        Raises
+        ------
+        UsageError
+            If the files of the start are damaged, or do not belong to its configuration.
+        """
+        weights, fresh = load_model(self.run.folder).net.state_dict(), net.state_dict()
+        for name in self.taken | self.mixed:
+            value = self._started(name, weights[name], fresh[name])
+            if value.shape != fresh[name].shape:
+                raise UsageError(
+                    f"train.init: {name} of {self.run.folder} does not fit the network; use the version of the program "
+                    "that it was trained with, or train from scratch"
+                )
+            fresh[name] = value
+        net.load_state_dict(fresh)
+
+    def _started(self, name: str, value: Tensor, fresh: Tensor) -> Tensor:
+        axes = self.axes[name]
+        if axes.sequences is not None:
+            value = self._by_sequence(name, value, fresh, axes.sequences)
+        if axes.regions is not None:
+            parts = self.regions.parts(value, axes.regions)
+            value = self.regions.joined(parts, fresh.chunk(len(self.regions.ours), axes.regions), axes.regions)
+        return value
+
+    def _by_sequence(self, name: str, value: Tensor, fresh: Tensor, axis: int) -> Tensor:
+        names, (part, *_) = self.sequences, name.split(".")
+        parts, count = names.parts(value, axis), len(names.ours)
+        if part == "classify":
+            return names.joined(parts, fresh.chunk(count, axis), axis)
+        if part == "specific":
+            return names.joined(parts, [torch.stack([*parts.values()]).mean(0)] * count, axis)
+        nothing = torch.zeros_like(next(iter(parts.values())))
+        value = names.joined(parts, [nothing] * count, axis)
+        gone = [parts[name] / count for name in names.skipped]
+        return value + torch.cat([sum(gone, nothing)] * count, axis) if gone else value
+
+    @property
+    def record(self) -> Start:
+        """What run.json has of it."""
+        record = self.run.record
+        return Start(
+            run=str(self.run.folder),
+            model_hash=record.model_hash,
+            task=record.task,
+            split_hash=record.split_hash,
+            data_hash=record.data_hash,
+            taken=tuple(self._words_taken()),
+            new=tuple(self._words_new()),
+            skipped=tuple(self._words_skipped()),
+            start=record.start,
+        )
+
+    def _words_taken(self) -> Iterator[str]:
+        yield "the shared encoder, the fusion and the decoder"
+        yield f"the specific encoders of {', '.join(self.sequences.taken)}"
+        if self.regions.taken:
+            yield f"the outputs for {', '.join(self.regions.taken)}"
+
+    def _words_new(self) -> Iterator[str]:
+        if self.sequences.new:
+            new = ", ".join(self.sequences.new)
+            yield f"the specific encoders of {new} (the mean of those of the start; weights of 0 in the decoder)"
+            yield f"the classification of {new}"
+        if self.regions.new:
+            yield f"the outputs for {', '.join(self.regions.new)}"
+        if self._only_ours:
+            yield DEEP
+
+    def _words_skipped(self) -> Iterator[str]:
+        if self.sequences.skipped:
+            gone = ", ".join(self.sequences.skipped)
+            yield f"the specific encoders of {gone} (their weights in the decoder are spread over all)"
+        if self.regions.skipped:
+            yield f"the outputs for {', '.join(self.regions.skipped)}"
+        if self.skipped - set(self.axes):
+            yield DEEP
+
+    def lines(self, train: Train) -> list[str]:
+        """Return what the user should know at the start."""
+        start, still = self.record, frozen_steps(train)
+        lines = [
+            f"fine-tuning from {start}",
+            f"  taken: {'; '.join(start.taken)}",
+            f"  new: {'; '.join(start.new) or 'nothing'}",
+            f"  skipped: {'; '.join(start.skipped) or 'nothing'}",
+        ]
+        if train.init_rate < 1:
+            others = sorted({_module(name) for name in self.mixed | self.new})
+            but = f", which is all but: {', '.join(others)}" if others else ""
+            lines.append(f"  learning rate x {train.init_rate:g} for weights that are the start's alone{but}")
+        return [*lines, f"  the encoders stand still in the first {still} steps"] if still else lines
+
+    def report(self, log: TrainingLog, train: Train, data_hash: str, split_hash: str) -> None:
+        """Tell the user what was taken, skipped and new, and write the names of all weights into the log."""
+        print("\n".join(self.lines(train)), flush=True)
+        if self.record.knows(data_hash, split_hash):
+            print(LEAK, flush=True)
+        names = {kind: sorted(getattr(self, kind)) for kind in ("taken", "mixed", "new", "skipped")}
+        log.add("start", 0, model_hash=self.run.record.model_hash, **names)
+
+
+def _module(name: str) -> str:
+    """Return what a weight belongs to: an encoder as a whole, a layer of the decoder."""
+    part, *rest = name.split(".")
+    return ".".join([part, *rest[:-1]]) if part == "decoder" else part
+
+
+def frozen_steps(train: Train) -> int:
+    """Return how many steps the encoders stand still."""
+    return round(train.freeze * train.steps)
+
+
+def fine_tuning_of(config: Config, run: Path) -> FineTuning | None:
+    """Return how the network of a run starts from another one; None where it is trained from scratch.
+
+    Raises
+    ------
+    UsageError
+        If the other one cannot be used.
+    """
+    start = start_of(config, run)
+    return FineTuning(start, config) if start else None
