@@ -285,13 +285,14 @@ files: {flair: '{case}_FIRST', t1: '{case}_SECOND'}
 """
 
 
-def test_a_sequence_that_arrives_later_is_not_passed_over(case, run, tmp_path):
+def test_a_sequence_that_arrives_later_is_used(case, run, tmp_path):
     late = image(case, "t1ce")
     late.rename(tmp_path / late.name)
     assert one(case, tmp_path / "out", run).missing == ("t1ce",)
     (tmp_path / late.name).rename(late)
 
-    assert one(case, tmp_path / "out", run, Options(skip_existing=True)).missing == ()
+    again = one(case, tmp_path / "out", run, Options(skip_existing=True))
+    assert (again.skipped, again.used) == (False, GLIOMA.modalities)
     (tmp_path / "in").mkdir()
     moved = case.rename(tmp_path / "in" / case.name)
     assert one(moved, tmp_path / "out", run, Options(skip_existing=True)).skipped
