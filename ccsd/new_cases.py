@@ -2,9 +2,10 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ccsd.errors import UsageError
-from ccsd.study import Study, digest, layout_content, members, part_names
+from ccsd.study import Study, digest, members, part_names
 from preprocess.parallel import select_part
 
 
@@ -32,7 +33,7 @@ class NewCases:
         """Names of the runs and ensembles that segment them."""
         return self.settings.models or tuple(self.study.models)
 
-    @cached_property
+    @property
     def cases(self) -> list[str]:
         """Their names, from file names alone, in the order of `ccsd predict`.
 
@@ -41,12 +42,24 @@ class NewCases:
         UsageError
             If there is a source without any.
         """
+        return list(self._taken)
+
+    @cached_property
+    def _taken(self) -> dict[str, dict[str, Any]]:
+        """Each case with what its files are taken for.
+
+        Raises
+        ------
+        UsageError
+            If there is a source without any.
+        """
         if self.settings.source is None:
-            return []
+            return {}
+        from ccsd.inference.finished import taken_for
         from preprocess.source.layouts import discover
 
         task = self.study.config.task
-        found = [case.case for case in discover(self.settings.source, task, self.settings.layout)]
+        found = {case.case: taken_for(case) for case in discover(self.settings.source, task, self.settings.layout)}
         if not found:
             raise UsageError(
                 f"configuration: predict.source: {self.settings.source} has no case of the task {task.name}; `ccsd "
@@ -62,16 +75,16 @@ class NewCases:
 
     def digest(self, model: str) -> str:
         """Return a digest of what decides the segmentations beside the options of the command and the images."""
-        layout = self.settings.layout
-        return digest([self.study.weights_digest(model), self.cases, layout and layout_content(layout)])
+        return digest([self.study.weights_digest(model), self._taken])
 
     def outdated_marks(self) -> dict[Path, list[Path]]:
-        """Return, for each folder from which segmentations were deleted, the marks that say they are there."""
+        """Return, for each folder from which results were deleted, the marks that say they are there."""
         found: dict[Path, list[Path]] = {}
+        endings = [".nii.gz", *(["_probabilities.nii.gz"] if self.settings.probabilities else [])]
         for model, part in self.jobs:
             folder, mark = self.study.folder.predictions(model), self.study.folder.mark("predict", model, part)
             number, _, total = part.partition("-of-")
             cases = select_part(self.cases, (int(number), int(total)))
-            if mark.exists() and not all((folder / f"{case}.nii.gz").exists() for case in cases):
+            if mark.exists() and not all((folder / f"{case}{ending}").exists() for case in cases for ending in endings):
                 found.setdefault(folder, []).append(mark)
         return found

@@ -76,11 +76,11 @@ def _tell(outcome: "Prediction") -> bool:
     """Print what became of a case; False when it failed."""
     if outcome.error:
         return False
+    for warning in outcome.warnings:
+        typer.echo(f"{outcome.case}: warning: {warning}", err=True)
     if outcome.skipped:
         typer.echo(f"{outcome.case}: {outcome.path} is there, skipped")
         return True
-    for warning in outcome.warnings:
-        typer.echo(f"{outcome.case}: warning: {warning}", err=True)
     missing = f", missing {', '.join(outcome.missing)}" if outcome.missing else ""
     volumes = ", ".join(f"{region} {size:.1f} ml" for region, size in outcome.volumes_ml.items())
     typer.echo(f"{outcome.case}: used {', '.join(outcome.used)}{missing}; {volumes}; labels {outcome.labels}")

@@ -1,5 +1,6 @@
 """`ccsd evaluate --model RUN --data DEST --out DIR`: score a model on the test cases, for each combination."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from ccsd.evaluation.pipeline import overlapped, prepare_workers
 from ccsd.evaluation.scoring import Scoring
 from ccsd.evaluation.tables import DIGITS, evaluation_record, scoring_label, write_metrics
 from ccsd.inference.case import paint_tensor, segment_case
-from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
+from ccsd.inference.ensemble import Ensemble, Member, load_ensemble, read_members
 from ccsd.metrics.policy import policy_of
 from ccsd.metrics.regions import Labels, Spacing
 from ccsd.records import EvaluationRecord, Identity
 from ccsd.study import SCORES_FILE, split_for
+from preprocess.dataset import read_fingerprint
 from preprocess.errors import first_few
 from preprocess.parallel import select_part, track
 from preprocess.splits import Split
@@ -127,9 +129,23 @@ def _job(
     split = split_for(data, first, task)
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
+    _warn_of_other_splits(ensemble.members, data, split)
     wanted = _wanted(subsets, settings, task)
     identity = _identity(ensemble, settings, wanted, task, split)
     return _Job(ensemble, chosen, wanted, settings, task, identity), split
+
+
+def _warn_of_other_splits(members: Sequence[Member], data: Path, split: Split) -> None:
+    """Say which models were trained on the same data by another split: its test cases may be what they learned."""
+    here = read_fingerprint(data).get("data_hash")
+    for member in members:
+        record = member.record
+        if record.data_hash == here and record.split_hash not in ("", split.hash):
+            print(
+                f"warning: {member.folder} was trained by another split of {data}: the scores are too good if its "
+                "training had any of the test cases; score it by the split of its training",
+                file=sys.stderr,
+            )
 
 
 def _scored(

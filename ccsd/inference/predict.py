@@ -14,7 +14,7 @@ from ccsd.device import choose_device
 from ccsd.errors import UsageError
 from ccsd.inference.case import in_mm, is_resampled, paint_tensor, segment_case
 from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
-from ccsd.inference.finished import is_finished, write_record
+from ccsd.inference.finished import is_finished, probabilities_file, record_file, taken_for, write_record
 from ccsd.inference.labelmaps import write_labelmap
 from ccsd.inference.sanity import background_tumour, oddities
 from ccsd.metrics import clean_up
@@ -213,12 +213,13 @@ def predict(
         print(f"model: {member.folder}, {member.record.origin}", file=sys.stderr)
     print(f"segmenting (cases: {len(own)}, device: {device.type})", file=sys.stderr, flush=True)
     for case, path in own:
-        if options.skip_existing and is_finished(path, job.made):
-            yield Prediction(case.case, path, skipped=True)
+        made = {**job.made, "files": taken_for(case)}
+        if options.skip_existing and is_finished(path, made):
+            yield Prediction(case.case, path, skipped=True, warnings=_unknown_origin(path))
             continue
         try:
             prediction = _predict_case(case, path, job)
-            _note(prediction, job)
+            _note(prediction, made, task)
         except (InputError, UsageError) as error:
             prediction = Prediction(case.case, path, error=str(error))
         yield prediction
@@ -231,7 +232,7 @@ class _Job:
     options: Options
     settings: "Evaluation"
     made: dict[str, Any]
-    """What decides a segmentation beside the images, for its record."""
+    """What decides the segmentations of all cases, for their records."""
 
 
 def _job(ensemble: Ensemble, device: "torch.device", options: Options) -> _Job:
@@ -252,12 +253,17 @@ def _job(ensemble: Ensemble, device: "torch.device", options: Options) -> _Job:
     return _Job(ensemble, device, options, settings, {"models": models, "options": wanted})
 
 
-def _note(prediction: Prediction, job: _Job) -> None:
+def _unknown_origin(path: Path) -> tuple[str, ...]:
+    record = record_file(path)
+    return () if record.exists() else (f"no {record.name} says what made {path.name}; remove it to segment anew",)
+
+
+def _note(prediction: Prediction, made: dict[str, Any], task: Task) -> None:
     """Write beside a segmentation how it was made and what it shows."""
     write_record(
         prediction.path,
-        job.made,
-        task=job.ensemble.task.label,
+        made,
+        task=task.label,
         used=prediction.used,
         missing=prediction.missing,
         volumes_ml=prediction.volumes_ml,
@@ -295,7 +301,6 @@ def _predict_case(case: CaseFiles, path: Path, job: _Job) -> Prediction:
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, geometry: Geometry) -> None:
     """Write X x Y x Z x R, the regions in the order of the task, beside the segmentation, whole or not at all."""
-    target = path.with_name(f"{nifti.stem(path)}_probabilities.nii.gz")
     volumes = np.stack([to_source(region, geometry) for region in probabilities], axis=-1)
-    with complete_or_absent(target) as temporary:
+    with complete_or_absent(probabilities_file(path)) as temporary:
         nifti.write(temporary, volumes, geometry.matrix, geometry.forms)

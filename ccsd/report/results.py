@@ -8,7 +8,7 @@ import pandas as pd
 
 from ccsd.errors import UsageError
 from ccsd.evaluation.tables import read_metrics, scoring_label
-from ccsd.records import EvaluationRecord, RunRecord, read_events
+from ccsd.records import EvaluationRecord, Identity, RunRecord, read_events
 from ccsd.study import RECORD_FILE, SCORES_FILE, StudyFolder
 from preprocess.reading import YAML_ERRORS, read_yaml
 from preprocess.task import Task, refuse_mixture
@@ -83,6 +83,21 @@ def read_results(root: Path) -> StudyResults:
     config = _read_config(folder.config)
     trainings = [_read_training(path) for path in folder.run_folders()]
     return StudyResults(folder, _in_order(metrics, config), records, trainings, config, task)
+
+
+def outdated_evaluations(study: StudyResults) -> list[str]:
+    """Return the names of evaluations that scored other weights than the runs of the study have now."""
+    now: dict[tuple[str | None, Any], set[str]] = {}
+    for run in study.trainings:
+        if run.record is not None:
+            key = run.record.experiment or run.name, run.record.config.get("train", {}).get("seed")
+            now.setdefault(key, set()).add(run.record.model_hash)
+
+    def is_outdated(identity: Identity) -> bool:
+        scored = identity.models or (identity,)
+        return any(m.model_hash not in now.get((m.experiment, m.seed), {m.model_hash}) for m in scored)
+
+    return [name for name, record in study.evaluations.items() if is_outdated(record.identity)]
 
 
 def _common_task(tasks: dict[Path, Task]) -> Task:

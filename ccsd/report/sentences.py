@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ccsd.report.results import StudyResults
+from ccsd.report.results import StudyResults, outdated_evaluations
 from ccsd.report.statistics import SummaryRows, by_key, leave_one_out
 from ccsd.report.tables import (
     FEWEST_CASES,
@@ -52,11 +52,16 @@ def warnings(study: StudyResults, summary: pd.DataFrame) -> list[str]:
         )
     refused = read_refusals(study.folder.data)
     if refused:
-        listed = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
-        found.append(f"Left out, because the conversion refused them: {listed}.")
+        reasons = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
+        found.append(f"Left out, because the conversion refused them: {reasons}.")
     models = summary.groupby("experiment")["model_hash"].first()
     mixed = [str(e) for e in models.index if _several_models(study, str(e))]
     found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]
+    if outdated := outdated_evaluations(study):
+        found.append(
+            f"The weights that {listed(outdated)} scored are not those that the runs have now; evaluate again, or "
+            f"remove what is not wanted any more from {study.folder.root.name}/evaluation."
+        )
     ensembles = study.metrics.loc[study.metrics["seed"].isna() & study.metrics["model_hash"].notna(), "experiment"]
     if len(models) > 1 and (summary.loc[~summary["experiment"].isin(ensembles), "seeds"] == 1).any():
         found.append(

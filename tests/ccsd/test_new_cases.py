@@ -84,13 +84,16 @@ def test_an_ensemble_depends_on_each_of_its_runs_and_a_run_on_no_ensemble() -> N
     ]  # fmt: skip
 
 
-def test_a_new_case_or_another_training_changes_what_decides(source: Path) -> None:
+def test_a_new_case_or_sequence_or_another_training_changes_what_decides(source: Path) -> None:
     before = NewCases(study_with({"source": str(source)})).digest("ccsd-s0")
     assert NewCases(study_with({"source": str(source), "cases_per_job": 1})).digest("ccsd-s0") == before
     assert NewCases(study_with({"source": str(source)}, train={"steps": 5})).digest("ccsd-s0") != before
+    (source / "P4" / "P4_t2.nii.gz").touch()
+    more = NewCases(study_with({"source": str(source)})).digest("ccsd-s0")
+    assert more != before
     (source / "P9").mkdir()
     (source / "P9" / "P9_t1.nii.gz").touch()
-    assert NewCases(study_with({"source": str(source)})).digest("ccsd-s0") != before
+    assert NewCases(study_with({"source": str(source)})).digest("ccsd-s0") not in (before, more)
 
 
 @pytest.mark.parametrize("value", [*HOSTILE, "two words"])
@@ -115,6 +118,8 @@ def test_deleted_segmentations_outdate_the_mark_of_their_part(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert new.outdated_marks() == {}
+    both = NewCases(study_with({**new.settings.model_dump(mode="json"), "probabilities": True}))
+    assert both.outdated_marks() == {folder.predictions("ccsd-s0"): marks}
     made[-1].unlink()
     assert new.outdated_marks() == {folder.predictions("ccsd-s0"): [marks[1]]}
     marks[1].unlink()

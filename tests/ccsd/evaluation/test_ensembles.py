@@ -15,6 +15,8 @@ from ccsd.evaluation.run import evaluate_model
 from ccsd.inference.predict import Options, predict
 from ccsd.records import EvaluationRecord
 from ccsd.study import digest
+from preprocess.dataset import read_fingerprint
+from preprocess.splits import read_split
 from support.processes import ccsd_here
 
 MakeRun = Callable[..., Path]
@@ -91,6 +93,26 @@ def test_what_one_model_leaves_is_what_it_was_before_there_were_ensembles(evalua
     ]  # fmt: skip
     record = EvaluationRecord.read(evaluated_study / "evaluation" / "ccsd-s0" / "all")
     assert digest(record.identity.model_dump(mode="json", exclude_unset=True)) == digest(identity)
+
+
+def test_a_model_that_was_trained_by_another_split_of_the_data_is_named(
+    made_study: Path, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = made_study / "data"
+    for run, of_data, of_split in (
+        (runs[0], read_fingerprint(data)["data_hash"], read_split(data).hash),
+        (runs[1], read_fingerprint(data)["data_hash"], "another"),
+    ):
+        record = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps({**record, "data_hash": of_data, "split_hash": of_split}))
+    evaluate_model(runs, data, tmp_path / "out", ["t2"])
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert f"{runs[1]} was trained by another split of {data}" in said
+
+    record = json.loads((runs[1] / "run.json").read_text())
+    (runs[1] / "run.json").write_text(json.dumps({**record, "data_hash": "of other data"}))
+    evaluate_model(runs, data, tmp_path / "out", ["t2"])
+    assert "another split" not in capsys.readouterr().err
 
 
 def test_models_that_do_not_fit_together_write_nothing(

@@ -278,10 +278,64 @@ def test_what_another_model_made_is_not_taken_for_finished(case, run, make_run, 
     assert one(case, tmp_path / "out", [other, run], Options(skip_existing=True)).skipped
 
 
+LAYOUT = r"""
+tasks: [brats-gli-pre]
+case: 'P[0-9]'
+files: {flair: '{case}_FIRST', t1: '{case}_SECOND'}
+"""
+
+
+def test_a_sequence_that_arrives_later_is_used(case, run, tmp_path):
+    late = image(case, "t1ce")
+    late.rename(tmp_path / late.name)
+    assert one(case, tmp_path / "out", run).missing == ("t1ce",)
+    (tmp_path / late.name).rename(late)
+
+    again = one(case, tmp_path / "out", run, Options(skip_existing=True))
+    assert (again.skipped, again.used) == (False, GLIOMA.modalities)
+    (tmp_path / "in").mkdir()
+    moved = case.rename(tmp_path / "in" / case.name)
+    assert one(moved, tmp_path / "out", run, Options(skip_existing=True)).skipped
+
+
+def test_what_was_taken_for_another_sequence_is_not_taken_for_finished(case, run, tmp_path):
+    folder = tmp_path / "in" / "P1"
+    folder.mkdir(parents=True)
+    for own, name in (("flair", "FIRST"), ("t1", "SECOND")):
+        shutil.copy(image(case, own), folder / f"P1_{name}{''.join(image(case, own).suffixes)}")
+    layout = tmp_path / "mine.yaml"
+    layout.write_text(LAYOUT)
+    options = Options(layout=str(layout), skip_existing=True)
+    one(folder, tmp_path / "out", run, options)
+    assert one(folder, tmp_path / "out", run, options).skipped
+
+    layout.write_text(LAYOUT.replace("_FIRST", "_X").replace("_SECOND", "_FIRST").replace("_X", "_SECOND"))
+    assert not one(folder, tmp_path / "out", run, options).skipped
+
+
+def test_probabilities_that_are_gone_are_written_again(case, run, tmp_path):
+    options = Options(probabilities=True, skip_existing=True)
+    one(case, tmp_path, run, options)
+    (tmp_path / f"{case.name}_probabilities.nii.gz").unlink()
+    assert not one(case, tmp_path, run, options).skipped
+    assert one(case, tmp_path, run, options).skipped
+
+
+def test_a_run_may_move_and_be_renamed_between_parts(case, run, tmp_path):
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "experiment": None}))
+    one(case, tmp_path / "out", run)
+    assert one(case, tmp_path / "out", run.rename(tmp_path / "moved"), Options(skip_existing=True)).skipped
+
+
 def test_a_segmentation_of_unknown_origin_is_kept_and_a_damaged_record_is_not_believed(case, run, tmp_path):
     path, record = tmp_path / f"{case.name}.nii.gz", tmp_path / f"{case.name}.json"
     path.write_bytes(b"by hand")
-    assert one(case, tmp_path, run, Options(skip_existing=True)).skipped
+    skipped = one(case, tmp_path, run, Options(skip_existing=True))
+    assert skipped.skipped
+    assert skipped.warnings == (f"no {record.name} says what made {path.name}; remove it to segment anew",)
+    done = ccsd_here("predict", case, tmp_path, "--model", run, "--skip-existing")
+    assert (done.returncode, skipped.warnings[0] in done.stderr) == (0, True)
     for damage in ("", "[]", "{}", "7"):
         record.write_text(damage)
         assert not one(case, tmp_path, run, Options(skip_existing=True)).skipped

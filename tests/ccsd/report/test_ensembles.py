@@ -1,5 +1,7 @@
 """The report of a study with an ensemble: an experiment beside the seeds it is made of."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from ccsd.evaluation.run import evaluate_model
 from ccsd.report.page import write_report
-from ccsd.report.results import read_results
+from ccsd.report.results import outdated_evaluations, read_results
 from ccsd.report.sentences import verdicts, warnings
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import seed_means
@@ -45,6 +47,26 @@ def test_two_ensembles_under_one_name_are_told(scores: Callable[..., pd.DataFram
         metrics = pd.concat(parts)
         said = warnings(replace(found, metrics=metrics), summarise(metrics, GLIOMA))
         assert any("ccsd-s0+1 has scores of different models" in text for text in said) is told
+
+
+@pytest.mark.parametrize("evaluation", ["ccsd-s0/all", "ccsd-s0+1/all"])
+def test_scores_of_weights_that_were_trained_again_are_told(
+    study: Path, make_run: Callable[..., Path], evaluation: str
+) -> None:
+    first, second = study / "runs" / "ccsd-s0", make_run("ccsd-s1", seed=1)
+    if "+" in evaluation:
+        shutil.rmtree(study / "evaluation")
+        evaluate_model([first, second], study / "data", study / "evaluation" / evaluation)
+    found = read_results(study)
+    assert outdated_evaluations(found) == []
+    assert not any("runs have now" in text for text in warnings(found, summarise(found.metrics, GLIOMA)))
+
+    record = json.loads((first / "run.json").read_text())
+    (first / "run.json").write_text(json.dumps({**record, "model_hash": "of another training"}))
+    found = read_results(study)
+    assert outdated_evaluations(found) == [evaluation]
+    (said,) = [text for text in warnings(found, summarise(found.metrics, GLIOMA)) if "runs have now" in text]
+    assert evaluation in said
 
 
 def test_an_ensemble_that_is_best_is_compared_with_the_seeds_of_others(scores: Callable[..., pd.DataFrame]) -> None:
