@@ -47,6 +47,14 @@ def test_the_digest_needs_the_record_alone(start: Path) -> None:
     assert digest(init=start) == before
 
 
+@pytest.mark.parametrize("file", ["run.json", "model.safetensors"])
+def test_a_file_of_a_run_is_not_the_run(file: str, start: Path) -> None:
+    with pytest.raises(
+        UsageError, match=rf"train\.init: .*{file}: not a finished run .*; give the folder of a finished"
+    ):
+        start_of(config_of(init=start / file))
+
+
 @pytest.mark.parametrize("folder", ["nothing", "nothing\0", "x" * 300])
 def test_what_is_no_finished_run_is_refused_with_what_to_give(folder: str, tmp_path: Path) -> None:
     with pytest.raises(
