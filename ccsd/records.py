@@ -35,7 +35,7 @@ class _Record(BaseModel):
         path = folder / cls.FILE
         try:
             return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{folder}: not a finished {cls.KIND} ({cls.FILE} is missing); `{cls.COMMAND}` writes it at the end"
             ) from None

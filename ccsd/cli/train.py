@@ -51,7 +51,8 @@ def train(
     if job:
         sys.exit(_run_as_job(job, _options(context, without={"job", "science", "config"}), config, run, current))
     if science not in (None, current):
-        raise UsageError(f"{data} or {config} changed after this job was submitted; submit it again")
+        start = f", {settings.train.init}" if settings.train.init else ""
+        raise UsageError(f"{data}{start} or {config} changed after this job was submitted; submit it again")
     from ccsd.training.loop import train as run_training
 
     sys.exit(run_training(settings, data, run, experiment, stop_after, device=device))

@@ -51,6 +51,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise UsageError(f"--set {text!r}: expected KEY=VALUE, for example train.steps=100")
+    if not value.strip():  # as of a variable of the shell that is not set
+        raise UsageError(f"--set {text!r}: the value is missing; give one, or null for none")
     try:
         return key.strip(), read_yaml(value)
     except YAML_ERRORS:

@@ -130,9 +130,13 @@ class FineTuning:
         Raises
         ------
         UsageError
-            If the files of the start are damaged, or do not belong to its configuration.
+            If the files of the start are damaged, do not belong to its configuration, or are no longer those that its
+            record described.
         """
-        weights, fresh = load_model(self.run.folder).net.state_dict(), net.state_dict()
+        model = load_model(self.run.folder)
+        if model.record.model_hash != self.run.record.model_hash:
+            raise replaced(self.run.folder)
+        weights, fresh = model.net.state_dict(), net.state_dict()
         for name in self.taken | self.mixed:
             value = self._started(name, weights[name], fresh[name])
             if value.shape != fresh[name].shape:
@@ -189,7 +193,8 @@ class FineTuning:
     def _words_new(self) -> Iterator[str]:
         if self.sequences.new:
             new = ", ".join(self.sequences.new)
-            yield f"the specific encoders of {new} (the mean of those of the start; weights of 0 in the decoder)"
+            weights = "only what is spread over all" if self.sequences.skipped else "weights of 0"
+            yield f"the specific encoders of {new} (the mean of those of the start; {weights} in the decoder)"
             yield f"the classification of {new}"
         if self.regions.new:
             yield f"the outputs for {', '.join(self.regions.new)}"
@@ -238,6 +243,13 @@ def _module(name: str) -> str:
 def frozen_steps(train: Train) -> int:
     """Return how many steps the encoders stand still."""
     return round(train.freeze * train.steps)
+
+
+def replaced(start: Path | None) -> UsageError:
+    """Return the error of a start that became another one while a training that begins with it was starting."""
+    return UsageError(
+        f"train.init: {start} was trained again in this moment; run the same command again to start from what it is now"
+    )
 
 
 def fine_tuning_of(config: Config, run: Path) -> FineTuning | None:

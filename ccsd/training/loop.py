@@ -18,7 +18,7 @@ from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
 from ccsd.training import checkpoint
 from ccsd.training.distributed import Process, joined
 from ccsd.training.engine import learning_rate, prepared_objective, resumed_engine
-from ccsd.training.fine_tuning import fine_tuning_of
+from ccsd.training.fine_tuning import fine_tuning_of, replaced
 from ccsd.training.host import garbage_collected_by_hand, move_near
 from ccsd.training.log import GradientNorms, StepMeans, TrainingLog, peak_memory
 from ccsd.training.result import finished, keep_if_best, run_record, write_result
@@ -119,6 +119,8 @@ class _Training:
         self.origin = {"data_hash": fingerprint["data_hash"], "spacing_mm": fingerprint["spacing_mm"]["median"]}
         objective = prepared_objective(config, process.device)
         self.fine_tuning = fine_tuning_of(config, run)
+        if science_digest(config, split.hash) != science:  # joining the other processes may have taken minutes
+            raise replaced(config.train.init)
         found = process.decide(self._checkpoint)
         self.engine = resumed_engine(objective, config, run, found, process, self.fine_tuning)
         scale, good_steps = (None, 0) if found is None else (found.loss_scale, found.good_steps)

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ccsd.cli import app
 from ccsd.config.load import load_config, validate_config
 from ccsd.config.science import science_digest
 from ccsd.errors import UsageError
@@ -45,6 +47,14 @@ def test_the_digest_needs_the_record_alone(start: Path) -> None:
     before = digest(init=start)
     (start / "model.safetensors").unlink()
     assert digest(init=start) == before
+
+
+@pytest.mark.parametrize("file", ["run.json", "model.safetensors"])
+def test_a_file_of_a_run_is_not_the_run(file: str, start: Path) -> None:
+    with pytest.raises(
+        UsageError, match=rf"train\.init: .*{file}: not a finished run .*; give the folder of a finished"
+    ):
+        start_of(config_of(init=start / file))
 
 
 @pytest.mark.parametrize("folder", ["nothing", "nothing\0", "x" * 300])
@@ -116,6 +126,13 @@ def test_the_written_configuration_is_read_back(start: Path, tmp_path: Path, mon
     study.write_config()
     tuned = load_config(study.folder.config, experiment="tuned")
     assert science_digest(tuned, "") == study.training_digest("tuned-s0")
+
+
+def test_a_job_whose_start_was_trained_again_names_it(start: Path, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "c.yaml").write_text(json.dumps(config_of(init=start).model_dump(mode="json")))
+    options = ["--config", str(tmp_path / "c.yaml"), "--data", str(data), "--run", str(tmp_path / "own")]
+    found = CliRunner().invoke(app, ["train", *options, "--science", digest(init=start)])
+    assert f"{data}, {start} or {tmp_path / 'c.yaml'} changed after this job was submitted" in str(found.exception)
 
 
 def fine_tuned(run: Path, **start: object) -> None:

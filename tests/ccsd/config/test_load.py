@@ -41,6 +41,7 @@ def test_overrides_win_over_the_experiment(path: Path) -> None:
         ("evaluation.subsets=['']", "no modality in ''; give at least one of"),
         ("source=here", "give exactly one of 'source'"),
         ("train.steps", "expected KEY=VALUE, for example"),
+        ("train.init=", "the value is missing; give one, or null for none"),
         ("=3", "expected KEY=VALUE, for example"),
         ("train.patch=[1", "the value is not valid YAML"),
         (

@@ -1,5 +1,6 @@
 """What a network takes of another one: by the names of sequences, by the meaning of regions, and nothing in silence."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccsd.config import Config, Model, Train
+from ccsd.config.science import science_digest
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
 from ccsd.model.weights import file_hash, save_weights
@@ -17,6 +19,7 @@ from ccsd.records import RunRecord
 from ccsd.study import WEIGHTS
 from ccsd.training.engine import learning_rate, parameter_groups, set_learning_rate
 from ccsd.training.fine_tuning import Axes, FineTuning, axes_of, fine_tuning_of
+from ccsd.training.loop import _Training
 from preprocess.task import Task
 from support.runs import SMALL, config_of, write_run
 from support.tasks import FIVE, FOURTH, GLIOMA, ONE, changed, task_of
@@ -153,6 +156,18 @@ def test_what_stood_in_for_sequences_that_are_gone_is_kept(started: Started) -> 
     assert found.taken == old.state_dict().keys()
 
 
+def test_a_sequence_that_was_renamed_is_a_new_one_in_the_place_of_one_that_is_gone(started: Started) -> None:
+    names = {"t1c" if name == "t1ce" else name: name for name in GLIOMA.modalities}
+    old, new, found = started(GLIOMA, changed(GLIOMA, name="renamed", sequences=names))
+    flair, t1, t1ce, t2 = old.decoder.reduce.weight.chunk(4, 1)
+    expected = torch.cat([flair + t1ce / 4, t1 + t1ce / 4, t1ce / 4, t2 + t1ce / 4], 1)
+    torch.testing.assert_close(new.decoder.reduce.weight, expected)
+    assert found.record.new[0] == (
+        "the specific encoders of t1c (the mean of those of the start; only what is spread over all in the decoder)"
+    )
+    assert found.record.skipped == (f"the specific encoders of t1ce{SPREAD}",)
+
+
 def test_regions_of_the_same_name_and_classes_are_taken_and_others_are_drawn(started: Started) -> None:
     ours = changed(FOURTH, regions={**FOURTH.regions, "TC": ["NCR", "ET", "RC"]})
     old, new, found = started(FIVE, ours)
@@ -215,6 +230,28 @@ def test_weights_that_do_not_fit_their_own_record_are_refused(tmp_path: Path) ->
     assert found is not None
     with pytest.raises(UsageError, match=r"is not the file that run\.json describes"):
         found.load(fresh(config_of()))
+
+
+def test_a_start_that_was_replaced_after_its_record_was_read_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "start", config_of())
+    found = fine_tuning_of(config_of(init=tmp_path / "start"), tmp_path)
+    shutil.rmtree(tmp_path / "start")
+    write_run(tmp_path / "start", config_of(), seed=6)
+    assert found is not None
+    with pytest.raises(UsageError, match=r"start was trained again in this moment; run the same command again"):
+        found.load(fresh(config_of()))
+
+
+def test_a_start_that_was_replaced_before_its_record_was_read_is_refused(tmp_path: Path, data: Path) -> None:
+    write_run(tmp_path / "start", config_of())
+    config, process = config_of(init=tmp_path / "start"), SimpleNamespace(device=torch.device("cpu"))
+    split = SimpleNamespace(hash="split")
+    before = science_digest(config, split.hash)
+    shutil.rmtree(tmp_path / "start")
+    write_run(tmp_path / "start", config_of(), seed=6)
+    given: Any = (config, data, tmp_path / "own", None, split, before, process, None, 10)
+    with pytest.raises(UsageError, match=r"start was trained again in this moment"):
+        _Training(*given)
 
 
 def test_without_a_start_there_is_one_group_in_the_order_of_the_network() -> None:
