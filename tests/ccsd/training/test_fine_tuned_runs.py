@@ -21,6 +21,8 @@ from support.runs import write_run
 from support.tasks import FIVE
 from support.trainings import Ending, Launch, launch_trainings, training
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ("train.freeze=0.5", "train.init_rate=0.25")
 STILL = 3
 """Of the six steps."""
@@ -125,7 +127,6 @@ def test_a_start_from_another_split_of_the_same_data_is_told(alone: list[Ending]
     assert RunRecord.read(runs / "leaked").may_know_test_cases
 
 
-@pytest.mark.slow
 def test_every_stage_on_two_processes_does_the_same(alone: list[Ending], together: list[Ending], runs: Path) -> None:
     assert [ending.code for ending in together] == [0, 75, 75, 0, 0, 0, 0], together
     for run in ("stage-0", "stage-2", "stage-3"):
@@ -134,7 +135,6 @@ def test_every_stage_on_two_processes_does_the_same(alone: list[Ending], togethe
     assert_close(weights(runs / "sgd-0"), weights(runs / "sgd-3"), WEIGHT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 3])
 def test_a_run_of_four_sequences_becomes_one_of_five(runs: Path, inputs: Path, tmp_path: Path, stage: int) -> None:
     list(write_cohort(tmp_path / "cohort", cases=6, size=32, seed=1, task=FIVE))
