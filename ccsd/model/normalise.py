@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ccsd.model.layout import channels_last
 from ccsd.triton import by_triton
 
 
@@ -46,8 +47,7 @@ class _ActivatedNorm(torch.autograd.Function):
         if ctx.by_triton:
             from ccsd.model import norm_kernels
 
-            x = x.contiguous(memory_format=torch.channels_last_3d)
-            added = None if added is None else added.contiguous(memory_format=torch.channels_last_3d)
+            x, added = channels_last(x), None if added is None else channels_last(added)
             y, *statistics = norm_kernels.forward(x, added, groups, weight, bias, eps, slope)
         else:
             n, c = x.shape[:2]
@@ -66,7 +66,7 @@ class _ActivatedNorm(torch.autograd.Function):
             from ccsd.model import norm_kernels
 
             moments, affine = statistics
-            grad = grad.to(x.dtype).contiguous(memory_format=torch.channels_last_3d)
+            grad = channels_last(grad.to(x.dtype))
             dx, d_added, *own = norm_kernels.backward(grad, x, y, weight, moments, affine, ctx.groups, ctx.slope)
         else:
             inner = torch.ops.aten.leaky_relu_backward(grad.contiguous(), y, ctx.slope, True)

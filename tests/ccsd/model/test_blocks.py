@@ -6,12 +6,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ccsd.config import Model
-from ccsd.model import SharedSpecificNet, blocks, compose, normalise
-from ccsd.model import net as net_module
+from ccsd.model import SharedSpecificNet, blocks, normalise
 from ccsd.model.blocks import Norm, mean_pool
 from ccsd.model.layout import apart, beside, channels_last, neighbours
 from ccsd.model.normalise import activated_norm
-from support.kernels import by_kernels
+from support.kernels import by_kernels, go_the_way_of_gpus
 from support.tasks import GLIOMA
 
 
@@ -119,9 +118,7 @@ def test_the_network_of_gpus_is_that_of_cpus(
     sets = [[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0], [1, 0, 1, 1]][:count]
     dtype = torch.float32 if kernels else torch.float64  # which small maps need: their gradients are huge
     wanted, wanted_gradients = gradients(settings, side, sets, dtype)
-    monkeypatch.setattr(blocks, "on_gpu", lambda _: True)
-    monkeypatch.setattr(compose, "on_gpu", lambda _: True)
-    monkeypatch.setattr(net_module, "on_gpu", lambda _: True)
+    go_the_way_of_gpus(monkeypatch)
     monkeypatch.setattr(normalise, "by_triton", lambda _: kernels)
     found, found_gradients = gradients(settings, side, sets, dtype)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))

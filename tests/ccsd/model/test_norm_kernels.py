@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from support.kernels import DEVICE, by_kernels, channels_last, distance
+from ccsd.model.layout import channels_last
+from support.kernels import DEVICE, by_kernels, distance
 
 ROOT = Path(__file__).resolve().parents[3]
 SHAPES = [

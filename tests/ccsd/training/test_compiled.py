@@ -11,6 +11,7 @@ from ccsd.config import Distillation, Model
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
+from support.kernels import go_the_way_of_gpus
 from support.tasks import GLIOMA
 
 AVAILABLE = torch.ones(2, 4, dtype=torch.bool)
@@ -65,8 +66,7 @@ def graphs_of_whole_steps(o: Objective) -> int:
 @pytest.mark.parametrize("method", [pytest.param("ccsd", marks=pytest.mark.slow), "dropout"])
 def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if on_gpu:
-        for module in ("blocks", "compose", "net"):
-            monkeypatch.setattr(f"ccsd.model.{module}.on_gpu", lambda _: True)
+        go_the_way_of_gpus(monkeypatch)
     o = objective(method, "bf16" if on_gpu else "fp32")
     assert graphs_of_whole_steps(o) == GRAPHS[method] + on_gpu * MORE_ON_GPUS[method]
 
@@ -83,8 +83,7 @@ def test_options_that_save_memory_break_no_graph_and_add_none_later() -> None:
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_compiled_parts_compute_the_same(on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if on_gpu:
-        for module in ("blocks", "compose", "net"):
-            monkeypatch.setattr(f"ccsd.model.{module}.on_gpu", lambda _: True)
+        go_the_way_of_gpus(monkeypatch)
     plain, compiled = objective(), objective()
     compiled.compile_parts(backend="aot_eager")
     found, wanted = loss(compiled), loss(plain)
