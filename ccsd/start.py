@@ -8,7 +8,7 @@ from ccsd.errors import UsageError
 from ccsd.records import RunRecord
 
 FREE = {"deep_supervision"}
-"""Settings of the network that may differ: heads that one of both lacks start anew or are skipped."""
+"""Settings of the network that may differ: heads that one of both lacks start from scratch or are skipped."""
 OF_UNET = {"width", "levels"}
 
 

@@ -255,7 +255,7 @@ def _job(ensemble: Ensemble, device: "torch.device", options: Options) -> _Job:
 
 def _unknown_origin(path: Path) -> tuple[str, ...]:
     record = record_file(path)
-    return () if record.exists() else (f"no {record.name} says what made {path.name}; remove it to segment anew",)
+    return () if record.exists() else (f"no {record.name} says what made {path.name}; remove it to segment again",)
 
 
 def _note(prediction: Prediction, made: dict[str, Any], task: Task) -> None:

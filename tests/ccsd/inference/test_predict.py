@@ -333,7 +333,7 @@ def test_a_segmentation_of_unknown_origin_is_kept_and_a_damaged_record_is_not_be
     path.write_bytes(b"by hand")
     skipped = one(case, tmp_path, run, Options(skip_existing=True))
     assert skipped.skipped
-    assert skipped.warnings == (f"no {record.name} says what made {path.name}; remove it to segment anew",)
+    assert skipped.warnings == (f"no {record.name} says what made {path.name}; remove it to segment again",)
     done = ccsd_here("predict", case, tmp_path, "--model", run, "--skip-existing")
     assert (done.returncode, skipped.warnings[0] in done.stderr) == (0, True)
     for damage in ("", "[]", "{}", "7"):
