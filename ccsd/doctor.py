@@ -16,13 +16,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ccsd.errors import UsageError
+from ccsd.extras import EXTRAS, install_line, missing_from, require
 from cluster.snakemake.trial import ONLY as TRIAL_ONLY
 
 PACKAGES = (
     "ccsd", "torch", "deepspeed", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm",
     "submitit", "zarr",
 )  # fmt: skip
-ESSENTIAL = ("torch", "deepspeed", "numpy", "pydantic", "zarr")
+ESSENTIAL = ("torch", "numpy", "pydantic", "zarr")
 SLURM_COMMANDS = ("sbatch", "squeue", "scontrol", "srun")
 SLURM_TIMEOUT_S = 15.0
 LOW_DISK_GB = 20.0
@@ -49,6 +50,7 @@ class Facts:
     slurm: dict[str, str | None]
     slurm_answer: str | None
     slurm_error: str | None
+    missing_extras: dict[str, list[str]] = field(default_factory=dict)
     jobs: dict[str, str | None] | None = None
     gpu_problem: str | None = None
     """Why GPUs that should be there cannot be used; a training would refuse."""
@@ -74,7 +76,7 @@ def inspect_machine(folder: Path, profile: str | None = None) -> Facts:
         If the profile cannot be used.
     """
     versions = {name: _version(name) for name in PACKAGES}
-    accelerator, problem = _accelerator()
+    accelerator, problem = (None, None) if versions["deepspeed"] is None else _accelerator()
     slurm = {name: shutil.which(name) for name in SLURM_COMMANDS}
     answer, slurm_error = _ask_slurm() if slurm["sbatch"] else (None, None)
     return Facts(
@@ -93,6 +95,7 @@ def inspect_machine(folder: Path, profile: str | None = None) -> Facts:
         slurm=slurm,
         slurm_answer=answer,
         slurm_error=slurm_error,
+        missing_extras={extra: missing_from(extra) for extra in EXTRAS},
         jobs=None if profile is None else try_profile(profile),
         **_gpu_state(),
     )
@@ -108,6 +111,7 @@ def try_profile(profile: str) -> dict[str, str | None]:
     UsageError
         If it does not come to that; the message is Snakemake's.
     """
+    require("workflow", "`--profile`")
     here = Path.cwd()
     if not (here / "Snakefile").exists():
         raise UsageError(f"{here}: no Snakefile; type `ccsd doctor --profile {profile}` in the repository")
@@ -134,6 +138,9 @@ def diagnose(facts: Facts) -> Diagnosis:
     missing = [name for name in ESSENTIAL if facts.versions.get(name) is None]
     if missing:
         found.blocking.append(f"not installed: {', '.join(missing)}; run `make env` and use .venv/bin/ccsd")
+    for extra, work in (("train", "training"), ("workflow", "the workflow")):
+        if packages := facts.missing_extras.get(extra):
+            found.warnings.append(f"{work} needs {', '.join(packages)}, not installed; {install_line(extra)}")
     if facts.accelerator_error is not None:
         found.blocking.append(
             f"DeepSpeed does not start ({facts.accelerator_error}); without a GPU, set DS_ACCELERATOR=cpu"
@@ -151,11 +158,12 @@ def diagnose(facts: Facts) -> Diagnosis:
 def as_text(facts: Facts, found: Diagnosis) -> str:
     """Return the text for people, ready to be pasted into a bug report."""
     programs = ", ".join(f"{name} {version or 'missing'}" for name, version in facts.versions.items())
+    accelerator = f"accelerator {facts.accelerator or 'unknown'}" if facts.versions["deepspeed"] else "missing"
     lines = [
         f"system      {facts.system}, Python {facts.python}",
         f"packages    {programs}",
         f"GPUs        {', '.join(facts.gpus) or 'none'}",
-        f"DeepSpeed   accelerator {facts.accelerator or 'unknown'}",
+        f"DeepSpeed   {accelerator}",
         f"machine     {facts.cpus} CPU cores, {facts.memory_gb:g} GB memory (limits of containers and jobs included)",
         f"disk        {facts.disk_gb:g} GB free in {facts.folder}",
         f"SLURM       {_slurm_line(facts)}",
@@ -165,7 +173,8 @@ def as_text(facts: Facts, found: Diagnosis) -> str:
         *(f"note     {text}" for text in found.warnings),
     ]
     if not found.blocking:
-        lines.append("All that is needed is here.")
+        lacking = any(facts.missing_extras.values())
+        lines.append(f"All that is needed{' to convert, predict, evaluate and report' * lacking} is here.")
     return "\n".join(lines)
 
 

@@ -15,9 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-
 from cluster import slurm_queries
 from cluster.errors import JobError, advise
 from cluster.job_record import JobRecord, command_digest, job_name, new_folder, write_json
@@ -122,6 +119,15 @@ def main() -> None:
 
 def _submit_request(submission: Path) -> str:
     """Submit the request in a folder; return the job's id."""
+    from submitit import SlurmExecutor  # this process alone needs it, and an installation that does not train lacks it
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    class Executor(SlurmExecutor):
+        """submitit's SLURM executor with the log path on sbatch's command line."""
+
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            return command_line(Path(self.folder), submission_file_path, self.parameters.get("account"))
+
     request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
     settings = JobSettings.from_mapping(request["settings"])
     task = Task(
@@ -131,19 +137,12 @@ def _submit_request(submission: Path) -> str:
         settings.max_requeues,
         str(settings.gpus),
     )
-    executor = _Executor(folder=submission)
+    executor = Executor(folder=submission)
     executor.update_parameters(**parameters(settings, job_name(request["name"], submission.parent)))
     try:
         return executor.submit(task).job_id
     except (FailedJobError, FailedSubmissionError) as error:
         raise JobError(f"sbatch refused the job:\n{str(error).strip()}") from None
-
-
-class _Executor(SlurmExecutor):
-    """submitit's SLURM executor with the log path on sbatch's command line."""
-
-    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        return command_line(Path(self.folder), submission_file_path, self.parameters.get("account"))
 
 
 def parameters(settings: JobSettings, name: str) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ccsd.extras import EXTRAS
 from support import ROOT
 
 GENERATED = runpy.run_path(str(ROOT / "docs" / "generate.py"))["files"]()
@@ -131,10 +133,12 @@ def test_the_profile_is_where_snakemake_looks_for_it() -> None:
     assert (link / "profile.yaml").is_file()
 
 
-def _requirements(extra: str = "") -> dict[str, Requirement]:
+def _requirements(*extras: str) -> dict[str, Requirement]:
+    """Return what is listed under the extras, without any extra what the core needs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    listed = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, listed)}
+    lists = [project["optional-dependencies"][extra] for extra in extras] or [project["dependencies"]]
+    listed = map(Requirement, chain(*lists))
+    return {canonicalize_name(one.name): one for one in listed if one.name != project["name"]}
 
 
 def _pins() -> dict[str, str]:
@@ -147,13 +151,18 @@ def test_what_is_imported_is_listed_and_the_other_way_round() -> None:
     names = set().union(*map(_imported, _sources())) - ours
     packages = metadata.packages_distributions()
     imported = {canonicalize_name(packages.get(name, [name])[0]) for name in names}
-    listed = set(_requirements()) - set(USED_BY_OTHERS)
-    optional = set(_requirements("mlflow")) | set(_requirements("wandb")) | {"triton"}  # which torch brings for GPUs
+    listed = set(_requirements() | _requirements(*EXTRAS)) - set(USED_BY_OTHERS)
+    optional = set(_requirements("mlflow", "wandb")) | {"triton"}  # which torch brings for GPUs
     assert imported - optional == listed
     assert set(USED_BY_OTHERS.values()) <= imported
 
 
 def test_what_is_listed_has_an_exact_version_within_its_range() -> None:
     pins = _pins()
-    for name, requirement in (_requirements() | _requirements("dev")).items():
+    for name, requirement in (_requirements() | _requirements(*EXTRAS, "dev")).items():
         assert requirement.specifier.contains(pins[name]), requirement
+
+
+def test_what_an_extra_adds_is_what_commands_look_for() -> None:
+    modules = {name.replace("-", "_") for name in _requirements(*EXTRAS)}
+    assert modules == {name for names in EXTRAS.values() for name in names}

@@ -37,7 +37,9 @@ def train(
 ) -> None:
     """Train one model for every combination of modalities, or resume where an earlier call stopped."""
     from ccsd.config import load_config
+    from ccsd.extras import require
 
+    require("train", "`ccsd train`")
     settings = load_config(config, overrides or (), experiment)
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder; make it with `ccsd convert SRC {data}` and `ccsd split {data}`")

@@ -94,7 +94,8 @@ def seed_means(metrics: pd.DataFrame, task: Task) -> SeedMeans:
     """
     found: SeedMeans = {}
     for experiment, part in metrics.dropna(subset="model_hash").groupby("experiment", sort=False):
-        means = part.assign(seed=part["seed"].fillna(-1)).groupby(["region", "seed", "subset"])["dice"].mean()
+        seeds = part["seed"].where(part["seed"].notna(), -1)
+        means = part.assign(seed=seeds).groupby(["region", "seed", "subset"])["dice"].mean()
         means = means.groupby(level=["region", "seed"]).mean()
         found[str(experiment)] = {
             region: [float(mean) for mean in means.get(region, [])] for region in task.scored_regions

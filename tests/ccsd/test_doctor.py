@@ -62,6 +62,7 @@ def test_what_makes_running_impossible_is_blocking(change: dict[str, object], wo
         pytest.param({"disk_gb": 1.0}, "only 1 GB of disk", id="disk"),
         pytest.param({"memory_gb": 2.0}, "only 2 GB of memory", id="memory"),
         pytest.param({"gpus": [], "driver": False}, "jobs on this cluster may have them", id="no-gpu-on-a-login-node"),
+        pytest.param({"missing_extras": {"train": ["deepspeed"]}}, "training needs deepspeed, not inst", id="extra"),
         pytest.param({"slurm_answer": None}, "no SLURM here", id="no-slurm"),
         pytest.param({"slurm_answer": None, "slurm_error": "timed out"}, "does not answer: timed out", id="slurm-away"),
     ],
@@ -71,6 +72,13 @@ def test_what_limits_is_a_warning(change: dict[str, object], words: str) -> None
     assert found.blocking == []
     assert len(found.warnings) == 1
     assert words in found.warnings[0]
+
+
+def test_an_installation_without_extras_says_what_it_is_good_for() -> None:
+    core = replace(HEALTHY, versions={**HEALTHY.versions, "deepspeed": None}, missing_extras={"train": ["deepspeed"]})
+    text = doctor.as_text(core, doctor.diagnose(core))
+    assert "DeepSpeed   missing" in text
+    assert "All that is needed to convert, predict, evaluate and report is here." in text
 
 
 def test_the_command_prints_facts_of_this_machine() -> None:
