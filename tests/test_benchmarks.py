@@ -1,11 +1,13 @@
-"""The check of a GPU is run where there is none, so that it works on the day there is one."""
+"""Scripts of `benchmarks/` work: the check of a GPU where there is none, the proof that a refactoring owes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import same_losses
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,3 +28,30 @@ def test_the_check_of_a_gpu_runs_and_writes_what_it_found(tmp_path: Path) -> Non
     assert found["evaluation"]["combinations"] == 15
     assert found["evaluation"]["case_s"] > 0
     assert "| unet |" in (tmp_path / "found/gpu-check.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_change_of_what_is_learnt_is_seen_and_an_unchanged_training_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tmp_path / "changed"
+    for package in ("ccsd", "cluster", "preprocess"):
+        shutil.copytree(ROOT / package, changed / package)
+    losses = changed / "ccsd/distillation/losses.py"
+    text = losses.read_text()
+    assert "dice = 1 - 2 * overlap" in text
+    losses.write_text(text.replace("dice = 1 - 2 * overlap", "dice = 1 - 2.00001 * overlap"))
+    (tmp_path / "study.yaml").write_text(same_losses.SMALL)
+    for words in (
+        ("phantom", "cases", "--cases", "4", "--size", "32"),
+        ("convert", "cases", "data"),
+        ("split", "data"),
+    ):
+        same_losses.ccsd(ROOT, tmp_path, *words)
+    first, again, other = (
+        same_losses.learnt(code, tmp_path, "run", ["train.steps=10"]) for code in (ROOT, ROOT, changed)
+    )
+    assert first == again
+    assert "step 10" in first
+    assert "from step 10 on" in same_losses.difference(first, other)
+    assert first["weights"] != other["weights"]
