@@ -37,7 +37,7 @@ EPSILON = 1e-6
 
 
 class RFNet(nn.Module):
-    """RFNet, mmFormer and IM-Fuse: probabilities of classes, in training also by each modality and at coarser levels."""
+    """RFNet, mmFormer and IM-Fuse: probabilities of classes, in training also by modality and at coarser levels."""
 
     ORDER = ("flair", "t1ce", "t1", "t2")
     UNIT = 16
@@ -50,6 +50,8 @@ class RFNet(nn.Module):
 
     def forward(self, image: Tensor, available: Tensor) -> Tensor | list[Tensor]:
         """Return logits of the regions, in training those of all outputs."""
+        if tuple(image.shape[-3:]) != self.multiple:
+            raise ValueError(f"built for patches of {' x '.join(map(str, self.multiple))}")
         self.network.is_training = self.training
         found = self.network(image[:, self.order], available[:, self.order])
         if not self.training:
@@ -100,9 +102,9 @@ class OneMask:
 
     def __call__(self, network: Segmenting, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum over the outputs, and the loss of the one that counts."""
-        subset = self.draw(step)
-        levels = network.decode_levels(network.encode(step.image, step.available), subset[None], 1)
-        losses = torch.stack([segmentation_loss(level[0], step.target).mean() for level in levels])
+        levels = network.network(step.image, self.draw(step))  # all images: the networks mask features themselves
+        outputs = [levels] if isinstance(levels, Tensor) else levels
+        losses = torch.stack([segmentation_loss(output, step.target).mean() for output in outputs])
         return losses.sum(), {"output": losses[0]}
 
     def draw(self, step: Step) -> Tensor:
