@@ -115,7 +115,7 @@ def test_two_packages_of_one_name_are_refused(installed: Path, tmp_path: Path, m
         (
             "def Net(task, width=3): ...",
             "own:Net",
-            {"widht": 1},
+            {"wide": 1},
             r"Net\(task, width=3\) is called .*unexpected keyword",
         ),
         ("def Net(task): ...", "own:Net", {}, r"returned NoneType, expected a torch\.nn\.Module"),
