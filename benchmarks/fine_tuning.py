@@ -47,15 +47,13 @@ TEST, OWN, FIRST = 12, 30, 60
 class Bench:
     """A folder with cohorts, trainings and their scores; what is there is not made again."""
 
-    def __init__(self, work: Path, seed: int, device: str = "cpu") -> None:
-        self.work, self.seed, self.device = work, seed, device
+    def __init__(self, work: Path, seed: int) -> None:
+        self.work, self.seed = work, seed
         work.mkdir(parents=True, exist_ok=True)
 
     def ccsd(self, *words: object) -> None:
         """Run a command on one thread."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CCSD_DEVICE": self.device}
-        if self.device == "cpu":
-            environment["DS_ACCELERATOR"] = "cpu"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CCSD_DEVICE": "cpu", "DS_ACCELERATOR": "cpu"}
         command = [sys.executable, "-m", "ccsd", *map(str, words)]
         subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
 

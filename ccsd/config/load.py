@@ -94,6 +94,11 @@ def plugins_of(config: Config) -> list[Plugin]:
     return [find(kind, name) for kind, name in named if is_plugin(kind, name)]
 
 
+def plugins_in_words(config: Config) -> tuple[str, ...]:
+    """Return which plugins a configuration names, with their versions."""
+    return tuple(str(plugin.record) for plugin in plugins_of(config))
+
+
 def _refuse_missing_plugins(config: Config, origin: Path | str) -> None:
     try:
         plugins_of(config)

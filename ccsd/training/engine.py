@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ccsd.config.load import plugins_in_words
 from ccsd.config.runtime import Runtime
 from ccsd.config.schema import Config, Train
 from ccsd.distillation.objective import Objective
@@ -252,5 +253,5 @@ def resumed_engine(
         files.load_weights(objective)
         engine = build()
         files.load_optimizer(engine)
-    process.say(checkpoint.describe_resume(process, config.runtime.zero_stage))
+    process.say(checkpoint.describe_resume(process, config.runtime.zero_stage, plugins_in_words(config)))
     return engine
