@@ -52,6 +52,7 @@ def outputs(
 ) -> dict[str, Tensor]:
     torch.manual_seed(0)
     objective = build_objective(config)
+    torch.seed()  # as an earlier part of a training may have left it
     samples = [0, 1, 2][rows]
     draw = draw_step(
         config.distillation, config.task, AVAILABLE[rows], seed=0, step=step, total_steps=9, samples=samples
