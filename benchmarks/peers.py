@@ -5,10 +5,11 @@
 You bring the checkouts of RFNet, mmFormer, ShaSpec or IM-Fuse (`benchmarks/peer_networks.py` names their addresses and
 adapts them as plugins; nothing of theirs is in this repository). Each is trained in our loop, on our patches, with one
 set of modalities for each sample and all of its outputs supervised, as RFNet, mmFormer and IM-Fuse are by their
-authors; the loss of an output, the optimiser and its rate are ours. Ours is `unet` with the method `ccsd`, once for as many steps, and for each peer once
-more for as much CPU time of steps as the peer takes. All have the same cases, patches, seed and rate, and are scored
-by `ccsd evaluate` on the same test cases. One thread. The time of a step is measured apart from the trainings, as CPU
-time of forward, backward and update, so that other work on the machine counts little.
+authors; the loss of an output, the optimiser and its rate are ours. Ours is `unet` with the method `ccsd`, once for as
+many steps, and for each peer once more for as much CPU time of steps as the peer takes. All have the same cases,
+patches, seed and rate, and are scored by `ccsd evaluate` on the same test cases. One thread. The time of a step is
+measured apart from the trainings, as CPU time of forward, backward and update, so that other work on the machine
+counts little.
 
 `ratio` is the mean Dice of ours to that of the first peer, over all combinations and regions, for equal time.
 """

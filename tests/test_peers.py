@@ -1,5 +1,7 @@
 """The adapters of published networks, on checkouts that only look like theirs."""
 
+import json
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -15,6 +17,7 @@ from ccsd.config import Config
 from ccsd.errors import UsageError
 from ccsd.model import Network, build_network
 from ccsd.plugins.interface import Step
+from support import ROOT
 from support.tasks import FIVE, GLIOMA
 
 LAYERS = "import torch\nfrom torch import nn\n"
@@ -147,3 +150,17 @@ def test_what_a_checkout_needs_is_said(tmp_path: Path) -> None:
 def test_another_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the network takes flair, t1ce, t1, t2, the task five has"):
         peer_networks.rfnet(FIVE, str(checkout("rfnet", tmp_path)), 32)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_script_prints_a_row_for_each_and_ours_for_its_time(tmp_path: Path) -> None:
+    words = ["--peer", f"rfnet={checkout('rfnet', tmp_path / 'clone')}", "--work", tmp_path / "work", "--steps", "1"]
+    command = [sys.executable, ROOT / "benchmarks/peers.py", *words, "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    *_, last = done.stdout.splitlines()
+    assert json.loads(last)["ratio"] >= 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
+    assert [row[0] for row in rows[2:]] == ["ours, equal steps", "rfnet", "ours, the time of rfnet"]
+    assert all(len(cell.split("/")) == 4 for row in rows[2:] for cell in row[5:])
