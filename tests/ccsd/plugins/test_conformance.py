@@ -138,7 +138,14 @@ def test_a_fault_that_a_training_shows_is_named(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("name", "words"), [("mean", ()), ("concat", ()), ("one-subset", ()), ("support.faulty:Leaks", ("--steps", "20"))]
+    ("name", "words"),
+    [
+        ("mean", ()),
+        ("concat", ()),
+        ("one-subset", ()),
+        ("support.faulty:Weighing", ("--objective", "--steps", "20")),
+        ("support.faulty:Leaks", ("--steps", "20")),
+    ],
 )
 def test_the_command_prints_a_line_for_each_check(name: str, words: tuple[str, ...], installed: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), SUPPORT])}
@@ -146,7 +153,7 @@ def test_the_command_prints_a_line_for_each_check(name: str, words: tuple[str, .
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     bad = [line for line in lines if not line.startswith("ok ")]
-    assert len(lines) == (9 if name == "one-subset" else 13), done.stdout + done.stderr
+    assert len(lines) == (9 if name in ("one-subset", "support.faulty:Weighing") else 13), done.stdout + done.stderr
     if name == "support.faulty:Leaks":
         assert done.returncode == 2
         assert [line.split(":")[0] for line in bad] == ["FAIL  absent sequences"]

@@ -122,6 +122,24 @@ def test_parts_of_a_batch_make_the_whole(
         assert torch.allclose(whole[name].detach(), mean, rtol=1e-4), name
 
 
+@pytest.mark.parametrize(("backbone", "method"), [("mean", "ccsd"), ("concat", "dropout")])
+def test_decoding_one_by_one_gives_the_same_gradients(
+    backbone: str, method: str, image: Tensor, label: Tensor, installed: Path
+) -> None:
+    gradients = []
+    for most in (1, 8):
+        model = {"backbone": backbone, **({"options": {"dropout": 0}} if backbone == "concat" else {})}
+        config = settings("", method, model=model, runtime={"decode_batch": most})
+        torch.manual_seed(0)
+        objective = build_objective(config)
+        draw = draw_step(
+            config.distillation, GLIOMA, AVAILABLE, seed=0, step=0, total_steps=1, samples=range(len(AVAILABLE))
+        )
+        objective(image, label, AVAILABLE, draw)["loss"].backward()
+        gradients.append([p.grad for p in objective.net.parameters() if p.grad is not None])
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*gradients, strict=True))
+
+
 def test_layers_that_draw_draw_the_same_in_the_same_step(image: Tensor, label: Tensor, installed: Path) -> None:
     config = settings("concat", "dropout", model={"backbone": "concat", "options": {"dropout": 0.5}})
     one, again, later = (outputs(config, image, label, step=step)["loss"] for step in (3, 3, 4))
