@@ -89,7 +89,9 @@ class Plugin:
         try:
             found: Any = importlib.import_module(self.module)
         except Exception as error:
-            raise UsageError(f"{what}: importing {self.module} failed: {type(error).__name__}: {error}") from error
+            raise UsageError(
+                f"{what}: importing {self.module} failed: {type(error).__name__}: {error}; CCSD_DEBUG=1 shows where"
+            ) from error
         for part in self.attribute.split("."):
             if not hasattr(found, part):
                 names = ", ".join(sorted(n for n in vars(found) if callable(getattr(found, n)) and n[0] != "_"))
@@ -106,7 +108,7 @@ class Plugin:
         Raises
         ------
         UsageError
-            If it cannot be imported, or does not take these options.
+            If it cannot be imported, does not take these options, or fails.
         """
         factory = self.load()
         try:
@@ -116,7 +118,15 @@ class Plugin:
                 f"{self.kind.key}={self.name}: its factory {self.attribute}{_shown(factory)} is called with the task "
                 f"and the keys of {self.kind.options} ({', '.join(options) or 'none'}): {error}"
             ) from None
-        return factory(task, **options)
+        try:
+            return factory(task, **options)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{self.kind.key}={self.name}: its factory failed: {type(error).__name__}: {error}; CCSD_DEBUG=1 shows "
+                "where"
+            ) from error
 
     @property
     def record(self) -> PluginRecord:

@@ -118,6 +118,12 @@ def test_two_packages_of_one_name_are_refused(installed: Path, tmp_path: Path, m
             {"wide": 1},
             r"Net\(task, width=3\) is called .*unexpected keyword",
         ),
+        (
+            "def Net(task): [][1]",
+            "own:Net",
+            {},
+            "its factory failed: IndexError: list index out of range; CCSD_DEBUG=1",
+        ),
         ("def Net(task): ...", "own:Net", {}, r"returned NoneType, expected a torch\.nn\.Module"),
         ("def Net(task, task2): ...", "own:Net", {}, "missing a required argument: 'task2'"),
     ],
