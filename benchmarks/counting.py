@@ -30,7 +30,7 @@ from ccsd.model import SharedSpecificNet
 from preprocess.task import default_task
 
 TASK = default_task()
-BRANCHES = ("ccsd.model.blocks.on_gpu", "ccsd.model.compose.on_gpu", "ccsd.model.net.on_gpu")
+BRANCHES = ("ccsd.model.blocks.on_gpu", "ccsd.model.compose.on_gpu", "ccsd.model.network.on_gpu")
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 

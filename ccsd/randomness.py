@@ -25,6 +25,10 @@ class Stream(IntEnum):
     """Partial sets of modalities that a step visits."""
     REMOVAL = 0x5EED0005
     """Order of removal of DMCD's criterion `random`."""
+    PLUGIN = 0x5EED0006
+    """What an objective of one's own draws."""
+    LAYERS = 0x5EED0007
+    """What layers of a plugin draw, such as dropout: the seed of torch."""
 
 
 def generator(stream: Stream, seed: int, step: int, sample: int = 0) -> np.random.Generator:

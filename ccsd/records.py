@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
 from ccsd.config.load import validate_config
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
+from ccsd.plugins.find import PluginRecord
 from ccsd.study import EVALUATION_FILE, EVENTS, RECORD_FILE
 from preprocess.files import write_text
 from preprocess.task import Task
@@ -111,6 +112,8 @@ class RunRecord(_Record):
     """SHA-256 of the weights' file."""
     start: Start | None = None
     """What it was fine-tuned from."""
+    plugins: tuple[PluginRecord, ...] = ()
+    """The network or the objective, where it is not one of ours."""
 
     @property
     def origin(self) -> str:

@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccsd.config.schema import Config, Model
+from ccsd.config.method import Model
+from ccsd.config.schema import Config
 from ccsd.errors import UsageError
+from ccsd.plugins.find import BACKBONE, is_plugin
 from ccsd.records import RunRecord
 
-FREE = {"deep_supervision"}
-"""Settings of the network that may differ: heads that one of both lacks start from scratch or are skipped."""
+FREE = {"deep_supervision", "options"}
+"""Settings of the network that may differ: heads that one of both lacks start from scratch or are skipped.
+
+So are weights of a plugin whose name or shape its options change.
+"""
 OF_UNET = {"width", "levels"}
 
 
@@ -72,6 +77,12 @@ def _refuse_other_network(start: StartRun, model: Model) -> None:
 
 def _refuse_strangers(start: StartRun, config: Config) -> None:
     theirs, ours = start.config.task, config.task
+    if is_plugin(BACKBONE, config.model.backbone) and theirs.modalities != ours.modalities:
+        raise UsageError(
+            f"train.init: {start.folder} knows {', '.join(theirs.modalities)} (task {theirs.name}), the task "
+            f"{ours.name} has {', '.join(ours.modalities)}; which weights of model.backbone={config.model.backbone} "
+            "belong to which sequence is not known: use the same sequences in the same order, or train from scratch"
+        )
     if not set(theirs.modalities) & set(ours.modalities):
         raise UsageError(
             f"train.init: {start.folder} knows {', '.join(theirs.modalities)} (task {theirs.name}), and the task "

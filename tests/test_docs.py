@@ -53,7 +53,8 @@ def test_files_that_are_named_exist(path: Path) -> None:
 
 @page
 def test_settings_that_are_named_exist(path: Path) -> None:
-    for section, key in re.findall(rf"\b({'|'.join(SECTIONS)})\.(\w+)\b(?!\()", path.read_text(encoding="utf-8")):
+    text = re.sub(r"^```python$.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for section, key in re.findall(rf"\b({'|'.join(SECTIONS)})\.(\w+)\b(?!\()", text):
         if key not in {"yaml", "py", "smk", "tsv", "md", "json", "safetensors"}:
             assert key in Config.model_fields[section].annotation.model_fields, f"{section}.{key}"
 
@@ -92,6 +93,30 @@ def test_the_checks_see_what_is_wrong(tmp_path: Path) -> None:
         wrong.write_text(text)
         with pytest.raises(AssertionError):
             check(wrong)
+
+
+def test_the_example_package_is_what_its_page_shows() -> None:
+    page = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```(?:toml|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    package = ROOT / "tests/support/example_plugin"
+    names = ("pyproject.toml", *(f"example_plugin/{name}.py" for name in ("backbone", "network", "objective")))
+    assert shown == [(package / name).read_text(encoding="utf-8") for name in names]
+
+
+def test_the_page_of_plugins_has_every_check() -> None:
+    from ccsd.plugins.check_network import NetworkChecks
+    from ccsd.plugins.check_objective import ObjectiveChecks
+    from ccsd.plugins.check_training import TrainingChecks
+    from ccsd.plugins.conformance import config_for
+    from ccsd.plugins.find import BACKBONE
+
+    config = config_for(BACKBONE, "support.faulty:Right", (), 20)
+    kinds = (NetworkChecks(config), ObjectiveChecks(config), TrainingChecks(config, Path()))
+    section = (ROOT / "docs/plugins.md").read_text(encoding="utf-8").split("## Check it")[1].split("## ")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    assert {name for row in rows for name in re.findall("`(.*?)`", row)} == {
+        name for kind in kinds for name in kind.all()
+    }
 
 
 SMALL = ("train.steps=2", "train.batch_size=1", "train.patch=[16,16,16]", "model.width=4", "model.levels=3")

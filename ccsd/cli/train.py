@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ccsd.cli.options import DeviceOption
 from ccsd.errors import UsageError
+
+if TYPE_CHECKING:
+    from ccsd.config import Config
 
 
 def train(
@@ -51,6 +54,7 @@ def train(
 
     current = science_digest(settings, split_for(data, str(config), settings.task).hash)
     if job:
+        _try_plugins(settings)
         sys.exit(_run_as_job(job, _options(context, without={"job", "science", "config"}), config, run, current))
     if science not in (None, current):
         start = f", {settings.train.init}" if settings.train.init else ""
@@ -58,6 +62,16 @@ def train(
     from ccsd.training.loop import train as run_training
 
     sys.exit(run_training(settings, data, run, experiment, stop_after, device=device))
+
+
+def _try_plugins(settings: "Config") -> None:
+    """Build what is not ours once before a job is submitted for it."""
+    from ccsd.config.load import plugins_of
+
+    if plugins_of(settings):
+        from ccsd.distillation.own import build_objective
+
+        build_objective(settings)
 
 
 def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, science: str) -> int:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from ccsd.config.schema import Config, Evaluation
 from ccsd.config.section import Section
 from ccsd.errors import UsageError
+from ccsd.plugins.find import BACKBONE, OBJECTIVE, Plugin, find, is_plugin
 from preprocess.errors import InputError, first_few
 from preprocess.reading import YAML_ERRORS, read_mapping, read_yaml
 from preprocess.task import Task
@@ -75,7 +76,34 @@ def validate_config(raw: Any, origin: Path | str, *, unknown: Literal["forbid", 
     """Validate nested mappings; `origin` is named in the message when something is wrong."""
     if not isinstance(raw, Mapping):
         raise UsageError(f"{origin}: expected {_EXPECTED}")
-    return _validated(Config, dict(raw), origin, unknown)
+    config = _validated(Config, dict(raw), origin, unknown)
+    if unknown == "forbid":  # a record may be read where the plugin is not
+        _refuse_missing_plugins(config, origin)
+    return config
+
+
+def plugins_of(config: Config) -> list[Plugin]:
+    """Return the plugins that a configuration names.
+
+    Raises
+    ------
+    UsageError
+        If one is not there.
+    """
+    named = ((BACKBONE, config.model.backbone), (OBJECTIVE, config.distillation.method))
+    return [find(kind, name) for kind, name in named if is_plugin(kind, name)]
+
+
+def plugins_in_words(config: Config) -> tuple[str, ...]:
+    """Return which plugins a configuration names, with their versions."""
+    return tuple(str(plugin.record) for plugin in plugins_of(config))
+
+
+def _refuse_missing_plugins(config: Config, origin: Path | str) -> None:
+    try:
+        plugins_of(config)
+    except UsageError as error:
+        raise UsageError(f"{origin}: the configuration cannot be used:\n  {error}") from None
 
 
 def _validated(

@@ -15,17 +15,14 @@ from pydantic import (
     model_validator,
 )
 
-from ccsd.config.of_task import canonical, default_validation, known_order, or_value_error, removal_order
+from ccsd.config.method import Distillation, Model
+from ccsd.config.of_task import canonical, default_validation, or_value_error
 from ccsd.config.predict import Predict
 from ccsd.config.runtime import Runtime
 from ccsd.config.section import Fraction, Section
 from preprocess.task import AnyTask, Task, default_task
 
-MOST_SETS_KEPT = 8
-"""With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
-
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
-Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
@@ -73,87 +70,6 @@ class SplitSettings(Section):
         if self.list is None and self.train + self.val >= 1:
             raise ValueError(f"train + val is {self.train + self.val:g}; it must be below 1 to leave a test set")
         return self
-
-
-class Model(Section):
-    """The shared-specific encoder-decoder."""
-
-    backbone: Literal["unet", "shaspec"] = Field(
-        "unet", description="unet: residual 3-D U-Net; shaspec: 3-D ResNet-50 with ASPP, 188 M parameters"
-    )
-    width: PositiveInt = Field(
-        16, description="unet: channels of the first level; each level doubles them up to 16 x width"
-    )
-    levels: int = Field(5, ge=2, le=6, description="unet: resolutions, each half of the one before")
-    deep_supervision: bool = Field(
-        False, description="also supervise the decoder at a half and a quarter of the resolution"
-    )
-
-    @property
-    def multiple(self) -> tuple[int, int, int]:
-        """What depth, height and width of an input must be multiples of."""
-        if self.backbone == "shaspec":
-            return 16, 32, 32
-        side: int = 2 ** (self.levels - 1)
-        return side, side, side
-
-
-class Distillation(Section):
-    """What the sets of modalities teach one another (docs/method.md has the formulas)."""
-
-    method: Method = Field(
-        "ccsd",
-        description="full: complete sets only; dropout: random subsets; hmsd, dmcd: one distillation; ccsd: both",
-    )
-    hmsd_pairs: Literal["levels", "all", "adjacent"] = Field(
-        "levels",
-        description="levels: full set teaches one random subset of each size; all: every subset; "
-        "adjacent: each size teaches the next smaller one",
-    )
-    criterion: Literal["loss", "kl", "static", "random", "least"] = Field(
-        "loss",
-        description="which modality DMCD removes next: the one whose loss raises the supervised loss most (loss) or "
-        "least (least), changes the prediction most (kl, needs no label), a fixed order (static), any (random)",
-    )
-    static_order: tuple[str, ...] = Field(
-        (),
-        description="every sequence, the most critical first, for criterion: static; the task brats-gli-pre has an "
-        "order of its own",
-    )
-    every_n: PositiveInt = Field(
-        1, description="score the criterion every n steps, running means in between (up to 8 sequences)"
-    )
-    temperature: float = Field(4.0, gt=0, description="T of the distillation's KL divergence")
-    weight_hmsd: NonNegativeFloat = Field(0.5, description="weight of the HMSD loss")
-    weight_dmcd: NonNegativeFloat = Field(0.5, description="weight of the DMCD loss")
-    weight_shared: NonNegativeFloat = Field(0.1, description="weight of the alignment of shared features")
-    weight_specific: NonNegativeFloat = Field(0.02, description="weight of the modality classification")
-    ramp: Fraction = Field(0.1, description="share of the training over which the distillation weight rises to 1")
-
-    def of(self, task: Task) -> Self:
-        """Return the settings with our names of sequences.
-
-        Raises
-        ------
-        ValueError
-            If the task cannot have them.
-        """
-        order = removal_order(self.static_order, task)
-        if self.criterion == "static" and not (order or static_order(self, task)):
-            raise ValueError(
-                f"criterion: static needs static_order for the task {task.name}: every sequence once, the most "
-                f"critical first, for example [{', '.join(task.modalities)}]"
-            )
-        if len(task.modalities) > MOST_SETS_KEPT:
-            self._refuse_every_set()
-        return self.model_copy(update={"static_order": order})
-
-    def _refuse_every_set(self) -> None:
-        many = f"which are too many above {MOST_SETS_KEPT} sequences"
-        if self.every_n > 1 and self.criterion not in ("static", "random"):
-            raise ValueError(f"every_n: {self.every_n} needs a running mean for each set of sequences, {many}; use 1")
-        if self.hmsd_pairs == "all":
-            raise ValueError(f"hmsd_pairs: all visits every set of sequences, {many}; use levels or adjacent")
 
 
 class Train(Section):
@@ -331,11 +247,6 @@ class Config(Section):
         if (self.source is None) == (self.phantom is None):
             raise ValueError("give exactly one of 'source' (a folder with BraTS cases) and 'phantom'")
         return self
-
-
-def static_order(settings: Distillation, task: Task) -> tuple[str, ...]:
-    """Return the fixed order of removal, the most critical sequence first; empty where none is known."""
-    return settings.static_order or known_order(task)
 
 
 def _task_of(info: ValidationInfo) -> Task | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ccsd.config.schema import MOST_SETS_KEPT, Distillation
+from ccsd.config.method import MOST_SETS_KEPT, Distillation
 from ccsd.distillation.losses import (
     alignment_loss,
     distillation_loss,
@@ -25,7 +25,8 @@ from ccsd.distillation.losses import (
 from ccsd.distillation.path import RunningCriticality, greedy_path, next_set, order_of_removal, removable, tally
 from ccsd.distillation.schedule import Draw
 from ccsd.distillation.subsets import is_partial
-from ccsd.model.net import Features, SharedSpecificNet
+from ccsd.model.net import SharedSpecificNet
+from ccsd.model.network import Network
 from ccsd.precision import autocast
 from preprocess.task import Task
 
@@ -40,7 +41,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        net: SharedSpecificNet,
+        net: Network,
         settings: Distillation,
         task: Task,
         *,
@@ -62,6 +63,7 @@ class Objective(nn.Module):
 
         `options` are those of torch.compile.
         """
+        assert isinstance(self.net, SharedSpecificNet)
         torch._dynamo.config.recompile_limit = MOST_SHAPES  # noqa: SLF001 - there is no other name for it
         options = {"dynamic": False, **options}
         self.net.shared.compile(**options)
@@ -110,11 +112,21 @@ class Objective(nn.Module):
             "supervised": self.supervised(levels, subsets, available, target),
             "hmsd": self._hmsd(full, visited, draw.visited, available),
             "dmcd": self._dmcd(torch.cat([full, walked]), path, available),
-            "shared": alignment_loss(features.shared, available).mean(),
-            "specific": modality_loss(self.net.classify(features.pooled_specific), available).mean(),
+            **self._auxiliary(features, available),
         }
         removed = order_of_removal(available, path)
         return {"loss": self._total(terms, draw.ramp), **terms, "removed": removed, **scored}
+
+    def _auxiliary(self, features: Any, available: Tensor) -> dict[str, Tensor]:
+        """Return the terms about features of the shared-specific networks, 0 for any other."""
+        if not isinstance(self.net, SharedSpecificNet):
+            nothing = torch.zeros((), device=available.device)
+            return {"shared": nothing, "specific": nothing}
+        classified = self.net.classify(features.pooled_specific)
+        return {
+            "shared": alignment_loss(features.shared, available).mean(),
+            "specific": modality_loss(classified, available).mean(),
+        }
 
     def _total(self, terms: dict[str, Tensor], ramp: float) -> Tensor:
         s = self.settings
@@ -150,7 +162,7 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _path(
-        self, features: Features, full: Tensor, available: Tensor, target: Tensor, draw: Draw
+        self, features: Any, full: Tensor, available: Tensor, target: Tensor, draw: Draw
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return DMCD's sets P_1, ..., P_S (S x B x M), none for methods without it, and what was scored."""
         settings = self.settings
@@ -173,7 +185,7 @@ class _Scorer:
     first: nine in all with four modalities, in the same rounds whatever the samples have.
     """
 
-    def __init__(self, objective: Objective, features: Features, full: Tensor, target: Tensor) -> None:
+    def __init__(self, objective: Objective, features: Any, full: Tensor, target: Tensor) -> None:
         self.objective, self.features, self.target = objective, features, target
         self.current = full
         self.loss = None if objective.settings.criterion == "kl" else objective.segmentation_loss(full, target)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccsd.config.schema import Distillation, static_order
+from ccsd.config.method import Distillation, static_order
 from ccsd.data.batch import send
 from ccsd.distillation.subsets import draw_levels, every_partial
+from ccsd.plugins.find import OBJECTIVE, is_plugin
 from ccsd.randomness import Stream, generator
 from preprocess.task import Task
 
@@ -27,6 +28,11 @@ class Draw:
     """rho(t): the distillation's weight at this step, 0 to 1."""
     score: bool
     """Whether DMCD measures criticality in this step or uses the running means."""
+    seed: int = 0
+    step: int = 0
+    total_steps: int = 1
+    samples: tuple[int, ...] = ()
+    """Numbers within the global batch."""
 
     def to(self, device: torch.device) -> Self:
         """Return the draw with its tensors on a device."""
@@ -63,6 +69,10 @@ def draw_step(
         priority=_priority(settings, task, seed, step, samples),
         ramp=ramp(step, total_steps, settings.ramp),
         score=step % settings.every_n == 0,
+        seed=seed,
+        step=step,
+        total_steps=total_steps,
+        samples=tuple(samples),
     )
 
 
@@ -72,7 +82,7 @@ def ramp(step: int, total_steps: int, share: float) -> float:
 
 
 def _visited(settings: Distillation, available: Tensor, seed: int, step: int, samples: Sequence[int]) -> Tensor:
-    if settings.method == "full":
+    if settings.method == "full" or is_plugin(OBJECTIVE, settings.method):
         return available.new_zeros((0, *available.shape))
     if settings.hmsd_pairs == "all":
         return every_partial(available)

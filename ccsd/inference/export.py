@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ccsd import __version__
 from ccsd.errors import UsageError
 from ccsd.inference.case import training_spacing
-from ccsd.model import SharedSpecificNet, load_model
+from ccsd.model import Network, load_model
 from preprocess.files import complete_or_absent
 from preprocess.task import Subset, Task
 
@@ -32,7 +32,7 @@ class Exported:
 class OneSubset(nn.Module):
     """The network for one combination: the given modalities in, probabilities of the regions out."""
 
-    def __init__(self, net: SharedSpecificNet, task: Task, used: Subset) -> None:
+    def __init__(self, net: Network, task: Task, used: Subset) -> None:
         super().__init__()
         self.net = net
         self.encoded = tuple(task.modalities.index(name) for name in used)

@@ -12,13 +12,12 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from ccsd.config.schema import Model
+from ccsd.config.method import Model
 from ccsd.model import shaspec, unet
 from ccsd.model.blocks import Conv, Stages, select_groups
 from ccsd.model.compose import bottleneck_slots, select
-from ccsd.model.layout import on_gpu
+from ccsd.model.network import Network
 from preprocess.task import Task
 
 
@@ -66,12 +65,10 @@ def _shaspec(settings: Model, modalities: int, regions: int) -> Backbone:
     )
 
 
-JOINED_SUBSETS = 4
-"""Subsets whose finest level of the usual 16 channels GPUs compute in one."""
 _BACKBONES = {"unet": _unet, "shaspec": _shaspec}
 
 
-class SharedSpecificNet(nn.Module):
+class SharedSpecificNet(Network):
     """One network for every combination of modalities.
 
     `encode` runs once per image whatever the number of subsets; `decode` costs one light decoder per subset.
@@ -91,17 +88,7 @@ class SharedSpecificNet(nn.Module):
         self._parts: dict[tuple[int, ...], nn.Module] = {}
 
     def encode(self, image: Tensor, available: Tensor | None = None, encoded: Sequence[int] | None = None) -> Features:
-        """Encode each of the modalities once.
-
-        Parameters
-        ----------
-        image
-            B x M x D x H x W, z-scored; D, H, W multiples of the three `multiple`.
-        available
-            B x M bool; what is not available is replaced by zeros, whatever it holds, and never composed.
-        encoded
-            The modalities to encode; the others are not touched and cost nothing. Without it all of them.
-        """
+        """Encode each of the modalities once; those that are not `encoded` cost nothing."""
         encoded = self.all if encoded is None else encoded
         if available is not None:
             image = torch.where(available[..., None, None, None], image, 0)
@@ -119,58 +106,11 @@ class SharedSpecificNet(nn.Module):
         found: Tensor = self._specific_encoder(encoded)(image)[-1].unflatten(1, (len(encoded), -1))
         return found
 
-    def decode(self, features: Features, subsets: Tensor, decode_batch: int, *, recompute: bool = False) -> Tensor:
-        """Compose and decode K x B x M bool subsets into K x B x R x D x H x W logits.
-
-        At most `decode_batch` subsets are decoded together. With `recompute` their activations are computed again in
-        the backward pass instead of kept, so that the peak is that of one round; the gradients are the same.
-        """
-        return self.decode_levels(features, subsets, decode_batch, recompute=recompute)[0]
-
-    def decode_levels(
-        self, features: Features, subsets: Tensor, decode_batch: int, *, recompute: bool = False
-    ) -> list[Tensor]:
-        """Decode as `decode` does; with deep supervision and in training, the coarser logits follow, finer first."""
-        rounds = []
-        sizes = _rounds(len(subsets), decode_batch) if on_gpu(subsets) else decode_batch
-        for part in torch.split(subsets, sizes):
-            if recompute and torch.is_grad_enabled():
-                rounds.append(checkpoint(self._decode_round, features, part, use_reentrant=False))
-            else:
-                rounds.append(self._decode_round(features, part))
-        return [torch.cat(level) for level in zip(*rounds, strict=True)]
-
     def recompute_encoders(self) -> None:
         """Keep only the encoders' outputs by stage from now on, and compute the rest again in the backward pass."""
         for module in self.modules():
             if isinstance(module, Stages):
                 module.recompute = True
-
-    def segment(
-        self, image: Tensor, subsets: Tensor, decode_batch: int = 8, encoded: Sequence[int] | None = None
-    ) -> Tensor:
-        """Return logits of K subsets for inference, encoding only the modalities that some subset uses.
-
-        Parameters
-        ----------
-        image
-            B x M x D x H x W; modalities outside the subsets are not read.
-        subsets
-            K x M bool.
-        decode_batch
-            Subsets decoded together.
-        encoded
-            The modalities that some subset uses; without it the device is asked, and waited for.
-
-        Returns
-        -------
-        Tensor
-            K x B x R x D x H x W logits.
-        """
-        if encoded is None:
-            encoded = tuple(subsets.any(0).nonzero().flatten().tolist())
-        features = self.encode(image, encoded=encoded)
-        return self.decode(features, subsets[:, None].expand(-1, image.shape[0], -1), decode_batch)
 
     def _decode_round(self, features: Features, subsets: Tensor) -> list[Tensor]:
         subsets = subsets.transpose(0, 1)
@@ -189,13 +129,3 @@ class SharedSpecificNet(nn.Module):
         """Switch between training and evaluation; forgets the partial encoders, whose weights would grow stale."""
         self._parts.clear()
         return super().train(mode)
-
-
-def _rounds(count: int, most: int) -> list[int]:
-    """Return how many subsets are decoded in each round, as long as there are enough multiples of what GPUs join."""
-    sizes = []
-    while count:
-        size = min(count, most)
-        sizes.append(size - size % JOINED_SUBSETS if size > JOINED_SUBSETS else size)
-        count -= sizes[-1]
-    return sizes

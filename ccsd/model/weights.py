@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
-from ccsd.model.net import SharedSpecificNet
+from ccsd.model.network import Network
+from ccsd.model.plugin import build_network
+from ccsd.plugins.find import BACKBONE, find, is_plugin
 from ccsd.records import RunRecord
 from ccsd.study import RECORD_FILE, WEIGHTS
 from preprocess.files import complete_or_absent
@@ -25,7 +28,7 @@ ABOUT = "ccsd"
 class TrainedModel:
     """A finished training, read back."""
 
-    net: SharedSpecificNet
+    net: Network
     config: Config
     record: RunRecord
 
@@ -45,13 +48,29 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel
         raise UsageError(
             f"{folder}: {WEIGHTS} is not the file that {RECORD_FILE} describes; copy both again or train again"
         )
+    net = _unfilled(folder, record, config)
     try:
-        with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
-            net = SharedSpecificNet(config.model, config.task)
-        net.load_state_dict(weights, assign=True)
+        net.load_state_dict(weights, assign=not is_plugin(BACKBONE, config.model.backbone))
     except RuntimeError as error:
         raise UsageError(f"{folder / WEIGHTS}: not the weights of the configured network: {str(error)[:500]}") from None
     return TrainedModel(net.to(device).eval(), config, record)
+
+
+def _unfilled(folder: Path, record: RunRecord, config: Config) -> Network:
+    """Return the network of a run; a plugin that is another one than in the training is reported."""
+    name = config.model.backbone
+    if not is_plugin(BACKBONE, name):
+        with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
+            return build_network(config.model, config.task)
+    then = next((plugin for plugin in record.plugins if plugin.kind == BACKBONE.noun), None)
+    try:
+        now = find(BACKBONE, name).record
+        if then is not None and now != then:
+            print(f"note: {folder} was trained with the {then}, here it is the {now}", file=sys.stderr, flush=True)
+        return build_network(config.model, config.task)
+    except UsageError as error:
+        was = f"trained with the {then}" if then else "trained with a plugin"
+        raise UsageError(f"{folder}: {was}, which cannot be used here: {error}") from None
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], about: Mapping[str, str]) -> None:

@@ -42,15 +42,19 @@ class CheckpointMeta:
     loss_scale: PositiveFloat | None = None
     """That of float16, and the steps since it last changed."""
     good_steps: NonNegativeInt = 0
+    plugins: tuple[str, ...] = ()
+    """The network or the objective in words, where they are not ours."""
 
     @property
     def tag(self) -> str:
         """Name of the checkpoint's folder."""
         return f"step-{self.step:08d}"
 
-    def describe_resume(self, process: Process, zero_stage: int) -> str:
+    def describe_resume(self, process: Process, zero_stage: int, plugins: tuple[str, ...] = ()) -> str:
         """Return the message on resuming."""
         text = f"resuming from step {self.step}"
+        if plugins != self.plugins:
+            text += f"; note: until here with {', '.join(self.plugins)}, from now on with {', '.join(plugins)}"
         if (self.world, self.zero_stage) == (process.world, zero_stage):
             return text
         return (

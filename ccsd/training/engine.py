@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ccsd.config.load import plugins_in_words
 from ccsd.config.runtime import Runtime
 from ccsd.config.schema import Config, Train
 from ccsd.distillation.objective import Objective
+from ccsd.distillation.own import OwnObjective, build_objective
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
 from ccsd.study import CHECKPOINTS
@@ -187,7 +189,7 @@ def whole_weights(engine: Any, process: Process) -> dict[str, Tensor]:
     return {name: averages.get(f"net.{name}", value) for name, value in weights.items()}
 
 
-def prepared_objective(config: Config, device: torch.device) -> Objective:
+def prepared_objective(config: Config, device: torch.device) -> Objective | OwnObjective:
     """Return the objective with a new network, seeded and as the training settings want it.
 
     Raises
@@ -199,16 +201,10 @@ def prepared_objective(config: Config, device: torch.device) -> Objective:
     if runtime.deterministic:
         _make_deterministic(config, device)
     torch.manual_seed(config.train.seed)
-    objective = Objective(
-        SharedSpecificNet(config.model, config.task),
-        config.distillation,
-        config.task,
-        decode_batch=runtime.decode_batch,
-        precision=config.train.precision,
-    )
-    if runtime.activation_checkpointing:
+    objective = build_objective(config)
+    if runtime.activation_checkpointing and isinstance(objective.net, SharedSpecificNet):
         objective.net.recompute_encoders()
-    if runtime.compile:
+    if runtime.compile and isinstance(objective, Objective):
         _check_compiler(device)
         objective.compile_parts()
     return objective
@@ -235,7 +231,7 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def resumed_engine(
-    objective: Objective,
+    objective: Objective | OwnObjective,
     config: Config,
     run: Path,
     checkpoint: CheckpointMeta | None,
@@ -257,5 +253,5 @@ def resumed_engine(
         files.load_weights(objective)
         engine = build()
         files.load_optimizer(engine)
-    process.say(checkpoint.describe_resume(process, config.runtime.zero_stage))
+    process.say(checkpoint.describe_resume(process, config.runtime.zero_stage, plugins_in_words(config)))
     return engine

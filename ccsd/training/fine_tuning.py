@@ -18,13 +18,17 @@ from pathlib import Path
 import torch
 from torch import Size, Tensor, nn
 
-from ccsd.config.schema import Config, Model, Train
+from ccsd.config.method import Model
+from ccsd.config.schema import Config, Train
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
+from ccsd.model.plugin import build_network
 from ccsd.model.weights import load_model
+from ccsd.plugins.find import BACKBONE, is_plugin
 from ccsd.records import Start
 from ccsd.start import StartRun, start_of
 from ccsd.training.log import TrainingLog
+from preprocess.errors import first_few
 from preprocess.task import Task
 
 _MORE = "one more"
@@ -54,7 +58,11 @@ def axes_of(model: Model, task: Task) -> dict[str, Axes]:
 
 def _shapes(model: Model, task: Task) -> dict[str, Size]:
     with torch.device("meta"):
-        return {name: value.shape for name, value in SharedSpecificNet(model, task).state_dict().items()}
+        return _shapes_of(SharedSpecificNet(model, task))
+
+
+def _shapes_of(network: nn.Module) -> dict[str, Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def _grown(shape: Size, other: Size) -> int | None:
@@ -234,6 +242,58 @@ class FineTuning:
         log.add("start", 0, model_hash=self.run.record.model_hash, **names)
 
 
+class PluginFineTuning(FineTuning):
+    """The same with the network of a plugin: what has the same name and shape is taken.
+
+    Sequences are the same. Where regions differ, what one more region would change starts anew, as its parts cannot be
+    told apart.
+
+    Raises
+    ------
+    UsageError
+        If nothing fits, or it cannot be found out what belongs to the regions.
+    """
+
+    def __init__(self, run: StartRun, config: Config) -> None:
+        self.run, self.name = run, config.model.backbone
+        theirs, task = run.config.task, config.task
+        old = _shapes_of(build_network(run.config.model, theirs))
+        own = _shapes_of(build_network(config.model, task))
+        regional = self._regional(config, own) if [*theirs.regions.items()] != [*task.regions.items()] else set()
+        self.axes = {name: Axes(None, None) for name in own}
+        self.taken = frozenset(name for name, shape in own.items() if old.get(name) == shape and name not in regional)
+        self.mixed: frozenset[str] = frozenset()
+        self.new, self.skipped = frozenset(own) - self.taken, frozenset(old) - self.taken
+        if not self.taken:
+            raise UsageError(
+                f"train.init: no weight of {run.folder} has the name and the shape of one of "
+                f"model.backbone={self.name}; use the same model.options, or train from scratch"
+            )
+
+    def _regional(self, config: Config, own: dict[str, Size]) -> set[str]:
+        more = config.task.model_copy(update={"regions": {**config.task.regions, _MORE: ()}})
+        try:
+            other = _shapes_of(build_network(config.model, more))
+        except Exception as error:
+            raise UsageError(
+                f"train.init: the regions of {self.run.folder} are others, and model.backbone={self.name} cannot be "
+                f"built with one more to see which weights belong to them ({error}); use the same regions, or train "
+                "from scratch"
+            ) from error
+        return {name for name, shape in own.items() if other.get(name) != shape}
+
+    def _words_taken(self) -> Iterator[str]:
+        yield f"{len(self.taken)} of {len(self.axes)} weights of {self.name}, those of the same name and shape"
+
+    def _words_new(self) -> Iterator[str]:
+        if self.new:
+            yield first_few(sorted(self.new), 8)
+
+    def _words_skipped(self) -> Iterator[str]:
+        if self.skipped:
+            yield first_few(sorted(self.skipped), 8)
+
+
 def _module(name: str) -> str:
     """Return what a weight belongs to: an encoder as a whole, a layer of the decoder."""
     part, *rest = name.split(".")
@@ -261,4 +321,6 @@ def fine_tuning_of(config: Config, run: Path) -> FineTuning | None:
         If the other one cannot be used.
     """
     start = start_of(config, run)
-    return FineTuning(start, config) if start else None
+    if start is None:
+        return None
+    return (PluginFineTuning if is_plugin(BACKBONE, config.model.backbone) else FineTuning)(start, config)

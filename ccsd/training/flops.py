@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ccsd.config.load import plugins_of
 from ccsd.config.schema import Config
 from ccsd.distillation.objective import WITH_DMCD, Objective
 from ccsd.distillation.schedule import draw_step
@@ -16,8 +17,11 @@ from ccsd.model.net import SharedSpecificNet
 def step_tflop(config: Config) -> float:
     """Return 10^12 operations of forward and backward of one global batch, the mean of steps with and without scores.
 
-    A multiplication and an addition are two. What is computed again to save memory does not count.
+    A multiplication and an addition are two. What is computed again to save memory does not count. Plugins are not
+    counted, which is 0: their code may need tensors with contents.
     """
+    if plugins_of(config):
+        return 0.0
     every_n = config.distillation.every_n if config.distillation.method in WITH_DMCD else 1
     flop = sample_flop(config, score=True)
     if every_n > 1:

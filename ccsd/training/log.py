@@ -26,6 +26,9 @@ HEARTBEAT_S = 15.0
 MIB = 2**20
 
 TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
+"""Of our methods; an objective of one's own names its own."""
+NO_TERMS = ("removed", "scored")
+"""What an objective returns beside its terms."""
 MOST_PATHS = 64
 """Orders of removal in one record: all that four modalities can have; of more, the most frequent ones."""
 
@@ -108,14 +111,20 @@ class StepMeans:
 
     def __init__(self, device: torch.device, modalities: Sequence[str]) -> None:
         self._modalities = tuple(modalities)
-        self._terms = torch.zeros(len(TERMS) + 1, device=device)
+        self._device = device
+        self._terms: Tensor | None = None
+        self._of: tuple[str, ...] = ()
+        """What the terms are called."""
         self._paths: list[Tensor] = []
 
     def add(self, outputs: dict[str, Tensor], weight: float = 1.0) -> None:
         """Add a micro-batch's terms (scalars) and `removed` (steps x samples, -1 for none); nothing of weight 0."""
+        if self._terms is None:
+            self._of = tuple(name for name in outputs if name not in NO_TERMS)
+            self._terms = torch.zeros(len(self._of) + 1, device=self._device)
         if not weight:
             return
-        self._terms[:-1] += weight * torch.stack([outputs[name].detach().float() for name in TERMS])
+        self._terms[:-1] += weight * torch.stack([outputs[name].detach().float() for name in self._of])
         self._terms[-1] += weight
         removed = outputs["removed"]
         if len(removed):
@@ -127,11 +136,12 @@ class StepMeans:
 
         Removal is `{"first": {modality: share}, "paths": {"t1ce>flair>t2": share}}`, empty without DMCD.
         """
+        assert self._terms is not None, "asked before the first step"
         *sums, count = process.sum(self._terms).tolist()
         counted = Counter(sorted(self._walked(process)))
         self._terms.zero_()
         self._paths.clear()
-        terms = {name: total / count for name, total in zip(TERMS, sums, strict=True)}
+        terms = {name: total / count for name, total in zip(self._of, sums, strict=True)}
         return terms, _removal(self._modalities, {self._names(code): n for code, n in counted.items() if code})
 
     def _walked(self, process: Process) -> list[int]:

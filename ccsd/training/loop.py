@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
+from ccsd.config.load import plugins_in_words
 from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
 from ccsd.data import PatchReader, PatchStream, check_shared_memory
@@ -322,15 +323,14 @@ class _Training:
         self.save_due = False
         if self.saved_at == self.step:
             return
-        scale = self.scale
         meta = checkpoint.CheckpointMeta(
             self.step,
             self.process.world,
             self.config.runtime.zero_stage,
             self.science,
             self._elapsed(),
-            scale.value if scale.enabled else None,
-            scale.good_steps,
+            *self.scale.state,
+            plugins_in_words(self.config),
         )
         checkpoint.save(self.engine, self.run, meta, self.process, self.config.runtime.keep_last)
         self.saved_at = self.step

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from ccsd.config.load import plugins_of
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.model.weights import ABOUT, file_hash, load_weights, save_weights
@@ -68,6 +69,7 @@ def run_record(
         device=str(process.device.type),
         gpu=torch.cuda.get_device_name(process.device) if is_gpu else None,
         steps=config.train.steps,
+        **({"plugins": tuple(plugin.record for plugin in plugins)} if (plugins := plugins_of(config)) else {}),
         wall_s=round(wall_s, 1),
         gpu_hours=round(wall_s / SECONDS_PER_HOUR * gpus, 3),
     )

@@ -54,6 +54,11 @@ class LossScale:
         self.value = (value or self.FIRST) if self.enabled else 1.0
         self.good_steps = good_steps
 
+    @property
+    def state(self) -> tuple[float | None, int]:
+        """What a checkpoint keeps: the value, None where there is no scale, and the steps since it last changed."""
+        return (self.value if self.enabled else None), self.good_steps
+
     def update(self, *, good: bool) -> bool:
         """Learn how a step went; False for one that went wrong and that no smaller scale can fix."""
         fixed = good or self.value > 1

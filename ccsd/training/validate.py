@@ -13,7 +13,7 @@ from ccsd.data.patches import copy_with_torch
 from ccsd.distillation.losses import VOLUME, region_targets
 from ccsd.inference.window import predict_probabilities
 from ccsd.metrics import paint
-from ccsd.model.net import SharedSpecificNet
+from ccsd.model import Network, build_network
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
 from preprocess.pictures import Labels, Picture, draw, side_by_side, slice_of_interest
@@ -60,7 +60,7 @@ def validate(
 
 
 def _score(
-    net: SharedSpecificNet, config: Config, store: CaseStore, device: torch.device, is_drawn: bool
+    net: Network, config: Config, store: CaseStore, device: torch.device, is_drawn: bool
 ) -> tuple[Tensor, Picture | None]:
     """Return Dice by combination and region, then 1, in each row; 0 in rows whose combination the case lacks."""
     task, names = config.task, config.train.validate_subsets
@@ -76,20 +76,18 @@ def _score(
     return scores, _picture(store, label, predicted, task) if is_drawn else None
 
 
-def _inference_copy(engine: Any, config: Config, process: Process) -> SharedSpecificNet:
+def _inference_copy(engine: Any, config: Config, process: Process) -> Network:
     """Return a network for inference that no longer belongs to the engine; every process must call this.
 
     With stage 3 the processes would have to run the engine's own network in step, but they score different cases; and
     what was compiled for training belongs to that network alone.
     """
-    net = SharedSpecificNet(config.model, config.task)
+    net = build_network(config.model, config.task)
     net.load_state_dict(whole_weights(engine, process))
     return net.to(process.device).eval()
 
 
-def _predict(
-    net: SharedSpecificNet, config: Config, store: CaseStore, subsets: list[Subset], device: torch.device
-) -> Tensor:
+def _predict(net: Network, config: Config, store: CaseStore, subsets: list[Subset], device: torch.device) -> Tensor:
     """Return K x R x D x H x W bool: the regions that the network sees from each of K combinations."""
     image = torch.from_numpy(store.read_channels(store.modalities))
     probabilities = predict_probabilities(

@@ -1,4 +1,4 @@
-"""A small study with an untrained model: enough for everything that comes after training."""
+"""A small study with an untrained model, enough for everything that comes after training; and a plugin."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from support import ROOT
 from support.tasks import GLIOMA
 
 PATCH = (24, 24, 24)
@@ -119,6 +120,24 @@ def imported_by() -> Callable[..., set[str]]:
         return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
     return run
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the installed package; on PYTHONPATH it is found."""
+    root = tmp_path_factory.mktemp("example")
+    shutil.copytree(ROOT / "tests/support/example_plugin", root / "source")  # building writes beside the source
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    subprocess.run([*command, "--target", str(root / "site"), str(root / "source")], check=True, timeout=120)
+    return root / "site"
+
+
+@pytest.fixture
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, for this process and those that it starts."""
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])))
+    return site
 
 
 def _events() -> list[dict[str, object]]:

@@ -39,7 +39,7 @@ SABOTAGES = {
         "tests/ccsd/model/test_net.py::test_permuting_the_batch_commutes",
     ),
     "rounds of decoding leave out a subset": Sabotage(
-        "ccsd/model/net.py", "for part in torch.split(subsets, sizes):",
+        "ccsd/model/network.py", "for part in torch.split(subsets, sizes):",
         "for part in torch.split(subsets.roll(decode_batch == 4, 0), sizes):",
         "tests/ccsd/model/test_net.py::test_decoding_in_rounds_changes_nothing",
     ),

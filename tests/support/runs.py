@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ccsd.config import Config
-from ccsd.model.net import SharedSpecificNet
+from ccsd.model import Network, build_network
 from ccsd.model.weights import file_hash, save_weights
 from ccsd.records import RunRecord
 from ccsd.study import WEIGHTS
@@ -24,10 +24,10 @@ def config_of(task: Task = GLIOMA, model: dict[str, Any] | None = None, **train:
     return Config.model_validate(raw | {"model": SMALL if model is None else model})
 
 
-def write_run(folder: Path, config: Config, seed: int = 5, **record: Any) -> SharedSpecificNet:
+def write_run(folder: Path, config: Config, seed: int = 5, **record: Any) -> Network:
     """Write a finished run of random weights and return its network."""
     torch.manual_seed(seed)
-    net = SharedSpecificNet(config.model, config.task).eval()
+    net = build_network(config.model, config.task).eval()
     for parameter in net.parameters():  # scales and shifts of the normalisations too
         torch.nn.init.normal_(parameter, std=0.3)
     folder.mkdir(parents=True)

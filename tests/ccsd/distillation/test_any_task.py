@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ccsd.config import Distillation, Model
-from ccsd.config.schema import MOST_SETS_KEPT
+from ccsd.config.method import MOST_SETS_KEPT
 from ccsd.data.batch import Slots
 from ccsd.distillation.losses import region_targets
 from ccsd.distillation.objective import Objective

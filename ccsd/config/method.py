@@ -1,0 +1,126 @@
+"""The network, and what it learns beside the labels: settings of what may be a plugin."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from ccsd.config.of_task import known_order, removal_order
+from ccsd.config.section import Fraction, Section
+from ccsd.plugins.find import BACKBONE, NAME, OBJECTIVE, BuiltInBackbone, Kind, Method, is_plugin
+from preprocess.task import Task
+
+MOST_SETS_KEPT = 8
+"""With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
+
+PluginName = Annotated[str, Field(pattern=NAME, max_length=200)]
+
+
+class Model(Section):
+    """The shared-specific encoder-decoder."""
+
+    backbone: BuiltInBackbone | PluginName = Field(
+        "unet",
+        description="unet: residual 3-D U-Net; shaspec: 3-D ResNet-50 with ASPP, 188 M parameters; or one of your own: "
+        "an entry point of the group ccsd.backbones, or package.module:factory",
+    )
+    options: dict[str, Any] = Field({}, description="backbone of your own: what its factory is called with")
+    width: PositiveInt = Field(
+        16, description="unet: channels of the first level; each level doubles them up to 16 x width"
+    )
+    levels: int = Field(5, ge=2, le=6, description="unet: resolutions, each half of the one before")
+    deep_supervision: bool = Field(
+        False, description="unet, shaspec: also supervise the decoder at a half and a quarter of the resolution"
+    )
+
+    @model_validator(mode="after")
+    def _options_are_of_a_plugin(self) -> Self:
+        _refuse_options(BACKBONE, self.backbone, self.options)
+        return self
+
+    @property
+    def multiple(self) -> tuple[int, int, int]:
+        """What depth, height and width of an input must be multiples of; that of a plugin is known when it is built."""
+        if is_plugin(BACKBONE, self.backbone):
+            return 1, 1, 1
+        if self.backbone == "shaspec":
+            return 16, 32, 32
+        side: int = 2 ** (self.levels - 1)
+        return side, side, side
+
+
+class Distillation(Section):
+    """What the sets of modalities teach one another (docs/method.md has the formulas)."""
+
+    method: Method | PluginName = Field(
+        "ccsd",
+        description="full: complete sets only; dropout: random subsets; hmsd, dmcd: one distillation; ccsd: both; or "
+        "an objective of your own: an entry point of the group ccsd.objectives, or package.module:factory",
+    )
+    options: dict[str, Any] = Field({}, description="objective of your own: what its factory is called with")
+    hmsd_pairs: Literal["levels", "all", "adjacent"] = Field(
+        "levels",
+        description="levels: full set teaches one random subset of each size; all: every subset; "
+        "adjacent: each size teaches the next smaller one",
+    )
+    criterion: Literal["loss", "kl", "static", "random", "least"] = Field(
+        "loss",
+        description="which modality DMCD removes next: the one whose loss raises the supervised loss most (loss) or "
+        "least (least), changes the prediction most (kl, needs no label), a fixed order (static), any (random)",
+    )
+    static_order: tuple[str, ...] = Field(
+        (),
+        description="every sequence, the most critical first, for criterion: static; the task brats-gli-pre has an "
+        "order of its own",
+    )
+    every_n: PositiveInt = Field(
+        1, description="score the criterion every n steps, running means in between (up to 8 sequences)"
+    )
+    temperature: float = Field(4.0, gt=0, description="T of the distillation's KL divergence")
+    weight_hmsd: NonNegativeFloat = Field(0.5, description="weight of the HMSD loss")
+    weight_dmcd: NonNegativeFloat = Field(0.5, description="weight of the DMCD loss")
+    weight_shared: NonNegativeFloat = Field(0.1, description="weight of the alignment of shared features")
+    weight_specific: NonNegativeFloat = Field(0.02, description="weight of the modality classification")
+    ramp: Fraction = Field(0.1, description="share of the training over which the distillation weight rises to 1")
+
+    @model_validator(mode="after")
+    def _options_are_of_a_plugin(self) -> Self:
+        _refuse_options(OBJECTIVE, self.method, self.options)
+        return self
+
+    def of(self, task: Task) -> Self:
+        """Return the settings with our names of sequences.
+
+        Raises
+        ------
+        ValueError
+            If the task cannot have them.
+        """
+        order = removal_order(self.static_order, task)
+        if self.criterion == "static" and not (order or static_order(self, task)):
+            raise ValueError(
+                f"criterion: static needs static_order for the task {task.name}: every sequence once, the most "
+                f"critical first, for example [{', '.join(task.modalities)}]"
+            )
+        if len(task.modalities) > MOST_SETS_KEPT:
+            self._refuse_every_set()
+        return self.model_copy(update={"static_order": order})
+
+    def _refuse_every_set(self) -> None:
+        many = f"which are too many above {MOST_SETS_KEPT} sequences"
+        if self.every_n > 1 and self.criterion not in ("static", "random"):
+            raise ValueError(f"every_n: {self.every_n} needs a running mean for each set of sequences, {many}; use 1")
+        if self.hmsd_pairs == "all":
+            raise ValueError(f"hmsd_pairs: all visits every set of sequences, {many}; use levels or adjacent")
+
+
+def static_order(settings: Distillation, task: Task) -> tuple[str, ...]:
+    """Return the fixed order of removal, the most critical sequence first; empty where none is known."""
+    return settings.static_order or known_order(task)
+
+
+def _refuse_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
+    if options and not is_plugin(kind, name):
+        raise ValueError(
+            f"options: {kind.options} are for a {kind.noun} of your own, and {kind.key} is {name}; leave them out, or "
+            "give them in the experiments that use yours"
+        )

@@ -1,0 +1,245 @@
+"""Checks of a network by itself: shapes, absent sequences, gradients, samples apart, determinism, sizes, memory.
+
+Shapes: K subsets, B batch, M sequences, R regions, D H W space.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
+
+from ccsd.config import Config
+from ccsd.errors import UsageError
+from ccsd.model import Network, build_network
+from ccsd.plugins.outcome import Check, Outcome
+from ccsd.precision import autocast
+from preprocess.errors import first_few
+
+BATCH = 2
+CLOSE = 1e-4
+"""How far logits may differ, as a share of their spread, when sums are taken in another order."""
+BF16 = 0.2
+"""The same in bfloat16, of which a number has 8 bits."""
+LEAST_SIDE = 16
+MIB = 2**20
+
+
+def patch_for(multiple: Sequence[int]) -> tuple[int, int, int]:
+    """Return the smallest patch of at least 16 voxels a side that a network allows."""
+    depth, height, width = (-(-LEAST_SIDE // unit) * unit for unit in multiple)
+    return depth, height, width
+
+
+class NetworkChecks:
+    """The checks of the network of a configuration. `without_gradient` begin the names of weights that need none."""
+
+    def __init__(self, config: Config, without_gradient: Sequence[str] = ()) -> None:
+        self.config, self.without_gradient = config, tuple(without_gradient)
+        self.sequences, self.regions = len(config.task.modalities), len(config.task.regions)
+        self.subsets = _subsets(self.sequences)
+        self.image = self._noise(0, config.train.patch)
+
+    def all(self) -> dict[str, Check]:
+        """Return the checks by name, in order."""
+        return {
+            "shapes": self.shapes,
+            "absent sequences": self.absent,
+            "sequences count": self.counting,
+            "gradients": self.gradients,
+            "samples apart": self.samples_apart,
+            "determinism": self.determinism,
+            "state_dict": self.state_dict,
+            "bf16": self.bf16,
+            "patch sizes": self.sizes,
+            "memory": self.memory,
+        }
+
+    def shapes(self) -> Outcome:
+        """Logits of every subset, finite."""
+        found = self._logits(self._network().eval(), self.image)
+        expected = (len(self.subsets), BATCH, self.regions, *self.config.train.patch)
+        finite = bool(found.isfinite().all())
+        return Outcome(
+            "shapes", tuple(found.shape) == expected and finite, f"finite logits {_by(expected)}",
+            f"{_by(found.shape)}{'' if finite else ', not all finite'}",
+            "Return one channel for each region, at the size of the input",
+        )  # fmt: skip
+
+    def absent(self) -> Outcome:
+        """Noise in a sequence changes no subset without it."""
+        net, worst = self._network().eval(), 0.0
+        right = self._logits(net, self.image)
+        for number in range(self.sequences):
+            other = self.image.clone()
+            other[:, number] = 100 * self._noise(1, self.config.train.patch)[:, number]
+            without = ~self.subsets[:, number]
+            worst = max(worst, _distance(self._logits(net, other)[without], right[without]))
+        return Outcome(
+            "absent sequences", worst <= CLOSE, f"logits that noise in absent sequences leaves within {CLOSE:g}",
+            f"{worst:.2g} of their spread",
+            "In compose, take only features of the sequences of the subset; in encode, keep the sequences apart",
+        )  # fmt: skip
+
+    def counting(self) -> Outcome:
+        """Noise in a sequence changes the subsets that have it."""
+        net, blind = self._network().eval(), []
+        right = self._logits(net, self.image)
+        for number, name in enumerate(self.config.task.modalities):
+            other = self.image.clone()
+            other[:, number] = self._noise(1, self.config.train.patch)[:, number]
+            seen = self.subsets[:, number]
+            if torch.equal(self._logits(net, other)[seen], right[seen]):
+                blind.append(name)
+        found = f"none in {', '.join(blind)}" if blind else "a change in each"
+        return Outcome(
+            "sequences count", not blind, "logits that change with each sequence that is there", found,
+            "Let every sequence reach the decoder",
+        )  # fmt: skip
+
+    def gradients(self) -> Outcome:
+        """A gradient for every weight."""
+        net = self._network().train()
+        torch.autograd.backward(self._loss(net))
+        own = {name.removeprefix("network."): parameter for name, parameter in net.named_parameters()}
+        needed = {name: p for name, p in own.items() if not name.startswith(self.without_gradient or ("\0",))}
+        lacking = [name for name, p in needed.items() if p.grad is None]
+        return Outcome(
+            "gradients", not lacking, f"gradients for {len(needed)} weights",
+            f"none for {first_few(lacking)}" if lacking else "them",
+            "Use every weight in every step, or name those that need no gradient by --without-gradient",
+        )  # fmt: skip
+
+    def samples_apart(self) -> Outcome:
+        """A sample's logits are the same alone and in a batch, in training and in evaluation."""
+        distances = []
+        for training in (True, False):
+            net = self._network().train(training)
+            for module in net.modules():
+                if isinstance(module, _DropoutNd):
+                    module.eval()
+            whole = self._logits(net, self.image)
+            distances.append(_distance(self._logits(net, self.image[:1]), whole[:, :1]))
+        return Outcome(
+            "samples apart", max(distances) <= CLOSE, f"logits of a sample that the others leave within {CLOSE:g}",
+            f"{distances[0]:.2g} of their spread in training, {distances[1]:.2g} in evaluation",
+            "Normalise each sample by itself (GroupNorm, InstanceNorm), not the batch",
+        )  # fmt: skip
+
+    def determinism(self) -> Outcome:
+        """The same seed gives the same logits and gradients."""
+        results = []
+        for _ in range(2):
+            net = self._network().train()
+            torch.manual_seed(1)
+            loss = self._loss(net)
+            torch.autograd.backward(loss)
+            results.append([loss.detach(), *(p.grad for p in net.parameters() if p.grad is not None)])
+        same = all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+        return Outcome(
+            "determinism", same, "equal loss and gradients for equal seeds", "them" if same else "others",
+            "Draw by torch's own generator, nothing from random, numpy or the clock",
+        )  # fmt: skip
+
+    def state_dict(self) -> Outcome:
+        """The weights carry everything into a new network."""
+        net, other = self._network(), self._network(seed=1)
+        other.load_state_dict({name: value.clone() for name, value in net.state_dict().items()})
+        distance = _distance(self._logits(other.eval(), self.image), self._logits(net.eval(), self.image))
+        return Outcome(
+            "state_dict", distance == 0, "equal logits of a new network with these weights", f"{distance:.2g}",
+            "Register all state as parameters or persistent buffers",
+        )  # fmt: skip
+
+    def bf16(self) -> Outcome:
+        """Autocast gives nearly the same logits."""
+        net = self._network().eval()
+        with autocast("bf16", torch.device("cpu")):
+            found = self._logits(net, self.image)
+        distance = _distance(found.float(), self._logits(net, self.image))
+        return Outcome(
+            "bf16", distance <= BF16, f"logits within {BF16:g} of those in float32", f"{distance:.2g} of their spread",
+            "Compute sums, means and exponentials in float32",
+        )  # fmt: skip
+
+    def sizes(self) -> Outcome:
+        """Each side may be longer by `multiple`; a network of one size refuses the others by a ValueError."""
+        net, patch, seen = self._network().eval(), self.config.train.patch, []
+        for axis in range(3):
+            longer = tuple(side + net.multiple[axis] * (axis == other) for other, side in enumerate(patch))
+            try:
+                shape = self._logits(net, self._noise(0, longer)).shape[-3:]
+                seen.append((tuple(shape) == longer, _by(shape)))
+            except UsageError as error:  # of ours, about what came out
+                seen.append((False, str(error)))
+            except ValueError as error:
+                seen.append((True, f"{_by(longer)} refused ({str(error)[:100]})"))
+            except Exception as error:  # noqa: BLE001 - the code is someone else's
+                seen.append((False, f"{_by(longer)}: {type(error).__name__}: {str(error)[:200]}"))
+        return Outcome(
+            "patch sizes", all(good for good, _ in seen),
+            f"logits for {_by(patch)} with {_by(net.multiple)} more along each axis",
+            "; ".join(text for _, text in seen),
+            "Let `multiple` be what the sides must be multiples of; a network of one size raises a ValueError for "
+            "others",
+        )  # fmt: skip
+
+    def memory(self) -> Outcome:
+        """What a step keeps."""
+        net, kept = self._network().train(), {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            torch.autograd.backward(self._loss(net))
+        weights = sum(p.numel() * p.element_size() for p in net.parameters())
+        return Outcome(
+            "memory", True, "a step that can be measured",
+            f"{weights / MIB:.1f} MiB of weights (4 times that with gradients and AdamW), "
+            f"{sum(kept.values()) / MIB:.1f} MiB kept for the backward pass of {len(self.subsets)} subsets of {BATCH} "
+            f"patches of {_by(self.config.train.patch)} in float32",
+            "",
+        )  # fmt: skip
+
+    def _network(self, seed: int = 0) -> Network:
+        torch.manual_seed(seed)
+        return build_network(self.config.model, self.config.task)
+
+    def _noise(self, seed: int, patch: Sequence[int]) -> Tensor:
+        return torch.randn(BATCH, self.sequences, *patch, generator=torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def _logits(self, net: Network, image: Tensor) -> Tensor:
+        """Return K x B x R x D x H x W."""
+        return self._levels(net, image)[0]
+
+    def _levels(self, net: Network, image: Tensor) -> list[Tensor]:
+        everything = torch.ones(len(image), self.sequences, dtype=torch.bool)
+        subsets = self.subsets[:, None].expand(-1, len(image), -1)
+        return net.decode_levels(net.encode(image, everything), subsets, 4)
+
+    def _loss(self, net: Network) -> Tensor:
+        return torch.stack([level.float().square().mean() for level in self._levels(net, self.image)]).sum()
+
+
+def _subsets(sequences: int) -> Tensor:
+    """Return all sets of up to four sequences; of more, all, those of one, and those without one."""
+    if sequences <= 4:  # noqa: PLR2004
+        rows = [[n >> m & 1 for m in range(sequences)] for n in range(1, 2**sequences)]
+    else:
+        one = torch.eye(sequences).long()
+        rows = [[1] * sequences, *one.tolist(), *(1 - one).tolist()]
+    return torch.tensor(rows, dtype=torch.bool)
+
+
+def _distance(found: Tensor, right: Tensor) -> float:
+    """Return the largest difference as a share of the spread of what is right."""
+    if not found.numel():
+        return 0.0
+    return float((found - right).abs().max() / right.std().clamp(min=1e-12))
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

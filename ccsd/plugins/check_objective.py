@@ -1,0 +1,134 @@
+"""Checks of an objective on a network: its result, a mean over samples, gradients, determinism, precision.
+
+Shapes: B batch, M sequences, D H W space.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
+
+from ccsd.config import Config
+from ccsd.distillation.own import build_objective
+from ccsd.distillation.schedule import draw_step
+from ccsd.plugins.outcome import Check, Outcome
+from preprocess.errors import first_few
+
+BATCH, STEPS = 4, 3
+CLOSE, BF16 = 1e-3, 0.2
+OURS = "classify."
+"""Weights of our networks for a term of our methods, which other objectives need not use."""
+
+
+class ObjectiveChecks:
+    """The checks of the objective of a configuration, with its network."""
+
+    def __init__(self, config: Config, without_gradient: tuple[str, ...] = ()) -> None:
+        self.config, self.without_gradient = config, without_gradient
+        rng, patch = torch.Generator().manual_seed(0), config.train.patch
+        sequences = len(config.task.modalities)
+        self.image = torch.randn(BATCH, sequences, *patch, generator=rng)
+        numbers = torch.tensor([0, *config.task.classes.values()], dtype=torch.uint8)
+        self.label = numbers[torch.randint(len(numbers), (BATCH, *patch), generator=rng)]
+        self.available = torch.ones(BATCH, sequences, dtype=torch.bool)
+        self.available[1:, 0] = sequences == 1  # one sample has everything, the others lack something
+        self.available[2, 1:-1] = False
+
+    def all(self) -> dict[str, Check]:
+        """Return the checks by name, in order."""
+        return {
+            "result": self.result,
+            "absent sequences": self.absent,
+            "mean over samples": self.mean,
+            "gradients": self.gradients,
+            "determinism": self.determinism,
+            "bf16": self.bf16,
+        }
+
+    def result(self) -> Outcome:
+        """A finite loss that has a gradient, and the same terms in every step."""
+        objective = self._objective("fp32")
+        steps = [self._outputs(objective, step) for step in range(STEPS)]
+        loss = steps[0]["loss"]
+        finite = all(bool(value.isfinite()) for step in steps for name, value in step.items() if name != "removed")
+        terms = [name for name in steps[0] if name not in ("loss", "removed")]
+        return Outcome(
+            "result", finite and loss.requires_grad, "a finite loss with a gradient, and finite terms",
+            f"loss {float(loss.detach()):.4g}; terms {', '.join(terms) or 'none'}"
+            f"{'' if finite else ', not all finite'}{'' if loss.requires_grad else ', without a gradient'}",
+            "Return the loss before it is detached; divide by nothing that can be 0",
+        )  # fmt: skip
+
+    def absent(self) -> Outcome:
+        """What is not available has no part in the loss."""
+        right = self._loss("fp32")
+        hidden = self.image.masked_fill(~self.available[..., None, None, None], torch.nan)
+        found = self._loss("fp32", image=hidden)
+        return Outcome(
+            "absent sequences", found == right, f"the loss {right:.6g} also with NaN in absent sequences",
+            f"{found:.6g}", "Use step.image and step.available, and compose only what is available",
+        )  # fmt: skip
+
+    def mean(self) -> Outcome:
+        """The mean over micro-batches is the loss of the batch."""
+        whole = self._loss("fp32")
+        found = sum(self._loss("fp32", rows=slice(sample, sample + 1)) for sample in range(BATCH)) / BATCH
+        return Outcome(
+            "mean over samples", abs(found - whole) <= CLOSE * abs(whole), f"{whole:.6g}, the loss of {BATCH} samples",
+            f"{found:.6g} as the mean of each by itself",
+            "Take a mean over the samples, each of which draws from its own step.generators[i], and mix no samples",
+        )  # fmt: skip
+
+    def gradients(self) -> Outcome:
+        """A gradient for every weight of the network and of the objective, over a few steps."""
+        objective = self._objective("fp32")
+        for step in range(STEPS):
+            torch.autograd.backward(self._outputs(objective, step)["loss"])
+        names = {name.removeprefix("net.").removeprefix("network."): p for name, p in objective.named_parameters()}
+        needed = {name: p for name, p in names.items() if not name.startswith((OURS, *self.without_gradient))}
+        lacking = [name for name, p in needed.items() if p.grad is None]
+        return Outcome(
+            "gradients", not lacking, f"gradients for {len(needed)} weights",
+            f"none for {first_few(lacking)}" if lacking else "them",
+            "Use all outputs of the network, or name the weights that need no gradient by --without-gradient",
+        )  # fmt: skip
+
+    def determinism(self) -> Outcome:
+        """The same step gives the same loss."""
+        one, again = self._loss("fp32"), self._loss("fp32")
+        return Outcome(
+            "determinism", one == again, f"the loss {one:.6g} of the same step again", f"{again:.6g}",
+            "Draw from step.generators only, nothing from random, numpy.random or the clock",
+        )  # fmt: skip
+
+    def bf16(self) -> Outcome:
+        """Autocast gives nearly the same loss."""
+        right, found = self._loss("fp32"), self._loss("bf16")
+        return Outcome(
+            "bf16", abs(found - right) <= BF16 * abs(right), f"a loss within {BF16:g} of {right:.4g}", f"{found:.4g}",
+            "Turn logits into float32 before sums, logarithms and exponentials",
+        )  # fmt: skip
+
+    def _objective(self, precision: str) -> Any:
+        torch.manual_seed(0)
+        train = self.config.train.model_copy(update={"precision": precision})
+        objective = build_objective(self.config.model_copy(update={"train": train}))
+        for module in objective.modules():
+            if isinstance(module, _DropoutNd):  # which draws another way in each cut of the batch
+                module.eval()
+        return objective
+
+    def _loss(self, precision: str, rows: slice = slice(None), image: Tensor | None = None) -> float:
+        found = self._outputs(self._objective(precision), 0, rows, self.image if image is None else image)
+        return float(found["loss"].detach())
+
+    def _outputs(
+        self, objective: Any, step: int, rows: slice = slice(None), image: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        config, shown = self.config, self.available[rows]
+        samples = list(range(BATCH))[rows]
+        draw = draw_step(config.distillation, config.task, shown, seed=0, step=step, total_steps=STEPS, samples=samples)
+        image = self.image if image is None else image
+        found: dict[str, Tensor] = objective(image[rows], self.label[rows], shown, draw)
+        return found

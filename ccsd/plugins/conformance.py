@@ -1,0 +1,94 @@
+"""What an author can run: whether a plugin keeps to what training, inference and ZeRO rely on."""
+
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ccsd.config import Config
+from ccsd.config.load import parse_override, set_key, validate_config
+from ccsd.errors import UsageError
+from ccsd.model import build_network
+from ccsd.plugins.check_network import NetworkChecks, patch_for
+from ccsd.plugins.check_objective import ObjectiveChecks
+from ccsd.plugins.check_training import TrainingChecks
+from ccsd.plugins.find import BACKBONE, KINDS, OBJECTIVE, Kind, find, offered
+from ccsd.plugins.outcome import Check, Outcome, outcome_of
+
+TRAIN = {"batch_size": 2, "precision": "fp32", "learning_rate": 2e-3, "select": "last"}
+RUNTIME = {"workers": 0, "sinks": [], "micro_batch": 1}
+"""Of one process too: layers that draw then draw for each sample what they draw on two processes."""
+UNIT = 20
+"""The steps are logged each 10, and resumed from half of them."""
+
+
+def kind_of(name: str, *, objective: bool) -> Kind:
+    """Return whether a name is that of a backbone or of an objective.
+
+    Raises
+    ------
+    UsageError
+        If there is no such entry point.
+    """
+    if objective:
+        return OBJECTIVE
+    if ":" in name:
+        return BACKBONE
+    for kind in KINDS:
+        if any(point.name == name for point in metadata.entry_points(group=kind.group)):
+            return kind
+    raise UsageError(f"{name}: no backbone and no objective of this name. Backbones: {offered(BACKBONE)}. "
+                     f"Objectives: {offered(OBJECTIVE)}")  # fmt: skip
+
+
+def config_for(kind: Kind, name: str, overrides: Sequence[str], steps: int) -> Config:
+    """Return the configuration that a plugin is tried with: a small one, changed by `KEY=VALUE`.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be used, or the plugin is not there.
+    """
+    if steps % UNIT or steps <= 0:
+        raise UsageError(f"--steps {steps}: give a multiple of {UNIT}")
+    find(kind, name)
+    raw: dict[str, Any] = {"name": "check", "phantom": {}, "train": dict(TRAIN), "runtime": dict(RUNTIME)}
+    if kind is BACKBONE:
+        raw |= {"model": {"backbone": name}, "distillation": {"method": "dropout"}}
+    else:
+        raw |= {"model": {"width": 4, "levels": 3}, "distillation": {"method": name}}
+    raw["train"] |= {"steps": steps, "validate_every": steps, "patch": [32, 32, 32]}
+    raw["runtime"] |= {"checkpoint_every": steps // 2, "keep_last": 2}
+    for override in overrides:
+        set_key(raw, *parse_override(override))
+    config = validate_config(raw, "check-plugin")
+    if not any(override.startswith("train.patch") for override in overrides):
+        patch = patch_for(build_network(config.model, config.task).multiple)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"patch": patch})})
+    return config
+
+
+def run_checks(kind: Kind, config: Config, folder: Path, without_gradient: Sequence[str] = ()) -> Iterator[Outcome]:
+    """Run the checks one after the other; the later trainings are left out where an earlier one failed.
+
+    Parameters
+    ----------
+    folder
+        Gets phantoms and runs; removed by the caller.
+    without_gradient
+        Beginnings of the names of weights that need no gradient.
+    """
+    start = tuple(without_gradient)
+    checks = NetworkChecks(config, start).all() if kind is BACKBONE else ObjectiveChecks(config, start).all()
+    for name, check in checks.items():
+        yield outcome_of(name, check)
+    yield from _in_order(TrainingChecks(config, folder).all())
+
+
+def _in_order(checks: dict[str, Check]) -> Iterator[Outcome]:
+    trained = True
+    for name, check in checks.items():
+        if trained:
+            outcome = outcome_of(name, check)
+            trained = name != "learns" or outcome.passed or "loss" in outcome.expected
+            yield outcome
