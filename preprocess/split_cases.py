@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from preprocess.dataset import (
@@ -58,7 +59,7 @@ class Cohort:
         """Those with a segmentation."""
         return {case: meta for case, meta in self.metas.items() if meta.volumes_ml}
 
-    @property
+    @cached_property
     def patients(self) -> dict[str, str]:
         """The patient of each case."""
         return find_patients(self.metas, self.about)

@@ -111,14 +111,26 @@ def read_list(path: Path) -> dict[str, str]:
     """
     assigned: dict[str, str] = {}
     for number, row in read_table(path, ("case", "split")).items():
-        case, name = row["case"], _SPELLINGS.get(row["split"].lower(), row["split"].lower())
-        if name not in NAMES:
-            raise InputError(f"{path}, line {number}: split {row['split']!r}; allowed: {', '.join(NAMES)}")
+        case, name = row["case"], part_named(row["split"], f"{path}, line {number}")
         check_case_name(case, f"{path}, line {number}")
         if case in assigned:
             raise InputError(f"{path}, line {number}: case {case} is listed twice")
         assigned[case] = name
     return assigned
+
+
+def part_named(text: str, where: str) -> str:
+    """Return train, val or test for a spelling of it.
+
+    Raises
+    ------
+    InputError
+        If it is none of them; the message begins with `where`.
+    """
+    name = _SPELLINGS.get(text.lower(), text.lower())
+    if name not in NAMES:
+        raise InputError(f"{where}: split {text!r}; allowed: {', '.join(NAMES)}")
+    return name
 
 
 def make_split(
