@@ -131,13 +131,11 @@ def read_fold_list(path: Path) -> Folds:
         found = f"all cases are in fold {folds.numbers[0]}" if held_out else "no case is in a fold"
         raise InputError(f"{path}: {found}; folds need two or more, of which each holds out other cases")
     for case, own in validates.items():
-        if wrong := next((f for f in own if f == held_out[case] or f not in folds.numbers), None):
-            raise InputError(f"{path}: case {case} cannot validate in fold {wrong}, {_why(wrong, held_out[case])}")
+        for number in own:
+            if number == held_out[case] or number not in folds.numbers:
+                why = "holds it out" if number == held_out[case] else "there is not"
+                raise InputError(f"{path}: case {case} cannot validate in fold {number}, which {why}")
     return folds
-
-
-def _why(wrong: int, own: int) -> str:
-    return "which holds it out" if wrong == own else "which there is not"
 
 
 def _fold_of(row: Mapping[str, str], where: str) -> int | None:
