@@ -34,6 +34,8 @@ CHECKPOINTS, BEST, OVERLAYS, JOB = "checkpoints", "best.safetensors", "overlays"
 """Its folders, of which the first has the best validated weights."""
 SCORES_FILE, EVALUATION_FILE, PREDICTIONS = "metrics.tsv", "evaluation.json", "predictions"
 """Files of an evaluation, and the folder of its label maps; also that of new cases."""
+ADOPTED = "adopted"
+"""Stands for the group of combinations where label maps come from another method."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class StudyFolder:
         """Folders that hold scores, sorted, by `RUN/GROUP`."""
         found = sorted(path.parent for path in self.root.glob(f"evaluation/*/*/{SCORES_FILE}"))
         return {f"{path.parent.name}/{path.name}": path for path in found}
+
+    def adopted(self) -> list[Path]:
+        """Tables of scores of other methods (`ccsd adopt`) that exist, sorted."""
+        return sorted(self.root.glob(f"evaluation/*/{ADOPTED}/{SCORES_FILE}"))
 
     @property
     def scores(self) -> Path:

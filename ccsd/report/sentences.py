@@ -85,7 +85,7 @@ def _scope(study: StudyResults, experiments: list[str]) -> Iterator[str]:
     in_folds = study.metrics.dropna(subset="fold")
     if len(in_folds):
         folds, own = sorted(in_folds["fold"].unique()), int(in_folds["case"].nunique())
-        which = "Each" if own == cases else f"Each of {own}"
+        which = "Each" if own == cases else f"Each of {own} of them"
         yield (
             f"{which} was held out by one of the folds {listed([str(fold) for fold in folds])} and scored by models of "
             "that fold alone."

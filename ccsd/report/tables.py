@@ -55,8 +55,8 @@ def overview(summary: pd.DataFrame, task: Task) -> list[OverviewRow]:
 
 
 def differences(comparison: pd.DataFrame, task: Task, *scopes: str) -> list[Difference]:
-    """Return the paired differences of Dice in the given scopes (`overall`, `size`, `subset`)."""
-    part = comparison[(comparison["metric"] == "dice") & comparison["scope"].isin(scopes)]
+    """Return the paired differences of Dice in the given scopes (`overall`, `size`, `subset`), where there are any."""
+    part = comparison[(comparison["metric"] == "dice") & comparison["scope"].isin(scopes) & (comparison["cases"] > 0)]
     groups = part.groupby(["experiment", "baseline", "scope", "name"], sort=False)
     return [_difference(key, rows, task) for key, rows in groups]
 
