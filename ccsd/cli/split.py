@@ -39,6 +39,7 @@ def split(
     ] = 1.0,
 ) -> None:
     """Say which cases train, validate and test: a published list, or a draw that keeps patients together; or folds."""
+    from preprocess.errors import first_few
     from preprocess.folds import make_folds
     from preprocess.source.accounts import read_files, unused
     from preprocess.splits import FILE as SPLIT_FILE
@@ -53,6 +54,7 @@ def split(
             )
         made, notes = make_folds(dest, count=folds, **drawing, **limits)
         splits = {f"fold {number}: ": made.split(number) for number in made.numbers}
+        notes += [f"in no fold, for testing: {first_few(list(made.test))}"] if made.test else []
     else:
         split, notes = make_split(dest, train=train, **drawing, **limits)
         splits = {"": split}

@@ -306,6 +306,14 @@ class Config(Section):
             )
         return self
 
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _folds_are_listed(cls, folds: object) -> object:
+        if isinstance(folds, int):
+            text = f"lists the folds to train, such as [0, 1]; that there are {folds} of them is split.folds"
+            raise ValueError(text)  # noqa: TRY004 - of which pydantic makes a message
+        return folds
+
     @model_validator(mode="after")
     def _ensembles_have_members(self) -> Self:
         if self.ensembles and len(set(self.seeds)) == 1 and self.split.folds is None and self.split.list is None:

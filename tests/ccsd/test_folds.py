@@ -73,6 +73,7 @@ def test_folds_are_scored_together_only_where_a_case_is_in_none(lists: dict[str,
     [
         ({"folds": 5}, {"folds": [7, 5]}, "folds: no fold 5; there are 0, 1, 2, 3, 4"),
         ({"folds": 1}, {}, "split.folds"),
+        ({}, {"folds": 5}, "lists the folds to train, such as .0, 1.; that there are 5 of them is split.folds"),
         ({}, {"folds": [0]}, "folds: the split has none; set split.folds, such as 5, or give split.list a column fold"),
         ({"list": "none"}, {"folds": [0, 1]}, "folds: the split has none"),
         ({"list": "plain"}, {"folds": [0]}, "no fold 0; there are 3, 5"),
