@@ -93,6 +93,8 @@ def test_what_lies_outside_the_box_of_the_brain_counts(study: Path, theirs: Path
     rows = [table[(table["case"] == case) & (table["subset"] == "t1ce")] for table in (found, ours_of(study, "t1ce"))]
     volumes = [row.set_index("region").loc["WT", "volume_mm3"] for row in rows]
     assert volumes[0] == volumes[1] + 1
+    kept = study / "evaluation" / "theirs" / "adopted" / "predictions" / "t1ce" / path.name
+    assert np.array_equal(np.asarray(nib.load(kept).dataobj), voxels)
 
 
 def turned(path: Path) -> None:
