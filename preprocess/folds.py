@@ -66,7 +66,7 @@ class Folds:
             If there is no such fold.
         """
         if number not in self.numbers:
-            raise InputError(f"no fold {number}; there are {', '.join(map(str, self.numbers))}")
+            raise InputError(f"no fold {number} in {FILE}; there are {', '.join(map(str, self.numbers))}")
         parts = {
             case: "test" if fold == number else "val" if number in self.validates.get(case, ()) else "train"
             for case, fold in self.held_out.items()

@@ -116,6 +116,10 @@ def adopt(
         If the study's cases or split cannot be used.
     """
     folder = StudyFolder(study)
+    if not folder.data.is_dir():
+        raise UsageError(
+            f"{study}: no converted cases in {folder.data}; give the folder of a study, such as results/NAME"
+        )
     task = data_task(folder.data)
     _check_name(folder, name)
     settings = _settings(folder, overrides, task)

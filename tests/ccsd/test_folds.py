@@ -185,7 +185,7 @@ def test_the_fold_of_a_model_of_none_is_asked_for(stores: Path, make_run: Callab
     (stores / "split.tsv").write_text(Folds({first: 0, second: 1}, {}, (), GLIOMA.label).as_tsv())
     with pytest.raises(UsageError, match="has the folds 0, 1, and the model is of none; choose one with --fold"):
         evaluate_model(run, stores, tmp_path / "out")
-    with pytest.raises(InputError, match="no fold 2; there are 0, 1"):
+    with pytest.raises(InputError, match=r"no fold 2 in split\.tsv; there are 0, 1"):
         evaluate_model(run, stores, tmp_path / "out", fold=2)
 
 

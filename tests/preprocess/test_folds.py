@@ -202,7 +202,7 @@ def test_folds_are_not_taken_for_one_split(stores: Path) -> None:
     folds, _ = make_folds(stores, count=3)
     with pytest.raises(InputError, match=r"has folds; choose one of them, .*--set split.fold=0"):
         read_split(stores)
-    with pytest.raises(InputError, match="no fold 3; there are 0, 1, 2"):
+    with pytest.raises(InputError, match=r"no fold 3 in split\.tsv; there are 0, 1, 2"):
         folds.split(3)
     make_split(stores)
     assert read_folds(stores) is None

@@ -208,6 +208,14 @@ def test_names_that_cannot_be_used(study: Path, theirs: Path, name: str, words: 
     assert nothing(study)
 
 
+def test_a_study_that_is_none_and_a_folder_that_is_not_there(study: Path, theirs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no converted cases in .*; give the folder of a study, such as results/NAME"):
+        adopt(theirs, tmp_path / "nowhere", "theirs")
+    with pytest.raises(UsageError, match="nowhere: no such folder"):
+        adopt(tmp_path / "nowhere", study, "theirs")
+    assert nothing(study)
+
+
 def test_it_is_scored_as_the_study_is(study: Path, theirs: Path) -> None:
     (study / "config.yaml").write_text("name: tiny\nevaluation: {both_empty: skip, cleanup: false}\n")
     table = read_metrics(adopt(theirs, study, "theirs").scores)
