@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ccsd.errors import UsageError
-from ccsd.study import Study, digest, members, part_names
+from ccsd.runs import members
+from ccsd.study import Study, digest, part_names
 from preprocess.parallel import select_part
 
 
@@ -25,7 +26,7 @@ class NewCases:
             if len(set(runs)) < len(runs) or not set(runs) <= set(study.runs):
                 raise UsageError(
                     f"configuration: predict.models: no model {name!r}; allowed: {', '.join(study.runs)}, and several "
-                    "seeds of an experiment together, such as ccsd-s0+1"
+                    "seeds or folds of an experiment together, such as ccsd-s0+1 or ccsd-f0+1-s0"
                 )
 
     @property

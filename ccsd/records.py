@@ -143,6 +143,7 @@ class ModelIdentity(BaseModel):
 
     experiment: str | None = None
     seed: int | None = None
+    fold: int | None = None
     model_hash: str = ""
 
 
@@ -164,6 +165,9 @@ class Identity(BaseModel):
     models: tuple[ModelIdentity, ...] = ()
     """Of an ensemble, in order."""
     split_hash: str | None = None
+    """Of a fold, that of all folds together."""
+    fold: int | None = None
+    """The fold whose cases are scored."""
     cases: tuple[str, ...] = ()
     subsets: tuple[str, ...] = ()
     settings: dict[str, Any] = {}

@@ -12,7 +12,8 @@ from typing import Any
 
 from ccsd.config.schema import Evaluation
 from ccsd.new_cases import NewCases
-from ccsd.study import Study, members
+from ccsd.runs import members, run_key
+from ccsd.study import Study
 from preprocess.dataset import CASES_FILE, is_settled, read_refusals
 from preprocess.parallel import select_part
 from preprocess.source.accounts import read_files, summary
@@ -43,14 +44,19 @@ def _task(study: Study) -> list[str]:
 
 
 def split_options(study: Study) -> str:
-    """Return the options of `ccsd split`: a published list, or a draw, and how many cases may be missing."""
+    """Return the options of `ccsd split`: a published list, a draw or folds, and how many cases may be missing."""
     split, rest = study.config.split, ["--max-refused", str(study.config.convert.max_refused)]
     if split.patients is not None:
         rest += ["--patients", str(split.patients)]
-    if split.list is None:
-        return shlex.join(["--seed", str(split.seed), "--train", str(split.train), "--val", str(split.val), *rest])
-    rest += ["--allow-torn-patients"] if split.allow_torn_patients else []
-    return shlex.join(["--list", str(split.list), *rest])
+    drawn = ["--seed", str(split.seed), "--train", str(split.train), "--val", str(split.val)]
+    if study.folds.numbers != (None,):
+        drawn = ["--seed", str(split.seed), "--val", str(split.val)]
+        rest += [] if split.folds is None else ["--folds", str(split.folds)]
+        rest += ["--list", str(split.list)] if split.list is not None else []
+    elif split.list is not None:
+        drawn = ["--list", str(split.list)]
+    rest += ["--allow-torn-patients"] if split.list is not None and split.allow_torn_patients else []
+    return shlex.join([*drawn, *rest])
 
 
 def evaluation_options(study: Study, group: str, model: str | None = None) -> str:
@@ -64,6 +70,12 @@ def evaluation_options(study: Study, group: str, model: str | None = None) -> st
     values = study.config.evaluation.model_dump(mode="json")
     settings = [item for name in fields for item in ("--set", f"evaluation.{name}={json.dumps(values[name])}")]
     return shlex.join([*others, *subsets, *settings, *_task(study)])
+
+
+def fold_option(run: str) -> str:
+    """Return what a training's command needs to know of the fold of its run; nothing without folds."""
+    fold = run_key(run).fold
+    return "" if fold is None else f"--set split.fold={fold} "
 
 
 def models_of(study: Study, runs: Iterable[str]) -> list[str]:

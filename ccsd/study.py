@@ -19,9 +19,11 @@ from ccsd.config.load import set_key, validate_config
 from ccsd.config.schema import Config
 from ccsd.config.science import EXPERIMENT_SECTIONS, science_digest
 from ccsd.errors import UsageError
+from ccsd.runs import NOT_TOGETHER, FoldPlan, members, run_key, run_name
 from preprocess.dataset import data_task
 from preprocess.errors import InputError
 from preprocess.files import write_text
+from preprocess.folds import read_folds
 from preprocess.splits import FILE as SPLIT_FILE
 from preprocess.splits import Split, read_split
 from preprocess.task import Task, default_task, refuse_mixture, shipped_tasks
@@ -32,6 +34,8 @@ CHECKPOINTS, BEST, OVERLAYS, JOB = "checkpoints", "best.safetensors", "overlays"
 """Its folders, of which the first has the best validated weights."""
 SCORES_FILE, EVALUATION_FILE, PREDICTIONS = "metrics.tsv", "evaluation.json", "predictions"
 """Files of an evaluation, and the folder of its label maps; also that of new cases."""
+ADOPTED = "adopted"
+"""Stands for the group of combinations where label maps come from another method."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,12 @@ class StudyFolder:
 
     def evaluations(self) -> dict[str, Path]:
         """Folders that hold scores, sorted, by `RUN/GROUP`."""
-        found = sorted(path.parent for path in self.root.glob(f"evaluation/*/*/{SCORES_FILE}"))
+        found = sorted(path.parent for path in self.root.glob(f"evaluation/*/[!.]*/{SCORES_FILE}"))
         return {f"{path.parent.name}/{path.name}": path for path in found}
+
+    def adopted(self) -> list[Path]:
+        """Tables of scores of other methods (`ccsd adopt`) that exist, sorted."""
+        return sorted(self.root.glob(f"evaluation/*/{ADOPTED}/{SCORES_FILE}"))
 
     @property
     def scores(self) -> Path:
@@ -128,6 +136,7 @@ class Study:
         self.config = config
         self.experiments = dict(experiments)
         self._task_file = task_file
+        self.folds = FoldPlan.of(config)
         self.folder = StudyFolder(Path("results") / config.name)
 
     @classmethod
@@ -143,6 +152,9 @@ class Study:
         experiments = {name: experiment_config(raw, config, name) for name in config.experiments}
         named = raw.get("task")
         study = cls(config, experiments, named if isinstance(named, str) else None)
+        if config.ensembles and study.models == study.runs:
+            reason = NOT_TOGETHER if study.folds.cannot_be_scored else "needs two seeds or more, such as seeds: [0, 1]"
+            raise UsageError(f"configuration: ensembles: {reason}")
         study._refuse_unfit_starts()
         return study
 
@@ -177,15 +189,23 @@ class Study:
 
     @property
     def runs(self) -> list[str]:
-        """Names of the training runs: every experiment with every seed."""
-        return [run_name(name, seed) for name in self.experiments for seed in self.config.seeds]
+        """Names of the training runs: every experiment in every fold with every seed."""
+        folds, seeds = self.folds.numbers, self.config.seeds
+        return [run_name(name, seed, fold) for name in self.experiments for fold in folds for seed in seeds]
 
     @property
     def models(self) -> list[str]:
-        """Names of what is scored: every run, and with `ensembles` the seeds of each experiment together."""
-        seeds = "+".join(str(seed) for seed in dict.fromkeys(self.config.seeds))
-        together = [run_name(name, seeds) for name in self.experiments] if self.config.ensembles else []
-        return [*self.runs, *together]
+        """Names of what is scored: every run, and with `ensembles` the seeds and folds of each experiment together.
+
+        Folds only on test cases that are in none of them: on all others one of their models has been trained.
+        """
+        together = self.folds.together(self.config.seeds) if self.config.ensembles else []
+        return [*self.runs, *(run_name(name, *pair) for name in self.experiments for pair in together)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell the user of the study before it begins."""
+        return [NOT_TOGETHER] if self.config.ensembles and self.folds.cannot_be_scored else []
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
@@ -226,9 +246,9 @@ class Study:
 
     def training_digest(self, run: str) -> str:
         """Return a digest of the settings that decide the weights of a run; the split is an input of its own."""
-        experiment, _, seed = run.rpartition("-s")
-        config = self.experiments[experiment]
-        train = config.train.model_copy(update={"seed": int(seed)})
+        key = run_key(run)
+        config = self.experiments[key.experiment]
+        train = config.train.model_copy(update={"seed": key.seed})
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
 
     def evaluation_digest(self, run: str) -> str:
@@ -244,16 +264,31 @@ class Study:
         return trained[0] if len(trained) == 1 else digest(trained)
 
 
-def split_for(data: Path, what: str, task: Task) -> Split:
-    """Return the split of a converted data set that is of the task of `what`.
+def split_for(data: Path, what: str, task: Task, fold: int | None = None) -> Split:
+    """Return the split of a converted data set, or of one of its folds, that is of the task of `what`.
 
     Raises
     ------
     InputError
-        If there is none, or the data or the split belong to another task; both are named.
+        If there is none, it has no such fold, or the data or the split belong to another task; both are named.
+    """
+    folds = read_folds(data)
+    if folds is None and fold is not None:
+        raise InputError(
+            f"{data / SPLIT_FILE} has no folds, but fold {fold} is wanted; `ccsd split --folds` makes them"
+        )
+    return checked_split(data, what, task, read_split(data) if folds is None or fold is None else folds.split(fold))
+
+
+def checked_split(data: Path, what: str, task: Task, split: Split) -> Split:
+    """Return a split of a converted data set if both are of the task of `what`.
+
+    Raises
+    ------
+    InputError
+        If the data or the split belong to another task; both are named.
     """
     refuse_mixture([(what, task), (str(data), data_task(data))])
-    split = read_split(data)
     if split.task not in ("", task.label):
         raise InputError(
             f"{data / SPLIT_FILE} belongs to the task {split.task}, but {what} to {task.label}; make the split again "
@@ -273,21 +308,10 @@ def layout_content(layout: str) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else layout
 
 
-def run_name(experiment: str, seed: int | str) -> str:
-    """Return the name of the run that trains an experiment with a seed."""
-    return f"{experiment}-s{seed}"
-
-
 def part_names(cases: int, per_job: int) -> list[str]:
     """Return names of even parts of at most so many cases, of one at least: `1-of-40`, ..."""
     count = max(1, math.ceil(cases / per_job))
     return [f"{index}-of-{count}" for index in range(1, count + 1)]
-
-
-def members(model: str) -> list[str]:
-    """Return the names of the runs that a model is made of: of `ccsd-s0+1` those of both seeds, a run is its own."""
-    experiment, _, seeds = model.rpartition("-s")
-    return [run_name(experiment, seed) for seed in seeds.split("+")]
 
 
 def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Config:

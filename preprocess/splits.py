@@ -1,39 +1,24 @@
 """Which cases train, validate and test: published lists, or seeded splits that keep a patient's scans together."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from preprocess.dataset import (
-    PATIENTS_FILE,
-    find_patients,
-    kept_patients,
-    read_patients,
-    read_refusals,
-    what_stands_out,
-    write_tables,
-)
-from preprocess.errors import InputError, first_few
+from preprocess.dataset import find_patients
+from preprocess.errors import InputError
 from preprocess.files import check_case_name, write_text
 from preprocess.reading import read_table
-from preprocess.source.accounts import read_files
-from preprocess.source.layouts import UNUSED
+from preprocess.split_cases import listed_tasks, read_cohort
 from preprocess.store.meta import CaseMeta
-from preprocess.task import Task
 
+Shares = npt.NDArray[np.float64]
 NAMES = ("train", "val", "test")
 _SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
-FILE = "split.tsv"
-_SCAN = re.compile(
-    r"[-_ ](?:time ?point|tp|week|visit|scan|session|ses|fu|follow-?up|baseline|day|month|year|pre|post|exam)"
-    r"[-_ ]?[a-z0-9]*$",
-    re.IGNORECASE,
-)
-"""What names of several scans of one patient end in."""
+FILE, FOLD = "split.tsv", "fold"
 
 
 @dataclass(frozen=True)
@@ -44,17 +29,20 @@ class Split:
     ----------
     task
         Label of the task that the cases were converted for (`Task.label`), empty where it is not known.
+    folds
+        Of a fold, the hash of all folds together, by which results of the same folds know one another.
     """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
     task: str = ""
+    folds: str = ""
 
     @property
     def hash(self) -> str:
         """12 hexadecimal digits that depend on which case is where, and on nothing else."""
-        return sha256(self._table(("case", "split")).encode()).hexdigest()[:12]
+        return short_hash(self._table(("case", "split")))
 
     @property
     def by_name(self) -> dict[str, tuple[str, ...]]:
@@ -67,8 +55,7 @@ class Split:
 
     def _table(self, columns: tuple[str, ...]) -> str:
         rows = sorted((case, name) for name, cases in self.by_name.items() for case in cases)
-        cells = [columns, *((case, name, self.task)[: len(columns)] for case, name in rows)]
-        return "".join("\t".join(row) + "\n" for row in cells)
+        return as_table([columns, *((case, name, self.task)[: len(columns)] for case, name in rows)])
 
     @classmethod
     def of(cls, assigned: Mapping[str, str], task: str = "") -> "Split":
@@ -88,7 +75,30 @@ def read_split(dest: Path) -> Split:
     path = dest / FILE
     if not path.is_file():
         raise InputError(f"{path}: no split yet; make one with `ccsd split {dest}`")
-    return Split.of(read_list(path), next(iter(_listed_tasks(path)), ""))
+    if has_folds(path):
+        raise InputError(f"{path}: has folds; choose one of them, for `ccsd train` with --set split.fold=0")
+    return Split.of(read_list(path), next(iter(listed_tasks(path)), ""))
+
+
+def has_folds(path: Path) -> bool:
+    """Return whether a list of cases has the column `fold`.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or does not name cases.
+    """
+    return any(FOLD in row for row in read_table(path, ("case",)).values())
+
+
+def as_table(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows as text with tabs."""
+    return "".join("\t".join(row) + "\n" for row in rows)
+
+
+def short_hash(text: str) -> str:
+    """Return 12 hexadecimal digits that depend on a text."""
+    return sha256(text.encode()).hexdigest()[:12]
 
 
 def read_list(path: Path) -> dict[str, str]:
@@ -101,9 +111,7 @@ def read_list(path: Path) -> dict[str, str]:
     """
     assigned: dict[str, str] = {}
     for number, row in read_table(path, ("case", "split")).items():
-        case, name = row["case"], _SPELLINGS.get(row["split"].lower(), row["split"].lower())
-        if name not in NAMES:
-            raise InputError(f"{path}, line {number}: split {row['split']!r}; allowed: {', '.join(NAMES)}")
+        case, name = row["case"], part_named(row["split"], f"{path}, line {number}")
         check_case_name(case, f"{path}, line {number}")
         if case in assigned:
             raise InputError(f"{path}, line {number}: case {case} is listed twice")
@@ -111,13 +119,18 @@ def read_list(path: Path) -> dict[str, str]:
     return assigned
 
 
-def _listed_tasks(path: Path) -> dict[str, int]:
-    """Return what the column task of a list has, if there is one, with the first line of each."""
-    found: dict[str, int] = {}
-    for number, row in read_table(path, ("case", "split")).items():
-        if task := row.get("task", ""):
-            found.setdefault(task, number)
-    return found
+def part_named(text: str, where: str) -> str:
+    """Return train, val or test for a spelling of it.
+
+    Raises
+    ------
+    InputError
+        If it is none of them; the message begins with `where`.
+    """
+    name = _SPELLINGS.get(text.lower(), text.lower())
+    if name not in NAMES:
+        raise InputError(f"{where}: split {text!r}; allowed: {', '.join(NAMES)}")
+    return name
 
 
 def make_split(
@@ -152,60 +165,18 @@ def make_split(
         If a listed case is missing or lacks a segmentation, too many were refused, too few are left to draw from, a
         list tears a patient apart, or stores or list are of another task.
     """
-    about = read_patients(patients) if patients else kept_patients(dest)
-    metas, refusals = write_tables(dest, about), read_refusals(dest)
-    _check_refusals(refusals, len(metas) + len(refusals), max_refused)
-    if not metas:
-        raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
-    task = next(iter(metas.values())).task
-    bare = [case for case, meta in metas.items() if not meta.volumes_ml]
-    notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
-    notes += [f"left out, converted without a segmentation: {first_few(bare)}"] if bare else []
-    notes += [f"no case has {m}" for m in task.modalities if not any(m in meta.modalities for meta in metas.values())]
-    sourced = {file.case for file in read_files(dest) if file.role not in UNUSED}
-    notes += what_stands_out(dest, metas, sourced or set(metas))
-    notes += _about_patients(patients or dest / PATIENTS_FILE, about, metas, refusals)
+    cohort = read_cohort(dest, max_refused, patients)
+    notes = cohort.notes
     if listed is None:
-        labelled = {case: meta for case, meta in metas.items() if meta.volumes_ml}
-        split = replace(draw_split(labelled, seed=seed, train=train, val=val, about=about), task=task.label)
+        split = replace(
+            draw_split(cohort.labelled, seed=seed, train=train, val=val, about=cohort.about), task=cohort.task.label
+        )
     else:
         assigned = read_list(listed)
-        _check_task(listed, task)
-        _check_list(assigned, metas, refusals, listed)
-        split = Split.of(assigned, task.label)
-        if torn := _torn(assigned, find_patients(metas, about)):
-            text = f"{listed}: patients with scans in several parts: {first_few(torn, 3)}"
-            if not allow_torn:
-                raise InputError(
-                    f"{text}; what is trained on would be tested. Correct the list, name the patients if they are "
-                    "others (--patients), or allow it (--allow-torn-patients, split.allow_torn_patients)"
-                )
-            notes.append(text)
-        unused = sorted(set(metas) - set(assigned) - set(bare))
-        notes += [f"not in {listed}, unused: {first_few(unused)}"] if unused else []
+        split = Split.of(assigned, cohort.task.label)
+        notes = notes + cohort.check_list(assigned, listed) + cohort.check_patients(assigned, listed, allow_torn)
     write_text(dest / FILE, split.as_tsv())
     return split, notes
-
-
-def _about_patients(
-    table: Path, about: Mapping[str, Mapping[str, str]], metas: Mapping[str, CaseMeta], refusals: Mapping[str, str]
-) -> list[str]:
-    """Return what to tell of the table of patients, or that names look as if one was needed."""
-    if not about:
-        scans: dict[str, list[str]] = {}
-        for case, patient in find_patients(metas, {}).items():
-            if patient == case and _SCAN.search(case):
-                scans.setdefault(_SCAN.sub("", case), []).append(case)
-        alike = [case for cases in scans.values() if len(cases) > 1 for case in cases]
-        return (
-            [f"names look like scans of one patient: {first_few(alike)}; --patients says who is who"] if alike else []
-        )
-    notes = []
-    if strangers := sorted(set(about) - set(metas) - set(refusals)):
-        notes.append(f"in {table}, but not converted: {first_few(strangers)}")
-    if missing := sorted(set(metas) - set(about)):
-        notes.append(f"not in {table}, each taken as the layout or its name says: {first_few(missing)}")
-    return notes
 
 
 def draw_split(
@@ -229,22 +200,42 @@ def draw_split(
     shares = np.array([train, val, 1 - train - val])
     if not (train > 0 and val >= 0 and train + val < 1):
         raise InputError(f"split shares train {train:g} and val {val:g}: both from 0, train above 0, their sum below 1")
-    scans: dict[str, list[str]] = {}
-    for case, patient in sorted(find_patients(metas, about or {}).items()):
-        scans.setdefault(patient, []).append(case)
+    patients = find_patients(metas, about or {})
     parts = int((shares > 0).sum())
-    if len(scans) < parts:
+    if len(set(patients.values())) < parts:
         raise InputError(
             f"a split into {parts} parts needs at least {parts} patients with a segmentation, and there are "
-            f"{len(scans)}; --val 0 does without validation, --list names the cases of each part, and `ccsd predict` "
-            "needs no split"
+            f"{len(set(patients.values()))}; --val 0 does without validation, --list names the cases of each part, and "
+            "`ccsd predict` needs no split"
         )
-    patients = _shuffled_by_volume(scans, metas, seed)
-    chosen = _assign([len(scans[p]) for p in patients], shares)
-    return Split.of({case: NAMES[k] for p, k in zip(patients, chosen, strict=True) for case in scans[p]})
+    return Split.of({case: NAMES[part] for case, part in share_out(metas, patients, shares, [seed]).items()})
 
 
-def _shuffled_by_volume(scans: Mapping[str, list[str]], metas: Mapping[str, CaseMeta], seed: int) -> list[str]:
+def share_out(
+    metas: Mapping[str, CaseMeta], patients: Mapping[str, str], shares: Shares, seed: Sequence[int]
+) -> dict[str, int]:
+    """Return the part of each case, as `draw_split` describes it.
+
+    Parameters
+    ----------
+    patients
+        The patient of each case.
+    shares
+        How much of the cases each part is to get; their sum is 1, and there are at least as many patients as parts.
+    seed
+        Numbers that decide the draw together.
+    """
+    scans: dict[str, list[str]] = {}
+    for case in sorted(metas):
+        scans.setdefault(patients[case], []).append(case)
+    ordered = _shuffled_by_volume(scans, metas, seed)
+    chosen = _assign([len(scans[p]) for p in ordered], shares)
+    return {case: part for p, part in zip(ordered, chosen, strict=True) for case in scans[p]}
+
+
+def _shuffled_by_volume(
+    scans: Mapping[str, list[str]], metas: Mapping[str, CaseMeta], seed: Sequence[int]
+) -> list[str]:
     """Return patients by mean tumour volume, shuffled within strata of ten or, in small cohorts, a third of all.
 
     The tumour of a case is its largest region.
@@ -258,7 +249,7 @@ def _shuffled_by_volume(scans: Mapping[str, list[str]], metas: Mapping[str, Case
     ]
 
 
-def _assign(sizes: list[int], shares: np.ndarray) -> list[int]:
+def _assign(sizes: list[int], shares: Shares) -> list[int]:
     """Return the part of each patient; none of the parts with a share stays empty."""
     counts = np.zeros(len(shares))
     chosen = []
@@ -271,52 +262,3 @@ def _assign(sizes: list[int], shares: np.ndarray) -> list[int]:
         counts[part] += size
         chosen.append(int(part))
     return chosen
-
-
-def _check_task(listed: Path, task: Task) -> None:
-    for name, line in _listed_tasks(listed).items():
-        if name not in (task.name, task.label):
-            raise InputError(
-                f"{listed}, line {line}: the list is of the task {name}, but the cases were converted for "
-                f"{task.label}; convert them for the task of the list, or use a copy of it without the column task"
-            )
-
-
-def _check_refusals(refusals: Mapping[str, str], cases: int, share: float) -> None:
-    if len(refusals) > share * cases:
-        reasons = "".join(f"\n  {case}: {reason}" for case, reason in refusals.items())
-        raise InputError(
-            f"{len(refusals)} of {cases} cases were refused by the conversion, more than a share of {share:g}:"
-            f"{reasons}\nmend or remove these cases, or allow the check, and convert again; or leave more out "
-            "(--max-refused, convert.max_refused)"
-        )
-
-
-def _torn(assigned: Mapping[str, str], owners: Mapping[str, str]) -> list[str]:
-    """Return the patients whose scans are in several parts, with an example."""
-    scans: dict[str, dict[str, str]] = {}
-    for case, name in sorted(assigned.items()):
-        scans.setdefault(owners[case], {}).setdefault(name, case)
-    return [
-        f"{patient} ({', '.join(f'{case} {name}' for name, case in found.items())})"
-        for patient, found in scans.items()
-        if len(found) > 1
-    ]
-
-
-def _check_list(
-    assigned: Mapping[str, str], metas: Mapping[str, CaseMeta], refusals: Mapping[str, str], path: Path
-) -> None:
-    missing = sorted(set(assigned) - set(metas))
-    if missing:
-        reasons = [f"{case} (refused: {refusals[case]})" if case in refusals else case for case in missing]
-        raise InputError(
-            f"{path}: {len(missing)} of {len(assigned)} listed cases are not converted: {first_few(reasons)}; "
-            "convert them, or use a copy of the list without them"
-        )
-    bare = sorted(case for case in assigned if not metas[case].volumes_ml)
-    if bare:
-        raise InputError(
-            f"{path}: cases without a segmentation cannot be in train, val or test: {first_few(bare)}; "
-            "add the segmentations and convert again, or use a copy of the list without them"
-        )

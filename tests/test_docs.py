@@ -144,6 +144,7 @@ OTHERS = {
         "results/brats2021/": "results/one/",
         "new-cases out": "phantoms/BraTS20_Training_001 out3",
     },
+    "docs/folds.md": {},
 }
 """Pages whose blocks run after the README's, with what stands there for the reader's own."""
 
@@ -176,6 +177,7 @@ def test_the_blocks_of_the_readme_and_the_docs_run_one_after_the_other(tmp_path:
     assert (tmp_path / "out2/BraTS20_Training_001.nii.gz").is_file()
     assert list((tmp_path / "back").iterdir())
     assert list((tmp_path / "out3").iterdir())
+    assert (tmp_path / "folds/report.html").is_file()
 
 
 def shell(block: str) -> list[list[str]]:

@@ -12,8 +12,14 @@ Subsets = Annotated[
     list[str] | None,
     typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; may be repeated. Default: all."),
 ]
-
-
+Fold = Annotated[
+    int | None,
+    typer.Option(min=0, show_default="that of the models", help="Fold whose cases are scored, where --data has folds."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, show_default="the cores given", help="Processes that write and score label maps."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Evaluation setting to change, e.g. evaluation.overlap=0.25."),
@@ -45,10 +51,8 @@ def evaluate(
     part: Annotated[
         str, typer.Option(help="I/N: score the I-th of N parts of the test cases; the last one writes the table.")
     ] = "",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, show_default="the cores given", help="Processes that write and score label maps."),
-    ] = None,
+    fold: Fold = None,
+    workers: Workers = None,
     overrides: Overrides = None,
     device: DeviceOption = None,
 ) -> None:
@@ -70,13 +74,13 @@ def evaluate(
 
         rules = read_task(task) if task else None
         wanted = subsets or (), overrides or ()
-        scores = evaluate_model(models, data, out, *wanted, rules, device, workers, parse_part(part))
+        scores = evaluate_model(models, data, out, *wanted, rules, device, workers, parse_part(part), fold)
     elif pred and ref and not models and not data:
         from ccsd.config import Evaluation
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
 
-        _refuse_options_of_a_model(subsets, part)
+        _refuse_options_of_a_model(subsets, part, fold)
         chosen = read_task(task or TASK)
         settings = evaluation_settings(Evaluation(), overrides or (), chosen)
         scores = evaluate_folders(
@@ -98,11 +102,13 @@ def evaluate(
         _show(scores)
 
 
-def _refuse_options_of_a_model(subsets: list[str] | None, part: str) -> None:
+def _refuse_options_of_a_model(subsets: list[str] | None, part: str, fold: int | None) -> None:
     if subsets:
         raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
     if part:
         raise UsageError("--part shares out the test cases of a model; it has no meaning with --pred and --ref")
+    if fold is not None:
+        raise UsageError("--fold chooses test cases of --data; it has no meaning with --pred and --ref")
 
 
 def _show(scores: Path) -> None:

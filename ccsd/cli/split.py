@@ -1,21 +1,32 @@
 """`ccsd split`: which cases train, validate and test."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ccsd.cli.options import report_lines
+from ccsd.errors import UsageError
+
+TRAIN = 0.7
+"""Share of training cases where no other is wanted."""
 
 
 def split(
     dest: Annotated[Path, typer.Argument(help="Folder with converted cases.")],
     list_file: Annotated[
-        Path | None, typer.Option("--list", help="Table with the columns case and split, e.g. of config/splits.")
+        Path | None,
+        typer.Option("--list", help="Table with the columns case and split, e.g. of config/splits, or case and fold."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of a drawn split.")] = 0,
-    train: Annotated[float, typer.Option(help="Share of training cases in a drawn split.")] = 0.7,
-    val: Annotated[float, typer.Option(help="Share of validation cases in a drawn split; the rest is tested.")] = 0.1,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Draw so many folds, each of which holds out other cases; a list may have a column fold."),
+    ] = None,
+    train: Annotated[float, typer.Option(help="Share of training cases in a drawn split.")] = TRAIN,
+    val: Annotated[
+        float, typer.Option(help="Share of validation cases in a drawn split or fold; the rest is tested.")
+    ] = 0.1,
     patients: Annotated[
         Path | None,
         typer.Option(help="Table with the columns case and patient; others, such as site, are kept in cases.tsv."),
@@ -27,21 +38,27 @@ def split(
         float, typer.Option(min=0, max=1, help="Share of all cases that conversion may have refused; more is an error.")
     ] = 1.0,
 ) -> None:
-    """Say which cases train, validate and test: a published list, or a draw that keeps patients together."""
+    """Say which cases train, validate and test: a published list, or a draw that keeps patients together; or folds."""
+    from preprocess.errors import first_few
+    from preprocess.folds import make_folds
     from preprocess.source.accounts import read_files, unused
     from preprocess.splits import FILE as SPLIT_FILE
-    from preprocess.splits import make_split
+    from preprocess.splits import has_folds, make_split
 
-    made, notes = make_split(
-        dest,
-        listed=list_file,
-        seed=seed,
-        train=train,
-        val=val,
-        max_refused=max_refused,
-        patients=patients,
-        allow_torn=allow_torn,
-    )
+    drawing: dict[str, Any] = {"listed": list_file, "seed": seed, "val": val}
+    limits: dict[str, Any] = {"max_refused": max_refused, "patients": patients, "allow_torn": allow_torn}
+    if folds is not None or (list_file is not None and has_folds(list_file)):
+        if train != TRAIN:
+            raise UsageError(
+                "--train has no meaning with folds: what a fold does not hold out or validate on, it trains on"
+            )
+        made, notes = make_folds(dest, count=folds, **drawing, **limits)
+        splits = {f"fold {number}: ": made.split(number) for number in made.numbers}
+        notes += [f"in no fold, for testing: {first_few(list(made.test))}"] if made.test else []
+    else:
+        split, notes = make_split(dest, train=train, **drawing, **limits)
+        splits = {"": split}
     report_lines([*notes, *unused(read_files(dest))])
-    counts = ", ".join(f"{len(cases)} {name}" for name, cases in made.by_name.items())
-    typer.echo(f"split {made.hash}: {counts}; written to {dest / SPLIT_FILE}")
+    for name, one in splits.items():
+        counts = ", ".join(f"{len(cases)} {part}" for part, cases in one.by_name.items())
+        typer.echo(f"{name}split {one.hash}: {counts}; written to {dest / SPLIT_FILE}")

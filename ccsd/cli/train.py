@@ -52,7 +52,7 @@ def train(
 
     start_of(settings, run)  # refuses one that does not fit, before a job is submitted
 
-    current = science_digest(settings, split_for(data, str(config), settings.task).hash)
+    current = science_digest(settings, split_for(data, str(config), settings.task, settings.split.fold).hash)
     if job:
         _try_plugins(settings)
         sys.exit(_run_as_job(job, _options(context, without={"job", "science", "config"}), config, run, current))

@@ -15,7 +15,8 @@ class Predict(Section):
     )
     models: tuple[str, ...] = Field(
         (),
-        description="what segments them: runs, ccsd-s0, or seeds together, ccsd-s0+1; empty means all that are scored",
+        description="what segments them: runs, ccsd-s0, or seeds or folds together, ccsd-s0+1; empty means all that "
+        "are scored",
     )
     cases_per_job: PositiveInt = Field(32, description="cases segmented by one job of the workflow")
     layout: str | None = Field(

@@ -20,6 +20,7 @@ from ccsd.config.of_task import canonical, default_validation, or_value_error
 from ccsd.config.predict import Predict
 from ccsd.config.runtime import Runtime
 from ccsd.config.section import Fraction, Section
+from ccsd.config.split import SplitSettings
 from preprocess.task import AnyTask, Task, default_task
 
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -51,25 +52,6 @@ class Convert(Section):
     max_refused: Fraction = Field(
         0.05, description="share of the cases that may be refused and left out; more stops the study before training"
     )
-
-
-class SplitSettings(Section):
-    """Which cases train, validate and test."""
-
-    list: Path | None = Field(None, description="TSV with columns case and split; without it a seeded split is drawn")
-    patients: Path | None = Field(
-        None, description="TSV with columns case and patient, for scans of one patient whose names do not show it"
-    )
-    allow_torn_patients: bool = Field(False, description="allow a list with scans of one patient in several parts")
-    seed: int = Field(0, ge=0, description="seed of the drawn split")
-    train: Fraction = Field(0.7, description="share of training cases in a drawn split")
-    val: Fraction = Field(0.1, description="share of validation cases in a drawn split; the rest is tested")
-
-    @model_validator(mode="after")
-    def _leaves_a_test_set(self) -> Self:
-        if self.list is None and self.train + self.val >= 1:
-            raise ValueError(f"train + val is {self.train + self.val:g}; it must be below 1 to leave a test set")
-        return self
 
 
 class Train(Section):
@@ -187,9 +169,13 @@ class Config(Section):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
         (0,), min_length=1, description="training seeds to repeat"
     )
+    folds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="folds to train, with every seed; empty means all that the split has"
+    )
     ensembles: bool = Field(
         False,
-        description="also score the mean probabilities of an experiment's seeds, as an experiment such as ccsd-s0+1",
+        description="also score the mean probabilities of an experiment's seeds, as an experiment such as ccsd-s0+1, "
+        "and of its folds, such as ccsd-f0+1-s0, on test cases that are in no fold",
     )
 
     @field_validator("convert")
@@ -236,9 +222,17 @@ class Config(Section):
             )
         return self
 
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _folds_are_listed(cls, folds: object) -> object:
+        if isinstance(folds, int):
+            text = f"lists the folds to train, such as [0, 1]; that there are {folds} of them is split.folds"
+            raise ValueError(text)  # noqa: TRY004 - of which pydantic makes a message
+        return folds
+
     @model_validator(mode="after")
     def _ensembles_have_members(self) -> Self:
-        if self.ensembles and len(set(self.seeds)) == 1:
+        if self.ensembles and len(set(self.seeds)) == 1 and self.split.folds is None and self.split.list is None:
             raise ValueError("ensembles: true averages over seeds and needs two or more, such as seeds: [0, 1]")
         return self
 

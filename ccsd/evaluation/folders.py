@@ -1,10 +1,10 @@
 """`ccsd evaluate --pred DIR --ref DIR --out DIR`: score any segmentations against references, without a model."""
 
+import functools
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from ccsd.config import Evaluation
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import ScoreRow
-from ccsd.evaluation.pipeline import worker_pool
+from ccsd.evaluation.pipeline import in_workers
 from ccsd.evaluation.segmentations import (
     GIVEN,
     Pair,
@@ -27,7 +27,6 @@ from ccsd.metrics import Policy, Reference
 from ccsd.metrics.policy import policy_of
 from ccsd.records import Identity
 from ccsd.study import SCORES_FILE
-from preprocess.parallel import track
 from preprocess.source.labels import count_values, readings
 from preprocess.source.layouts.layout import numberings_of
 from preprocess.source.load import read_label
@@ -107,13 +106,14 @@ def evaluate_folders(
         name=pred.resolve().name,
         ignore_affine=ignore_affine,
     )
-    rows = [row for case in _score_all(job, workers) for row in case]
+    scored = in_workers(functools.partial(_score_pair, job), job.pairs, workers, "scoring")
+    rows = [row for case in scored for row in case]
     write_metrics(out / SCORES_FILE, rows)
     about = {
         "predictions": str(pred),
         "references": str(ref),
-        "prediction_labels": _described(predicted.values()),
-        "reference_labels": _described(expected.values()),
+        "prediction_labels": described(predicted.values()),
+        "reference_labels": described(expected.values()),
     }
     identity = _identity(job, about)
     evaluation_record(identity, task, job.policy, cases=len(identity.cases)).write(out)
@@ -189,7 +189,8 @@ def _asked(option: str, task: Task) -> str:
     return f"name the convention: {option} {'|'.join(task.conventions)}"
 
 
-def _described(conventions: Iterable[LabelConvention]) -> str:
+def described(conventions: Iterable[LabelConvention]) -> str:
+    """Return the different conventions as text."""
     return "; ".join(sorted({f"{convention.name}: {convention}" for convention in conventions}))
 
 
@@ -202,16 +203,6 @@ def _match(
     if extra:
         print(f"{folder}: {len(extra)} predictions have no reference and are left out", file=sys.stderr)
     return pairs
-
-
-def _score_all(job: _Job, workers: int) -> Iterable[list[ScoreRow]]:
-    score = partial(_score_pair, job)
-    total = len(job.pairs)
-    if workers <= 1:
-        yield from track((score(item) for item in job.pairs), total, "scoring")
-        return
-    with worker_pool(workers) as pool:
-        yield from track(pool.map(score, job.pairs), total, "scoring")
 
 
 def _score_pair(job: _Job, item: tuple[str, Pair]) -> list[ScoreRow]:

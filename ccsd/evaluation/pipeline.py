@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -11,11 +11,12 @@ from multiprocessing import forkserver
 from typing import NoReturn, TypeVar
 
 from ccsd.errors import USER_ERRORS
-from preprocess.parallel import end_with_parent
+from preprocess.parallel import end_with_parent, track
 
 Image = TypeVar("Image")
 Labels = TypeVar("Labels")
 Rows = TypeVar("Rows")
+Item = TypeVar("Item")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -142,6 +143,15 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def in_workers(work: Callable[[Item], Rows], items: Sequence[Item], workers: int, what: str) -> Iterator[Rows]:
+    """Yield what `work` makes of each item, in order and with progress; with one worker in this process."""
+    if workers <= 1:
+        yield from track(map(work, items), len(items), what)
+        return
+    with worker_pool(workers) as pool:
+        yield from track(pool.map(work, items), len(items), what)
 
 
 def _follow_parent() -> None:

@@ -1,6 +1,5 @@
 """`ccsd evaluate --model RUN --data DEST --out DIR`: score a model on the test cases, for each combination."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,16 @@ from ccsd.config.load import evaluation_settings
 from ccsd.device import choose_device
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
+from ccsd.evaluation.held_out import split_to_score, warn_of_known_cases
 from ccsd.evaluation.pipeline import overlapped, prepare_workers
 from ccsd.evaluation.scoring import Scoring
 from ccsd.evaluation.tables import DIGITS, evaluation_record, scoring_label, write_metrics
 from ccsd.inference.case import paint_tensor, segment_case
-from ccsd.inference.ensemble import Ensemble, Member, load_ensemble, read_members
+from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
 from ccsd.metrics.policy import policy_of
 from ccsd.metrics.regions import Labels, Spacing
 from ccsd.records import EvaluationRecord, Identity
-from ccsd.study import SCORES_FILE, split_for
-from preprocess.dataset import read_fingerprint
+from ccsd.study import SCORES_FILE
 from preprocess.errors import first_few
 from preprocess.parallel import select_part, track
 from preprocess.splits import Split
@@ -56,6 +55,7 @@ def evaluate_model(
     device: str | None = None,
     workers: int = 1,
     part: tuple[int, int] = (1, 1),
+    fold: int | None = None,
 ) -> Path | None:
     """Score the test cases of `data` and return the path of the table; None while other parts are not finished.
 
@@ -85,6 +85,10 @@ def evaluate_model(
         Of how many parts of the cases which one to work on, (I, N) with I from 1. They may run in any order and at the
         same time, with the same `out`; the one that ends last writes the table.
 
+    fold
+        Of which fold of the data to score the cases; that of the models without it, or of models of several folds (or
+        of none) the cases that are in no fold.
+
     Raises
     ------
     UsageError
@@ -97,7 +101,7 @@ def evaluate_model(
     if workers > 1:
         prepare_workers()
     select_part((), part)  # refuses one that there is not, before any work
-    job, split = _job(models, data, subsets, overrides, task, device)
+    job, split = _job(models, data, subsets, overrides, task, device, fold)
     if _is_complete(out, job.identity):
         return out / SCORES_FILE
     own = select_part(split.test, part)
@@ -119,6 +123,7 @@ def _job(
     overrides: Sequence[str],
     task: Task | None,
     device: str | None,
+    fold: int | None,
 ) -> tuple[_Job, Split]:
     chosen = choose_device(device)
     ensemble = load_ensemble(read_members(models), chosen)
@@ -126,26 +131,13 @@ def _job(
     task = task or ensemble.task
     refuse_mixture([(first, ensemble.task), ("--task", task)])
     settings = evaluation_settings(ensemble.settings, overrides, task)
-    split = split_for(data, first, task)
+    split, fold = split_to_score(ensemble.members, data, task, fold)
     if not split.test:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
-    _warn_of_other_splits(ensemble.members, data, split)
+    warn_of_known_cases(ensemble.members, data, split)
     wanted = _wanted(subsets, settings, task)
-    identity = _identity(ensemble, settings, wanted, task, split)
+    identity = _identity(ensemble, settings, wanted, task, split, fold)
     return _Job(ensemble, chosen, wanted, settings, task, identity), split
-
-
-def _warn_of_other_splits(members: Sequence[Member], data: Path, split: Split) -> None:
-    """Say which models were trained on the same data by another split: its test cases may be what they learned."""
-    here = read_fingerprint(data).get("data_hash")
-    for member in members:
-        record = member.record
-        if record.data_hash == here and record.split_hash not in ("", split.hash):
-            print(
-                f"warning: {member.folder} was trained by another split of {data}: the scores are too good if its "
-                "training had any of the test cases; score it by the split of its training",
-                file=sys.stderr,
-            )
 
 
 def _scored(
@@ -156,6 +148,7 @@ def _scored(
     about: ScoreRow = {
         "experiment": job.identity.experiment,
         "seed": job.identity.seed,
+        "fold": job.identity.fold,
         "model_hash": job.ensemble.model_hash[:DIGITS],
     }
     scoring = Scoring(data, out, job.settings, policy_of(job.settings), job.task, about, finished)
@@ -179,7 +172,15 @@ def _join(job: _Job, out: Path, split: Split, finished: FinishedCases) -> Path |
         )
         return None
     if not missing:
-        _write(job, out, [{**row, "split_hash": split.hash[:DIGITS]} for rows in found.values() for row in rows or ()])
+        _write(
+            job,
+            out,
+            [
+                {**row, "split_hash": str(job.identity.split_hash)[:DIGITS]}
+                for rows in found.values()
+                for row in rows or ()
+            ],
+        )
     finished.discard()
     return out / SCORES_FILE
 
@@ -190,13 +191,14 @@ def _wanted(names: Sequence[str], settings: Evaluation, task: Task) -> tuple[Sub
 
 
 def _identity(
-    ensemble: Ensemble, settings: Evaluation, subsets: Sequence[Subset], task: Task, split: Split
+    ensemble: Ensemble, settings: Evaluation, subsets: Sequence[Subset], task: Task, split: Split, fold: int | None
 ) -> Identity:
     """Return everything that decides the numbers."""
     return Identity(
         experiment=ensemble.name,
         model_hash=ensemble.model_hash,
-        split_hash=split.hash,
+        split_hash=split.folds or split.hash,
+        **({} if fold is None else {"fold": fold}),
         cases=tuple(split.test),
         subsets=tuple("+".join(s) for s in subsets),
         task=scoring_label(task),
@@ -212,7 +214,7 @@ def _which(ensemble: Ensemble) -> dict[str, Any]:
     if len(windows) == 1:
         return {"seed": ensemble.identities[0].seed, "window": windows[0]}
     named = zip(ensemble.identities, windows, strict=True)
-    return {"models": [{**identity.model_dump(), "window": window} for identity, window in named]}
+    return {"models": [{**identity.model_dump(exclude_unset=True), "window": window} for identity, window in named]}
 
 
 def _is_complete(out: Path, identity: Identity) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccsd.errors import UsageError
-from preprocess.errors import first_few
+from preprocess.errors import InputError, first_few
 from preprocess.files import check_case_name
 from preprocess.source import nifti
 from preprocess.source.layouts import IGNORED, UNREAD, survey
@@ -41,10 +41,40 @@ class Pair:
 
 
 def find_subsets(folder: Path, task: Task) -> dict[str, Path]:
-    """Return the folders of predictions by combination of modalities, or the folder itself as `GIVEN`."""
-    there = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    names = task.ordered_subsets(name for name in there if task.is_subset(name))
-    return {name: folder / name for name in names} or {GIVEN: folder}
+    """Return the folders of predictions by combination of modalities, or the folder itself as `GIVEN`.
+
+    Raises
+    ------
+    UsageError
+        If two folders are of one combination.
+    """
+    found: dict[str, Path] = {}
+    for path in _folders(folder):
+        if (name := _combination(path.name, task)) is None:
+            continue
+        if name in found:
+            raise UsageError(f"{found[name]} and {path} are the same combination {name}; keep one of them")
+        found[name] = path
+    return {name: found[name] for name in task.ordered_subsets(found)} or {GIVEN: folder}
+
+
+def unknown_folders(folder: Path, task: Task) -> list[Path]:
+    """Return what lies beside folders of combinations and has NIfTI files, sorted; nothing where there are none."""
+    named = {path.name for path in _folders(folder) if _combination(path.name, task)}
+    others = [path for path in sorted(folder.iterdir()) if path.name not in named] if named else []
+    return [path for path in others if nifti.stem(path) or next(path.glob("**/*.nii*"), None)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _combination(name: str, task: Task) -> str | None:
+    """Return the canonical name of a combination, whatever the order and the spelling of its sequences."""
+    try:
+        return task.subset_name(name)
+    except InputError:
+        return None
 
 
 def find_segmentations(folder: Path, task: Task, layout: str | None = None) -> dict[str, Segmentation]:

@@ -22,6 +22,7 @@ from preprocess.task import Task
 KEYS = {
     "experiment": "name of the experiment, of an ensemble (`ccsd-s0+1`), or of a folder scored without a model",
     "seed": "seed of the training; empty for an ensemble, and without a model",
+    "fold": "fold that holds the case out; empty without folds, and of a fixed test set",
     "case": "name of the case",
     "subset": "the combination of modalities the model was given, e.g. `flair+t1ce`; `given` without a model",
     "modalities": "how many modalities that is",
@@ -33,16 +34,18 @@ PROVENANCE = {
     "cleanup": "the clean-up that the `*_clean` columns have, e.g. `ET<500mm3:NCR`; `none` without one",
     "task": "name of the task, and the digest of what decides its scores",
     "model_hash": "first 12 digits of the SHA-256 of the weights, of an ensemble of their hashes; else empty",
-    "split_hash": "first 12 digits of the hash of the split; empty without a model",
+    "split_hash": "first 12 digits of the hash of the split, of a fold that of all folds; empty without a model",
 }
 """How its scores came about."""
 COLUMNS = (*KEYS, *SCORE_COLUMNS, *(f"{name}_clean" for name in CLEANED), *PROVENANCE)
+FOLD = "fold"
+"""The column that tables of earlier versions lack."""
 DIGITS = 12
 """Digits of a hash that tables show."""
 
 _COMPUTING = ("torch", "numpy", "scipy", "nibabel")
 _TEXT = ("experiment", "case", "subset", "region", "empty", "policy", "cleanup", "task", "model_hash", "split_hash")
-_WHOLE = ("seed", "modalities", "lesions", "lesions_missed", "lesions_false")
+_WHOLE = ("seed", "fold", "modalities", "lesions", "lesions_missed", "lesions_false")
 DTYPES = {name: "string" if name in _TEXT else "Int64" if name in _WHOLE else "float64" for name in COLUMNS}
 
 
@@ -68,10 +71,10 @@ def read_metrics(path: Path) -> pd.DataFrame:
             table = pd.read_csv(path, sep="\t", dtype=DTYPES, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as a table of scores: {error}; run `ccsd evaluate` again") from None
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in COLUMNS if name not in table.columns and name != FOLD]
     if missing:
         raise UsageError(f"{path}: not a table of scores, columns missing: {', '.join(missing)}")
-    return table
+    return table if FOLD in table.columns else table.assign(fold=float("nan")).astype({FOLD: "Int64"})[list(COLUMNS)]
 
 
 def mean_dice(table: pd.DataFrame) -> str:

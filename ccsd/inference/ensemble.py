@@ -11,7 +11,8 @@ from ccsd.errors import UsageError
 from ccsd.inference.case import in_mm, training_spacing
 from ccsd.metrics.regions import Spacing
 from ccsd.records import ModelIdentity, RunRecord
-from ccsd.study import RECORD_FILE, run_name
+from ccsd.runs import RunKey, ensemble_name
+from ccsd.study import RECORD_FILE
 from preprocess.errors import InputError
 from preprocess.task import Task, refuse_mixture
 
@@ -38,7 +39,15 @@ class Member:
     def identity(self) -> ModelIdentity:
         """What tells it from others."""
         experiment = self.record.experiment or self.folder.resolve().name
-        return ModelIdentity(experiment=experiment, seed=self.config.train.seed, model_hash=self.record.model_hash)
+        fold = {} if self.fold is None else {"fold": self.fold}
+        return ModelIdentity(
+            experiment=experiment, seed=self.config.train.seed, **fold, model_hash=self.record.model_hash
+        )
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that it was trained in, if any."""
+        return self.config.split.fold
 
 
 @dataclass(frozen=True)
@@ -71,13 +80,15 @@ class Ensemble:
 
     @property
     def name(self) -> str:
-        """The experiment of one model; of several their experiments with their seeds: `ccsd-s0+1`."""
+        """The experiment of one model; of several their experiments with seeds, and folds if they are of several.
+
+        So the ensembles of seeds in all folds have one name, `ccsd-s0+1`, as all folds of an experiment have.
+        """
         if len(self.members) == 1:
             return str(self.members[0].identity.experiment)
-        seeds: dict[str, list[str]] = {}
-        for identity in self.identities:
-            seeds.setdefault(str(identity.experiment), []).append(str(identity.seed))
-        return "+".join(run_name(experiment, "+".join(own)) for experiment, own in seeds.items())
+        own = [(str(member.identity.experiment), member.fold, member.config.train.seed) for member in self.members]
+        several = len({fold for _, fold, _ in own}) > 1
+        return ensemble_name([RunKey(name, fold if several else None, seed) for name, fold, seed in own])
 
     @property
     def model_hash(self) -> str:

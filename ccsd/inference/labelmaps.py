@@ -17,6 +17,7 @@ from preprocess.source import nifti
 from preprocess.source.geometry import Geometry, to_canonical, to_source
 from preprocess.source.labels import to_convention, to_internal
 from preprocess.source.load import read_label
+from preprocess.store.reader import CaseStore
 from preprocess.task import LabelConvention
 
 PLACE_TOLERANCE_MM = 0.1
@@ -62,8 +63,27 @@ def read_labelmap(path: Path, convention: LabelConvention) -> LabelMap:
         oriented = np.ascontiguousarray(to_canonical(labels, volume.affine))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    turn = orientations.inv_ornt_aff(orientations.io_orientation(volume.affine), volume.array.shape)
-    return LabelMap(path, oriented, volume.affine @ turn)
+    return LabelMap(path, oriented, volume.affine @ _turn(volume.affine, volume.array.shape))
+
+
+def labelmap_of(store: CaseStore) -> LabelMap:
+    """Return the segmentation of a converted case on the whole grid of its source.
+
+    Raises
+    ------
+    InputError
+        If there is none, or its store is damaged.
+    """
+    geometry = store.meta.geometry
+    labels = np.zeros(geometry.canonical_shape, np.uint8)
+    labels[geometry.slices] = store.read_label()
+    return LabelMap(store.root / store.case, labels, geometry.matrix @ _turn(geometry.matrix, geometry.shape))
+
+
+def _turn(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the affine from voxels along R, A, S to those of the file."""
+    turn: NDArray[np.float64] = orientations.inv_ornt_aff(orientations.io_orientation(affine), shape)
+    return turn
 
 
 def check_same_grid(first: LabelMap, second: LabelMap, *, ignore_place: bool) -> None:

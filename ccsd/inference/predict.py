@@ -249,7 +249,7 @@ def _job(ensemble: Ensemble, device: "torch.device", options: Options) -> _Job:
         "layout": options.layout,
         "allow": sorted(options.allow),
     }
-    models = [identity.model_dump() for identity in ensemble.identities]
+    models = [identity.model_dump(exclude_unset=True) for identity in ensemble.identities]
     return _Job(ensemble, device, options, settings, {"models": models, "options": wanted})
 
 

@@ -17,6 +17,7 @@ from ccsd.evaluation.tables import cleanup_text
 from ccsd.records import RunRecord
 from ccsd.report import charts, tables
 from ccsd.report import sentences as words
+from ccsd.report.cautions import warnings
 from ccsd.report.galleries import Gallery, galleries
 from ccsd.report.published import Protocol, protocol_of
 from ccsd.report.results import StudyResults, TrainingResults, read_results
@@ -48,6 +49,7 @@ class TrainingSection:
     """What the page shows of one training run."""
 
     name: str
+    experiment: str
     record: RunRecord | None
     training: Markup | None
     removals: Markup | None
@@ -109,8 +111,8 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=_asset("style.css"),
         script=_asset("sort.js"),
-        sentences=words.summary_sentences(study, summary, leader, verdicts(summary, comparison, seeds, task)),
-        warnings=words.warnings(study, summary),
+        sentences=words.summary_sentences(study, summary, leader, verdicts(summary, comparison, task)),
+        warnings=warnings(study, summary, comparison),
         experiments=[_experiment_section(study, summary, str(name), more) for name in summary["experiment"].unique()],
         runs=[_training_section(training, task) for training in study.trainings],
         leader=leader,
@@ -181,6 +183,7 @@ def _experiment_section(study: StudyResults, summary: pd.DataFrame, name: str, m
 def _training_section(training: TrainingResults, task: Task) -> TrainingSection:
     return TrainingSection(
         name=training.name,
+        experiment=training.name.partition("-")[0],
         record=training.record,
         training=charts.training(training),
         removals=charts.removals(training, task),

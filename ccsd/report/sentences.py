@@ -2,28 +2,16 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ccsd.report.results import StudyResults, outdated_evaluations
+from ccsd.report.certainty import FEWEST_CASES, MARKS, Certainty, certainty, comparable, seed_range
+from ccsd.report.results import StudyResults
 from ccsd.report.statistics import SummaryRows, by_key, leave_one_out
-from ccsd.report.tables import (
-    FEWEST_CASES,
-    Difference,
-    SeedMeans,
-    SummaryRow,
-    differences,
-    is_clear,
-    over_all,
-    overview,
-)
-from preprocess.dataset import read_refusals
-from preprocess.phantom.cohort import MARK
+from ccsd.report.tables import Difference, SummaryRow, differences, over_all, overview
 from preprocess.task import Task
 
-FEW_CASES = 20
 _NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 NOTEWORTHY = 0.01
 """A smaller change of the mean Dice is not worth a sentence."""
@@ -36,55 +24,6 @@ def summary_sentences(study: StudyResults, summary: pd.DataFrame, best: str, ver
     subsets = study.metrics["subset"].nunique()
     about_best = _scores_of(rows, best, study.task, several=len(names) > 1, subsets=subsets)
     return [*_scope(study, names), *verdicts, *about_best]
-
-
-def warnings(study: StudyResults, summary: pd.DataFrame) -> list[str]:
-    """Return why the numbers may mislead."""
-    found = []
-    cases = int(study.metrics["case"].nunique())
-    if is_phantom(study):
-        found.append("The cases are computer-made phantoms: the numbers show that the software works, nothing else.")
-    if cases < FEW_CASES:
-        found.append(
-            f"{cases} test cases are few: read the intervals, not the means alone."
-            if cases > 1
-            else "One test case says nothing about others, and there are no intervals."
-        )
-    refused = read_refusals(study.folder.data)
-    if refused:
-        reasons = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
-        found.append(f"Left out, because the conversion refused them: {reasons}.")
-    models = summary.groupby("experiment")["model_hash"].first()
-    mixed = [str(e) for e in models.index if _several_models(study, str(e))]
-    found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]
-    if outdated := outdated_evaluations(study):
-        found.append(
-            f"The weights that {listed(outdated)} scored are not those that the runs have now; evaluate again, or "
-            f"remove what is not wanted any more from {study.folder.root.name}/evaluation."
-        )
-    ensembles = study.metrics.loc[study.metrics["seed"].isna() & study.metrics["model_hash"].notna(), "experiment"]
-    if len(models) > 1 and (summary.loc[~summary["experiment"].isin(ensembles), "seeds"] == 1).any():
-        found.append(
-            "An experiment was trained with one seed only: another seed alone may change its scores by as much as "
-            "experiments differ."
-        )
-    if len(study.metrics["split_hash"].dropna().unique()) > 1:
-        found.append("The scores come from different splits and must not be compared.")
-    found += [
-        f"{run.name} was fine-tuned from a run that learnt from another split of the same data: it may have seen "
-        "cases that are tested here."
-        for run in study.trainings
-        if run.record and run.record.may_know_test_cases
-    ]
-    if len(study.metrics["policy"].unique()) > 1:
-        found.append("Empty regions were scored by different policies; evaluate again with one of them.")
-    return found
-
-
-def is_phantom(study: StudyResults) -> bool:
-    """Whether the study was made on generated cases: by its configuration, or by the mark that their folder bears."""
-    configs = [study.config, *(run.record.config for run in study.trainings if run.record)]
-    return any(config.get("phantom") or (Path(config.get("source") or "") / MARK).is_file() for config in configs)
 
 
 def best_experiment(summary: pd.DataFrame) -> str:
@@ -138,16 +77,19 @@ def listed(parts: list[str]) -> str:
     return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
 
 
-def _several_models(study: StudyResults, experiment: str) -> bool:
-    part = study.metrics[study.metrics["experiment"] == experiment]
-    return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby("seed", dropna=False))
-
-
 def _scope(study: StudyResults, experiments: list[str]) -> Iterator[str]:
     cases, subsets = study.metrics["case"].nunique(), study.metrics["subset"].nunique()
     trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
     was = "was" if cases == 1 else "were"
     yield f"{counted(cases, 'held-out case')} {was} segmented from {_what(study.task, subsets)}, by {trained}."
+    in_folds = study.metrics.dropna(subset="fold")
+    if len(in_folds):
+        folds, own = sorted(in_folds["fold"].unique()), int(in_folds["case"].nunique())
+        which = "Each" if own == cases else f"Each of {own} of them"
+        yield (
+            f"{which} was held out by one of the folds {listed([str(fold) for fold in folds])} and scored by models of "
+            "that fold alone."
+        )
 
 
 def _what(task: Task, subsets: int) -> str:
@@ -197,15 +139,15 @@ def _removal(rows: SummaryRows, experiment: str, task: Task) -> Iterator[str]:
             )
 
 
-def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans, task: Task) -> Iterator[str]:
+def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> Iterator[str]:
     """Yield a sentence for each region: which experiment is best, by how much, and than which it is clearly better.
+
+    Experiments that share no case are judged apart.
 
     Parameters
     ----------
     summary, comparison
         As `summarise` and `compare` return them.
-    seeds
-        As `seed_means` returns them; where a seed of the worse experiment is as good, the sentence says so.
     task
         What was segmented from what.
     """
@@ -213,23 +155,44 @@ def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans, 
     for region in task.scored_regions:
         keys = [(str(experiment), "overall", "all", region, "dice") for experiment in summary["experiment"].unique()]
         means = {key[0]: float(rows[key]["mean"]) for key in keys if key in rows and not math.isnan(rows[key]["mean"])}
-        if len(means) < 2:  # noqa: PLR2004 - a single one has no rival
-            continue
-        best = max(means, key=lambda name: means[name])
-        rivals = list(_rivals(best, region, found, seeds))
-        if not rivals:  # no case in common
-            continue
-        sure, unsure = ([text for text, clear in rivals if clear is wanted] for wanted in (True, False))
-        parts = [f"better than {listed(sure)}"] if sure else []
-        parts += [f"not clearly better than {listed(unsure)}"] if unsure else []
-        start = f"Averaged{over_all(task)}, {best}" if over_all(task) else best
-        yield (
-            f"{start} segments the {task.word(region)} best, with a mean Dice of {means[best]:.3f}: {'; '.join(parts)}."
-        )
+        groups = comparable(list(means), _pairs(found, region))
+        for group in (group for group in groups if len(group) > 1):
+            best = max(group, key=lambda name: means[name])
+            among = f"Of {listed(group)}, a" if len(groups) > 1 else "A"
+            start = f"{among}veraged{over_all(task)}, " if over_all(task) else ""
+            yield (
+                f"{start}{best} segments the {task.word(region)} best, with a mean Dice of {means[best]:.3f}: "
+                f"{_against(_rivals(best, region, found))}."
+            )
 
 
-def _rivals(best: str, region: str, found: list[Difference], seeds: SeedMeans) -> Iterator[tuple[str, bool]]:
-    """Yield for every other experiment by how much the best one is better, and whether the interval excludes 0."""
+def _pairs(found: Iterable[Difference], region: str) -> list[tuple[str, str]]:
+    """Return the pairs of experiments that have a case in common."""
+    return [
+        (pair.experiment, pair.baseline)
+        for pair in found
+        if region in pair.regions and not math.isnan(pair.regions[region]["difference"])
+    ]
+
+
+_BETTER: dict[Certainty, tuple[str, str]] = {
+    "clear": ("clearly better than", ""),
+    "one seed": ("better for these cases than", ", with other seeds not tried"),
+    "unclear": ("not clearly better than", ""),
+}
+
+
+def _against(rivals: Iterable[tuple[str, Certainty]]) -> str:
+    by_kind: dict[Certainty, list[str]] = {}
+    for text, kind in rivals:
+        by_kind.setdefault(kind, []).append(text)
+    return "; ".join(
+        f"{before} {listed(by_kind[kind])}{after}" for kind, (before, after) in _BETTER.items() if kind in by_kind
+    )
+
+
+def _rivals(best: str, region: str, found: list[Difference]) -> Iterator[tuple[str, Certainty]]:
+    """Yield for every other experiment by how much the best one is better, and how certain that is."""
     for pair in found:
         if best not in (pair.experiment, pair.baseline) or region not in pair.regions:
             continue
@@ -240,17 +203,10 @@ def _rivals(best: str, region: str, found: list[Difference], seeds: SeedMeans) -
         difference, low, high = (sign * row[name] + 0.0 for name in ("difference", "low", "high"))  # no -0.000
         low, high = min(low, high), max(low, high)
         notes = [] if math.isnan(low) else [f"{low:.3f} to {high:.3f}"]
-        if _overlap(seeds.get(best, {}).get(region, []), seeds.get(other, {}).get(region, [])):
-            notes.append("though their seeds overlap")
-        yield f"{other} by {difference:.3f}" + (f" ({', '.join(notes)})" if notes else ""), is_clear(row)
-
-
-def _overlap(better: list[float], worse: list[float]) -> bool:
-    """Whether a seed of the worse experiment is as good as one of the better; false for one seed against one.
-
-    Scores without a model have no seeds.
-    """
-    return len(better) + len(worse) > 2 and bool(better and worse) and min(better) <= max(worse)  # noqa: PLR2004
+        if seeds := seed_range(row):
+            least, most = sorted(sign * end + 0.0 for end in seeds)
+            notes.append(f"by seed {least:.3f} to {most:.3f}" + ", though their seeds overlap" * (least <= 0))
+        yield f"{other} by {difference:.3f}" + (f" ({'; '.join(notes)})" if notes else ""), certainty(row)
 
 
 def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> str:
@@ -266,12 +222,11 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -
     found = differences(comparison, task, "overall")
     if found:
         title = f"Differences of mean Dice{over_all(task)}, paired by case"
-        blocks += ["", f"{title} (* the interval excludes 0, on {FEWEST_CASES} cases or more)"]
-        pairs = [
-            (f"{d.experiment} - {d.baseline}", str(d.cases), *(_difference_text(d.regions.get(r)) for r in regions))
-            for d in found
-        ]
-        blocks += _table(("difference", "cases", *regions), pairs)
+        blocks += ["", title, f"* the interval excludes 0, on {FEWEST_CASES} cases or more, as all seeds do"]
+        blocks.append("(*) the interval excludes 0, with other seeds not tried")
+        blocks += _table(
+            ("difference", "cases", *regions), [row for pair in found for row in _pair_rows(pair, regions)]
+        )
     policies = " or ".join(str(policy) for policy in summary["policy"].unique())
     return "\n".join([*blocks, "", f"Empty regions: {policies}"])
 
@@ -283,11 +238,20 @@ def _mean_text(row: SummaryRow | None) -> str:
     return f"{row['mean']:.3f}{interval}"
 
 
+def _pair_rows(pair: Difference, regions: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the differences of two experiments, and below them what they are from seed to seed."""
+    rows = [pair.regions.get(region) for region in regions]
+    yield f"{pair.experiment} - {pair.baseline}", str(pair.cases), *(_difference_text(row) for row in rows)
+    ranges = [row and seed_range(row) for row in rows]
+    if any(ranges):
+        yield "  by seed", "", *(f"{found[0]:+.3f} to {found[1]:+.3f}" if found else "-" for found in ranges)
+
+
 def _difference_text(row: SummaryRow | None) -> str:
     if row is None or math.isnan(row["difference"]):
         return "-"
     interval = "" if math.isnan(row["low"]) else f" ({row['low']:+.3f} to {row['high']:+.3f})"
-    return f"{row['difference']:+.3f}{interval}{' *' if is_clear(row) else ''}"
+    return f"{row['difference']:+.3f}{interval} {MARKS[certainty(row)]}".rstrip()
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

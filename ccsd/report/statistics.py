@@ -166,7 +166,8 @@ def _empties(part: pd.DataFrame) -> dict[str, int]:
 COMPARED = ("dice", "hd95")
 COLUMNS = (
     "experiment", "baseline", "scope", "name", "region", "metric", "cases", "seeds", "baseline_seeds", "difference",
-    "low", "high", "p", "p_holm", "policy", "model_hash", "baseline_model_hash", "split_hash",
+    "low", "high", "seeds_low", "seeds_high", "p", "p_holm", "policy", "model_hash", "baseline_model_hash",
+    "split_hash",
 )  # fmt: skip
 
 
@@ -186,7 +187,9 @@ def compare(metrics: pd.DataFrame, task: Task) -> pd.DataFrame:
     -------
     DataFrame
         Columns `COLUMNS`. `difference` is experiment minus baseline, `low` and `high` its 95 % bootstrap interval over
-        cases. `p_holm` is `p` corrected by Holm's method for all comparisons of the pair that share metric and scope:
+        cases, `seeds_low` and `seeds_high` the least and the greatest difference of a seed of one from a seed of the
+        other, equal where each has one. `p_holm` is `p` corrected by Holm's method for all comparisons of the pair that
+        share metric and scope:
         combinations x regions for `subset`, sizes x regions for `size`, regions for `overall`.
     """
     rows: list[dict[str, object]] = []
@@ -214,10 +217,28 @@ def _compare_pair(metrics: pd.DataFrame, pair: tuple[str, str], metric: str, tas
     for region in task.scored_regions:
         parts = [metrics[(metrics["experiment"] == name) & (metrics["region"] == region)] for name in pair]
         own, base = (case_matrix(part, metric, task) for part in parts)
+        changes = list(_seed_changes([_by_seed(part, metric, task) for part in parts]))
         shared = {"experiment": pair[0], "baseline": pair[1], "region": region, "metric": metric, **_origin(*parts)}
         for scope, name, columns in scopes([name for name in own.columns if name in base.columns], task):
             change = own[columns].sub(base[columns]).to_numpy()
-            yield {**shared, "scope": scope, "name": name, **_test(change)}
+            yield {**shared, "scope": scope, "name": name, **_test(change), **_seed_range(changes, columns)}
+
+
+def _by_seed(part: pd.DataFrame, metric: str, task: Task) -> list[pd.DataFrame]:
+    """Return the scores of each seed; of what has no seed all of them. The folds of a seed share out its cases."""
+    return [case_matrix(rows, metric, task) for _, rows in part.groupby("seed", dropna=False)]
+
+
+def _seed_changes(pair: list[list[pd.DataFrame]]) -> Iterator[pd.DataFrame]:
+    """Yield the changes of cases (rows) under combinations from each seed of the second to each of the first."""
+    own, base = pair
+    yield from (one.sub(other) for one in own for other in base)
+
+
+def _seed_range(changes: Iterable[pd.DataFrame], columns: list[str]) -> dict[str, float]:
+    found = [overall(change.reindex(columns=columns).dropna(how="all").to_numpy()) for change in changes]
+    found = [difference for difference in found if not math.isnan(difference)]
+    return {"seeds_low": min(found, default=math.nan), "seeds_high": max(found, default=math.nan)}
 
 
 def _origin(part: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:

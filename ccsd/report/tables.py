@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from ccsd.report.certainty import MARKS, certainty, seed_range
 from ccsd.report.results import StudyResults
 from ccsd.report.statistics import SummaryRows, by_key, leave_one_out, subset_order
 from preprocess.task import Task
@@ -16,8 +17,6 @@ from preprocess.task import Task
 SummaryRow = dict[str, Any]
 """A row of the summary or of the comparison."""
 OVERALL = ("overall", "all")
-FEWEST_CASES = 6
-"""With fewer pairs no signed-rank test can reach p < 0.05, and a bootstrap interval means little."""
 SeedMeans = dict[str, dict[str, list[float]]]
 """Experiment -> region -> one mean for each seed."""
 
@@ -56,8 +55,8 @@ def overview(summary: pd.DataFrame, task: Task) -> list[OverviewRow]:
 
 
 def differences(comparison: pd.DataFrame, task: Task, *scopes: str) -> list[Difference]:
-    """Return the paired differences of Dice in the given scopes (`overall`, `size`, `subset`)."""
-    part = comparison[(comparison["metric"] == "dice") & comparison["scope"].isin(scopes)]
+    """Return the paired differences of Dice in the given scopes (`overall`, `size`, `subset`), where there are any."""
+    part = comparison[(comparison["metric"] == "dice") & comparison["scope"].isin(scopes) & (comparison["cases"] > 0)]
     groups = part.groupby(["experiment", "baseline", "scope", "name"], sort=False)
     return [_difference(key, rows, task) for key, rows in groups]
 
@@ -80,11 +79,6 @@ def sequences(scope: str, name: str, task: Task) -> str:
     if (scope, name) == OVERALL:
         return over_all(task).removeprefix(" over ") or task.display_name(task.full_name)
     return task.display_name(name)
-
-
-def is_clear(row: SummaryRow) -> bool:
-    """Whether the 95 % interval of a difference excludes 0, on enough cases to say so."""
-    return bool(row["cases"] >= FEWEST_CASES and (row["low"] > 0 or row["high"] < 0))
 
 
 def seed_means(metrics: pd.DataFrame, task: Task) -> SeedMeans:
@@ -166,7 +160,10 @@ class Gap:
     interval: str = ""
     p: str = ""
     p_sort: float = float("nan")
-    clear: bool = False
+    mark: str = ""
+    """As of `MARKS`."""
+    seeds: str = ""
+    """The range over the seeds."""
 
 
 @dataclass(frozen=True)
@@ -287,8 +284,9 @@ def _gap(row: dict[str, Any] | None) -> Gap:
     if row is None or math.isnan(row["difference"]):
         return Gap("-", float("nan"))
     interval = "" if math.isnan(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
-    p = row["p_holm"]
-    return Gap(f"{row['difference']:+.3f}", row["difference"], interval, _p(p), p, is_clear(row))
+    p, seeds = row["p_holm"], seed_range(row)
+    by_seed = "" if seeds is None else f"seeds {seeds[0]:+.3f} to {seeds[1]:+.3f}"
+    return Gap(f"{row['difference']:+.3f}", row["difference"], interval, _p(p), p, MARKS[certainty(row)], by_seed)
 
 
 def _p(p: float) -> str:

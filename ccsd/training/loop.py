@@ -81,7 +81,7 @@ def train(
         If the loss or the gradients are no longer finite, or a checkpoint cannot be saved.
     """
     check_installed(config.runtime.sinks)
-    split = split_for(data, "the configuration", config.task)
+    split = split_for(data, "the configuration", config.task, config.split.fold)
     science = science_digest(config, split.hash)
     stop = StopRequest(stop_after)
     with ExitStack() as stack:
@@ -342,7 +342,7 @@ class _Training:
             origin["start"] = self.fine_tuning.record
         record = run_record(self.config, self.experiment, origin, self.process, self._elapsed())
         best = self.run / CHECKPOINTS / BEST if self.config.train.select == "best" else None
-        write_result(self.engine, self.run, best, record, self.process)
+        write_result(self.engine, self.run, best, record, self.split, self.process)
         self.process.wait_for_all()
         self.process.say(f"trained {self.step} steps in {self._elapsed():.0f} s; model in {self.run}")
 

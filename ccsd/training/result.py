@@ -18,6 +18,9 @@ from ccsd.records import RunRecord
 from ccsd.study import BEST, WEIGHTS
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
+from preprocess.files import write_text
+from preprocess.splits import FILE as SPLIT_FILE
+from preprocess.splits import Split
 
 PACKAGES = ("ccsd", "torch", "deepspeed", "numpy", "zarr")
 SECONDS_PER_HOUR = 3600
@@ -35,9 +38,10 @@ def keep_if_best(engine: Any, folder: Path, score: float, step: int, process: Pr
     return better
 
 
-def write_result(engine: Any, run: Path, best: Path | None, record: RunRecord, process: Process) -> None:
-    """Write model.safetensors and then run.json, which makes the run a finished one; every process must call this.
+def write_result(engine: Any, run: Path, best: Path | None, record: RunRecord, split: Split, process: Process) -> None:
+    """Write model.safetensors, split.tsv and then run.json, which makes the run a finished one.
 
+    Every process must call this.
     The weights are those of the file `best` where it is given and exists, the engine's otherwise.
     """
     from_best = process.any(process.is_first and best is not None and best.exists())
@@ -49,6 +53,7 @@ def write_result(engine: Any, run: Path, best: Path | None, record: RunRecord, p
         weights, words = load_weights(best)
         step = int(words["step"])
     save_weights(run / WEIGHTS, weights, {"step": str(step)})
+    write_text(run / SPLIT_FILE, split.as_tsv())
     record.model_copy(update={"selected_step": step, "model_hash": file_hash(run / WEIGHTS)}).write(run)
 
 

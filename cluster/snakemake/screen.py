@@ -80,7 +80,8 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
         return str(self.format(record) or "")
 
     def _started(self, content: dict[str, Any]) -> str:
-        values = ", ".join(str(value) for value in content["wildcards"].values())
+        named = (str(value).strip("-") for value in content["wildcards"].values())  # `-f2` of a fold, empty without
+        values = ", ".join(filter(None, named))
         self.names[content["jobid"]] = name = f"{content['rule_name']}{f' {values}' if values else ''}"
         if not content["output"]:
             return ""  # `all` only names what is wanted

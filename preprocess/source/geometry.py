@@ -83,6 +83,12 @@ class Geometry(BaseModel):
         return [superior, anterior, right]
 
     @property
+    def whole(self) -> "Geometry":
+        """The same grid with a box that leaves nothing out."""
+        d, h, w = self.canonical_shape
+        return self.model_copy(update={"box": ((0, d), (0, h), (0, w))})
+
+    @property
     def slices(self) -> Box:
         """The box as slices of the uncropped D x H x W volume."""
         (d0, d1), (h0, h1), (w0, w1) = self.box

@@ -1,6 +1,7 @@
 """Small inputs for the tests of `preprocess`."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,17 @@ CaseWriter = Callable[..., Path]
 
 
 @pytest.fixture
-def write_case(tmp_path: Path) -> CaseWriter:
-    """A function that writes one case in the 2020 naming: random images with a margin of 0, and a label."""
+def write_case(tmp_path: Path, write_case_into: CaseWriter) -> CaseWriter:
+    """A function that writes one case in the 2020 naming below `src`, which it returns."""
+    return partial(write_case_into, tmp_path / "src")
+
+
+@pytest.fixture(scope="session")
+def write_case_into() -> CaseWriter:
+    """A function that writes one case below a folder: random images with a margin of 0, and a label."""
 
     def write(
+        source: Path,
         name: str = "BraTS20_Training_001",
         *,
         modalities: tuple[str, ...] = SEQUENCES,
@@ -28,7 +36,7 @@ def write_case(tmp_path: Path) -> CaseWriter:
         seed: int = 0,
     ) -> Path:
         rng = np.random.default_rng(seed)
-        folder = tmp_path / "src" / name
+        folder = source / name
         folder.mkdir(parents=True, exist_ok=True)
         inner = tuple(slice(2, n - 1) for n in shape)
         for modality in modalities:
@@ -40,6 +48,6 @@ def write_case(tmp_path: Path) -> CaseWriter:
             label[4:8, 4:8, 3:6] = rng.choice([1, 2, 4], (4, 4, 3))
         if label is not None:
             nifti.write(folder / f"{name}_seg.nii.gz", label, affine)
-        return tmp_path / "src"
+        return source
 
     return write

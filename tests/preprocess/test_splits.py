@@ -11,34 +11,12 @@ from hypothesis import strategies as st
 from preprocess.convert import convert
 from preprocess.dataset import patient_of
 from preprocess.errors import InputError
-from preprocess.source.geometry import make_geometry
 from preprocess.splits import Split, draw_split, make_split, read_list, read_split
-from preprocess.store.meta import CaseMeta
 from support import ROOT
+from support.cohorts import cohort_of
 from support.tasks import GLIOMA
 
 LISTS = ["brats2018-1", "brats2018-2", "brats2018-3", "brats2020", "brats2021", "brats2023"]
-
-
-def meta(case: str, volume: float) -> CaseMeta:
-    return CaseMeta(
-        case=case,
-        layout="generic",
-        task=GLIOMA,
-        modalities=("t1",),
-        geometry=make_geometry((4, 4, 4), np.eye(4), (slice(0, 4),) * 3),
-        label_convention=GLIOMA.convention("brats2023"),
-        scales={},
-        dtypes={},
-        volumes_ml={"WT": volume, "TC": 0.0, "ET": 0.0},
-        foreground={},
-        sources={},
-    )
-
-
-def cohort_of(patients: int, rng: np.random.Generator) -> dict[str, CaseMeta]:
-    names = [f"BraTS-GLI-{n:05d}-{scan:03d}" for n in range(patients) for scan in range(1 + n % 3 % 2)]
-    return {name: meta(name, float(rng.uniform(1, 200))) for name in names}
 
 
 @settings(max_examples=60)

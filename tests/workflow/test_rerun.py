@@ -97,6 +97,20 @@ def test_a_run_begins_from_the_start_when_its_folder_its_scores_and_the_report_a
     assert _stages(finished) == ["evaluate", "evaluate", "report", "train"]
 
 
+def test_what_is_adopted_from_another_method_makes_the_report_again_and_nothing_else(finished: Project) -> None:
+    scores = finished.results / "evaluation" / "rfnet" / "adopted" / "metrics.tsv"
+    scores.parent.mkdir(parents=True)
+    scores.write_text("scores")
+    for expected in (["report"], []):
+        finished.forget_calls()
+        assert finished.snakemake(*HERE).returncode == 0
+        assert _stages(finished) == expected
+    shutil.rmtree(scores.parent.parent)
+    finished.forget_calls()
+    assert finished.snakemake(*HERE).returncode == 0
+    assert _stages(finished) == ["report"]
+
+
 def test_a_failing_retraining_keeps_the_finished_model(finished: Project) -> None:
     model = finished.folder / "results/study/runs/ccsd-s0/model.safetensors"
     done = finished.snakemake(*HERE, "--config", "train={steps: 9}", STAND_IN_FAILS="train")

@@ -8,6 +8,7 @@ from ccsd.errors import USER_ERRORS
 from ccsd.snakemake import (
     convert_options,
     evaluation_options,
+    fold_option,
     found_files,
     outdated_marks,
     phantom_options,
@@ -19,6 +20,7 @@ from ccsd.snakemake import (
     split_options,
 )
 from ccsd.new_cases import NewCases
+from ccsd.runs import members, run_name
 from ccsd.study import JOB as JOB_FOLDER
 from ccsd.study import (
     EVALUATION_FILE,
@@ -26,8 +28,6 @@ from ccsd.study import (
     SCORES_FILE,
     WEIGHTS,
     Study,
-    members,
-    run_name,
 )
 from cluster.errors import JobError
 from cluster.snakemake import (
@@ -54,6 +54,10 @@ try:
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
 
+if workflow.is_main_process:
+    for note in study.notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+
 # Only read here: the workflow is parsed by dry runs, too.
 OUTDATED = (
     outdated_marks(study) | NEW.outdated_marks() if workflow.is_main_process else {}
@@ -70,7 +74,8 @@ if OUTDATED:
 config = study.config.model_dump(mode="json")
 
 DATA = study.folder.data
-RUN = study.folder.run(run_name("{experiment}", "{seed}"))
+NAME = run_name("{experiment}{fold}", "{seed}")
+RUN = study.folder.run(NAME)
 GROUP = study.folder.evaluation("{run}", "{group}")
 LOGS = study.folder.logs
 BENCHMARKS = study.folder.benchmarks
@@ -78,8 +83,9 @@ BENCHMARKS = study.folder.benchmarks
 
 wildcard_constraints:
     experiment=r"[A-Za-z0-9][A-Za-z0-9_.]*",
+    fold=r"(-f\d+)?",
     seed=r"\d+",
-    run=r"[A-Za-z0-9][A-Za-z0-9_.]*-s\d+(\+\d+)*",
+    run=r"[A-Za-z0-9][A-Za-z0-9_.]*(-f\d+(\+\d+)*)?-s\d+(\+\d+)*",
     group=r"[a-z0-9+-]+",
     part=r"\d+-of-\d+",
 

@@ -11,7 +11,7 @@ BY_EXECUTOR = JOB.cluster == "executor"
 
 
 rule train:
-    """Train one experiment with one seed, on this machine or as a job that is submitted or attached to."""
+    """Train one experiment with one seed (and in one fold), here or as a job that is submitted or attached to."""
     input:
         rules.split.output,
     output:
@@ -19,11 +19,11 @@ rule train:
         model=update(RUN / WEIGHTS),
         run=update(RUN / RECORD_FILE),
         # Snakemake remembers what it put back as made with the new settings. This is missing until they are trained.
-        done=touch(study.folder.mark("train", run_name("{experiment}", "{seed}"))),
+        done=touch(study.folder.mark("train", NAME)),
     log:
-        LOGS / "train" / "{experiment}-s{seed}.log",
+        LOGS / "train" / f"{NAME}.log",
     benchmark:
-        BENCHMARKS / "train" / "{experiment}-s{seed}.tsv"
+        BENCHMARKS / "train" / f"{NAME}.tsv"
     # The training's own job outlives Snakemake and is requeued by its launcher: repeated by both, `scancel` could not
     # stop it. A job of the executor has nobody else who starts it again.
     retries: JOB.max_requeues if BY_EXECUTOR else 0
@@ -33,11 +33,10 @@ rule train:
         config=study.folder.config,
         data=DATA,
         run=lambda wildcards, output: Path(output.model).parent,
-        science=lambda wildcards: study.training_digest(
-            run_name(wildcards.experiment, wildcards.seed)
-        ),
+        science=lambda wildcards: study.training_digest(NAME.format(**wildcards)),
         # What depends on `resources` is no reason to train again.
-        options=lambda wildcards, resources: JOB_OPTIONS,
+        options=lambda wildcards, resources: fold_option(NAME.format(**wildcards))
+        + JOB_OPTIONS,
     shell:
         "ccsd train --config {params.config:q} --data {params.data:q} --run {params.run:q}"
         " --experiment {wildcards.experiment} --set train.seed={wildcards.seed}"

@@ -14,7 +14,7 @@ def scores():
     def make(dice, experiment="ccsd", seed=0, empty="no"):
         rows = [
             {
-                "experiment": experiment, "seed": seed, "case": case, "subset": subset, "region": region,
+                "experiment": experiment, "seed": seed, "fold": None, "case": case, "subset": subset, "region": region,
                 "empty": empty, **dict.fromkeys(METRICS, value), "policy": "p", "cleanup": "none", "task": "t",
                 "model_hash": f"m{seed}", "split_hash": "s",
             }

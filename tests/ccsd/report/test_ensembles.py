@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from ccsd.evaluation.run import evaluate_model
+from ccsd.report.cautions import warnings
 from ccsd.report.page import write_report
 from ccsd.report.results import outdated_evaluations, read_results
-from ccsd.report.sentences import verdicts, warnings
+from ccsd.report.sentences import verdicts
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import seed_means
 from support.tasks import GLIOMA
@@ -45,7 +46,7 @@ def test_two_ensembles_under_one_name_are_told(scores: Callable[..., pd.DataFram
             for subset, model_hash in zip(("t1", "t2"), hashes, strict=True)
         ]
         metrics = pd.concat(parts)
-        said = warnings(replace(found, metrics=metrics), summarise(metrics, GLIOMA))
+        said = warnings(replace(found, metrics=metrics), summarise(metrics, GLIOMA), compare(metrics, GLIOMA))
         assert any("ccsd-s0+1 has scores of different models" in text for text in said) is told
 
 
@@ -59,13 +60,20 @@ def test_scores_of_weights_that_were_trained_again_are_told(
         evaluate_model([first, second], study / "data", study / "evaluation" / evaluation)
     found = read_results(study)
     assert outdated_evaluations(found) == []
-    assert not any("runs have now" in text for text in warnings(found, summarise(found.metrics, GLIOMA)))
+    assert not any(
+        "runs have now" in text
+        for text in warnings(found, summarise(found.metrics, GLIOMA), compare(found.metrics, GLIOMA))
+    )
 
     record = json.loads((first / "run.json").read_text())
     (first / "run.json").write_text(json.dumps({**record, "model_hash": "of another training"}))
     found = read_results(study)
     assert outdated_evaluations(found) == [evaluation]
-    (said,) = [text for text in warnings(found, summarise(found.metrics, GLIOMA)) if "runs have now" in text]
+    (said,) = [
+        text
+        for text in warnings(found, summarise(found.metrics, GLIOMA), compare(found.metrics, GLIOMA))
+        if "runs have now" in text
+    ]
     assert evaluation in said
 
 
@@ -79,7 +87,7 @@ def test_an_ensemble_that_is_best_is_compared_with_the_seeds_of_others(scores: C
         metrics = pd.concat([*seeds, together])
         found = seed_means(metrics, GLIOMA)
         assert found["ccsd-s0+1+2"]["WT"] == [pytest.approx(level + 0.035)]
-        sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), found, GLIOMA))
+        sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA))
         assert "ccsd-s0+1+2 segments the whole tumour best" in sentence
         assert ("though their seeds overlap" in sentence) == bool(words)
 
@@ -90,5 +98,5 @@ def test_scores_without_a_model_are_compared_with_three_seeds(scores: Callable[.
     metrics = pd.concat([*(scores(cases, seed=seed) for seed in range(3)), others])
     found = seed_means(metrics, GLIOMA)
     assert list(found) == ["ccsd"]
-    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), found, GLIOMA))
+    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA))
     assert "theirs segments the whole tumour best" in sentence

@@ -6,7 +6,7 @@ import pytest
 
 from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
-from ccsd.report.tables import overview, seed_means
+from ccsd.report.tables import overview
 from support.tasks import GLIOMA
 
 
@@ -43,20 +43,23 @@ def test_overview_has_every_experiment_for_every_number_of_sequences(tables):
 
 def test_sentences_say_what_is_clear_and_what_is_not(tables):
     metrics, summary, comparison = tables
-    sentence = next(verdicts(summary, comparison, seed_means(metrics, GLIOMA), GLIOMA))
+    sentence = next(verdicts(summary, comparison, GLIOMA))
     best = max(("even", "good"), key=lambda name: metrics.loc[metrics["experiment"] == name, "dice"].mean())
     row = comparison.query("scope == 'overall' and metric == 'dice' and region == 'WT' and experiment == @best").iloc[0]
 
     assert f"{best} segments the whole tumour best" in sentence
-    assert f"better than bad by {row['difference']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in sentence
+    assert (
+        f"clearly better than bad by {row['difference']:.3f} ({row['low']:.3f} to {row['high']:.3f}; by seed"
+        in sentence
+    )
     assert "not clearly better than" in sentence.split("bad by")[1]
 
 
 def test_sentences_are_the_same_whichever_experiment_comes_first(tables):
     metrics, summary, comparison = tables
     turned = metrics.iloc[::-1]
-    there = list(verdicts(summary, comparison, seed_means(metrics, GLIOMA), GLIOMA))
-    back = list(verdicts(summarise(turned, GLIOMA), compare(turned, GLIOMA), seed_means(turned, GLIOMA), GLIOMA))
+    there = list(verdicts(summary, comparison, GLIOMA))
+    back = list(verdicts(summarise(turned, GLIOMA), compare(turned, GLIOMA), GLIOMA))
 
     assert [set(text.replace(";", ",").split()) for text in there] == [set(t.replace(";", ",").split()) for t in back]
 
@@ -66,7 +69,7 @@ def test_few_cases_make_nothing_clear(scores, cases, clear):
     names = [f"c{i}" for i in range(cases)]
     parts = [scores({n: {"t1": 0.5} for n in names}, "base"), scores({n: {"t1": 0.6} for n in names}, "new")]
     metrics = pd.concat(parts)
-    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), seed_means(metrics, GLIOMA), GLIOMA))
+    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA))
 
     assert ("not clearly better" not in sentence) == clear
     assert (
@@ -80,7 +83,7 @@ def test_sentences_say_when_seeds_overlap(scores, second, words):
     shifted = {name: {"t1": row["t1"] + 0.1} for name, row in base.items()}
     other = {name: {"t1": second} for name in base}
     metrics = pd.concat([scores(base, "base"), scores(shifted, "new"), scores(other, "new", seed=1)])
-    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), seed_means(metrics, GLIOMA), GLIOMA))
+    sentence = next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA))
 
     assert ("seeds overlap" in sentence) == words
 
@@ -88,9 +91,7 @@ def test_sentences_say_when_seeds_overlap(scores, second, words):
 def test_experiments_without_a_case_in_common_are_not_judged(scores):
     metrics = pd.concat([scores({"a": {"t1": 0.5}}, "x"), scores({"b": {"t1": 0.6}}, "y")])
 
-    assert (
-        list(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), seed_means(metrics, GLIOMA), GLIOMA)) == []
-    )
+    assert list(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA)) == []
     assert "nan" not in overview_text(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA)
 
 

@@ -1,0 +1,100 @@
+"""Why the numbers of a report may mislead."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from ccsd.report.certainty import comparable
+from ccsd.report.results import StudyResults, outdated_evaluations
+from ccsd.report.sentences import listed
+from ccsd.report.tables import OVERALL
+from preprocess.dataset import read_refusals
+from preprocess.errors import InputError
+from preprocess.folds import read_folds
+from preprocess.phantom.cohort import MARK
+
+FEW_CASES = 20
+
+
+def warnings(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame) -> list[str]:
+    """Return why the numbers may mislead."""
+    found = []
+    cases = int(study.metrics["case"].nunique())
+    if is_phantom(study):
+        found.append("The cases are computer-made phantoms: the numbers show that the software works, nothing else.")
+    if cases < FEW_CASES:
+        found.append(
+            f"{cases} test cases are few: read the intervals, not the means alone."
+            if cases > 1
+            else "One test case says nothing about others, and there are no intervals."
+        )
+    refused = read_refusals(study.folder.data)
+    if refused:
+        reasons = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
+        found.append(f"Left out, because the conversion refused them: {reasons}.")
+    models = summary.groupby("experiment")["model_hash"].first()
+    mixed = [str(e) for e in models.index if _several_models(study, str(e))]
+    found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]
+    if outdated := outdated_evaluations(study):
+        found.append(
+            f"The weights that {listed(outdated)} scored are not those that the runs have now; evaluate again, or "
+            f"remove what is not wanted any more from {study.folder.root.name}/evaluation."
+        )
+    if len(models) > 1 and _one_seed_only(study.metrics):
+        found.append(
+            "An experiment was trained with one seed only: another seed alone may change its scores by as much as "
+            "experiments differ."
+        )
+    if len(study.metrics["split_hash"].dropna().unique()) > 1:
+        found.append("The scores come from different splits and must not be compared.")
+    found += [*_apart(summary, comparison), *_missing_folds(study)]
+    found += [
+        f"{run.name} was fine-tuned from a run that learnt from another split of the same data: it may have seen "
+        "cases that are tested here."
+        for run in study.trainings
+        if run.record and run.record.may_know_test_cases
+    ]
+    if len(study.metrics["policy"].unique()) > 1:
+        found.append("Empty regions were scored by different policies; evaluate again with one of them.")
+    return found
+
+
+def _apart(summary: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[str]:
+    """Warn of experiments that share no case."""
+    shared = comparison[(comparison["scope"] == OVERALL[0]) & (comparison["cases"] > 0)]
+    pairs = shared[["experiment", "baseline"]].astype(str).itertuples(index=False, name=None)
+    groups = comparable([str(name) for name in summary["experiment"].unique()], list(pairs))
+    if len(groups) > 1:
+        yield (f"Experiments without a case in common do not compare: {' | '.join(listed(group) for group in groups)}.")
+
+
+def _missing_folds(study: StudyResults) -> Iterator[str]:
+    """Warn of folds that no experiment was scored in, and of those that one lacks."""
+    try:
+        folds = read_folds(study.folder.data)
+    except InputError:  # a split that nothing here needs
+        return
+    there = set(folds.numbers) if folds else set()
+    for experiment, part in study.metrics.dropna(subset="fold").groupby("experiment", sort=False):
+        if missing := sorted(there - set(part["fold"])):
+            yield (
+                f"{experiment} was not scored in {listed([f'fold {fold}' for fold in missing])}: its means lack the "
+                "cases that are held out there."
+            )
+
+
+def is_phantom(study: StudyResults) -> bool:
+    """Whether the study was made on generated cases: by its configuration, or by the mark that their folder bears."""
+    configs = [study.config, *(run.record.config for run in study.trainings if run.record)]
+    return any(config.get("phantom") or (Path(config.get("source") or "") / MARK).is_file() for config in configs)
+
+
+def _one_seed_only(metrics: pd.DataFrame) -> bool:
+    trained = metrics[["experiment", "seed"]].dropna().drop_duplicates()
+    return bool((trained["experiment"].value_counts() == 1).any())
+
+
+def _several_models(study: StudyResults, experiment: str) -> bool:
+    part = study.metrics[study.metrics["experiment"] == experiment]
+    return any(len(rows["model_hash"].unique()) > 1 for _, rows in part.groupby(["seed", "fold"], dropna=False))
