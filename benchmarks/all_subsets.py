@@ -1,6 +1,6 @@
 """What 15 combinations cost: all of one volume, encoded once, against one full forward of the same network.
 
-    python benchmarks/all_subsets.py [--backbone unet] [--volume 96] [--rounds 5] [--device cpu] [--json]
+    python benchmarks/all_subsets.py [--backbone light] [--volume 96] [--rounds 5] [--device cpu] [--json]
 
 Beside them: the naive way (15 complete forwards, as the field's code does it), one combination of a single modality
 (which encodes only that one), and MONAI's DynUNet. All take turns in one process. `ratio` is the median over the

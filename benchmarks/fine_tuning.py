@@ -26,7 +26,7 @@ from preprocess.task import default_task
 
 HERE = Path(__file__).parent
 SETTINGS = {
-    "model": {"width": 8, "levels": 4},
+    "model": {"backbone": "unet", "width": 8, "levels": 4},
     "distillation": {"every_n": 4},
     "train": {
         "batch_size": 2,

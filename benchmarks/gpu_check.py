@@ -72,15 +72,15 @@ def parts(
         return name, lambda: step(name, device, size)
 
     if size is TINY:  # the others take minutes on a CPU
-        rows, others = [row("unet")], []
+        rows, others = [row("light")], []
     else:
-        rows, others = [row("unet"), row(PEER)], [row("shaspec"), row(f"{PEER}{COMPILED}")]
+        rows, others = [row("light"), row(PEER)], [row("unet"), row("shaspec"), row(f"{PEER}{COMPILED}")]
     commands = [
         ("training", lambda: training(options.out, device, size)),
         ("evaluation", lambda: evaluation(options.out, device, size)),
     ]
     tests = [] if options.no_tests else [("tests", lambda: gpu_tests(ends))]
-    slowest = [] if size is TINY else [row(f"unet{COMPILED}")]
+    slowest = [] if size is TINY else [row(f"light{COMPILED}")]
     return [*rows, *commands, *others, *tests, *slowest]
 
 
@@ -88,7 +88,7 @@ def step(name: str, device: torch.device, size: Size) -> dict[str, Any]:
     """Measure a network's step."""
     found = Row(name)
     measure(found, device, size)
-    if name == "unet":
+    if name in ("light", "unet"):
         found.counted_gib = counted_gib(name, size)
     torch.compiler.reset()
     if device.type == "cuda":

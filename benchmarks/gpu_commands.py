@@ -114,7 +114,7 @@ def evaluation(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
 def segmentation(device: torch.device, size: Size) -> float:
     """Return the seconds that the device alone needs for all combinations of a whole case, not cropped."""
     torch.manual_seed(0)
-    net = SharedSpecificNet(our_model("unet", size), TASK).to(device).eval()
+    net = SharedSpecificNet(our_model("light", size), TASK).to(device).eval()
     image = torch.randn(len(TASK.modalities), *size.case, device=device)
     subsets = [TASK.subset(name) for name in TASK.subset_names]
 

@@ -149,7 +149,7 @@ def our_loss(
 
 def our_model(backbone: str, size: Size) -> Model:
     """Return the settings of a network of ours."""
-    return Model.model_validate({"backbone": backbone, **(size.model if backbone == "unet" else {})})
+    return Model.model_validate({"backbone": backbone, **({} if backbone == "shaspec" else size.model)})
 
 
 def full_draw(size: Size) -> tuple[Draw, Tensor]:

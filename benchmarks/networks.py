@@ -21,7 +21,7 @@ VOLUME_HELP = "voxels along each axis, a multiple of 32"
 
 def network_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that the benchmarks of networks share."""
-    parser.add_argument("--backbone", choices=("unet", "shaspec"), default="unet")
+    parser.add_argument("--backbone", choices=("light", "unet", "shaspec"), default="light")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")

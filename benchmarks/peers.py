@@ -37,7 +37,7 @@ from preprocess.task import default_task
 
 HERE = Path(__file__).parent
 TRAIN, TEST = 24, 4
-OURS = {"model": {"width": 16, "levels": 5}, "distillation": {"every_n": 4}}
+OURS = {"model": {"backbone": "unet", "width": 16, "levels": 5}, "distillation": {"every_n": 4}}
 MEASURED = 4
 """Steps whose time is measured: as many as DMCD scores once in."""
 SIZE = 48

@@ -1,6 +1,6 @@
 """What a training step holds in a GPU's memory at its peak, by option, and what it moves.
 
-    python benchmarks/step_memory.py [--backbone unet] [--patch 128] [--batch 2] [--json]
+    python benchmarks/step_memory.py [--backbone light] [--patch 128] [--batch 2] [--json]
 
 Counted on tensors that have a shape but no contents, under CUDA's rules (`counting.py`): exact, in seconds, on any
 machine. Included are weights, gradients and activations; not included are the optimizer's moments (two more floats per
@@ -33,7 +33,7 @@ STEPS = {
 def main() -> None:
     """Count each step's peak and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", choices=("unet", "shaspec"), default="unet")
+    parser.add_argument("--backbone", choices=("light", "unet", "shaspec"), default="light")
     parser.add_argument("--patch", type=int, default=128, help=VOLUME_HELP)
     parser.add_argument("--batch", type=int, default=2, help="samples of one process")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")

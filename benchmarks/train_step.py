@@ -1,6 +1,6 @@
 """What distillation costs: a training step with HMSD (4 subsets) against a plain full-set step of the same network.
 
-    python benchmarks/train_step.py [--backbone unet] [--patch 64] [--rounds 5] [--device cpu] [--json]
+    python benchmarks/train_step.py [--backbone light] [--patch 64] [--rounds 5] [--device cpu] [--json]
 
 Beside them: the whole objective (HMSD, DMCD and its scoring), the naive way (one complete forward per subset, as the
 field's code does it), and MONAI's DynUNet as the price of a normal four-channel network. All take turns in one

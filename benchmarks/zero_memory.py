@@ -1,6 +1,6 @@
 """Memory of each process under ZeRO stages 0 to 3 and under plain DDP with AdamW, and the formula beside it.
 
-    python benchmarks/zero_memory.py [--backbone unet] [--width 32] [--processes 2] [--patch 16] [--json]
+    python benchmarks/zero_memory.py [--backbone light] [--width 32] [--processes 2] [--patch 16] [--json]
 
 Each variant gets fresh processes that take three steps. `state` is what stays between steps above an idle process
 (resident memory; allocated memory on a GPU), `peak` the most during a step above the same; both are the largest of all

@@ -42,7 +42,7 @@ class Stepper:
 def options(description: str | None, patch: int) -> argparse.ArgumentParser:
     """Return the options that both benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="unet", choices=["unet", "shaspec"])
+    parser.add_argument("--backbone", default="light", choices=["light", "unet", "shaspec"])
     parser.add_argument("--width", type=int, default=16, help="unet: channels of the first level")
     parser.add_argument("--patch", type=int, default=patch, help="side of the cubic patch, one per process")
     parser.add_argument("--processes", type=int, default=2)

@@ -14,7 +14,8 @@ FREE = {"deep_supervision", "options"}
 
 So are weights of a plugin whose name or shape its options change.
 """
-OF_UNET = {"width", "levels"}
+UNETS = {"light", "unet"}
+OF_UNETS = {"width", "levels"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def start_of(config: Config, *own: Path) -> StartRun | None:
 
 def _refuse_other_network(start: StartRun, model: Model) -> None:
     theirs = start.config.model
-    free = FREE | (OF_UNET if theirs.backbone == model.backbone != "unet" else set())
+    free = FREE | (set() if theirs.backbone != model.backbone or model.backbone in UNETS else OF_UNETS)
     differing = [
         key for key in type(model).model_fields if key not in free and getattr(theirs, key) != getattr(model, key)
     ]

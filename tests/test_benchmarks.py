@@ -20,20 +20,18 @@ def test_the_check_of_a_gpu_runs_and_writes_what_it_found(tmp_path: Path) -> Non
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
     found = json.loads((tmp_path / "found/gpu-check.json").read_text())
     (row,) = found["steps"]
-    assert row["name"] == "unet"
+    assert row["name"] == "light"
     assert row["step_s"] > 0
     assert row["tflop"] > 0
     assert row["costs"]
     assert {"step_s", "forward", "backward", "update"} <= found["training"].keys()
     assert found["evaluation"]["combinations"] == 15
     assert found["evaluation"]["case_s"] > 0
-    assert "| unet |" in (tmp_path / "found/gpu-check.md").read_text()
+    assert "| light |" in (tmp_path / "found/gpu-check.md").read_text()
 
 
 @pytest.mark.slow
-def test_a_change_of_what_is_learnt_is_seen_and_an_unchanged_training_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_of_what_is_learnt_is_seen_and_an_unchanged_training_is_the_same(tmp_path: Path) -> None:
     changed = tmp_path / "changed"
     for package in ("ccsd", "cluster", "preprocess"):
         shutil.copytree(ROOT / package, changed / package)

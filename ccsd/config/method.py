@@ -19,17 +19,20 @@ class Model(Section):
     """The shared-specific encoder-decoder."""
 
     backbone: BuiltInBackbone | PluginName = Field(
-        "unet",
-        description="unet: residual 3-D U-Net; shaspec: 3-D ResNet-50 with ASPP, 188 M parameters; or one of your own: "
-        "an entry point of the group ccsd.backbones, or package.module:factory",
+        "light",
+        description="light: residual 3-D U-Net with little at full resolution; unet: the same with the usual widths "
+        "there; shaspec: 3-D ResNet-50 with ASPP, 188 M parameters; or one of your own: an entry point of the group "
+        "ccsd.backbones, or package.module:factory",
     )
     options: dict[str, Any] = Field({}, description="backbone of your own: what its factory is called with")
     width: PositiveInt = Field(
-        16, description="unet: channels of the first level; each level doubles them up to 16 x width"
+        16,
+        description="light, unet: channels of the first level, of which light has half but at least 8; each level "
+        "doubles them up to 16 x width",
     )
-    levels: int = Field(5, ge=2, le=6, description="unet: resolutions, each half of the one before")
+    levels: int = Field(5, ge=2, le=6, description="light, unet: resolutions, each half of the one before")
     deep_supervision: bool = Field(
-        False, description="unet, shaspec: also supervise the decoder at a half and a quarter of the resolution"
+        False, description="light, unet, shaspec: also supervise the decoder at a half and a quarter of the resolution"
     )
 
     @model_validator(mode="after")

@@ -10,6 +10,9 @@ from preprocess.task import default_task
 SECTIONS = ("model", "distillation", "train")
 """What decides the weights of a run, beside its data."""
 
+FIRST_DEFAULTS = {"model.backbone": "unet"}
+"""What defaults were that have changed: the digest leaves these out, and never the new ones."""
+
 EXPERIMENT_SECTIONS = (*SECTIONS, "runtime")
 """What the experiments of a study may differ in."""
 
@@ -18,7 +21,8 @@ def science_digest(config: Config, split_hash: str) -> str:
     """Return a digest of all that decides what a training learns; a checkpoint serves only the same digest.
 
     Defaults are left out, so that a setting that a later version adds does not train everything again. The other side
-    of this: a default must not change its meaning unnoticed (a test holds the defaults). So is the default task. Of a
+    of this: a default must not change its meaning unnoticed (a test holds the defaults); one that changes stays out as
+    it was first (`FIRST_DEFAULTS`). So is the default task. Of a
     run that is fine-tuned, the hash of its weights counts, not the folder.
 
     Raises
@@ -29,6 +33,12 @@ def science_digest(config: Config, split_hash: str) -> str:
     from ccsd.start import start_of  # which reads records, and these know the names of the study, which come here
 
     sections = config.model_dump(mode="json", include=set(SECTIONS), exclude_defaults=True)
+    for setting, first in FIRST_DEFAULTS.items():
+        section, key = setting.split(".")
+        value = getattr(getattr(config, section), key)
+        sections.setdefault(section, {}).pop(key, None)
+        if value != first:
+            sections[section][key] = value
     content: list[object] = [{name: sections.get(name) or {} for name in SECTIONS}, split_hash]
     if config.train.validate_subsets == default_validation(config.task):
         sections.get("train", {}).pop("validate_subsets", None)

@@ -150,6 +150,12 @@ class MeanPool(nn.Module):
         return mean_pool(x, self.side)
 
 
+def _side_by_side(x: Tensor, conv: Conv) -> int:
+    """Return how many samples of a map GPUs put beside each other for a narrow convolution; one if they lie so."""
+    is_single = x.shape[1] == conv.in_channels and conv.groups == 1
+    return neighbours(len(x), conv.out_channels) if on_gpu(x) and is_single else 1
+
+
 class ResidualBlock(nn.Module):
     """Two 3 x 3 x 3 convolutions beside a shortcut; a stride halves the resolution.
 
@@ -171,11 +177,24 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride; C may be that of several samples."""
-        is_single = x.shape[1] == self.first.in_channels and self.first.groups == 1
-        count = neighbours(len(x), self.first.out_channels) if on_gpu(x) and is_single else 1
+        count = _side_by_side(x, self.first)
         x = beside(x, count)
         y = self.second(self.first_norm(self.first(x), slope=SLOPE))
         return apart(self.second_norm(y, x if self.shortcut is None else self.shortcut(x), SLOPE), count)
+
+
+class ConvBlock(nn.Module):
+    """One 3 x 3 x 3 convolution, normalised and rectified; `in_channels` and `out_channels` are per group."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = Conv(in_channels * groups, out_channels * groups, 3, padding=1, groups=groups, bias=False)
+        self.norm = Norm(out_channels * groups, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x C x D x H x W to N x C' x D x H x W; C may be that of several samples."""
+        count = _side_by_side(x, self.conv)
+        return apart(self.norm(self.conv(beside(x, count)), slope=SLOPE), count)
 
 
 class Stages(nn.ModuleList):

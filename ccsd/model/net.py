@@ -41,8 +41,9 @@ class Features:
 class Backbone:
     """The parts that a network is made of; `ccsd.model.unet` describes their interface."""
 
-    encoder: Callable[[int], nn.Module]
-    """From the number of groups to an encoder."""
+    shared: Callable[[], nn.Module]
+    specific: Callable[[], nn.Module]
+    """The encoders of all modalities in one network of as many groups."""
     decoder: Callable[[], nn.Module]
     width: int
     """Channels C of the bottleneck."""
@@ -51,21 +52,33 @@ class Backbone:
 def _unet(settings: Model, modalities: int, regions: int) -> Backbone:
     widths = unet.channels(settings.width, settings.levels)
     return Backbone(
-        encoder=lambda groups: unet.Encoder(widths, groups),
-        decoder=lambda: unet.Decoder(widths, modalities, regions, deep=settings.deep_supervision),
+        shared=lambda: unet.encoder(widths),
+        specific=lambda: unet.encoder(widths, modalities),
+        decoder=lambda: unet.Decoder(widths, modalities, regions, deep=settings.deep_supervision, light=False),
+        width=widths[-1],
+    )
+
+
+def _light(settings: Model, modalities: int, regions: int) -> Backbone:
+    widths = unet.light_channels(settings.width, settings.levels)
+    return Backbone(
+        shared=lambda: unet.light_encoder(widths),
+        specific=lambda: unet.light_specific_encoder(widths, modalities),
+        decoder=lambda: unet.Decoder(widths, modalities, regions, deep=settings.deep_supervision, light=True),
         width=widths[-1],
     )
 
 
 def _shaspec(settings: Model, modalities: int, regions: int) -> Backbone:
     return Backbone(
-        encoder=shaspec.Encoder,
+        shared=lambda: shaspec.Encoder(1),
+        specific=lambda: shaspec.Encoder(modalities),
         decoder=lambda: shaspec.Decoder(modalities, regions, deep=settings.deep_supervision),
         width=shaspec.BOTTLENECK,
     )
 
 
-_BACKBONES = {"unet": _unet, "shaspec": _shaspec}
+_BACKBONES = {"light": _light, "unet": _unet, "shaspec": _shaspec}
 
 
 class SharedSpecificNet(Network):
@@ -80,8 +93,8 @@ class SharedSpecificNet(Network):
         self.all = tuple(range(modalities))
         self.multiple = settings.multiple
         backbone = _BACKBONES[settings.backbone](settings, modalities, regions)
-        self.shared = backbone.encoder(1)
-        self.specific = backbone.encoder(modalities)
+        self.shared = backbone.shared()
+        self.specific = backbone.specific()
         self.fuse = Conv(2 * backbone.width, backbone.width, 3, padding=1)
         self.decoder = backbone.decoder()
         self.classify = nn.Linear(backbone.width, modalities)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from ccsd.errors import UsageError
 from preprocess.task import Task
 
-BuiltInBackbone = Literal["unet", "shaspec"]
+BuiltInBackbone = Literal["light", "unet", "shaspec"]
 Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_.]*)?$"
 """Of an entry point, or a module and what is in it."""

@@ -55,7 +55,7 @@ class Segmenting(Protocol):
     """The network as an objective sees it, whichever it is."""
 
     network: Any
-    """The author's own module; absent for `unet` and `shaspec`."""
+    """The author's own module; absent for ours."""
 
     def encode(self, image: Tensor, available: Tensor) -> Any:
         """Return the features of B x M x D x H x W; what is not available is never seen."""

@@ -214,7 +214,7 @@ def _make_deterministic(config: Config, device: torch.device) -> None:
     if device.type == "cuda" and config.model.backbone == "shaspec":
         raise UsageError(
             "runtime.deterministic: torch has no deterministic max pooling and trilinear interpolation for GPUs, which "
-            "model.backbone=shaspec needs; use model.backbone=unet or runtime.deterministic=false"
+            "model.backbone=shaspec needs; use model.backbone=light or runtime.deterministic=false"
         )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses to be deterministic on GPUs without it
     torch.use_deterministic_algorithms(True)

@@ -14,7 +14,7 @@ from support.tasks import GLIOMA
 
 BASE = {"name": "x", "phantom": {}}
 DEFAULTS = {
-    "model": {"backbone": "unet", "width": 16, "levels": 5, "deep_supervision": False},
+    "model": {"backbone": "light", "width": 16, "levels": 5, "deep_supervision": False},
     "distillation": {
         "method": "ccsd", "hmsd_pairs": "levels", "criterion": "loss", "every_n": 1, "temperature": 4.0,
         "weight_hmsd": 0.5, "weight_dmcd": 0.5, "weight_shared": 0.1, "weight_specific": 0.02, "ramp": 0.1,
@@ -52,6 +52,12 @@ def test_a_digest_changes_with_the_science_only(section: str, key: str, value: o
 def test_defaults_are_no_part_of_the_digest() -> None:
     spelled_out = Config.model_validate(BASE | DEFAULTS)
     assert science_digest(spelled_out, "split") == science_digest(Config.model_validate(BASE), "split")
+
+
+def test_a_default_that_changed_has_another_digest_and_the_earlier_one_its_own_of_then() -> None:
+    earlier = Config.model_validate(BASE | {"model": {"backbone": "unet"}})
+    assert science_digest(earlier, "abc") == "4c421aa1fb59743b"  # of the first version, which had no other backbone
+    assert science_digest(Config.model_validate(BASE), "abc") != science_digest(earlier, "abc")
 
 
 @pytest.mark.parametrize("section", SECTIONS)

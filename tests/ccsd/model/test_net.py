@@ -41,7 +41,7 @@ def image() -> Tensor:
     return torch.randn(2, 4, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(("backbone", "millions"), [("unet", 26.844), ("shaspec", 187.708)])
+@pytest.mark.parametrize(("backbone", "millions"), [("light", 22.292), ("unet", 26.844), ("shaspec", 187.708)])
 def test_number_of_parameters(backbone: str, millions: float) -> None:
     with torch.device("meta"):
         net = SharedSpecificNet(Model(backbone=backbone), GLIOMA)

@@ -100,7 +100,7 @@ def test_examples_pass_without_training(installed: Path) -> None:
 
 def test_ours_pass_too() -> None:
     config = config_for(BACKBONE, "support.faulty:Right", ("model={width: 4, levels: 3}",), 20)
-    assert config.model.backbone == "unet"
+    assert config.model.backbone == "light"
     assert all(outcome_of(key, check).passed for key, check in NetworkChecks(config, ("classify",)).all().items())
 
 
@@ -109,7 +109,7 @@ def test_a_name_tells_its_kind(installed: Path) -> None:
     assert kind_of("one-subset", objective=False) is OBJECTIVE
     assert kind_of("a.b:C", objective=False) is BACKBONE
     assert kind_of("a.b:C", objective=True) is OBJECTIVE
-    with pytest.raises(UsageError, match=r"no backbone and no objective of this name\. Backbones: ours: unet, .*mean"):
+    with pytest.raises(UsageError, match=r"no backbone and no objective of this name\. Backbones: ours: light, .*mean"):
         kind_of("meen", objective=False)
 
 

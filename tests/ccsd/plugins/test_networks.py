@@ -108,12 +108,12 @@ def test_any_network_learns_by_methods_that_do_not_compose(
     assert outputs(settings("concat", method), image, label)["loss"].isfinite()
 
 
-@pytest.mark.parametrize("backbone", ["mean", "unet"])
+@pytest.mark.parametrize("backbone", ["mean", "light"])
 @pytest.mark.parametrize("method", ["ccsd", "dropout", "one-subset"])
 def test_parts_of_a_batch_make_the_whole(
     backbone: str, method: str, image: Tensor, label: Tensor, installed: Path
 ) -> None:
-    model = {"width": 4, "levels": 2} if backbone == "unet" else {"backbone": backbone}
+    model = {"width": 4, "levels": 2} if backbone == "light" else {"backbone": backbone}
     config = settings("", method, model=model)
     whole = outputs(config, image, label)
     parts = [outputs(config, image, label, slice(i, i + 1)) for i in range(3)]

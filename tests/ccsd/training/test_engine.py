@@ -169,7 +169,7 @@ def test_deterministic_asks_torch_for_it() -> None:
 def test_what_torch_cannot_do_deterministically_is_refused() -> None:
     raw = {"name": "x", "phantom": {}, "model": {"backbone": "shaspec"}, "runtime": {"deterministic": True}}
     wanted = Config.model_validate(raw)
-    with pytest.raises(UsageError, match=r"use model\.backbone=unet"):
+    with pytest.raises(UsageError, match=r"use model\.backbone=light"):
         prepared_objective(wanted, torch.device("cuda"))
 
 

@@ -25,6 +25,7 @@ from support.runs import SMALL, config_of, write_run
 from support.tasks import FIVE, FOURTH, GLIOMA, ONE, changed, task_of
 
 SIZE = (8, 8, 8)
+HEADS = {"decoder.head.weight", "decoder.head.bias", "decoder.coarse_head.weight"}
 NEW_ADC = "the specific encoders of adc (the mean of those of the start; weights of 0 in the decoder)"
 SPREAD = " (their weights in the decoder are spread over all)"
 Started = Callable[..., tuple[SharedSpecificNet, SharedSpecificNet, FineTuning]]
@@ -74,11 +75,12 @@ def logits(net: SharedSpecificNet, task: Task, names: tuple[str, ...], size: tup
     [
         (Model(width=4, levels=3, deep_supervision=True),
          {"decoder.reduce.weight": (1, None), "decoder.skip.0.weight": (0, None), "decoder.skip.1.weight": (0, None),
-          "decoder.deep.0.weight": (None, 0), "decoder.up.0.weight": (None, None)}),
+          "decoder.deep.0.weight": (None, 0), "decoder.up.0.weight": (None, None),
+          "decoder.coarse_head.weight": (None, 1)}),
         (Model(backbone="shaspec"),
          {"decoder.up.0.weight": (0, None), "decoder.up.0.bias": (None, None), "decoder.skip.3.weight": (0, None)}),
     ],
-    ids=["unet", "shaspec"],
+    ids=["light", "shaspec"],
 )  # fmt: skip
 def test_where_sequences_and_regions_lie_is_found_out(model: Model, known: dict[str, Any]) -> None:
     known |= {"fuse.weight": (None, None), "classify.weight": (0, None), "classify.bias": (0, None)}
@@ -117,7 +119,7 @@ def test_a_network_of_four_sequences_becomes_one_of_five_that_predicts_the_same_
     assert found.record.new == (NEW_ADC, "the classification of adc")
     assert "specific.levels.0.first.weight" in found.mixed
     assert "decoder.reduce.weight" in found.mixed
-    assert "shared.levels.0.first.weight" in found.taken
+    assert "shared.levels.0.conv.weight" in found.taken
     assert "decoder.head.weight" in found.taken
 
 
@@ -178,14 +180,14 @@ def test_regions_of_the_same_name_and_classes_are_taken_and_others_are_drawn(sta
     assert "the outputs for WT, ET" in found.record.taken
     assert found.record.new == ("the outputs for TC, RC",)
     assert found.record.skipped == (f"the specific encoders of t1, t2, adc{SPREAD}", "the outputs for TC")
-    assert found.mixed == {"decoder.head.weight", "decoder.head.bias"}
+    assert found.mixed == HEADS
 
 
 def test_all_outputs_are_new_where_no_region_is_the_same(started: Started) -> None:
     regions, paint = {"A": ["NCR", "ED"], "B": ["ET"], "C": ["NCR"]}, {"A": "ED", "B": "ET", "C": "NCR"}
     other = task_of(*GLIOMA.modalities, name="other", regions=regions, paint=paint)
     _, new, found = started(GLIOMA, other)
-    assert found.new == {"decoder.head.weight", "decoder.head.bias"}
+    assert found.new == HEADS
     assert torch.equal(new.decoder.head.weight, fresh(config_of(other)).decoder.head.weight)
     assert found.record.new == ("the outputs for A, B, C",)
     assert found.record.skipped == ("the outputs for WT, TC, ET",)
@@ -293,7 +295,7 @@ def test_a_task_without_a_common_sequence_is_refused_also_where_regions_are_comm
             "has model.width=8, the configuration model.width=4; .* set model.width=8, or train",
         ),
         ({"width": 4, "levels": 3}, "has model.levels=3, the configuration model.levels=2"),
-        ({"backbone": "shaspec", **SMALL}, "has model.backbone=shaspec, the configuration model.backbone=unet"),
+        ({"backbone": "shaspec", **SMALL}, "has model.backbone=shaspec, the configuration model.backbone=light"),
     ],
 )
 def test_another_network_is_refused_before_its_weights_are_read(tmp_path: Path, theirs: Any, words: str) -> None:
