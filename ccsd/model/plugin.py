@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ccsd.config.method import Model
 from ccsd.errors import UsageError
@@ -47,12 +48,16 @@ class PluginNetwork(Network):
                 f"model.backbone={self.name}: returned {type(found).__name__}, expected logits or a list of logits, "
                 f"the finest first; {KEEPS_TO}"
             )
-        shape = tuple(levels[0].shape)
-        if shape != expected:
-            raise UsageError(
-                f"model.backbone={self.name}: returned logits of {_by(shape)}, expected {_by(expected)}; {KEEPS_TO}"
-            )
-        return [*levels] if self.training else [levels[0]]
+        levels = levels if self.training else levels[:1]
+        for number, level in enumerate(levels):
+            whole, shape = expected[:-3], tuple(level.shape)
+            if shape != (expected if number == 0 else (*whole, *shape[-3:])) or len(shape) != len(expected):
+                size = _by(expected) if number == 0 else f"{_by(whole)} x a coarser size, the finest logits first"
+                which = "logits" if number == 0 else f"coarser logits (number {number + 1} of {len(levels)})"
+                raise UsageError(
+                    f"model.backbone={self.name}: returned {which} of {_by(shape)}, expected {size}; {KEEPS_TO}"
+                )
+        return [*levels]
 
 
 class ComposingNetwork(PluginNetwork):
@@ -98,17 +103,34 @@ def build_network(settings: Model, task: Task) -> Network:
             f"model.backbone={name}: its factory returned {type(network).__name__}, expected a torch.nn.Module; "
             f"{KEEPS_TO}"
         )
+    _refuse_weights(name, network)
+    has = [method for method in COMPOSES if callable(getattr(network, method, None))]
+    if has and len(has) < len(COMPOSES):
+        missing = ", ".join(method for method in COMPOSES if method not in has)
+        raise UsageError(f"model.backbone={name}: has {', '.join(has)} but not {missing}; {KEEPS_TO}")
+    return (ComposingNetwork if has else WholeNetwork)(name, network, task)
+
+
+def _refuse_weights(name: str, network: nn.Module) -> None:
+    """Raise a UsageError where weights are such that ZeRO or checkpoints cannot have them."""
+    every = dict(network.named_parameters(remove_duplicate=False))
+    if lazy := [own for own, parameter in every.items() if is_lazy(parameter)]:
+        raise UsageError(
+            f"model.backbone={name}: {', '.join(lazy[:3])} have no size yet, which optimiser and weights need; give "
+            "lazy layers their channels, or run the network once in the factory"
+        )
+    first: dict[int, str] = {}
+    if tied := [(own, first[id(p)]) for own, p in every.items() if first.setdefault(id(p), own) != own]:
+        raise UsageError(
+            f"model.backbone={name}: {' is '.join(tied[0])} under another name, and checkpoints have each weight once; "
+            "register a module that is shared once, and call it where it is needed"
+        )
     still = [own for own, parameter in network.named_parameters() if not parameter.requires_grad]
     if still:
         raise UsageError(
             f"model.backbone={name}: {', '.join(still[:3])} are parameters that do not learn, for which ZeRO and "
             "checkpoints have no place; register them as buffers"
         )
-    has = [method for method in COMPOSES if callable(getattr(network, method, None))]
-    if has and len(has) < len(COMPOSES):
-        missing = ", ".join(method for method in COMPOSES if method not in has)
-        raise UsageError(f"model.backbone={name}: has {', '.join(has)} but not {missing}; {KEEPS_TO}")
-    return (ComposingNetwork if has else WholeNetwork)(name, network, task)
 
 
 def refuse_patch(network: Network, patch: Sequence[int]) -> None:

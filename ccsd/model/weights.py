@@ -85,7 +85,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], words: dict[str, str]) 
     """Write a safetensors file that is as readable as the user's other files: the library makes it private."""
     path.touch()
     mode = path.stat().st_mode
-    save_file(tensors, path, metadata=words)
+    # A plugin's may be views, which the library refuses.
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=words)
     path.chmod(mode)
 
 

@@ -3,11 +3,10 @@
 Shapes: K subsets, B batch, M sequences, R regions, D H W space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.modules.dropout import _DropoutNd
 
 from ccsd.config import Config
 from ccsd.errors import UsageError
@@ -45,6 +44,7 @@ class NetworkChecks:
         return {
             "shapes": self.shapes,
             "absent sequences": self.absent,
+            "sets apart": self.sets_apart,
             "sequences count": self.counting,
             "gradients": self.gradients,
             "samples apart": self.samples_apart,
@@ -60,10 +60,12 @@ class NetworkChecks:
         found = self._logits(self._network().eval(), self.image)
         expected = (len(self.subsets), BATCH, self.regions, *self.config.train.patch)
         finite = bool(found.isfinite().all())
+        squashed = all(self._looks_like_probabilities(seed) for seed in range(3))  # by chance only of one seed
+        words = (", not all finite" if not finite else "") + (", all from 0 to 1, as probabilities" if squashed else "")
         return Outcome(
-            "shapes", tuple(found.shape) == expected and finite, f"finite logits {_by(expected)}",
-            f"{_by(found.shape)}{'' if finite else ', not all finite'}",
-            "Return one channel for each region, at the size of the input",
+            "shapes", tuple(found.shape) == expected and not words, f"finite logits {_by(expected)}",
+            f"{_by(found.shape)}{words}",
+            "Return one channel for each region, at the size of the input, before any sigmoid or softmax",
         )  # fmt: skip
 
     def absent(self) -> Outcome:
@@ -79,6 +81,21 @@ class NetworkChecks:
             "absent sequences", worst <= CLOSE, f"logits that noise in absent sequences leaves within {CLOSE:g}",
             f"{worst:.2g} of their spread",
             "In compose, take only features of the sequences of the subset; in encode, keep the sequences apart",
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def sets_apart(self) -> Outcome:
+        """A set gives the same encoded and decoded by itself as among all others."""
+        net, worst = self._network().eval(), 0.0
+        for subset, right in zip(self.subsets, self._logits(net, self.image), strict=True):
+            rows = subset.expand(BATCH, -1)
+            found = net.decode_levels(net.encode(self.image, rows), rows[None], 1)[0][0]
+            worst = max(worst, _distance(found, right))
+        return Outcome(
+            "sets apart", worst <= CLOSE, f"logits of a set by itself within {CLOSE:g} of those among other sets",
+            f"{worst:.2g} of their spread",
+            "In encode, let what is available change no features of another sequence; in compose and decode, change "
+            "nothing in place that the next set gets; divide by nothing that is 0 where a sequence is",
         )  # fmt: skip
 
     def counting(self) -> Outcome:
@@ -98,28 +115,26 @@ class NetworkChecks:
         )  # fmt: skip
 
     def gradients(self) -> Outcome:
-        """A gradient for every weight."""
-        net = self._network().train()
-        torch.autograd.backward(self._loss(net))
+        """A finite gradient for every weight, also where sequences are missing."""
+        net, one = self._network().train(), self.subsets[:1].expand(BATCH, -1)
+        alone = net.decode_levels(net.encode(self.image, one), one[None], 1)
+        torch.autograd.backward(self._loss(net) + torch.stack([z.float().square().mean() for z in alone]).sum())
         own = {name.removeprefix("network."): parameter for name, parameter in net.named_parameters()}
         needed = {name: p for name, p in own.items() if not name.startswith(self.without_gradient or ("\0",))}
-        lacking = [name for name, p in needed.items() if p.grad is None]
-        return Outcome(
-            "gradients", not lacking, f"gradients for {len(needed)} weights",
-            f"none for {first_few(lacking)}" if lacking else "them",
-            "Use every weight in every step, or name those that need no gradient by --without-gradient",
-        )  # fmt: skip
+        return gradient_outcome(
+            needed, "Use every weight in every step, or name those that need no gradient by --without-gradient"
+        )
 
     def samples_apart(self) -> Outcome:
-        """A sample's logits are the same alone and in a batch, in training and in evaluation."""
-        distances = []
-        for training in (True, False):
-            net = self._network().train(training)
-            for module in net.modules():
-                if isinstance(module, _DropoutNd):
-                    module.eval()
-            whole = self._logits(net, self.image)
-            distances.append(_distance(self._logits(net, self.image[:1]), whole[:, :1]))
+        """A sample's logits are the same beside another one in training, and alone in evaluation.
+
+        In training the batch stays as large as it is: so layers that draw draw the same again.
+        """
+        other, distances = self.image.clone(), []
+        other[1:] = 3 + 2 * self._noise(1, self.config.train.patch)[1:]
+        for training, image in ((True, other), (False, self.image[:1])):
+            right, found = (self._logits(self._network().train(training), z)[:, :1] for z in (self.image, image))
+            distances.append(_distance(found, right))
         return Outcome(
             "samples apart", max(distances) <= CLOSE, f"logits of a sample that the others leave within {CLOSE:g}",
             f"{distances[0]:.2g} of their spread in training, {distances[1]:.2g} in evaluation",
@@ -127,18 +142,24 @@ class NetworkChecks:
         )  # fmt: skip
 
     def determinism(self) -> Outcome:
-        """The same seed gives the same logits and gradients."""
-        results = []
+        """The same seed and state give the same logits and gradients, and in evaluation any seed does."""
+        results, net = [], self._network().train()
+        state = {name: value.clone() for name, value in net.state_dict().items()}
         for _ in range(2):
-            net = self._network().train()
+            net.load_state_dict(state)
+            net.zero_grad()
             torch.manual_seed(1)
             loss = self._loss(net)
             torch.autograd.backward(loss)
             results.append([loss.detach(), *(p.grad for p in net.parameters() if p.grad is not None)])
         same = all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+        still = torch.equal(self._logits(net.eval(), self.image), self._logits(net, self.image))
+        found = "them" if same else "others"
         return Outcome(
-            "determinism", same, "equal loss and gradients for equal seeds", "them" if same else "others",
-            "Draw by torch's own generator, nothing from random, numpy or the clock",
+            "determinism", same and still, "equal loss and gradients for equal seeds and state, no chance in eval()",
+            found if still else f"{found}, and other logits in eval() each time",
+            "Draw by torch's own generator and in training only, nothing from random, numpy, a generator of your own "
+            "or the clock; keep all state in parameters and persistent buffers",
         )  # fmt: skip
 
     def state_dict(self) -> Outcome:
@@ -203,6 +224,10 @@ class NetworkChecks:
             "",
         )  # fmt: skip
 
+    def _looks_like_probabilities(self, seed: int) -> bool:
+        logits = self._logits(self._network(seed).eval(), self.image)
+        return bool((logits.min() >= 0) & (logits.max() <= 1) & (logits.min() < logits.max()))
+
     def _network(self, seed: int = 0) -> Network:
         torch.manual_seed(seed)
         return build_network(self.config.model, self.config.task)
@@ -238,7 +263,21 @@ def _distance(found: Tensor, right: Tensor) -> float:
     """Return the largest difference as a share of the spread of what is right."""
     if not found.numel():
         return 0.0
-    return float((found - right).abs().max() / right.std().clamp(min=1e-12))
+    distance = (found - right).abs().max() / right.std().clamp(min=1e-12)
+    return float(distance.nan_to_num(nan=torch.inf))
+
+
+def gradient_outcome(needed: Mapping[str, Tensor], advice: str) -> Outcome:
+    """Return whether all weights have a finite gradient."""
+    lacking = [name for name, p in needed.items() if p.grad is None]
+    broken = [name for name, p in needed.items() if p.grad is not None and not p.grad.isfinite().all()]
+    found = [f"none for {first_few(lacking)}"] if lacking else []
+    found += [f"one that is not finite for {first_few(broken)}"] if broken else []
+    if broken:
+        advice += "; the gradient of a root, a norm or a logarithm of 0 is not finite: add a little before taking it"
+    return Outcome(
+        "gradients", not found, f"finite gradients for {len(needed)} weights", " and ".join(found) or "them", advice
+    )
 
 
 def _by(shape: Sequence[int]) -> str:

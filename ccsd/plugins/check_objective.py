@@ -12,11 +12,13 @@ from torch.nn.modules.dropout import _DropoutNd
 from ccsd.config import Config
 from ccsd.distillation.own import build_objective
 from ccsd.distillation.schedule import draw_step
+from ccsd.plugins.check_network import gradient_outcome
 from ccsd.plugins.outcome import Check, Outcome
-from preprocess.errors import first_few
 
 BATCH, STEPS = 4, 3
 CLOSE, BF16 = 1e-3, 0.2
+FOREGROUND = (0.5, 0.2, 0.05, 0.0)
+"""Share of each sample: different, so that a mean over the voxels of all shows, and none, as many patches have."""
 OURS = "classify."
 """Weights of our networks for a term of our methods, which other objectives need not use."""
 
@@ -30,7 +32,9 @@ class ObjectiveChecks:
         sequences = len(config.task.modalities)
         self.image = torch.randn(BATCH, sequences, *patch, generator=rng)
         numbers = torch.tensor([0, *config.task.classes.values()], dtype=torch.uint8)
-        self.label = numbers[torch.randint(len(numbers), (BATCH, *patch), generator=rng)]
+        self.label = numbers[torch.randint(1, len(numbers), (BATCH, *patch), generator=rng)]
+        shares = torch.tensor(FOREGROUND)[:, None, None, None]
+        self.label[torch.rand(self.label.shape, generator=rng) >= shares] = 0
         self.available = torch.ones(BATCH, sequences, dtype=torch.bool)
         self.available[1:, 0] = sequences == 1  # one sample has everything, the others lack something
         self.available[2, 1:-1] = False
@@ -57,7 +61,7 @@ class ObjectiveChecks:
             "result", finite and loss.requires_grad, "a finite loss with a gradient, and finite terms",
             f"loss {float(loss.detach()):.4g}; terms {', '.join(terms) or 'none'}"
             f"{'' if finite else ', not all finite'}{'' if loss.requires_grad else ', without a gradient'}",
-            "Return the loss before it is detached; divide by nothing that can be 0",
+            "Return the loss before it is detached; divide by nothing that can be 0, such as the voxels of a region",
         )  # fmt: skip
 
     def absent(self) -> Outcome:
@@ -72,8 +76,10 @@ class ObjectiveChecks:
 
     def mean(self) -> Outcome:
         """The mean over micro-batches is the loss of the batch."""
-        whole = self._loss("fp32")
-        found = sum(self._loss("fp32", rows=slice(sample, sample + 1)) for sample in range(BATCH)) / BATCH
+        training = not self._draws()
+        whole = self._loss("fp32", training=training)
+        parts = [self._loss("fp32", slice(sample, sample + 1), training=training) for sample in range(BATCH)]
+        found = sum(parts) / BATCH
         return Outcome(
             "mean over samples", abs(found - whole) <= CLOSE * abs(whole), f"{whole:.6g}, the loss of {BATCH} samples",
             f"{found:.6g} as the mean of each by itself",
@@ -87,12 +93,9 @@ class ObjectiveChecks:
             torch.autograd.backward(self._outputs(objective, step)["loss"])
         names = {name.removeprefix("net.").removeprefix("network."): p for name, p in objective.named_parameters()}
         needed = {name: p for name, p in names.items() if not name.startswith((OURS, *self.without_gradient))}
-        lacking = [name for name, p in needed.items() if p.grad is None]
-        return Outcome(
-            "gradients", not lacking, f"gradients for {len(needed)} weights",
-            f"none for {first_few(lacking)}" if lacking else "them",
-            "Use all outputs of the network, or name the weights that need no gradient by --without-gradient",
-        )  # fmt: skip
+        return gradient_outcome(
+            needed, "Use all outputs of the network, or name the weights that need no gradient by --without-gradient"
+        )
 
     def determinism(self) -> Outcome:
         """The same step gives the same loss."""
@@ -119,8 +122,22 @@ class ObjectiveChecks:
                 module.eval()
         return objective
 
-    def _loss(self, precision: str, rows: slice = slice(None), image: Tensor | None = None) -> float:
-        found = self._outputs(self._objective(precision), 0, rows, self.image if image is None else image)
+    @torch.no_grad()
+    def _draws(self) -> bool:
+        """Tell whether layers of the network draw in training, which they do another way in each cut of the batch."""
+        net, found = self._objective("fp32").net, []
+        for seed in range(2):
+            torch.manual_seed(seed)
+            found.append(net.decode_levels(net.encode(self.image, self.available), self.available[None], 1)[0])
+        return not torch.equal(*found)
+
+    def _loss(
+        self, precision: str, rows: slice = slice(None), image: Tensor | None = None, *, training: bool = True
+    ) -> float:
+        objective = self._objective(precision)
+        if not training:
+            objective.net.eval()
+        found = self._outputs(objective, 0, rows, self.image if image is None else image)
         return float(found["loss"].detach())
 
     def _outputs(

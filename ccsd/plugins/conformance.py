@@ -69,7 +69,7 @@ def config_for(kind: Kind, name: str, overrides: Sequence[str], steps: int) -> C
 
 
 def run_checks(kind: Kind, config: Config, folder: Path, without_gradient: Sequence[str] = ()) -> Iterator[Outcome]:
-    """Run the checks one after the other; the later trainings are left out where an earlier one failed.
+    """Run the checks one after the other; the rest is left out where the first, or the first training, failed.
 
     Parameters
     ----------
@@ -80,8 +80,10 @@ def run_checks(kind: Kind, config: Config, folder: Path, without_gradient: Seque
     """
     start = tuple(without_gradient)
     checks = NetworkChecks(config, start).all() if kind is BACKBONE else ObjectiveChecks(config, start).all()
-    for name, check in checks.items():
-        yield outcome_of(name, check)
+    for number, (name, check) in enumerate(checks.items()):
+        yield (outcome := outcome_of(name, check))
+        if number == 0 and not outcome.passed:  # what it returns cannot be used: all others would say so again
+            return
     yield from _in_order(TrainingChecks(config, folder).all())
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -131,7 +132,7 @@ class Plugin:
     @property
     def record(self) -> PluginRecord:
         """What run.json has of it."""
-        spec = importlib.util.find_spec(self.module)
+        spec = _spec(self.module)
         file = Path(spec.origin) if spec and spec.origin else None
         source = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file and file.is_file() else ""
         return PluginRecord(
@@ -180,16 +181,23 @@ def offered(kind: Kind) -> str:
 
 def _of_path(kind: Kind, name: str) -> Plugin:
     module, _, attribute = name.partition(":")
-    try:
-        there = importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        there = False
-    except Exception as error:
-        raise UsageError(f"{kind.key}={name}: importing the package of {module} failed: {error}") from error
-    if not there:
+    if _spec(module) is None:
         raise UsageError(f"{kind.key}={name}: no module {module} is found by {sys.executable}; {WHERE}")
     owners = metadata.packages_distributions().get(module.partition(".")[0], [])
     return Plugin(kind, name, module, attribute, *((owners[0], metadata.version(owners[0])) if owners else ("", "")))
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Return where a module lies; its packages are not imported, as they may need what this machine lacks."""
+    name, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # of __main__
+        return None
+    for part in rest:
+        name, within = f"{name}.{part}", spec and spec.submodule_search_locations
+        spec = PathFinder.find_spec(name, within) if within else None
+    return spec
 
 
 def _owner(point: metadata.EntryPoint) -> tuple[str, str]:

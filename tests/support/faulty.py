@@ -192,3 +192,85 @@ class Weighing(nn.Module):
         losses = self.losses(network, step)
         doubt = self.weights(losses[:, None]).square().mean()
         return losses.mean() + doubt, {"doubt": doubt}
+
+
+class Draws(Right):
+    """Right: draws by torch's generator, in training alone, and not by a dropout layer."""
+
+    def decode(self, composed: Tensor) -> Tensor:
+        found = super().decode(composed)
+        kept = torch.rand(composed.shape[:2], device=found.device) > 0.3
+        return found * kept[..., None, None, None, None] if self.training else found
+
+
+class Neighbours(Right):
+    """Features of a sequence say what else is there."""
+
+    def encode(self, image: Tensor, available: Tensor) -> Tensor:
+        found = super().encode(image, available)
+        return torch.cat([found[:, :, :1] + available.sum(1)[:, None, None, None, None, None], found[:, :, 1:]], 2)
+
+
+class Fading(Right):
+    """Changes in place what the next set gets."""
+
+    def compose(self, features: Tensor, subsets: Tensor) -> Tensor:
+        found = super().compose(features, subsets)
+        features[:, :, 0] *= 0.5
+        return found
+
+
+class Probable(Right):
+    def decode(self, composed: Tensor) -> Tensor:
+        return super().decode(composed).sigmoid()
+
+
+class Rooted(Right):
+    """The root of 0, where a sequence is missing, has no gradient."""
+
+    def encode(self, image: Tensor, available: Tensor) -> Tensor:
+        power = (image * self.head.bias[0]).square().sum((2, 3, 4), keepdim=True).sqrt()
+        return super().encode(image + power, available)
+
+
+class Private(Right):
+    """Draws by a generator of its own, which no checkpoint has."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.rng = torch.Generator().manual_seed(0)
+
+    def encode(self, image: Tensor, available: Tensor) -> Tensor:
+        noise = torch.randn(image.shape, generator=self.rng) if self.training else 0
+        return super().encode(image + noise, available)
+
+
+class Restive(Right):
+    """Draws in evaluation, too."""
+
+    def decode(self, composed: Tensor) -> Tensor:
+        return super().decode(composed) * (1 + torch.rand((), device=composed.device))
+
+
+class Pooled(Learning):
+    """Dice of the voxels of all samples together."""
+
+    def losses(self, network: Segmenting, step: Step) -> Tensor:
+        features = network.encode(step.image, step.available)
+        found = network.decode_levels(features, step.available[None], 1)[0][0].float().sigmoid()
+        axes = (0, 2, 3, 4)
+        overlap, total = (found * step.target).sum(axes), found.sum(axes) + step.target.sum(axes)
+        return 1 - 2 * overlap / (total + 1)
+
+    def of(self, losses: Tensor, step: Step) -> Any:
+        return losses.mean(), {}
+
+
+class Hopeful(Learning):
+    """Divides by the voxels of a region, of which a patch may have none."""
+
+    def losses(self, network: Segmenting, step: Step) -> Tensor:
+        features = network.encode(step.image, step.available)
+        found = network.decode_levels(features, step.available[None], 1)[0][0].float().sigmoid()
+        axes = (2, 3, 4)
+        return 1 - ((found * step.target).sum(axes) / step.target.sum(axes)).mean(1)

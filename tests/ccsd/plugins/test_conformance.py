@@ -29,12 +29,20 @@ FAULTY = {
     "Forgets": "state_dict",
     "Coarse": "bf16",
     "Sizes": "patch sizes",
+    "Neighbours": "sets apart",
+    "Fading": "sets apart",
+    "Probable": "shapes",
+    "Rooted": "gradients",
+    "Private": "determinism",
+    "Restive": "determinism",
 }
 FAULTY_OBJECTIVES = {
     "Summed": "mean over samples",
     "Detached": "result",
     "Restless": "determinism",
     "Partial": "gradients",
+    "Pooled": "mean over samples",
+    "Hopeful": "result",
 }
 
 
@@ -52,7 +60,7 @@ def failed(outcomes: dict[str, Outcome]) -> set[str]:
     return {name for name, outcome in outcomes.items() if not outcome.passed}
 
 
-@pytest.mark.parametrize("name", ["Right", "OneSize"])
+@pytest.mark.parametrize("name", ["Right", "OneSize", "Draws"])
 def test_a_network_that_is_right_passes(name: str) -> None:
     assert failed(network_outcomes(name)) == set()
 
@@ -79,6 +87,17 @@ def test_an_error_of_the_authors_own_is_shown() -> None:
 
 def test_an_objective_that_is_right_passes() -> None:
     assert failed(objective_outcomes("Learning")) == set()
+
+
+def test_an_objective_passes_with_layers_that_draw() -> None:
+    config = config_for(OBJECTIVE, "support.faulty:Learning", ("model={backbone: 'support.faulty:Draws'}",), 20)
+    assert outcome_of("mean over samples", ObjectiveChecks(config).mean).passed
+
+
+def test_what_returns_nothing_of_use_is_reported_once(tmp_path: Path) -> None:
+    for kind, name in ((BACKBONE, "Shapes"), (OBJECTIVE, "Detached")):
+        config = config_for(kind, f"support.faulty:{name}", (), 20)
+        assert [outcome.passed for outcome in run_checks(kind, config, tmp_path)] == [False]
 
 
 @pytest.mark.parametrize(("name", "check"), FAULTY_OBJECTIVES.items())
@@ -153,7 +172,7 @@ def test_the_command_prints_a_line_for_each_check(name: str, words: tuple[str, .
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     bad = [line for line in lines if not line.startswith("ok ")]
-    assert len(lines) == (9 if name in ("one-subset", "support.faulty:Weighing") else 13), done.stdout + done.stderr
+    assert len(lines) == (9 if name in ("one-subset", "support.faulty:Weighing") else 14), done.stdout + done.stderr
     if name == "support.faulty:Leaks":
         assert done.returncode == 2
         assert [line.split(":")[0] for line in bad] == ["FAIL  absent sequences"]

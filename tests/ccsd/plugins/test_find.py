@@ -76,6 +76,21 @@ def test_a_module_that_is_not_installed_is_found_on_the_path(tmp_path: Path, mon
     assert found.record.source != before
 
 
+def test_packages_are_not_imported_to_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login node reads the configuration; it may have nothing of what the package needs."""
+    package = tmp_path / "of_gpus/deep"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("import no_such_module_here")
+    (package / "net.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = find(BACKBONE, "of_gpus.deep.net:Net")
+    assert len(found.record.source) == 16
+    for missing in ("of_gpus.deep.nets", "of_gpus.deep.net.net", "of_gpus.json"):
+        with pytest.raises(UsageError, match=f"no module {missing}"):
+            find(BACKBONE, f"{missing}:Net")
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.noun)
 @pytest.mark.parametrize(
     ("name", "message"),

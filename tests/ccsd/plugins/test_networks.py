@@ -15,6 +15,7 @@ from ccsd.distillation.schedule import draw_step
 from ccsd.errors import UsageError
 from ccsd.inference.predict import predict
 from ccsd.model import Network, build_network, load_model
+from ccsd.model.weights import load_weights, save_weights
 from ccsd.records import RunRecord
 from ccsd.training.fine_tuning import fine_tuning_of
 from preprocess.task import Task
@@ -167,12 +168,17 @@ class Faulty(nn.Module):
             self.multiple = 8
         if fault == "large":
             self.multiple = (16, 8, 8)
+        if fault == "tied":
+            self.same = self.scale
+        if fault == "lazy":
+            self.head = nn.LazyConv3d(3, 1)
         if fault == "half":
             self.encode = self.forward
 
     def forward(self, image: Tensor, available: Tensor) -> Any:
         logits = self.scale * image[:, :3]
-        return {"classes": image * self.scale, "none": None, "empty": []}.get(self.fault, logits)
+        found = {"classes": image * self.scale, "none": None, "empty": [], "broadcast": [logits, logits[:, :1]]}
+        return found.get(self.fault, logits)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +187,9 @@ class Faulty(nn.Module):
         ("classes", r"returned logits of 2 x 4 x 8 x 8 x 8, expected 2 x 3 x 8 x 8 x 8; .* `ccsd check-plugin`"),
         ("none", "returned NoneType, expected logits or a list"),
         ("empty", "returned list, expected logits or a list"),
+        ("broadcast", r"returned coarser logits \(number 2 of 2\) of 2 x 1 x 8 x 8 x 8, expected 2 x 3 x a coarser s"),
+        ("tied", "same is scale under another name, .*; register a module that is shared once"),
+        ("lazy", r"head\.weight, head\.bias have no size yet, .*; give lazy layers their channels"),
         ("multiple", "its attribute `multiple` is 8, expected three whole numbers"),
         ("large", r"train\.patch \[8, 8, 8\] does not fit the network: .* must be multiples of 16, 8, 8"),
         ("half", "has encode but not compose, decode"),
@@ -326,3 +335,9 @@ def test_fine_tuning_for_other_sequences_is_refused(tmp_path: Path, installed: P
     config = config_of(task_of("t1", "t2", name="x"), {"backbone": "mean"}, init=tmp_path / "start")
     with pytest.raises(UsageError, match=r"has t1, t2; which weights of model\.backbone=mean belong to which sequence"):
         fine_tuning_of(config, tmp_path / "run")
+
+
+def test_a_view_is_saved_like_any_other_buffer(tmp_path: Path) -> None:
+    view = torch.arange(6.0).view(2, 3).t()
+    save_weights(tmp_path / "model.safetensors", {"view": view}, {})
+    assert torch.equal(load_weights(tmp_path / "model.safetensors")[0]["view"], view)
