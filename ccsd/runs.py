@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from ccsd.config.schema import Config
@@ -98,6 +99,22 @@ def _folds_there(split: SplitSettings) -> tuple[tuple[int, ...], bool]:
 def run_name(experiment: str, seed: int | str, fold: int | str | None = None) -> str:
     """Return the name of the run that trains an experiment with a seed, `ccsd-s0`, in a fold `ccsd-f2-s0`."""
     return f"{experiment}{'' if fold is None else f'-f{fold}'}-s{seed}"
+
+
+def refuse_adopted_names(experiments: Iterable[str], adopted: Iterable[Path]) -> None:
+    """Reject experiments that are called like a method whose label maps the study has: the report could not tell them.
+
+    Raises
+    ------
+    UsageError
+        If there is one; `adopted` are the tables of `ccsd adopt`.
+    """
+    folders = {path.parent.parent.name: path.parent.parent for path in adopted}
+    if taken := [name for name in experiments if name in folders]:
+        raise UsageError(
+            f"configuration: experiments: {taken[0]} is the name of a method that was adopted; give the experiment "
+            f"another one, or remove {folders[taken[0]]}"
+        )
 
 
 def members(model: str) -> list[str]:

@@ -19,7 +19,7 @@ from ccsd.config.load import set_key, validate_config
 from ccsd.config.schema import Config
 from ccsd.config.science import EXPERIMENT_SECTIONS, science_digest
 from ccsd.errors import UsageError
-from ccsd.runs import NOT_TOGETHER, FoldPlan, members, run_key, run_name
+from ccsd.runs import NOT_TOGETHER, FoldPlan, members, refuse_adopted_names, run_key, run_name
 from preprocess.dataset import data_task
 from preprocess.errors import InputError
 from preprocess.files import write_text
@@ -156,6 +156,7 @@ class Study:
             reason = NOT_TOGETHER if study.folds.cannot_be_scored else "needs two seeds or more, such as seeds: [0, 1]"
             raise UsageError(f"configuration: ensembles: {reason}")
         study._refuse_unfit_starts()
+        refuse_adopted_names(config.experiments, study.folder.adopted())
         return study
 
     def _refuse_unfit_starts(self) -> None:

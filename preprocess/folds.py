@@ -196,6 +196,8 @@ def make_folds(
     InputError
         As of `make_split`; also if the list has another number of folds than `count`, or there are too few patients.
     """
+    if not 0 <= val < 1:
+        raise InputError(f"a share of {val:g} of the cases cannot validate; give one from 0 on and below 1 (--val)")
     cohort = read_cohort(dest, max_refused, patients)
     folds, notes = (
         (_drawn(cohort.labelled, cohort, count, seed), []) if listed is None else _listed(cohort, listed, count, seed)

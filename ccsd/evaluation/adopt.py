@@ -36,7 +36,7 @@ from preprocess.errors import first_few
 from preprocess.files import complete_or_absent, sweep
 from preprocess.folds import read_folds
 from preprocess.reading import read_mapping
-from preprocess.store.reader import CaseStore
+from preprocess.store.reader import CaseStore, list_cases
 from preprocess.task import LabelConvention, Task
 
 _SHOWN = 40
@@ -58,6 +58,8 @@ class _Cases:
     stores: Mapping[str, CaseStore]
     folds: Mapping[str, int]
     """That which holds out a case."""
+    untested: frozenset[str]
+    """The other cases, such as those that train."""
     split_hash: str
 
 
@@ -168,7 +170,8 @@ def _tested(data: Path, task: Task) -> _Cases:
     names = sorted([*split.test, *held_out])
     if not names:
         raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
-    return _Cases({case: CaseStore(data, case) for case in names}, held_out, split.folds or split.hash)
+    untested = frozenset(list_cases(data)) - set(names)
+    return _Cases({case: CaseStore(data, case) for case in names}, held_out, untested, split.folds or split.hash)
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,9 @@ def _find(predictions: Path, task: Task, cases: _Cases, layout: str | None, part
         }
         try:
             there = find_segmentations(folder, task, layout)
-            pairs, extra = match(there, wanted, partial=True)
+            others = [case for case in there if case in cases.untested]  # no name of a test case that goes on
+            pairs, extra = match({case: there[case] for case in there if case not in others}, wanted, partial=True)
+            extra = sorted([*extra, *others])
         except UsageError as error:
             found.problems.append(f"{subset}: {error}")
             continue

@@ -125,7 +125,8 @@ def match(
     """Pair predictions with references, and name the predictions that have no reference.
 
     Names that are not equal still match when exactly one prediction's name begins with the reference's name, or the
-    other way round, up to `-`, `_` or `.`. `partial` leaves references without a prediction out.
+    other way round, up to `-`, `_` or `.`, and it is not the name of another reference. `partial` leaves references
+    without a prediction out.
 
     Raises
     ------
@@ -134,8 +135,9 @@ def match(
         prediction fits several references.
     """
     pairs, missing = [], []
+    others = [name for name in predictions if name not in references]
     for case, reference in references.items():
-        candidates = [case] if case in predictions else [name for name in predictions if _related(name, case)]
+        candidates = [case] if case in predictions else [name for name in others if _related(name, case)]
         if len(candidates) == 1:
             pairs.append(Pair(case, predictions[candidates[0]], reference))
         elif candidates or not partial:

@@ -1,6 +1,7 @@
 """Why the numbers of a report may mislead."""
 
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +49,8 @@ def warnings(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFram
         )
     if len(study.metrics["split_hash"].dropna().unique()) > 1:
         found.append("The scores come from different splits and must not be compared.")
-    found += [*_apart(summary, comparison), *_missing_folds(study)]
+    found += [*_from_elsewhere(study.metrics), *_apart(summary, comparison)]
+    found += [*_scored_differently(study.metrics), *_missing_folds(study)]
     found += [
         f"{run.name} was fine-tuned from a run that learnt from another split of the same data: it may have seen "
         "cases that are tested here."
@@ -60,6 +62,15 @@ def warnings(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFram
     return found
 
 
+def _from_elsewhere(metrics: pd.DataFrame) -> Iterator[str]:
+    """Warn of what was scored without a model."""
+    if names := [str(name) for name in metrics.loc[metrics["model_hash"].isna(), "experiment"].unique()]:
+        yield (
+            f"The label maps of {listed(names)} come from elsewhere: whether what made them was trained on cases that "
+            "are scored is not known here."
+        )
+
+
 def _apart(summary: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[str]:
     """Warn of experiments that share no case."""
     shared = comparison[(comparison["scope"] == OVERALL[0]) & (comparison["cases"] > 0)]
@@ -67,6 +78,20 @@ def _apart(summary: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[str]:
     groups = comparable([str(name) for name in summary["experiment"].unique()], list(pairs))
     if len(groups) > 1:
         yield (f"Experiments without a case in common do not compare: {' | '.join(listed(group) for group in groups)}.")
+
+
+def _scored_differently(metrics: pd.DataFrame) -> Iterator[str]:
+    """Warn of experiments that have only some of their cases and combinations in common."""
+    scored = {
+        str(name): set(part[["case", "subset"]].itertuples(index=False, name=None))
+        for name, part in metrics.groupby("experiment", sort=False)
+    }
+    pairs = [pair for pair in combinations(scored, 2) if scored[pair[0]] & scored[pair[1]]]
+    if unequal := [name for pair in pairs if scored[pair[0]] != scored[pair[1]] for name in pair]:
+        yield (
+            f"{listed(list(dict.fromkeys(unequal)))} were not scored on the same cases and combinations: their means "
+            "do not compare; their differences do, which are over what both have."
+        )
 
 
 def _missing_folds(study: StudyResults) -> Iterator[str]:

@@ -103,7 +103,7 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
     environment.filters["counted"] = words.counted
     template = environment.get_template("report.html.j2")
     task = study.task
-    leader, seeds = words.best_experiment(summary), seed_means(study.metrics, task)
+    leader, seeds = words.best_experiment(summary, study.metrics), seed_means(study.metrics, task)
     more = _more(study)
     return template.render(
         study=study,

@@ -1,5 +1,6 @@
 """What a study left on the disk: scores, provenance, training logs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def read_results(root: Path) -> StudyResults:
     ------
     UsageError
         If no finished evaluation is there, or two evaluations score the same case and combination differently or by
-        different rules.
+        different rules, or are of one name but of different things.
     InputError
         If they belong to different tasks.
     """
@@ -71,31 +72,57 @@ def read_results(root: Path) -> StudyResults:
         )
     records = {name: EvaluationRecord.read(path) for name, path in scored.items()}
     task = _common_task({scored[name]: record.task for name, record in records.items()})
-    tables = [read_metrics(path / SCORES_FILE) for path in scored.values()]
-    metrics = pd.concat(tables, ignore_index=True).drop_duplicates()
-    twice = metrics[metrics.duplicated(["experiment", "seed", "case", "subset", "region"], keep=False)]
-    if len(twice):
-        first = twice.iloc[0]
-        raise UsageError(
-            f"{root}/evaluation: {len(twice)} scores were computed twice with different results, for example case "
-            f"{first['case']} with {first['subset']}; remove the outdated folder there"
-        )
+    tables = {name: read_metrics(path / SCORES_FILE) for name, path in scored.items()}
+    metrics = pd.concat(tables.values(), ignore_index=True).drop_duplicates()
+    _refuse_scores_computed_twice(root, metrics, tables)
+    _refuse_one_name_for_two(root, metrics, tables)
     config = _read_config(folder.config)
     trainings = [_read_training(path) for path in folder.run_folders()]
     return StudyResults(folder, _in_order(metrics, config), records, trainings, config, task)
 
 
+def _refuse_scores_computed_twice(root: Path, metrics: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> None:
+    twice = metrics[metrics.duplicated(["experiment", "seed", "case", "subset", "region"], keep=False)]
+    if len(twice):
+        key = ["experiment", "case", "subset", "seed"]
+        first = twice.iloc[0]
+        same = [name for name, table in tables.items() if len(table[key].merge(twice[key].head(1)))]
+        raise UsageError(
+            f"{root}/evaluation: {len(twice)} scores were computed twice with different results, for example case "
+            f"{first['case']} with {first['subset']}, in {' and '.join(same)}; remove the outdated folder there"
+        )
+
+
+def _refuse_one_name_for_two(root: Path, metrics: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Reject what would be pooled under one name although it is not the same thing."""
+    for name, part in metrics.groupby("experiment"):
+        by_model = part["model_hash"].notna()
+        if by_model.any() and not by_model.all():
+            raise UsageError(
+                f"{root}/evaluation: {name} is the name of an experiment and of label maps from elsewhere; remove "
+                f"{root}/evaluation/{name}, and adopt them by another name (`ccsd adopt --as`)"
+            )
+        in_fold = part.loc[by_model, "fold"].notna()
+        if in_fold.any() and not in_fold.all():
+            bare = [key for key, table in tables.items() if name in set(table.loc[table["fold"].isna(), "experiment"])]
+            raise UsageError(
+                f"{root}/evaluation: {name} has scores of folds and of a training without folds; remove what is "
+                f"outdated there, as of the latter {' and '.join(bare)}"
+            )
+
+
 def outdated_evaluations(study: StudyResults) -> list[str]:
     """Return the names of evaluations that scored other weights than the runs of the study have now."""
-    now: dict[tuple[str | None, Any], set[str]] = {}
+    now: dict[tuple[str | None, Any, Any], set[str]] = {}
     for run in study.trainings:
         if run.record is not None:
-            key = run.record.experiment or run.name, run.record.config.get("train", {}).get("seed")
+            train, split = (run.record.config.get(section, {}) for section in ("train", "split"))
+            key = run.record.experiment or run.name, train.get("seed"), split.get("fold")
             now.setdefault(key, set()).add(run.record.model_hash)
 
     def is_outdated(identity: Identity) -> bool:
         scored = identity.models or (identity,)
-        return any(m.model_hash not in now.get((m.experiment, m.seed), {m.model_hash}) for m in scored)
+        return any(m.model_hash not in now.get((m.experiment, m.seed, m.fold), {m.model_hash}) for m in scored)
 
     return [name for name, record in study.evaluations.items() if is_outdated(record.identity)]
 

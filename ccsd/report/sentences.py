@@ -26,9 +26,14 @@ def summary_sentences(study: StudyResults, summary: pd.DataFrame, best: str, ver
     return [*_scope(study, names), *verdicts, *about_best]
 
 
-def best_experiment(summary: pd.DataFrame) -> str:
-    """Return the experiment with the highest mean Dice over all combinations and regions."""
-    part = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice")]
+def best_experiment(summary: pd.DataFrame, metrics: pd.DataFrame) -> str:
+    """Return the experiment with the highest mean Dice over all combinations and regions.
+
+    Of those that were scored on the most cases: means over a few others, such as a fixed test set, do not compare.
+    """
+    cases = metrics.groupby("experiment")["case"].nunique()
+    most = cases.index[cases == cases.max()]
+    part = summary[(summary["scope"] == "overall") & (summary["metric"] == "dice") & summary["experiment"].isin(most)]
     means = part.groupby("experiment", sort=False)["mean"].mean().fillna(0)
     return str(means.idxmax())
 
@@ -82,7 +87,7 @@ def _scope(study: StudyResults, experiments: list[str]) -> Iterator[str]:
     trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
     was = "was" if cases == 1 else "were"
     yield f"{counted(cases, 'held-out case')} {was} segmented from {_what(study.task, subsets)}, by {trained}."
-    in_folds = study.metrics.dropna(subset="fold")
+    in_folds = study.metrics.dropna(subset=["fold", "model_hash"])  # of label maps from elsewhere nobody knows
     if len(in_folds):
         folds, own = sorted(in_folds["fold"].unique()), int(in_folds["case"].nunique())
         which = "Each" if own == cases else f"Each of {own} of them"
@@ -157,7 +162,8 @@ def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> Ite
         means = {key[0]: float(rows[key]["mean"]) for key in keys if key in rows and not math.isnan(rows[key]["mean"])}
         groups = comparable(list(means), _pairs(found, region))
         for group in (group for group in groups if len(group) > 1):
-            best = max(group, key=lambda name: means[name])
+            # By pairs, as the means of experiments that lack cases of one another do not compare.
+            best = max(group, key=lambda name: (_least(name, region, found), means[name]))
             among = f"Of {listed(group)}, a" if len(groups) > 1 else "A"
             start = f"{among}veraged{over_all(task)}, " if over_all(task) else ""
             yield (
@@ -173,6 +179,13 @@ def _pairs(found: Iterable[Difference], region: str) -> list[tuple[str, str]]:
         for pair in found
         if region in pair.regions and not math.isnan(pair.regions[region]["difference"])
     ]
+
+
+def _least(name: str, region: str, found: Iterable[Difference]) -> float:
+    """Return by how much an experiment is better than the one that comes next to it, over the cases of both."""
+    own = [pair for pair in found if name in (pair.experiment, pair.baseline) and region in pair.regions]
+    gaps = [pair.regions[region]["difference"] * (1 if name == pair.experiment else -1) for pair in own]
+    return min((gap for gap in gaps if not math.isnan(gap)), default=-math.inf)
 
 
 _BETTER: dict[Certainty, tuple[str, str]] = {
@@ -206,7 +219,10 @@ def _rivals(best: str, region: str, found: list[Difference]) -> Iterator[tuple[s
         if seeds := seed_range(row):
             least, most = sorted(sign * end + 0.0 for end in seeds)
             notes.append(f"by seed {least:.3f} to {most:.3f}" + ", though their seeds overlap" * (least <= 0))
-        yield f"{other} by {difference:.3f}" + (f" ({'; '.join(notes)})" if notes else ""), certainty(row)
+        yield (
+            f"{other} by {difference:.3f}" + (f" ({'; '.join(notes)})" if notes else ""),
+            (certainty(row) if difference > 0 else "unclear"),
+        )
 
 
 def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> str:

@@ -217,21 +217,32 @@ def _compare_pair(metrics: pd.DataFrame, pair: tuple[str, str], metric: str, tas
     for region in task.scored_regions:
         parts = [metrics[(metrics["experiment"] == name) & (metrics["region"] == region)] for name in pair]
         own, base = (case_matrix(part, metric, task) for part in parts)
-        changes = list(_seed_changes([_by_seed(part, metric, task) for part in parts]))
+        by_seed = [[case_matrix(rows, metric, task) for rows in seeds] for seeds in _seeds(*parts)]
+        changes = list(_seed_changes(*by_seed))
         shared = {"experiment": pair[0], "baseline": pair[1], "region": region, "metric": metric, **_origin(*parts)}
+        shared |= {"seeds": len(by_seed[0]), "baseline_seeds": len(by_seed[1])}
         for scope, name, columns in scopes([name for name in own.columns if name in base.columns], task):
             change = own[columns].sub(base[columns]).to_numpy()
             yield {**shared, "scope": scope, "name": name, **_test(change), **_seed_range(changes, columns)}
 
 
-def _by_seed(part: pd.DataFrame, metric: str, task: Task) -> list[pd.DataFrame]:
-    """Return the scores of each seed; of what has no seed all of them. The folds of a seed share out its cases."""
-    return [case_matrix(rows, metric, task) for _, rows in part.groupby("seed", dropna=False)]
+def _seeds(*parts: pd.DataFrame) -> list[list[pd.DataFrame]]:
+    """Return the scores of each seed of two experiments; the folds of a seed share out its cases.
+
+    A seed that lacks some of what both scored would be compared on other cases, and does not count. What has no seed,
+    and what no seed scored whole, counts as one.
+    """
+    both = set.intersection(*map(_scored, parts))
+    whole = [[rows for _, rows in part.groupby("seed", dropna=False) if both <= _scored(rows)] for part in parts]
+    return [seeds or [part] for seeds, part in zip(whole, parts, strict=True)]
 
 
-def _seed_changes(pair: list[list[pd.DataFrame]]) -> Iterator[pd.DataFrame]:
+def _scored(part: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(part[["case", "subset"]].itertuples(index=False, name=None))
+
+
+def _seed_changes(own: list[pd.DataFrame], base: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     """Yield the changes of cases (rows) under combinations from each seed of the second to each of the first."""
-    own, base = pair
     yield from (one.sub(other) for one in own for other in base)
 
 
@@ -244,8 +255,7 @@ def _seed_range(changes: Iterable[pd.DataFrame], columns: list[str]) -> dict[str
 def _origin(part: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
     own, other = facts(part), facts(base)
     return {
-        **{name: own[name] for name in ("seeds", "policy", "model_hash", "split_hash")},
-        "baseline_seeds": other["seeds"],
+        **{name: own[name] for name in ("policy", "model_hash", "split_hash")},
         "baseline_model_hash": other["model_hash"],
     }
 

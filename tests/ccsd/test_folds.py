@@ -211,3 +211,13 @@ def test_cases_that_a_model_knows_are_named(
 def test_data_without_folds_have_none(made_study: Path) -> None:
     with pytest.raises(InputError, match="has no folds, but fold 1 is wanted; `ccsd split --folds` makes them"):
         split_for(made_study / "data", "the test", GLIOMA, 1)
+
+
+def test_an_experiment_is_not_called_like_an_adopted_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = tmp_path / "results" / "s" / "evaluation" / "rfnet" / "adopted" / "metrics.tsv"
+    table.parent.mkdir(parents=True)
+    table.touch()
+    assert study_of({}).runs == ["ccsd-s0"]
+    with pytest.raises(UsageError, match=r"experiments: rfnet is the name of a method that was adopted; .*/rfnet"):
+        study_of({}, experiments={"ccsd": {}, "rfnet": {}})

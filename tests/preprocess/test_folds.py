@@ -183,6 +183,8 @@ def test_a_torn_patient_may_be_allowed(stores: Path, tmp_path: Path) -> None:
         ({"count": 7}, r"7 folds need at least 7 patients .*there are 6; take fewer"),
         ({"count": 1}, "1 folds: give two or more"),
         ({"count": 3, "val": 0.7}, r"fold 0 of 3 has \d patients to train and to validate on"),
+        ({"count": 3, "val": -0.1}, r"a share of -0.1 of the cases cannot validate"),
+        ({"count": 3, "val": float("nan")}, r"a share of nan of the cases cannot validate"),
         ({}, "say how many folds"),
     ],
 )

@@ -181,6 +181,18 @@ def test_missing_cases_may_be_left_out_and_strangers_are_named(study: Path, thei
     assert set(table.loc[table["subset"] == "flair+t1", "case"]) == {case, other.name.removesuffix(".nii.gz")}
 
 
+def test_the_label_map_of_another_case_is_not_taken_for_one_that_is_missing(study: Path, theirs: Path) -> None:
+    """`P-1_later`, on which was trained, does not stand in for the test case `P-1`."""
+    path, _ = sorted((theirs / "T1Gd").iterdir())
+    case = path.name.removesuffix(".nii.gz")
+    (study / "data" / f"{case}_later.zarr").mkdir()
+    path.rename(path.with_name(f"{case}_later.nii.gz"))
+    with pytest.raises(UsageError, match=f"t1ce: {case}: no label map"):
+        adopt(theirs, study, "theirs")
+    (study / "data" / f"{case}_later.zarr").rmdir()
+    assert set(read_metrics(adopt(theirs, study, "theirs").scores)["case"]) > {case}  # as a name that goes on
+
+
 def test_labels_may_be_of_another_convention(study: Path, theirs: Path) -> None:
     for path in theirs.rglob("*.nii.gz"):
         image = nib.load(path)

@@ -48,6 +48,15 @@ def test_one_prediction_is_never_scored_twice(folders: Folders) -> None:
         evaluate_folders(pred, ref, out, GLIOMA)
 
 
+def test_the_prediction_of_another_reference_is_not_taken(folders: Folders) -> None:
+    pred, ref, out = folders
+    write(pred / "A_later.nii.gz", 4)
+    for name in ("A", "A_later"):
+        write(ref / f"{name}.nii.gz", 4)
+    table = read_metrics(evaluate_folders(pred, ref, out, GLIOMA, partial=True, ref_labels="brats2020"))
+    assert set(table["case"]) == {"A_later"}
+
+
 def test_each_case_is_read_in_the_numbers_of_its_layout(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     pred, ref, out = folders
     for case, enhancing in (("BraTS20_Training_001", 4), ("BraTS-GLI-00000-000", 3)):

@@ -8,7 +8,7 @@ import pytest
 from ccsd.report.cautions import warnings
 from ccsd.report.certainty import certainty, comparable
 from ccsd.report.results import read_results
-from ccsd.report.sentences import overview_text, summary_sentences, verdicts
+from ccsd.report.sentences import best_experiment, overview_text, summary_sentences, verdicts
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import difference_rows
 from preprocess.folds import Folds
@@ -94,6 +94,23 @@ def test_seeds_are_compared_on_the_cases_that_both_have(scores, find):
     assert (row["seeds_low"], row["seeds_high"]) == pytest.approx((0.1, 0.1))
 
 
+@pytest.mark.parametrize(("only", "counted"), [("c0", 1), ("c0 c1 c2 c3 c4 c5 c6 c7", 2)])
+def test_a_seed_that_lacks_cases_makes_nothing_clear(experiment, find, only, counted):
+    new = experiment("new", 0.6, 0.61)
+    metrics = pd.concat([experiment("old", 0.5, 0.51), new[(new["seed"] == 0) | new["case"].isin(only.split())]])
+    row = row_of(metrics, find)
+    assert (row["seeds"], row["baseline_seeds"]) == (counted, 2)
+    assert certainty(row) == {1: "one seed", 2: "clear"}[counted]
+
+
+def test_seeds_that_share_out_the_cases_count_as_one(experiment, find):
+    new = experiment("new", 0.6).assign(seed=lambda table: table["case"].isin(["c0", "c1"]).astype(int))
+    row = row_of(pd.concat([experiment("old", 0.5, 0.51), new]), find)
+    assert (row["seeds"], row["baseline_seeds"]) == (1, 2)
+    assert (row["seeds_low"], row["seeds_high"]) == pytest.approx((0.09, 0.1))
+    assert certainty(row) == "one seed"
+
+
 @pytest.fixture
 def folds(scores):
     """Return an experiment of two folds with two seeds, and an ensemble on other cases."""
@@ -126,10 +143,16 @@ def test_a_report_of_folds_says_what_they_are(folds, study):
     assert not any("different models under one seed" in text or "different splits" in text for text in said)
     assert not any("was not scored in" in text for text in said)
     assert "Experiments without a case in common do not compare: ccsd | ccsd-f0+1-s0+1." in said
+    assert best_experiment(summary, folds) == "ccsd"  # not what has a single, easy case
     sentences = summary_sentences(found, summary, "ccsd")
     assert "Each of 4 of them was held out by one of the folds 0 and 1 and scored by models of that fold alone." in (
         sentences
     )
+    theirs = pd.concat([folds, folds[folds["seed"] == 0].assign(experiment="theirs", seed=pd.NA, model_hash=None)])
+    said = warnings(replace(found, metrics=theirs), summary, comparison)
+    assert any(text.startswith("The label maps of theirs come from elsewhere") for text in said)
+    only = theirs[theirs["experiment"] == "theirs"]
+    assert not any("held out by" in text for text in summary_sentences(replace(found, metrics=only), summary, "ccsd"))
     assert list(verdicts(summary, comparison, GLIOMA)) == []
     assert "ccsd-f0+1-s0+1 - ccsd" not in overview_text(summary, comparison, GLIOMA)
 
@@ -148,6 +171,32 @@ def test_experiments_are_judged_among_those_that_share_cases(experiment, scores)
     assert said[0].startswith("Of old and new, averaged over all combinations, new segments the whole tumour best")
     assert said[1].startswith("Of p and q, averaged over all combinations, p segments the whole tumour best")
     assert len(said) == 2 * len(GLIOMA.scored_regions)
+
+
+def test_the_best_is_so_on_the_cases_that_both_have(experiment, scores, study):
+    """Easy cases that the other lacks make no experiment better."""
+    old = experiment("old", 0.5, 0.5)
+    easy = [scores({f"x{i}": {"t1": 0.95} for i in range(8)}, "old", seed) for seed in (0, 1)]
+    metrics = pd.concat([old, *easy, experiment("new", 0.6, 0.6)])
+    assert "new segments the whole tumour best" in sentence_of(metrics)
+    assert "with a mean Dice of 0.635: clearly better than old by 0.100 (0.100 to 0.100;" in sentence_of(metrics)
+    said = warnings(replace(read_results(study), metrics=metrics), *(f(metrics, GLIOMA) for f in (summarise, compare)))
+    assert [text for text in said if text.startswith("old and new were not scored on the same cases")]
+    metrics = pd.concat([old, experiment("new", 0.6, 0.6)])
+    said = warnings(replace(read_results(study), metrics=metrics), *(f(metrics, GLIOMA) for f in (summarise, compare)))
+    assert not any("not scored on the same cases" in text for text in said)
+
+
+def test_what_is_worse_is_never_called_better(experiment, scores):
+    """Each of three beats another on the cases that both have, so that none is best on all."""
+
+    def of(name, **levels):
+        cases = {f"{group}{i}": {"t1": level} for group, level in levels.items() for i in range(8)}
+        return [scores(cases, name, seed) for seed in (0, 1)]
+
+    metrics = pd.concat([*of("a", x=0.6, z=0.5), *of("b", x=0.5, y=0.6), *of("c", y=0.5, z=0.7)])
+    assert ": clearly better than a by 0.200 " in sentence_of(metrics)
+    assert "; not clearly better than b by -0.100 " in sentence_of(metrics)
 
 
 def test_groups_are_joined_by_any_shared_case():

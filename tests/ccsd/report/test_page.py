@@ -170,9 +170,33 @@ def test_scores_that_contradict_one_another_are_refused(study):
     (other / "evaluation.json").write_text((source / "evaluation.json").read_text())
     table = pd.read_csv(source / "metrics.tsv", sep="\t")
     table.assign(dice=0.123).to_csv(other / "metrics.tsv", sep="\t", index=False)
-    with pytest.raises(UsageError, match="computed twice with different results"):
+    with pytest.raises(UsageError, match=r"computed twice with different results.*, in ccsd-s0/again and ccsd-s0/all;"):
         write_report(study)
     assert not (study / "report.html").exists()
+
+
+def test_an_experiment_and_label_maps_from_elsewhere_do_not_share_a_name(study):
+    """As when an experiment gets the name of what was adopted before: the mean of both would be of neither."""
+    source = study / "evaluation" / "ccsd-s0" / "all"
+    other = study / "evaluation" / "ccsd" / "adopted"
+    other.mkdir(parents=True)
+    (other / "evaluation.json").write_text((source / "evaluation.json").read_text())
+    table = pd.read_csv(source / "metrics.tsv", sep="\t").assign(seed=None, model_hash=None, dice=0.123)
+    table.to_csv(other / "metrics.tsv", sep="\t", index=False)
+    with pytest.raises(UsageError, match="ccsd is the name of an experiment and of label maps from elsewhere; remove"):
+        write_report(study)
+
+
+def test_folds_are_not_pooled_with_a_training_without_folds(study):
+    """As when a study gets folds, and what was scored before on the fixed test set still lies there."""
+    source = study / "evaluation" / "ccsd-s0" / "all"
+    other = study / "evaluation" / "ccsd-f0-s0" / "all"
+    other.mkdir(parents=True)
+    (other / "evaluation.json").write_text((source / "evaluation.json").read_text())
+    table = pd.read_csv(source / "metrics.tsv", sep="\t").assign(fold=0)
+    table.assign(case="z" + table["case"]).to_csv(other / "metrics.tsv", sep="\t", index=False)
+    with pytest.raises(UsageError, match=r"ccsd has scores of folds and of a training without folds; .* ccsd-s0/all"):
+        write_report(study)
 
 
 def test_folder_without_scores_is_refused(tmp_path):
