@@ -60,8 +60,8 @@ def test_scores_of_weights_that_were_trained_again_are_told(
         evaluate_model([first, second], study / "data", study / "evaluation" / evaluation)
     found = read_results(study)
     assert outdated_evaluations(found) == []
-    folds = [replace(run, record=run.record.model_copy(update={"config": {"split": {"fold": 1}, "train": {"seed": 0}}}))
-             for run in found.trainings if run.record]  # fmt: skip
+    other_fold = {"config": {"split": {"fold": 1}, "train": {"seed": 0}}, "model_hash": "of another fold"}
+    folds = [replace(run, record=run.record.model_copy(update=other_fold)) for run in found.trainings if run.record]
     assert outdated_evaluations(replace(found, trainings=folds)) == []  # what other folds have says nothing of it
     assert not any(
         "runs have now" in text
