@@ -27,8 +27,10 @@ if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
-# A shell starts background jobs with SIGINT ignored, which they pass on: tests of Ctrl-C would wait forever.
+# A shell starts background jobs with SIGINT ignored, nohup everything with SIGHUP, which they pass on: tests of Ctrl-C
+# and of closed terminals would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
