@@ -245,8 +245,8 @@ class FineTuning:
 class PluginFineTuning(FineTuning):
     """The same with the network of a plugin: what has the same name and shape is taken.
 
-    Sequences are the same. Where regions differ, what one more region would change starts anew, as its parts cannot be
-    told apart.
+    Sequences are the same. Where regions differ, what one more region would change starts from scratch, as its parts
+    cannot be told apart.
 
     Raises
     ------

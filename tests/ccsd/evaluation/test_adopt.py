@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_written(study: Path, theirs:
     with pytest.raises(UsageError) as caught:
         adopt(theirs, study, "theirs")
     assert words.format(case=path.name.removesuffix(".nii.gz"), path=path) in str(caught.value)
-    assert fault == "a combination twice" or "flair+t1, " in str(caught.value), "all of it is told at once"
+    assert fault == "a combination twice" or "flair+t1, " in str(caught.value), "all of it is reported at once"
     assert nothing(study)
 
 
