@@ -52,7 +52,7 @@ account of the settings comes before it."""
 
 
 def meet(folder: Path, attempt: int, rank: int, host: str) -> tuple[str, int]:
-    """Return address and port of rank 0's rendezvous; rank 0 chooses it, every attempt anew.
+    """Return address and port of rank 0's rendezvous; rank 0 chooses a new one for every attempt.
 
     Raises
     ------

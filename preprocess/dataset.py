@@ -250,7 +250,7 @@ def data_task(dest: Path) -> Task:
         return Task.model_validate(read_fingerprint(dest)["task"])
     except (KeyError, ValidationError):
         raise InputError(
-            f"{dest / FINGERPRINT_FILE}: does not say which task the data are of; `ccsd split {dest}` writes it anew"
+            f"{dest / FINGERPRINT_FILE}: does not say which task the data are of; `ccsd split {dest}` writes it again"
         ) from None
 
 

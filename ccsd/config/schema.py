@@ -19,7 +19,7 @@ from ccsd.config.method import Distillation, Model
 from ccsd.config.of_task import canonical, default_validation, or_value_error
 from ccsd.config.predict import Predict
 from ccsd.config.runtime import Runtime
-from ccsd.config.section import Fraction, Section
+from ccsd.config.section import Fraction, Section, UserPath
 from ccsd.config.split import SplitSettings
 from preprocess.task import AnyTask, Task, default_task
 
@@ -146,7 +146,7 @@ class Config(Section):
     """Everything about a study. All but `runtime` decides its numbers."""
 
     name: StudyName = Field(description="name of the study; results go to results/NAME")
-    source: Path | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
+    source: UserPath | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
     phantom: Phantom | None = Field(None, description="phantom cohort to use instead of a source")
     task: AnyTask = Field(
         default_factory=default_task,

@@ -1,10 +1,21 @@
 """What the sections of the configuration have in common."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _from_home(path: Path) -> Path:
+    # Path.expanduser raises where there is no such user; such a path is reported when it is not found.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+UserPath = Annotated[Path, AfterValidator(_from_home)]
+"""A path as people write it: no shell has replaced the ~ of a configuration."""
 
 
 class Section(BaseModel):

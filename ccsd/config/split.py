@@ -1,17 +1,16 @@
 """Which cases train, validate and test."""
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from ccsd.config.section import Fraction, Section
+from ccsd.config.section import Fraction, Section, UserPath
 
 
 class SplitSettings(Section):
     """Which cases train, validate and test."""
 
-    list: Path | None = Field(
+    list: UserPath | None = Field(
         None, description="TSV with columns case and split, or case and fold; without it a seeded split is drawn"
     )
     folds: int | None = Field(
@@ -23,7 +22,7 @@ class SplitSettings(Section):
     fold: int | None = Field(
         None, ge=0, description="the fold of a single `ccsd train`; a study trains those of `folds` beside `seeds`"
     )
-    patients: Path | None = Field(
+    patients: UserPath | None = Field(
         None, description="TSV with columns case and patient, for scans of one patient whose names do not show it"
     )
     allow_torn_patients: bool = Field(False, description="allow a list with scans of one patient in several parts")

@@ -31,7 +31,7 @@ class Source(BaseModel):
     sha256
         Of its bytes.
     voxels
-        SHA-256 of what an image shows, which stays the same when it is written anew.
+        SHA-256 of what an image shows, which stays the same when the file is written again.
     """
 
     model_config = ConfigDict(frozen=True)

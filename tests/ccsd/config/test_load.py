@@ -113,3 +113,11 @@ def test_an_unknown_evaluation_setting_is_not_sent_to_another_section() -> None:
     """`ccsd evaluate --set` takes settings of the evaluation alone."""
     with pytest.raises(UsageError, match=r"evaluation\.steps: unknown key; allowed here: subsets"):
         evaluation_settings(Evaluation(), ["evaluation.steps=3"], GLIOMA)
+
+
+def test_paths_may_begin_at_the_home_folder(path: Path) -> None:
+    """Also without a shell, as in a file."""
+    split = "split={list: ~/split.tsv, patients: ~/patients.tsv}"
+    settings = load_config(path, ["phantom=null", "source=~/BraTS", split])
+    found = (settings.source, settings.split.list, settings.split.patients)
+    assert found == tuple(Path.home() / name for name in ("BraTS", "split.tsv", "patients.tsv"))
