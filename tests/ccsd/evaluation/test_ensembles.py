@@ -12,7 +12,8 @@ import pytest
 
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation.run import evaluate_model
-from ccsd.inference.predict import Options, predict
+from ccsd.inference.options import Options
+from ccsd.inference.predict import predict
 from ccsd.records import EvaluationRecord
 from ccsd.study import digest
 from preprocess.dataset import read_fingerprint
