@@ -221,7 +221,7 @@ def _volume(image: Image, what: str) -> Volume:
     if isinstance(image, tuple | list) and len(image) == 2:  # noqa: PLR2004 - voxels and affine
         return _checked(np.asarray(image[0]), image[1], what)
     raise UsageError(
-        f"{what}: got {type(image).__name__}; expected the path of a NIfTI file, a nibabel image, or voxels with an affine"
+        f"{what}: got {type(image).__name__}; expected a path, a nibabel image, or voxels and their affine"
     )
 
 

@@ -19,7 +19,7 @@ MOST_SEQUENCES = 4
 """Sequences that are shown."""
 PLANES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 """Planes across D, H and W, with what is on the left and on the right of each, as radiologists look at them."""
-_INCHES, _DPI = 2.6, 100
+_INCHES, _MARGIN, _DPI = 2.4, 0.6, 100
 _FAINT = (0.75, 0.75, 0.75)
 _EDGE = 0.5
 
@@ -46,17 +46,21 @@ def draw_preview(case: Prepared, labels: Labels, name: str, used: Subset) -> byt
 
     task, shown = case.meta.task, used[:MOST_SEQUENCES]
     places = [_place(labels, axis, task) for axis in range(len(PLANES))]
-    figure = Figure(figsize=(_INCHES * len(PLANES), _INCHES * len(shown) + 0.9), dpi=_DPI, facecolor="black")
+    height = _INCHES * len(shown) + 2 * _MARGIN
+    figure = Figure(figsize=(_INCHES * len(PLANES) + _MARGIN, height), dpi=_DPI, facecolor="black")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(shown), len(PLANES), squeeze=False)
+    figure.subplots_adjust(0.05, _MARGIN / height, 1, 1 - _MARGIN / height, 0, 0)
     for row, sequence in zip(grid, shown, strict=True):
         image = case.z[task.modalities.index(sequence)]
         for axis, axes in enumerate(row):
             _draw(axes, image, labels, axis, places[axis], case)
         row[0].set_ylabel(task.sequences[sequence], color="white")
-    for axes, (plane, _) in zip(grid[0], PLANES.items(), strict=True):
-        axes.set_title(plane, color="white", fontsize=9)
-    figure.suptitle(f"{name}: outlines by {len(used)} of {len(task.modalities)} sequences", color="white", fontsize=10)
+    for axes, plane in zip(grid[0], PLANES, strict=True):
+        axes.set_title(plane, color="white", fontsize=9, pad=2)
+    figure.suptitle(
+        f"{name}: segmented from {', '.join(task.sequences[one] for one in used)}", color="white", fontsize=10
+    )
     _legend(figure, region_volumes(labels, case.meta.geometry, task), task)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": "ccsd"}, facecolor="black")
@@ -92,7 +96,9 @@ def _draw(axes: "Axes", image: NDArray[np.float16], labels: Labels, axis: int, p
         mask = np.pad(region_mask(cut, region, task), 1)
         if mask.any():
             axes.contour(across, up, mask, levels=[_EDGE], colors=[_rgb(number)], linewidths=1.2)
-    axes.invert_xaxis()
+    reach = max(size * side for size, side in zip(labels.shape, case.meta.geometry.spacing, strict=True)) / 2
+    axes.set_xlim(across[-1] / 2 + reach, across[-1] / 2 - reach)  # one scale for all planes
+    axes.set_ylim(up[-1] / 2 - reach, up[-1] / 2 + reach)
     axes.set(xticks=[], yticks=[], facecolor="black", aspect="equal")
     for x, align, text in zip((0.02, 0.98), ("left", "right"), list(PLANES.values())[axis], strict=True):
         axes.text(x, 0.97, text, transform=axes.transAxes, color=_FAINT, fontsize=8, ha=align, va="top")

@@ -47,7 +47,7 @@ class InputRecord(_Part):
 class PredictionRecord(_Part):
     """What `ccsd predict` writes beside a segmentation."""
 
-    format: Literal[2] = Field(FORMAT, description="version of this format")
+    format: Literal[2] = Field(description="version of this format")
     ccsd_version: str = Field(description="version of the program")
     case: str = Field(description="name of the case")
     written: tuple[str, ...] = Field(description="files of this prediction beside the record, the segmentation first")
