@@ -46,7 +46,8 @@ def _between(shown: "Tensor", axis: int) -> "Tensor":
     import torch
 
     size = shown.shape[axis]
-    places = torch.arange(size, device=shown.device).view([-1 if i == axis else 1 for i in range(_AXES)])
-    first = shown.byte().argmax(dim=axis, keepdim=True)
-    last = size - 1 - shown.byte().flip(axis).argmax(dim=axis, keepdim=True)
-    return (places > first) & (places < last) & shown.any(dim=axis, keepdim=True)
+    places = torch.arange(size, dtype=torch.int16, device=shown.device)
+    places = places.view([-1 if i == axis else 1 for i in range(_AXES)])
+    first = torch.where(shown, places, size).amin(dim=axis, keepdim=True)
+    last = torch.where(shown, places, -1).amax(dim=axis, keepdim=True)
+    return (places > first) & (places < last)

@@ -15,7 +15,7 @@ from ccsd.inference.options import Job, Options
 from ccsd.inference.prediction import segment
 from ccsd.inference.table import forget_failure, note_failure, write_table
 from preprocess.case import prepare
-from preprocess.errors import InputError
+from preprocess.errors import RAW_SCANS, InputError
 from preprocess.parallel import select_part
 from preprocess.source import nifti
 from preprocess.source.accounts import summary, unused
@@ -46,7 +46,7 @@ def cases_to_predict(sources: Sequence[Path], task: Task, layout: str | None = N
     named = {Path(os.path.abspath(path)) for path in sources}  # noqa: PTH100 - as `survey` names files
     foreign = [file.path for file in found.files if file.path in named and file.role == UNREAD]
     if foreign:
-        raise UsageError(f"{foreign[0]}: only NIfTI is read; convert it to .nii.gz first")
+        raise UsageError(f"{foreign[0]}: only NIfTI is read; convert it to .nii.gz first, {RAW_SCANS}")
     lost = [file.path for file in found.files if file.path in named and file.role in (UNKNOWN, IGNORED)]
     if lost:
         raise UsageError(f"{lost[0]}: the name does not say which sequence it is; {naming}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from preprocess.case import Prepared
+from preprocess.errors import RAW_SCANS
 
 LARGEST_BRAIN_ML = 2300.0
 """Larger than any brain; a whole head has about twice as much."""
@@ -21,7 +22,7 @@ def oddities(case: Prepared) -> Iterator[str]:
         if volume > LARGEST_BRAIN_ML:
             yield (
                 f"{task.sequences[name]} has {volume:.0f} ml that are not background, more than any brain; the model "
-                "was trained on skull-stripped images"
+                f"was trained on skull-stripped images, {RAW_SCANS}"
             )
 
 

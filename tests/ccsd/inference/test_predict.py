@@ -18,6 +18,7 @@ from ccsd.inference.options import Options
 from ccsd.inference.predict import cases_to_predict, predict
 from preprocess.source.layouts import discover
 from preprocess.store.reader import CaseStore
+from support import ROOT
 from support.processes import ccsd_here
 from support.tasks import GLIOMA
 
@@ -422,6 +423,22 @@ def test_what_lies_outside_the_brain_is_not_painted_but_told(case, run, tmp_path
     np.testing.assert_array_equal(np.asarray(probabilities.dataobj).any(axis=-1), written)
     assert any("% of the tumour that the model saw lay outside the brain" in text for text in wrong.warnings)
     assert not any("outside" in text for text in right.warnings)
+
+
+def test_raw_scans_lead_to_the_page_that_says_what_to_do(case, run, tmp_path):
+    first = image(case, "t1")
+    volume = nib.load(first)
+    voxels = np.asarray(volume.dataobj)
+    for changed, affine, options in (
+        (voxels[:-1], volume.affine, Options()),
+        (voxels, volume.affine @ np.diag([1, 1, 1.1, 1]), Options()),
+        (voxels + 50, volume.affine, Options("t1")),  # whose background is not 0
+        (np.pad(voxels, 12), volume.affine @ np.diag([9, 9, 9, 1]), Options("t1")),  # more than any brain
+    ):
+        nib.save(nib.Nifti1Image(changed, affine), first)
+        outcome = one(case, tmp_path / "out", run, options)
+        assert "docs/raw-scans.md" in " ".join([*outcome.warnings, outcome.error or ""])
+    assert (ROOT / "docs/raw-scans.md").is_file()
 
 
 def test_files_of_another_task_ask_for_a_model_of_it(case, run, tmp_path):
