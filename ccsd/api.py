@@ -179,6 +179,10 @@ def score(
 
 def _by_sequence(images: Mapping[str, Image], task: Task) -> dict[str, Image]:
     """Return the images by our names of their sequences, in the order of the task."""
+    if not isinstance(images, Mapping) or not all(isinstance(name, str) for name in images):
+        raise UsageError(
+            f"images: got {type(images).__name__}; give a mapping such as {{'{task.modalities[0]}': path}}"
+        )
     found: dict[str, Image] = {}
     spelled: dict[str, str] = {}
     for name, image in images.items():

@@ -16,6 +16,7 @@ from ccsd.inference.prediction import segment
 from ccsd.inference.table import forget_failure, note_failure, write_table
 from preprocess.case import prepare
 from preprocess.errors import RAW_SCANS, InputError
+from preprocess.files import sweep
 from preprocess.parallel import select_part
 from preprocess.source import nifti
 from preprocess.source.accounts import summary, unused
@@ -170,6 +171,7 @@ def predict(
         print(f"model: {member.folder}, {member.record.origin}", file=sys.stderr)
     print(f"segmenting (cases: {len(own)}, device: {device.type})", file=sys.stderr, flush=True)
     folder = None if nifti.stem(out) else out
+    sweep(folder or out.parent)
     try:
         for case, path in own:
             yield _outcome(case, path, job, folder)

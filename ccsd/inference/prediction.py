@@ -88,9 +88,10 @@ class Prediction:
         return measure_lesions(self._classes, self._case.meta.geometry, self.task)
 
     def save(self, path: Path | str, *, probabilities: bool = False, preview: bool = False) -> None:
-        """Write the label map, and beside it the record `CASE.json`, all of them or none.
+        """Write the label map, and beside it the record `CASE.json`.
 
-        The label map takes its place last: where one lies, what belongs to it lies beside it.
+        All are written elsewhere first, and the label map takes its place last: where one lies, what lies beside it is
+        its own, whatever happens meanwhile.
 
         Parameters
         ----------

@@ -77,7 +77,7 @@ def columns(task: Task) -> list[str]:
 
 def table_rows(folder: Path, cases: Sequence[str], task: Task) -> list[Row]:
     """Return the rows by case, sorted."""
-    found = {path.name.removesuffix(".json") for path in folder.glob("*.json")}
+    found = {path.name.removesuffix(".json") for path in folder.glob("[!.]*.json")}  # not what is being written
     recorded = {name: record for name in found if (record := read_record(folder / f"{name}.nii.gz"))}
     return [_row(folder, case, recorded.get(case), task) for case in sorted({*cases, *recorded})]
 

@@ -107,6 +107,8 @@ EYE = np.eye(4)
     ("images", "words"),
     [
         ({}, "no image; give one at least of flair, t1, t1ce, t2"),
+        ("P1_t1.nii.gz", "images: got str; give a mapping such as {'flair': path}"),
+        ({0: (volume(), EYE)}, "give a mapping"),
         ({"pd": (volume(), EYE)}, "unknown modality 'pd'; allowed: flair"),
         ({"flair": (volume(), EYE), "T2F": (volume(), EYE)}, "'flair' and 'T2F' are the same sequence flair"),
         ({"t1": (volume(), EYE), "t2": (volume(16, 16, 15), EYE)}, r"t2 has shape \(16, 16, 15\), t1 has"),
@@ -120,7 +122,7 @@ EYE = np.eye(4)
         ({"t1": (volume(), np.zeros((4, 4)))}, "affine gives the axes no direction"),
         ({"t1": (volume() > 0, EYE)}, "t1: holds bool voxels"),
         ({"t1": (volume() * 1j, EYE)}, "t1: holds complex64 voxels"),
-        ({"t1": volume()}, "t1: got ndarray; expected the path of a NIfTI file"),
+        ({"t1": volume()}, "t1: got ndarray; expected a path, a nibabel image"),
         ({"t1": None}, "t1: got NoneType; expected"),
         ({"t1": "nowhere_t1.nii.gz"}, "nowhere_t1.nii.gz"),
     ],

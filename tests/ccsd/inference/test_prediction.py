@@ -178,6 +178,8 @@ def test_the_table_is_that_of_the_folder_and_written_when_interrupted(
     out = tmp_path / "out"
     list(predict([first.images["t1"]], out, run))
     (out / f"{third.case}.nii.gz").write_bytes(b"by hand")
+    shutil.copy(out / f"{first.case}.json", out / ".tmp-3f2a9c1e-other.json")  # as a kill leaves it
+    shutil.copy(out / f"{first.case}.nii.gz", out / ".tmp-3f2a9c1e-other.nii.gz")
     assert [row["state"] for row in read_table(out)] == ["segmented"]
 
     def interrupted(*_: Any) -> None:
