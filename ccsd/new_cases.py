@@ -76,12 +76,15 @@ class NewCases:
 
     def digest(self, model: str) -> str:
         """Return a digest of what decides the segmentations beside the options of the command and the images."""
-        return digest([self.study.weights_digest(model), self._taken])
+        from ccsd.inference.record import FORMAT
+
+        return digest([self.study.weights_digest(model), self._taken, FORMAT])
 
     def outdated_marks(self) -> dict[Path, list[Path]]:
         """Return, for each folder from which results were deleted, the marks that say they are there."""
         found: dict[Path, list[Path]] = {}
         endings = [".nii.gz", *(["_probabilities.nii.gz"] if self.settings.probabilities else [])]
+        endings += [".png"] if self.settings.preview else []
         for model, part in self.jobs:
             folder, mark = self.study.folder.predictions(model), self.study.folder.mark("predict", model, part)
             number, _, total = part.partition("-of-")

@@ -88,6 +88,7 @@ def prediction_options(new: NewCases, model: str) -> str:
     study, settings, scored = new.study, new.settings, new.study.config.evaluation
     options = [*models_of(study, members(model)), "--labels", settings.labels, "--overlap", str(scored.overlap)]
     flags = {"flips": scored.flips, "probabilities": settings.probabilities, "cleanup": settings.cleanup}
+    flags["preview"] = settings.preview
     options += [f"--{name}" for name, wanted in flags.items() if wanted]
     options += ["--layout", settings.layout] if settings.layout is not None else []
     return shlex.join([*options, *(item for check in settings.allow for item in ("--allow", check))])

@@ -19,6 +19,7 @@ from ccsd.config.load import set_key, validate_config
 from ccsd.config.schema import Config
 from ccsd.config.science import EXPERIMENT_SECTIONS, science_digest
 from ccsd.errors import UsageError
+from ccsd.inference.brain import PAINTED
 from ccsd.runs import NOT_TOGETHER, FoldPlan, members, refuse_adopted_names, run_key, run_name
 from preprocess.dataset import data_task
 from preprocess.errors import InputError
@@ -254,10 +255,9 @@ class Study:
 
     def evaluation_digest(self, run: str) -> str:
         """Return a digest of what decides the scores of a run or an ensemble beside the options of its evaluation."""
-        trained, task = self.weights_digest(run), self.config.task
-        return (
-            trained if task.scoring_digest == default_task().scoring_digest else digest([trained, task.scoring_digest])
-        )
+        rules = self.config.task.scoring_digest
+        own = [] if rules == default_task().scoring_digest else [rules]
+        return digest([self.weights_digest(run), PAINTED, *own])
 
     def weights_digest(self, model: str) -> str:
         """Return a digest of the settings that decide the weights of a run or an ensemble."""

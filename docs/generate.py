@@ -14,14 +14,19 @@ from pydantic.fields import FieldInfo
 
 from ccsd.config.schema import Config
 from ccsd.evaluation.tables import KEYS, PROVENANCE
+from ccsd.inference.measure import MeasuredLesion
+from ccsd.inference.record import FilesRecord, InputRecord, OptionsRecord, PredictionRecord
+from ccsd.inference.table import COLUMNS as PREDICTION_COLUMNS
 from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
 from cluster.settings import JobSettings
 from preprocess.task import Task
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
+PREDICTION_SCHEMA = Path("workflow/schemas/prediction.schema.json")
 CONFIG = Path("docs/reference/config.md")
 CLI = Path("docs/reference/cli.md")
 TABLE = Path("docs/reference/metrics.md")
+PREDICTION = Path("docs/reference/prediction.md")
 HEADER = "<!-- made by `python docs/generate.py`; edit the descriptions in the code instead -->\n\n"
 
 STUDY_TEXT = """\
@@ -33,6 +38,11 @@ One row per case, combination and region; `metrics.parquet` has the same columns
 not exist. [outputs.md](../outputs.md) explains how empty regions are scored, how lesions are counted and what the
 clean-up does.
 """
+PREDICTION_TEXT = """\
+[predict.md](../predict.md#what-is-written) explains them. The JSON schema is
+[workflow/schemas/prediction.schema.json](../../workflow/schemas/prediction.schema.json); `format`
+grows when a key changes its meaning or goes.
+"""
 JOB_TEXT = """\
 Where a training runs and on how much: `ccsd train --job KEY=VALUE`, in the workflow `set-resources: train:` of a
 profile. Nothing here changes the result.
@@ -41,12 +51,19 @@ profile. Nothing here changes the result.
 
 def files() -> dict[Path, str]:
     """Return the text of every generated file by its path in the repository."""
-    return {SCHEMA: schema(), CONFIG: config_reference(), CLI: cli_reference(), TABLE: metrics_reference()}
+    return {
+        SCHEMA: schema(Config),
+        PREDICTION_SCHEMA: schema(PredictionRecord, mode="serialization"),
+        CONFIG: config_reference(),
+        CLI: cli_reference(),
+        TABLE: metrics_reference(),
+        PREDICTION: prediction_reference(),
+    }
 
 
-def schema() -> str:
-    """Return the JSON schema of the configuration, by which editors complete and check it."""
-    content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+def schema(model: type[BaseModel], mode: Literal["validation", "serialization"] = "validation") -> str:
+    """Return the JSON schema of a file: of the configuration editors complete and check it by that."""
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(mode=mode)}
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -90,6 +107,27 @@ def metrics_reference() -> str:
         *(f"| `{name}` | {meaning} |" for name, meaning in columns.items()),
     ]
     return "\n".join(text) + "\n"
+
+
+def prediction_reference() -> str:
+    """Return the keys of CASE.json and the columns of predictions.tsv."""
+    parts = {"": PredictionRecord, "options.": OptionsRecord, "files.": FilesRecord, "inputs.SEQUENCE.": InputRecord}
+    parts["lesions.REGION[]."] = MeasuredLesion
+    keys = [
+        f"| `{prefix}{name}` | {field.description or 'see below'} |"
+        for prefix, model in parts.items()
+        for name, field in model.model_fields.items()
+    ]
+    columns = [f"| `{name}` | {meaning} |" for name, meaning in PREDICTION_COLUMNS.items()]
+    text = [
+        HEADER + "# What ccsd predict writes\n",
+        PREDICTION_TEXT,
+        "## CASE.json\n",
+        "| key | meaning |",
+        "|---|---|",
+    ]
+    text += [*keys, "", "## predictions.tsv\n", "REGION stands for each region of the task in turn.\n"]
+    return "\n".join([*text, "| column | meaning |", "|---|---|", *columns]) + "\n"
 
 
 def write(root: Path) -> None:

@@ -67,12 +67,19 @@ def prepare(files: CaseFiles, modalities: Sequence[str] | None = None, *, allow:
         If a file cannot be read or a check refuses the case; every reason is in the message.
     """
     try:
-        return _prepare(load(files, modalities), allow)
+        return prepare_loaded(load(files, modalities), allow)
     except InputError as error:
         raise InputError(f"{files.case}: {error}") from None
 
 
-def _prepare(case: Loaded, allow: Collection[str]) -> Prepared:
+def prepare_loaded(case: Loaded, allow: Collection[str] = ()) -> Prepared:
+    """Check, orient, crop and normalise what has been read.
+
+    Raises
+    ------
+    InputError
+        If a check refuses the case; every reason is in the message.
+    """
     findings = examine(case, allow)
     refused = [str(finding) for finding in findings if finding.refuses]
     if refused:

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+RAW_SCANS = "docs/raw-scans.md says how"
+"""Where messages on images that are not registered or stripped of the skull lead."""
+
 
 class InputError(ValueError):
     """Input that cannot be used; the message says what, where, what is allowed and what to do next."""

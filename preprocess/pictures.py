@@ -59,7 +59,7 @@ def draw(
         Pixels; a smaller image is enlarged by the next whole number.
     """
     factor = max(1, -(-height // image.shape[0]))
-    picture = np.repeat(_enlarged(_grey(image), factor)[..., np.newaxis], 3, axis=2)
+    picture = np.repeat(_enlarged(grey(image), factor)[..., np.newaxis], 3, axis=2)
     if label is not None:
         large = _enlarged(label, factor)
         for number in range(1, int(label.max()) + 1):
@@ -99,7 +99,8 @@ def _enlarged(plane: NDArray[np.generic], factor: int) -> NDArray[np.generic]:
     return plane.repeat(factor, 0).repeat(factor, 1)
 
 
-def _grey(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+def grey(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return an image from 0 to 255: the 1st to the 99.5th percentile of what is not 0, black outside."""
     finite = np.nan_to_num(image, posinf=0, neginf=0)
     brain = finite[finite != 0]
     low, high = np.percentile(brain, [1, 99.5]) if brain.size else (0.0, 1.0)

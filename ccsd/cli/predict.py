@@ -9,7 +9,7 @@ from ccsd.cli.options import DeviceOption, LayoutOption, ModelsOption, parse_par
 from ccsd.errors import UsageError
 
 if TYPE_CHECKING:
-    from ccsd.inference.predict import Prediction
+    from ccsd.inference.predict import Outcome
 
 
 def predict(
@@ -26,6 +26,9 @@ def predict(
     ] = "auto",
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write CASE_probabilities.nii.gz, one volume per region.")
+    ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Also write CASE.png: slices with the outlines of the regions.")
     ] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over 8 mirror images: 8 times as slow.")] = False,
     overlap: Annotated[
@@ -47,11 +50,12 @@ def predict(
     device: DeviceOption = None,
 ) -> None:
     """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
-    from ccsd.inference.predict import Options, predict
+    from ccsd.inference.options import Options
+    from ccsd.inference.predict import predict
 
     options = Options(
-        subset, labels, probabilities, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing, device,
-        parse_part(part),
+        subset, labels, probabilities, preview, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing,
+        device, parse_part(part),
     )  # fmt: skip
     failed = [outcome for outcome in predict(sources, out, models, options) if not _tell(outcome)]
     if failed:
@@ -72,7 +76,7 @@ def export(
     typer.echo(written.path)
 
 
-def _tell(outcome: "Prediction") -> bool:
+def _tell(outcome: "Outcome") -> bool:
     """Print what became of a case; False when it failed."""
     if outcome.error:
         return False

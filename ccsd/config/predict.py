@@ -25,4 +25,5 @@ class Predict(Section):
     labels: str = Field("auto", description="labels to write: auto, or a label convention of the task")
     allow: tuple[str, ...] = Field((), description="names of checks that do not refuse a case")
     probabilities: bool = Field(False, description="also write the probabilities of the regions")
+    preview: bool = Field(False, description="also write a picture of each case")
     cleanup: bool = Field(False, description="apply the clean-up of the task")

@@ -19,6 +19,7 @@ from ccsd.evaluation.held_out import split_to_score, warn_of_known_cases
 from ccsd.evaluation.pipeline import overlapped, prepare_workers
 from ccsd.evaluation.scoring import Scoring
 from ccsd.evaluation.tables import DIGITS, evaluation_record, scoring_label, write_metrics
+from ccsd.inference.brain import PAINTED
 from ccsd.inference.case import paint_tensor, segment_case
 from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
 from ccsd.metrics.policy import policy_of
@@ -204,6 +205,7 @@ def _identity(
         task=scoring_label(task),
         **_which(ensemble),
         spacing_mm=list(ensemble.spacing),
+        painted=PAINTED,
         settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
     )
 
@@ -250,7 +252,7 @@ def _segment(job: _Job, image: _Image) -> tuple[tuple[Subset, ...], Labels]:
     import torch
 
     found = segment_case(job.ensemble, image.voxels, image.spacing, image.subsets, job.settings, job.device)
-    return image.subsets, torch.stack([paint_tensor(regions, job.task) for regions in found]).cpu().numpy()
+    return image.subsets, torch.stack([paint_tensor(one.probabilities, job.task) for one in found]).cpu().numpy()
 
 
 def _write(job: _Job, out: Path, rows: list[ScoreRow]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ccsd.errors import UsageError
+from ccsd.inference.brain import brain_of, cut
 from ccsd.inference.resample import needs_resampling, resample_image, resample_probabilities, target_shape
 from ccsd.inference.window import predict_probabilities
 from ccsd.metrics.regions import Spacing
@@ -52,6 +54,16 @@ def is_resampled(ensemble: "Ensemble", spacing: Spacing) -> bool:
     return needs_resampling(spacing, ensemble.spacing)
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """What the models make of one combination of modalities."""
+
+    probabilities: "Tensor"
+    """R x D x H x W, 0 outside the brain that the modalities of the combination show."""
+    outside: "Tensor"
+    """A single number: the share of the voxels that would be painted, but lie outside the brain."""
+
+
 def segment_case(
     ensemble: "Ensemble",
     image: npt.NDArray[Any],
@@ -59,8 +71,8 @@ def segment_case(
     subsets: Sequence[Subset],
     settings: "Evaluation",
     device: "torch.device",
-) -> Iterator["Tensor"]:
-    """Yield the region probabilities of a case for each combination of modalities: R x D x H x W.
+) -> Iterator[Segmented]:
+    """Yield the region probabilities of a case for each combination of modalities, 0 outside the brain it shows.
 
     Parameters
     ----------
@@ -86,15 +98,24 @@ def segment_case(
 
     try:
         target = ensemble.spacing
-        tensor = torch.from_numpy(image).to(device)
-        shape = tuple(tensor.shape[1:])
+        own = torch.from_numpy(image).to(device)
+        shape = tuple(own.shape[1:])
         resample = needs_resampling(spacing, target)
-        if resample:
-            tensor = resample_image(tensor, _bounded(target_shape(shape, spacing, target)))
-        for regions in mean_probabilities(ensemble, tensor, subsets, settings):
-            yield resample_probabilities(regions, shape) if resample else regions
+        seen = resample_image(own, _bounded(target_shape(shape, spacing, target))) if resample else own
+        for subset, found in zip(subsets, mean_probabilities(ensemble, seen, subsets, settings), strict=True):
+            regions = resample_probabilities(found, shape) if resample else found
+            yield _within_the_brain(regions, own, subset, ensemble.task)
     except torch.OutOfMemoryError:
         raise UsageError(_out_of_memory(ensemble, device)) from None
+
+
+def _within_the_brain(regions: "Tensor", image: "Tensor", subset: Subset, task: Task) -> Segmented:
+    """Cut in place, on the case's own grid, by the modalities of the combination: no other may show in the result."""
+    import torch
+
+    with torch.inference_mode():
+        brain = brain_of(image[[task.modalities.index(name) for name in subset]])
+        return Segmented(regions, cut(regions, brain.to(regions.device)))
 
 
 def mean_probabilities(

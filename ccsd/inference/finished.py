@@ -1,4 +1,4 @@
-"""CASE.json beside a segmentation: which model made it, how, and what it shows. By it a finished case is known."""
+"""Which files belong to a segmentation, and by which a finished case is known."""
 
 import json
 import os
@@ -6,22 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preprocess.files import write_text
+from pydantic import ValidationError
+
+from ccsd.errors import UsageError
+from ccsd.inference.record import PredictionRecord
 from preprocess.source import nifti
 from preprocess.source.layouts import CaseFiles
 
-DECISIVE = ("options", "files")
+DECISIVE = ("format", "options", "files")
 """Keys of what decides a segmentation, beside the weights."""
 
 
 def record_file(segmentation: Path) -> Path:
     """Return where it says how a segmentation was made: `CASE.json` beside `CASE.nii.gz`."""
-    return segmentation.with_name(f"{nifti.stem(segmentation)}.json")
+    return _beside(segmentation, ".json")
 
 
 def probabilities_file(segmentation: Path) -> Path:
     """Return where the probabilities of a segmentation lie: `CASE_probabilities.nii.gz` beside it."""
-    return segmentation.with_name(f"{nifti.stem(segmentation)}_probabilities.nii.gz")
+    return _beside(segmentation, "_probabilities.nii.gz")
+
+
+def preview_file(segmentation: Path) -> Path:
+    """Return where the picture of a segmentation lies: `CASE.png` beside it."""
+    return _beside(segmentation, ".png")
+
+
+def _beside(segmentation: Path, ending: str) -> Path:
+    name = nifti.stem(segmentation)
+    if not name:
+        raise UsageError(f"{segmentation}: not the name of a NIfTI file; it must end in {' or '.join(nifti.SUFFIXES)}")
+    return segmentation.with_name(f"{name}{ending}")
 
 
 def taken_for(case: CaseFiles) -> dict[str, Any]:
@@ -36,19 +51,23 @@ def taken_for(case: CaseFiles) -> dict[str, Any]:
     return {"images": images, "channels": list(case.channels), "numbering": numbering}
 
 
-def write_record(segmentation: Path, made: Mapping[str, Any], **found: Any) -> None:
-    """Write how a segmentation was made and what it shows, after the segmentation itself."""
-    write_text(record_file(segmentation), json.dumps({**made, **found}, indent=2) + "\n")
+def read_record(segmentation: Path) -> PredictionRecord | None:
+    """Return how a segmentation was made; None where nothing says it in the format of this version."""
+    try:
+        return PredictionRecord.model_validate_json(record_file(segmentation).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
-def is_finished(segmentation: Path, made: Mapping[str, Any]) -> bool:
+def is_finished(segmentation: Path, made: Mapping[str, Any], *, preview: bool = False) -> bool:
     """Whether a segmentation is there that was made so, wherever the runs lay and whatever they were called.
 
-    One without a record counts: it comes from an earlier version, or by hand, and must not be lost.
+    The segmentation takes its place last, after all that belongs to it. One without a record counts: it comes from an
+    earlier version, or by hand, and must not be lost.
     """
-    if not segmentation.is_file():
-        return False
-    if made["options"]["probabilities"] and not probabilities_file(segmentation).is_file():
+    wanted = [probabilities_file(segmentation)] if made["options"]["probabilities"] else []
+    wanted += [preview_file(segmentation)] if preview else []
+    if not all(path.is_file() for path in (segmentation, *wanted)):
         return False
     try:
         record = json.loads(record_file(segmentation).read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from preprocess.source import nifti
 from preprocess.source.geometry import Geometry, to_canonical, to_source
 from preprocess.source.labels import to_convention, to_internal
 from preprocess.source.load import read_label
+from preprocess.source.nifti import Volume
 from preprocess.store.reader import CaseStore
 from preprocess.task import LabelConvention
 
@@ -58,6 +59,17 @@ def read_labelmap(path: Path, convention: LabelConvention) -> LabelMap:
         print(f"{path}: label values were not whole numbers; rounded by less than 0.001", file=sys.stderr)
     if text := disagreement(volume):
         print(f"{path}: {text}", file=sys.stderr)
+    return labelmap_of_array(path, volume, convention)
+
+
+def labelmap_of_array(path: Path, volume: Volume, convention: LabelConvention) -> LabelMap:
+    """Return the classes of a label map that has been read; `path` names it in messages.
+
+    Raises
+    ------
+    InputError
+        If it has labels that the convention does not know.
+    """
     try:
         labels = to_internal(volume.array, convention)
         oriented = np.ascontiguousarray(to_canonical(labels, volume.affine))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from ccsd.report.certainty import comparable
-from ccsd.report.results import StudyResults, outdated_evaluations
+from ccsd.report.results import StudyResults, outdated_evaluations, painted_anywhere
 from ccsd.report.sentences import listed
 from ccsd.report.tables import OVERALL
 from preprocess.dataset import read_refusals
@@ -41,6 +41,11 @@ def warnings(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFram
         found.append(
             f"The weights that {listed(outdated)} scored are not those that the runs have now; evaluate again, or "
             f"remove what is not wanted any more from {study.folder.root.name}/evaluation."
+        )
+    if earlier := painted_anywhere(study):
+        found.append(
+            f"{listed(earlier)} come from an earlier version, which painted outside the brain, too: on phantoms it "
+            "scored a little lower (docs/results.md); evaluate again before comparing."
         )
     if len(models) > 1 and _one_seed_only(study.metrics):
         found.append(

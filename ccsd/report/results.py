@@ -9,6 +9,7 @@ import pandas as pd
 
 from ccsd.errors import UsageError
 from ccsd.evaluation.tables import read_metrics, scoring_label
+from ccsd.inference.brain import PAINTED
 from ccsd.records import EvaluationRecord, Identity, RunRecord, read_events
 from ccsd.study import RECORD_FILE, SCORES_FILE, StudyFolder
 from preprocess.reading import YAML_ERRORS, read_yaml
@@ -125,6 +126,16 @@ def outdated_evaluations(study: StudyResults) -> list[str]:
         return any(m.model_hash not in now.get((m.experiment, m.seed, m.fold), {m.model_hash}) for m in scored)
 
     return [name for name, record in study.evaluations.items() if is_outdated(record.identity)]
+
+
+def painted_anywhere(study: StudyResults) -> list[str]:
+    """Return the names of evaluations of models by an earlier version, which painted outside the brain, too."""
+    identities = {name: record.identity for name, record in study.evaluations.items()}
+    return [
+        name
+        for name, identity in identities.items()
+        if identity.model_hash and (identity.model_extra or {}).get("painted") != PAINTED
+    ]
 
 
 def _common_task(tasks: dict[Path, Task]) -> Task:

@@ -7,7 +7,7 @@ from itertools import product
 import nibabel as nib
 import numpy as np
 
-from preprocess.errors import InputError
+from preprocess.errors import RAW_SCANS, InputError
 from preprocess.source.geometry import to_canonical
 from preprocess.source.load import Loaded
 from preprocess.source.nifti import Volume
@@ -24,7 +24,10 @@ def shapes(case: Loaded) -> Iterator[str]:
     first = next(iter(case.images))
     for name, volume in with_label(case):
         if volume.array.shape != shape:
-            yield f"{name} has shape {volume.array.shape}, {first} has {shape}; register and resample them together"
+            yield (
+                f"{name} has shape {volume.array.shape}, {first} has {shape}; register and resample them together, "
+                f"{RAW_SCANS}"
+            )
 
 
 def affines(case: Loaded) -> Iterator[str]:
@@ -35,7 +38,7 @@ def affines(case: Loaded) -> Iterator[str]:
         if not gap <= limit:
             yield (
                 f"{name} lies up to {gap:.3g} mm away from {first} (affines differ), more than a tenth of a voxel; "
-                "register them together"
+                f"register them together, {RAW_SCANS}"
             )
 
 

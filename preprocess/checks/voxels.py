@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from preprocess.errors import RAW_SCANS
 from preprocess.normalise import LARGEST
 from preprocess.source.labels import readings, wrong_values
 from preprocess.source.load import Loaded
@@ -117,7 +118,10 @@ def background(case: Loaded) -> Iterator[str]:
         corners = volume.array[:: volume.array.shape[0] - 1 or 1, :: volume.array.shape[1] - 1 or 1, [0, -1]]
         share = np.count_nonzero(np.nan_to_num(volume.array)) / volume.array.size
         if np.nan_to_num(corners).all() or share > _BRAIN_SHARE:
-            yield f"{name}: {share:.0%} of the voxels are not 0; is the skull stripped and the background 0?"
+            yield (
+                f"{name}: {share:.0%} of the voxels are not 0; is the skull stripped and the background 0? If not, "
+                f"{RAW_SCANS}"
+            )
         elif (faint := _faint(volume.array)) > _FAINT_SHARE:
             yield f"{name}: {faint:.0%} of the voxels that are not 0 are nearly so, and count as brain; set them to 0"
 

@@ -83,6 +83,14 @@ class Geometry(BaseModel):
         return [superior, anterior, right]
 
     @property
+    def to_source_voxels(self) -> NDArray[np.float64]:
+        """4 x 4, from indices d, h, w of the cropped array to voxel indices of the source."""
+        turn: NDArray[np.float64] = orientations.inv_ornt_aff(orientations.io_orientation(self.matrix), self.shape)
+        swap = np.eye(4)[[2, 1, 0, 3]]
+        swap[[2, 1, 0], 3] = [first for first, _ in self.box]
+        return turn @ swap
+
+    @property
     def whole(self) -> "Geometry":
         """The same grid with a box that leaves nothing out."""
         d, h, w = self.canonical_shape

@@ -172,12 +172,22 @@ def read_volume(path: Path) -> Volume:
     InputError
         If the file cannot be read or has other axes; the message names it.
     """
-    volume = nifti.read(path)
+    return with_three_axes(nifti.read(path), path)
+
+
+def with_three_axes(volume: Volume, what: object) -> Volume:
+    """Return a volume without further axes of length 1.
+
+    Raises
+    ------
+    InputError
+        If it has other axes; `what` begins the message.
+    """
     array = volume.array
     while array.ndim > _AXES and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != _AXES or 0 in array.shape:
-        raise InputError(f"{path}: shape {np.shape(volume.array)}; expected one volume with three axes")
+        raise InputError(f"{what}: shape {np.shape(volume.array)}; expected one volume with three axes")
     return replace(volume, array=array)
 
 

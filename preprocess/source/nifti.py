@@ -169,9 +169,13 @@ def _header(data: bytes, path: Path) -> nib.Nifti1Header:
 
 
 def _voxels(data: bytes | memoryview, header: nib.Nifti1Header) -> NDArray[np.generic]:
-    """Return the voxels in the stored type, or scaled in float32 when the header says so."""
+    """Return the voxels of a file on its grid."""
     array = np.frombuffer(data, header.get_data_dtype()).reshape(header.get_data_shape(), order="F")
-    slope, inter = header.get_slope_inter()
+    return scaled(array, *header.get_slope_inter())
+
+
+def scaled(array: NDArray[Any], slope: float | None, inter: float | None) -> NDArray[Any]:
+    """Return stored values as they are, in the machine's byte order, or scaled in float32 where a header says so."""
     if (slope, inter) in ((None, None), (1.0, 0.0)):
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     with np.errstate(all="ignore"):  # what is not finite is found with the voxels

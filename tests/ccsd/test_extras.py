@@ -27,7 +27,7 @@ def without_extras(code: str) -> subprocess.CompletedProcess[str]:
 def test_every_command_can_be_imported_without_extras() -> None:
     modules = [
         "cluster.launch", "cluster.snakemake.trial", "ccsd.doctor", "ccsd.evaluation.run", "ccsd.inference.predict",
-        "ccsd.report.page", "ccsd.evaluation.folders", "preprocess.convert", "preprocess.audit",
+        "ccsd.report.page", "ccsd.evaluation.folders", "ccsd.api", "preprocess.convert", "preprocess.audit",
     ]  # fmt: skip
     done = without_extras("\n".join(f"import {name}" for name in modules))
     assert done.returncode == 0, done.stderr

@@ -7,12 +7,15 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ccsd.errors import UsageError
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation import run as module
 from ccsd.evaluation.run import evaluate_model
+from ccsd.inference import case as case_module
 from ccsd.inference.labelmaps import read_labelmap
+from ccsd.inference.options import Options
 from ccsd.inference.predict import predict
 from preprocess.store.reader import CaseStore
 from preprocess.store.shard import ShardArray
@@ -108,6 +111,33 @@ def test_finished_evaluation_is_left_alone_and_another_setting_starts_anew(evalu
 
     changed = read_metrics(evaluate("t1", overrides=["evaluation.hd95_penalty=1"]))
     assert changed["policy"].str.contains("hd95=1,").all()
+
+
+def test_an_evaluation_that_painted_outside_the_brain_is_made_again(evaluate, monkeypatch):
+    path = evaluate("t1").with_name("evaluation.json")
+    record = json.loads(path.read_text())
+    assert record["identity"].pop("painted") == "brain"
+    path.write_text(json.dumps(record))
+    calls, original = [], module._segment
+    monkeypatch.setattr(module, "_segment", lambda *a: calls.append(a) or original(*a))
+    evaluate("t1")
+    assert len(calls) == 2
+    assert json.loads(path.read_text())["identity"]["painted"] == "brain"
+
+
+def test_what_is_scored_is_cut_as_what_is_predicted(evaluate, made_study, tmp_path, monkeypatch):
+    def everywhere(_, image, subsets, *rest):
+        return torch.ones(len(subsets), 3, *image.shape[1:])
+
+    monkeypatch.setattr(case_module, "mean_probabilities", everywhere)
+    out = evaluate("flair", "t1ce+t2").parent
+    for path in out.glob("predictions/*/*.nii.gz"):
+        name, options = path.name.removesuffix(".nii.gz"), Options(path.parent.name)
+        (found,) = predict([made_study / "phantoms" / name], tmp_path / "new", made_study / "runs" / "ccsd-s0", options)
+        written, expected = (np.asarray(nib.load(p).dataobj) for p in (found.path, path))
+        box = tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(written))
+        assert np.mean(written[box] != 0) < 0.8  # round as a head, and not the box around it
+        np.testing.assert_array_equal(written, expected)
 
 
 def test_case_that_lacks_modalities_is_scored_where_it_can_be(made_study, tmp_path, monkeypatch):

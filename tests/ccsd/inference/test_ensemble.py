@@ -18,7 +18,8 @@ from ccsd.errors import UsageError
 from ccsd.inference import case as module
 from ccsd.inference.case import _on_device, mean_probabilities
 from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
-from ccsd.inference.predict import Options, predict
+from ccsd.inference.options import Options
+from ccsd.inference.predict import predict
 from support.processes import ccsd_here
 from support.tasks import FIVE, GLIOMA, PARTS, SUBSETS, changed
 

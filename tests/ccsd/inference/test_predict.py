@@ -2,20 +2,23 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
+from hashlib import sha256
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from ccsd.errors import UsageError
 from ccsd.inference import case as module
 from ccsd.inference.labelmaps import read_labelmap
-from ccsd.inference.predict import Options, cases_to_predict, predict
+from ccsd.inference.options import Options
+from ccsd.inference.predict import cases_to_predict, predict
 from preprocess.source.layouts import discover
 from preprocess.store.reader import CaseStore
+from support import ROOT
 from support.processes import ccsd_here
 from support.tasks import GLIOMA
 
@@ -242,7 +245,8 @@ def test_many_cases_go_on_when_one_cannot_be_read(made_study, run, tmp_path):
     assert list(outcomes) == names
     assert "truncated" in outcomes[names[0]].error
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {f"{name}{ending}" for name in names[1:] for ending in (".nii.gz", ".json")}
+    expected = {f"{name}{ending}" for name in names[1:] for ending in (".nii.gz", ".json")}
+    assert written == {*expected, "predictions.tsv", ".failed"}
 
 
 def test_finished_cases_can_be_skipped(case, run, tmp_path):
@@ -356,6 +360,8 @@ def test_the_record_says_which_model_made_a_segmentation_and_how(case, run, tmp_
     assert (record["used"], record["missing"]) == (["flair", "t2"], [])
     assert record["volumes_ml"] == outcome.volumes_ml
     assert record["task"] == GLIOMA.label
+    assert record["inputs"]["t2"]["sha256"] == sha256(image(case, "t2").read_bytes()).hexdigest()
+    assert sorted(record["inputs"]) == ["flair", "t2"]
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1), (3, 1, 2), (6, 5, 4, 3, 2, 1)])
@@ -365,7 +371,7 @@ def test_parts_write_what_one_call_does(made_study, run, tmp_path, order):
     list(predict([made_study / "phantoms"], tmp_path / "whole", run, Options("t1")))
 
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
-    assert len(contents(tmp_path / "parts")) == 2 * 4
+    assert len(contents(tmp_path / "parts")) == 2 * 4 + 1
 
 
 def test_a_part_segments_its_own_cases_only(made_study, run, tmp_path):
@@ -401,15 +407,39 @@ def test_brains_are_not_taken_for_heads(case, run, tmp_path):
     assert not any("skull" in text for text in one(case, tmp_path / "out", run).warnings)
 
 
-def test_a_tumour_in_the_background_is_told(case, run, tmp_path, monkeypatch):
-    where = sys.modules[predict.__module__]
-    monkeypatch.setattr(where, "segment_case", lambda run, image, *a: iter([torch.ones(3, *image.shape[1:])]))
-    wrong = one(case, tmp_path / "everywhere", run, Options("flair"))
-    monkeypatch.setattr(where, "segment_case", lambda run, image, *a: iter([torch.tensor(image[[0] * 3] != 0) * 1.0]))
+def test_what_lies_outside_the_brain_is_not_painted_but_told(case, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "mean_probabilities", lambda _, x, subsets, *a: torch.ones(1, 3, *x.shape[1:]))
+    wrong = one(case, tmp_path / "everywhere", run, Options("flair", probabilities=True))
+    monkeypatch.setattr(
+        module, "mean_probabilities", lambda _, x, subsets, *a: (x[:1] != 0).float().expand(1, 3, *x.shape[1:]).clone()
+    )
     right = one(case, tmp_path / "inside", run, Options("flair"))
+    written, brain = (np.asarray(nib.load(path).dataobj) != 0 for path in (wrong.path, image(case, "flair")))
 
-    assert any("% of the segmented tumour lies in the background" in text for text in wrong.warnings)
-    assert not any("background" in text for text in right.warnings)
+    np.testing.assert_array_equal(written, ndimage.binary_fill_holes(written))
+    assert np.all(written[brain])
+    assert np.mean(written != brain) < 0.02  # it fills what the brain encloses, and little else
+    probabilities = nib.load(tmp_path / "everywhere" / f"{case.name}_probabilities.nii.gz")
+    np.testing.assert_array_equal(np.asarray(probabilities.dataobj).any(axis=-1), written)
+    assert any("% of the tumour that the model saw lay outside the brain" in text for text in wrong.warnings)
+    assert not any("outside" in text for text in right.warnings)
+
+
+def test_raw_scans_lead_to_the_page_that_says_what_to_do(case, run, tmp_path):
+    first = image(case, "t1")
+    volume = nib.load(first)
+    voxels = np.asarray(volume.dataobj)
+    trained_at(run, [8.0, 8.0, 8.0])  # so that nothing large is resampled
+    for changed, affine, options in (
+        (voxels[:-1], volume.affine, Options()),
+        (voxels, volume.affine @ np.diag([1, 1, 1.1, 1]), Options()),
+        (voxels + 50, volume.affine, Options("t1")),  # whose background is not 0
+        (voxels, volume.affine @ np.diag([8, 8, 8, 1]), Options("t1")),  # more than any brain
+    ):
+        nib.save(nib.Nifti1Image(changed, affine), first)
+        outcome = one(case, tmp_path / "out", run, options)
+        assert "docs/raw-scans.md" in " ".join([*outcome.warnings, outcome.error or ""])
+    assert (ROOT / "docs/raw-scans.md").is_file()
 
 
 def test_files_of_another_task_ask_for_a_model_of_it(case, run, tmp_path):
@@ -424,6 +454,7 @@ def test_files_of_another_task_ask_for_a_model_of_it(case, run, tmp_path):
 
 
 def test_whole_heads_are_told(case, run, tmp_path):
+    trained_at(run, [8.0, 8.0, 8.0])  # so that nothing is resampled
     for path in case.glob("*.nii*"):
         volume = nib.load(path)
         nib.save(nib.Nifti1Image(np.asarray(volume.dataobj), np.diag([8.0, 8.0, 8.0, 1.0])), path)
@@ -445,7 +476,7 @@ def test_wishes_that_cannot_be_met_are_refused(case, run, tmp_path, options, wor
         message = str(error)
 
     assert words in message
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out/*.nii.gz"))
 
 
 def test_folders_without_images_and_wrong_outputs_are_refused(made_study, case, run, tmp_path):

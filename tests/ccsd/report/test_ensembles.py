@@ -80,6 +80,18 @@ def test_scores_of_weights_that_were_trained_again_are_told(
     assert evaluation in said
 
 
+def test_scores_of_a_version_that_painted_outside_the_brain_are_told(study: Path) -> None:
+    path = study / "evaluation" / "ccsd-s0" / "all" / "evaluation.json"
+    for earlier in (False, True):
+        if earlier:
+            record = json.loads(path.read_text())
+            del record["identity"]["painted"]
+            path.write_text(json.dumps(record))
+        found = read_results(study)
+        said = warnings(found, summarise(found.metrics, GLIOMA), compare(found.metrics, GLIOMA))
+        assert any("ccsd-s0/all come from an earlier version" in text for text in said) is earlier
+
+
 def test_an_ensemble_that_is_best_is_compared_with_the_seeds_of_others(scores: Callable[..., pd.DataFrame]) -> None:
     def of(level: float) -> dict[str, dict[str, float]]:
         return {f"c{case}": {"t1": level + case / 100} for case in range(8)}

@@ -1,0 +1,100 @@
+"""How to segment: the options of a call, and what they come to with the models."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ccsd.errors import UsageError
+from ccsd.inference.ensemble import Ensemble
+from ccsd.inference.record import FORMAT
+from preprocess.checks import check_names
+from preprocess.task import LabelConvention, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from ccsd.config import Evaluation
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to predict."""
+
+    subset: str | None = None
+    """Combination to use; None uses every sequence that is there."""
+    labels: str = "auto"
+    """Label convention of the output; `auto` is that of the input's layout."""
+    probabilities: bool = False
+    """Also write the regions' probabilities."""
+    preview: bool = False
+    """Also write a picture."""
+    flips: bool = False
+    """Average over the 8 mirror images."""
+    overlap: float | None = None
+    """Share of a window that overlaps its neighbour, in [0, 1); None takes that of the evaluation."""
+    cleanup: bool = False
+    """Apply the clean-up of the task."""
+    layout: str | None = None
+    """Layout of the input; None finds it out."""
+    allow: tuple[str, ...] = ()
+    """Names of checks that do not refuse a case."""
+    skip_existing: bool = False
+    """Leave cases alone that the same model and options have segmented."""
+    device: str | None = None
+    """auto or cpu, as in `ccsd.device.choose_device`."""
+    part: tuple[int, int] = (1, 1)
+    """Of how many parts of the cases which one to segment, (I, N) with I from 1."""
+
+    def check(self, task: Task) -> None:
+        """Reject what cannot be done.
+
+        Raises
+        ------
+        UsageError
+            If the overlap, or the label convention of a task, is none.
+        InputError
+            If there is no such check, or one that cannot be taken off.
+        """
+        if self.overlap is not None and not 0 <= self.overlap < 1:
+            raise UsageError(f"--overlap {self.overlap:g}: must be at least 0 and below 1, for example 0.25")
+        if self.labels != "auto" and self.labels not in task.conventions:
+            raise UsageError(f"--labels {self.labels}: unknown; allowed: auto, {', '.join(task.conventions)}")
+        check_names(self.allow)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Models on their device, with the options of a call."""
+
+    ensemble: Ensemble
+    device: "torch.device"
+    options: Options
+    settings: "Evaluation"
+    """Those of the (first) model, with what the options change."""
+    made: dict[str, Any]
+    """What decides the segmentations of all cases, for their records."""
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, device: "torch.device", options: Options) -> "Job":
+        """Put models and options together."""
+        settings = ensemble.settings.model_copy(update={"flips": options.flips})
+        if options.overlap is not None:
+            settings = settings.model_copy(update={"overlap": options.overlap})
+        wanted = {  # the keys of OptionsRecord
+            "modalities": options.subset and ensemble.task.subset_name(options.subset),
+            "labels": options.labels,
+            "probabilities": options.probabilities,
+            "flips": options.flips,
+            "overlap": settings.overlap,
+            "cleanup": options.cleanup,
+            "layout": options.layout,
+            "allow": sorted(options.allow),
+        }
+        models = [identity.model_dump(exclude_unset=True) for identity in ensemble.identities]
+        return cls(ensemble, device, options, settings, {"format": FORMAT, "models": models, "options": wanted})
+
+    def convention(self, of_input: LabelConvention) -> LabelConvention:
+        """Return the label numbers to write for an input that has its own."""
+        task = self.ensemble.task
+        return (
+            task.output_convention(of_input) if self.options.labels == "auto" else task.convention(self.options.labels)
+        )

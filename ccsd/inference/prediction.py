@@ -1,0 +1,204 @@
+"""What models make of one case: label map, probabilities, what it shows; and writing it."""
+
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccsd import __version__
+from ccsd.inference.case import in_mm, is_resampled, paint_tensor, segment_case
+from ccsd.inference.finished import preview_file, probabilities_file, read_record, record_file
+from ccsd.inference.measure import MeasuredLesion, measure_lesions
+from ccsd.inference.options import Job
+from ccsd.inference.record import InputRecord, PredictionRecord
+from ccsd.inference.sanity import oddities, outside_the_brain
+from ccsd.metrics import clean_up
+from preprocess.case import Prepared, region_volumes
+from preprocess.files import complete_or_absent
+from preprocess.source import nifti
+from preprocess.source.geometry import to_source
+from preprocess.source.labels import to_convention
+from preprocess.task import LabelConvention, Subset, Task
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What models make of one case. Arrays have the axes and the shape X x Y x Z of the input."""
+
+    used: Subset
+    """The sequences that were used, in the order of the task."""
+    missing: Subset
+    """The others."""
+    warnings: tuple[str, ...]
+    """What a person should check before trusting it."""
+    convention: LabelConvention
+    """What the numbers in `labels` mean."""
+    _case: Prepared
+    _classes: NDArray[np.uint8]
+    _regions: NDArray[np.float32]
+    _outside: float
+    _made: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """What is segmented from what."""
+        return self._case.meta.task
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """4 x 4, from voxel indices to millimetres, R A S."""
+        return self._case.meta.geometry.matrix
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """The label map, X x Y x Z; `label_names` says what each number means."""
+        return to_source(to_convention(self._classes, self.convention), self._case.meta.geometry)
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """The class of each number in the label map; 0 is background."""
+        return {number: self.convention.names[number] for number in sorted(self.convention.values)}
+
+    @cached_property
+    def probabilities(self) -> dict[str, NDArray[np.float32]]:
+        """X x Y x Z by region, 0 to 1; 0 outside the brain that the sequences show."""
+        geometry = self._case.meta.geometry
+        return {
+            region: to_source(part, geometry) for region, part in zip(self.task.regions, self._regions, strict=True)
+        }
+
+    @cached_property
+    def volumes_ml(self) -> dict[str, float]:
+        """Millilitres by region."""
+        return region_volumes(self._classes, self._case.meta.geometry, self.task)
+
+    @property
+    def volumes_mm3(self) -> dict[str, float]:
+        """Cubic millimetres by region."""
+        return {region: 1000 * volume for region, volume in self.volumes_ml.items()}
+
+    @cached_property
+    def lesions(self) -> dict[str, tuple[MeasuredLesion, ...]]:
+        """The lesions of each region, the largest first."""
+        return measure_lesions(self._classes, self._case.meta.geometry, self.task)
+
+    def save(self, path: Path | str, *, probabilities: bool = False, preview: bool = False) -> None:
+        """Write the label map, and beside it the record `CASE.json`.
+
+        All are written elsewhere first, and the label map takes its place last: where one lies, what lies beside it is
+        its own, whatever happens meanwhile.
+
+        Parameters
+        ----------
+        path
+            NIfTI file to write, such as `CASE.nii.gz`.
+        probabilities
+            Also write `CASE_probabilities.nii.gz`, X x Y x Z x R, the regions in the order of the task.
+        preview
+            Also write `CASE.png`.
+
+        Raises
+        ------
+        UsageError
+            If the name is not one of a NIfTI file.
+        InputError
+            If a file cannot be written.
+        """
+        path = Path(path)
+        name = nifti.stem(path)
+        record = record_file(path)  # refuses a name that is none, before anything is computed
+        written = [path.name]
+        with ExitStack() as places:  # they take their places in the opposite order
+            labels = places.enter_context(complete_or_absent(path))
+            self._write(labels, self.labels)
+            about = places.enter_context(complete_or_absent(record))
+            if probabilities:
+                written.append(probabilities_file(path).name)
+                volumes = np.stack(list(self.probabilities.values()), axis=-1)
+                self._write(places.enter_context(complete_or_absent(probabilities_file(path))), volumes)
+            if preview:
+                from ccsd.inference.preview import draw_preview
+
+                written.append(preview_file(path).name)
+                picture = draw_preview(self._case, self._classes, str(name), self.used)
+                places.enter_context(complete_or_absent(preview_file(path))).write_bytes(picture)
+            found = self.record(str(name), written, probabilities=probabilities)
+            about.write_text(found.model_dump_json(indent=2, exclude_unset=True) + "\n", encoding="utf-8")
+            _remove_earlier(path, written)
+
+    def record(self, case: str, written: Collection[str], *, probabilities: bool = False) -> PredictionRecord:
+        """Return what `save` writes beside the label map."""
+        meta = self._case.meta
+        inputs = {
+            name: InputRecord(file=source.file or None, sha256=source.sha256 or None, voxels_sha256=source.voxels)
+            for name, source in meta.sources.items()
+            if name in self.used
+        }
+        return PredictionRecord(
+            **{**self._made, "options": {**self._made["options"], "probabilities": probabilities}},
+            ccsd_version=__version__,
+            case=case,
+            written=tuple(written),
+            inputs=inputs,
+            task=self.task.label,
+            used=self.used,
+            missing=self.missing,
+            warnings=self.warnings,
+            numbering=self.convention.name,
+            labels=self.label_names,
+            spacing_mm=tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist()),
+            outside_brain_share=self._outside,
+            volumes_mm3=self.volumes_mm3,
+            volumes_ml=self.volumes_ml,
+            lesions=self.lesions,
+        )
+
+    def _write(self, path: Path, array: NDArray[np.generic]) -> None:
+        nifti.write(path, array, self.affine, self._case.meta.geometry.forms)
+
+
+def segment(job: Job, case: Prepared, files: Mapping[str, Any]) -> Prediction:
+    """Segment a case from the sequences that it was prepared with.
+
+    Parameters
+    ----------
+    job
+        The models and how to use them.
+    case
+        Files or arrays, read, checked and normalised.
+    files
+        Which file is which sequence, for the record.
+
+    Raises
+    ------
+    UsageError
+        As `ccsd.inference.case.segment_case`.
+    """
+    task, geometry, used = job.ensemble.task, case.meta.geometry, case.meta.modalities
+    (found,) = segment_case(job.ensemble, case.image, geometry.spacing, [used], job.settings, job.device)
+    classes = paint_tensor(found.probabilities, task).cpu().numpy()
+    if job.options.cleanup:
+        classes = clean_up(classes, geometry.spacing, task)
+    notes = [str(finding) for finding in case.findings if finding.check != "spacing"]  # which is fixed here
+    notes += [*oddities(case), *outside_the_brain(outside := float(found.outside))]
+    if is_resampled(job.ensemble, geometry.spacing):
+        own, training = in_mm(geometry.spacing), in_mm(job.ensemble.spacing)
+        notes.append(f"voxels of {own} were resampled to the training's {training} and back")
+    missing = tuple(name for name in task.modalities if name not in used)
+    regions, convention = found.probabilities.cpu().numpy(), job.convention(case.meta.label_convention)
+    made = {**job.made, "files": files}
+    return Prediction(used, missing, tuple(notes), convention, case, classes, regions, outside, made)
+
+
+def _remove_earlier(path: Path, written: Collection[str]) -> None:
+    """Remove an earlier segmentation before the new record takes its place, and what belonged to it alone."""
+    earlier = read_record(path)
+    for other in (probabilities_file(path), preview_file(path)):
+        if earlier is not None and other.name in earlier.written and other.name not in written:
+            other.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""CASE.json: which models made a segmentation, how and from what, and what it shows. Each number's key has its unit."""
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ccsd.inference.measure import MeasuredLesion
+from ccsd.records import ModelIdentity
+
+FORMAT: Final = 2
+"""Of the record; also for what has to tell results apart: before 2, the background could be painted."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OptionsRecord(_Part):
+    """The options that decide a segmentation."""
+
+    modalities: str | None = Field(description="the combination that was asked for; null: every sequence that is there")
+    labels: str = Field(description="label convention that was asked for; auto: that of the input")
+    probabilities: bool = Field(description="whether the probabilities were written as well")
+    flips: bool = Field(description="whether 8 mirror images were averaged")
+    overlap: float = Field(description="share of a window that overlaps its neighbour")
+    cleanup: bool = Field(description="whether the clean-up of the task was applied")
+    layout: str | None = Field(description="layout of the input that was given; null: it was found out")
+    allow: tuple[str, ...] = Field(description="checks that did not refuse the case")
+
+
+class FilesRecord(_Part):
+    """Which file was which sequence, by names alone."""
+
+    images: dict[str, str] = Field(description="file by sequence, below the folder that all of them share")
+    channels: tuple[str, ...] = Field(description="sequences in the order of a file that holds several; usually empty")
+    numbering: str | None = Field(description="label convention that the names tell")
+
+
+class InputRecord(_Part):
+    """An image that was used."""
+
+    file: str | None = Field(description="name of the file; null of an array in memory")
+    sha256: str | None = Field(description="SHA-256 of the file's bytes; null of an image in memory")
+    voxels_sha256: str = Field(description="SHA-256 of what it shows, whatever the type, margin and orientation")
+
+
+class PredictionRecord(_Part):
+    """What `ccsd predict` writes beside a segmentation."""
+
+    format: Literal[2] = Field(description="version of this format")
+    ccsd_version: str = Field(description="version of the program")
+    case: str = Field(description="name of the case")
+    written: tuple[str, ...] = Field(description="files of this prediction beside the record, the segmentation first")
+    models: tuple[ModelIdentity, ...] = Field(description="what made it: experiment, seed, and SHA-256 of the weights")
+    options: OptionsRecord
+    files: FilesRecord
+    inputs: dict[str, InputRecord] = Field(description="the images that were used, by sequence")
+    task: str = Field(description="name of the task, and the digest of its sequences, classes and regions")
+    used: tuple[str, ...] = Field(description="sequences that were used")
+    missing: tuple[str, ...] = Field(description="sequences of the task that the case lacks")
+    warnings: tuple[str, ...] = Field(description="what a person should check before trusting the segmentation")
+    numbering: str = Field(description="label convention of the segmentation")
+    labels: dict[int, str] = Field(description="what each number in the segmentation means; 0 is background")
+    spacing_mm: tuple[float, float, float] = Field(description="voxel sizes along the three axes of the file")
+    outside_brain_share: float = Field(
+        description="share, 0 to 1, of the voxels that the models would have painted, but that lie outside the brain"
+    )
+    volumes_mm3: dict[str, float] = Field(description="volume by region")
+    volumes_ml: dict[str, float] = Field(description="the same in millilitres")
+    lesions: dict[str, tuple[MeasuredLesion, ...]] = Field(description="lesions by region, the largest first")
