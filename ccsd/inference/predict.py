@@ -171,7 +171,7 @@ class Prediction:
 
 
 def predict(
-    sources: Sequence[Path], out: Path, models: Path | Sequence[Path], options: Options | None = None
+    sources: Sequence[Path], out: Path, models: Path | str | Sequence[Path | str], options: Options | None = None
 ) -> Iterator[Prediction]:
     """Segment cases and yield what became of each.
 
@@ -185,7 +185,8 @@ def predict(
     out
         File (one case) or folder (`CASE.nii.gz` each) to write.
     models
-        Folder of a finished training run; of several the mean of their probabilities is taken.
+        What `--model` takes, such as the folder of a finished training run; of several the mean of their
+        probabilities is taken.
     options
         See `Options`.
 
@@ -210,7 +211,7 @@ def predict(
     device = choose_device(options.device)
     job = _job(load_ensemble(members, device), device, options)
     for member in members:
-        print(f"model: {member.folder}, {member.record.origin}", file=sys.stderr)
+        print(f"model: {member.where}, {member.record.origin}", file=sys.stderr)
     print(f"segmenting (cases: {len(own)}, device: {device.type})", file=sys.stderr, flush=True)
     for case, path in own:
         made = {**job.made, "files": taken_for(case)}
