@@ -62,6 +62,7 @@ lint: $(STAMP)
 	snakefmt --check Snakefile workflow
 	mypy
 	codespell
+	hadolint Dockerfile
 
 check: $(STAMP)
 	@.ci/check

@@ -51,6 +51,7 @@ try:
     NEW = NewCases(study)
     NEW_JOBS = NEW.jobs
     profile.read_texts(workflow)
+    CCSD = profile.program(workflow)
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
 

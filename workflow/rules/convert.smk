@@ -15,7 +15,7 @@ rule phantom:
         dest=study.source,
         options=phantom_options(study),
     shell:
-        "ccsd phantom {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
+        "{CCSD} phantom {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
 
 
 rule convert:
@@ -36,7 +36,7 @@ rule convert:
         options=convert_options(study),
         cases=study.cases_digest(),
     shell:
-        "ccsd convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} --keep-going"
+        "{CCSD} convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} --keep-going"
         " {params.options}"
         " 2>&1 | tee -i {log:q}"
 
@@ -60,4 +60,4 @@ rule split:
         dest=DATA,
         options=split_options(study),
     shell:
-        "ccsd split {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
+        "{CCSD} split {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"

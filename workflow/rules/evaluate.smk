@@ -30,6 +30,6 @@ rule evaluate:
         # A training that failed with new settings leaves the earlier scores; these change, and ask for it again.
         science=lambda wildcards: study.evaluation_digest(wildcards.run),
     shell:
-        "ccsd evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"
+        "{CCSD} evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"
         " --workers {threads}"
         " 2>&1 | tee -i {log:q}"

@@ -24,5 +24,5 @@ rule predict:
         options=lambda wildcards: prediction_options(NEW, wildcards.run),
         science=lambda wildcards: NEW.digest(wildcards.run),
     shell:
-        "ccsd predict {params.source:q} {params.out:q} --part {params.part} --skip-existing {params.options}"
+        "{CCSD} predict {params.source:q} {params.out:q} --part {params.part} --skip-existing {params.options}"
         " 2>&1 | tee -i {log:q}"

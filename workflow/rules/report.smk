@@ -34,4 +34,4 @@ rule report:
     params:
         results=study.folder.root,
     shell:
-        "ccsd report {params.results:q} --out {output.html:q} 2>&1 | tee -i {log:q}"
+        "{CCSD} report {params.results:q} --out {output.html:q} 2>&1 | tee -i {log:q}"
