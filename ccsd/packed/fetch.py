@@ -57,7 +57,7 @@ def _from_web(text: str) -> Path:
     if kept.is_file():
         if file_digest(kept) == sha256:
             return kept
-        kept.unlink()
+        kept.unlink(missing_ok=True)
     make_folder(kept.parent)
     with complete_or_absent(kept) as temporary:
         _download(found["address"], temporary, sha256)

@@ -90,7 +90,7 @@ def named_files() -> Iterator[tuple[str, Path]]:
     """
     seen = set()
     for folder in model_folders():
-        for path in sorted(folder.glob(f"*{archive.SUFFIX}")):
+        for path in sorted(folder.glob(f"[!.]*{archive.SUFFIX}")):
             if path.stem not in seen:
                 seen.add(path.stem)
                 yield path.stem, path

@@ -8,7 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ccsd.cli.train import _tried
 from ccsd.config import load_config
+from ccsd.errors import UsageError
 from ccsd.model import load_model
 from support.comparing import WEIGHT, assert_close, weights
 from support.plain import plain_training
@@ -98,14 +100,13 @@ def test_ranks_of_a_slurm_job_run_in_a_container(inputs: Path, tmp_path: Path, c
     assert_ran_inside(tmp_path / "run", "*_[01]_log.out")
 
 
-def test_a_container_that_does_not_have_this_version_is_refused(inputs: Path, tmp_path: Path) -> None:
+def test_a_container_that_does_not_have_this_version_is_refused(tmp_path: Path) -> None:
     refused = {"echo 0.0.9": "has ccsd 0.0.9, and here it is", "echo no image >&2; exit 255": "start ccsd: no image"}
     for line, words in refused.items():
         (tmp_path / "other").write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / "other").chmod(0o755)
-        done = train_in(f"{tmp_path}/other python", inputs, tmp_path / "run")
-        assert done.returncode == 2
-        assert words in done.stderr
+        with pytest.raises(UsageError, match=words):
+            _tried([f"{tmp_path}/other", "python"])
 
 
 def start_two_ranks(inputs: Path, run: Path) -> "subprocess.Popen[str]":
