@@ -52,7 +52,7 @@ predict-demo: $(STAMP)
 	rm predict-demo/cases/BraTS-GLI-*/*-t1c.nii.gz predict-demo/cases/BraTS-GLI-*/*-t2w.nii.gz
 	ccsd predict predict-demo/cases predict-demo/out --model phantom
 	ccsd evaluate --pred predict-demo/out --ref predict-demo/cases --out predict-demo/scores
-	echo "Look at results/predict-demo/out in a viewer of NIfTI, over the images in results/predict-demo/cases; the case BraTS-GLI-..."
+	echo "Look at results/predict-demo/out in a viewer of NIfTI, over the images in results/predict-demo/cases; the case BraTS-GLI-00000-000"
 	echo "had flair and t1 only. CASE.json beside each says what was used. 'ccsd models phantom' shows the card of the model."
 
 demo-model: $(STAMP)

@@ -80,8 +80,11 @@ def _unfilled(saved: SavedModel) -> Network:
     record, config = saved.record, saved.config
     name = config.model.backbone
     if not is_plugin(BACKBONE, name):
-        with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
-            return build_network(config.model, config.task)
+        try:
+            with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
+                return build_network(config.model, config.task)
+        except (RuntimeError, TypeError) as error:  # of sizes that no machine has
+            raise UsageError(f"{saved.where}: its network cannot be built: {error}; {RECORD_FILE} is damaged") from None
     then = next((plugin for plugin in record.plugins if plugin.kind == BACKBONE.noun), None)
     try:
         now = find(BACKBONE, name).record
@@ -148,7 +151,7 @@ def _mapped(weights: Weights) -> tuple[dict[str, Tensor], dict[str, str]]:
         words = about.pop("__metadata__", {})
         data = content[8 + length :]
         return {name: _tensor(data, **entry) for name, entry in about.items()}, json.loads(words.get(ABOUT, "{}"))
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise UsageError(
             f"{weights.path}: the weights in it are not whole safetensors ({error}); pack the run again"
         ) from None

@@ -115,6 +115,8 @@ def _untested(members: Sequence[Member], records: Sequence[RunRecord], scores: S
     if scores is None:
         yield "anything: it has not been evaluated"
     else:
+        if any(record.config.get("phantom") for record in records):
+            yield "patients: all that it has seen are computed phantoms"
         yield "data of other origin than that above: other scanners, sequences, hospitals, ages and diseases"
         if unscored := [name for name in task.subset_names if name not in scores.record.identity.subsets]:
             yield f"the combinations {', '.join(unscored)}"

@@ -74,6 +74,35 @@ def test_every_kind_of_number_is_read_as_the_library_does(tmp_path: Path) -> Non
         assert torch.equal(value, tensors[name])
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [4, 20]}}',  # beyond its end, into what follows
+        b'{"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, -16]}}',
+        b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": "F32", "shape": [0, 1000000000000000000000], "data_offsets": [0, 0]}}',
+        b'{"a": {"dtype": "PICKLE", "shape": [4], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16], "file": "x"}}',
+        b'{"__metadata__": 3}',
+        b"[" * 100_000,
+    ],
+    ids=range(8),
+)
+def test_weights_cannot_lead_out_of_their_place(header: bytes, tmp_path: Path) -> None:
+    content = len(header).to_bytes(8, "little") + header + bytes(16)
+    (tmp_path / "file").write_bytes(bytes(64) + content + b"what follows")
+    with pytest.raises(UsageError, match="file: the weights in it are not whole safetensors"):
+        load_weights(Weights(tmp_path / "file", 64, len(content)))
+
+
+def test_a_network_that_no_machine_has_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", config_of())
+    text = (tmp_path / "run" / "run.json").read_text()
+    (tmp_path / "run" / "run.json").write_text(text.replace('"width": 4', '"width": 4000000000'))
+    with pytest.raises(UsageError, match="its network cannot be built"):
+        load_model(tmp_path / "run")
+
+
 def test_every_changed_byte_is_noticed(single: Path, tmp_path: Path) -> None:
     content, path = single.read_bytes(), tmp_path / "changed.ccsd"
     draw = random.Random(0)

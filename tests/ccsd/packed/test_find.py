@@ -159,6 +159,7 @@ def ask(home: Path, address: str, *models: str, **variables: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_repository_of_hugging_face_is_fetched_once_and_used_offline(single: Path, tmp_path: Path) -> None:
     files = hub("ours/model", single, "m.ccsd") | hub("ours/two", single, "a.ccsd", "b.ccsd")
     with served(files) as (address, asked):
