@@ -59,8 +59,8 @@ def pack(
     members = read_members(models)
     for member in members:
         archive.refuse_named_code(member.saved)
-    load_ensemble(members)  # refuses what nobody could read back
     records = [portable(member) for member in members]
+    load_ensemble(members)  # refuses what nobody could read back
     scores = read_scores(members, evaluations)
     task, name = members[0].config.task, evaluated_as(members)
     contents: dict[str, bytes | Weights] = {}

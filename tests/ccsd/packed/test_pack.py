@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ccsd.cli import app
+from ccsd.config.load import plugins_of
 from ccsd.errors import UsageError
 from ccsd.evaluation.run import evaluate_model
+from ccsd.inference.ensemble import load_ensemble, read_members
 from ccsd.inference.predict import Options, predict
 from ccsd.packed.pack import pack
 from ccsd.packed.shelf import card_of
@@ -55,7 +58,7 @@ def test_a_path_that_a_network_is_built_with_cannot_be_packed(tmp_path: Path) ->
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     record["config"]["model"] |= {"backbone": "mine", "options": {"weights": ["/data/w.safetensors"]}}
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    with pytest.raises(UsageError, match="mine"):  # today's message: it is not installed
+    with pytest.raises(UsageError, match=r"model\.options\.weights\.0=/data/w\.safetensors is a path of this machine"):
         pack([tmp_path / "run"], tmp_path / "out.ccsd")
 
 
@@ -161,3 +164,18 @@ def test_models_that_do_not_fit_are_not_packed_together(make_run: Callable[..., 
     runs = [make_run("a", seed=3), make_run("b", seed=4, spacing_mm=[2.0, 1.0, 1.0])]
     with pytest.raises(UsageError, match="was trained at voxels of"):
         pack(runs, tmp_path / "out.ccsd")
+
+
+def test_a_packed_plugin_is_named_and_needs_its_package(
+    installed: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(model={"backbone": "mean"})
+    plugins = tuple(plugin.record for plugin in plugins_of(config))
+    write_run(tmp_path / "run", config, plugins=plugins)
+    packed = pack([tmp_path / "run"], tmp_path / "m.ccsd").path
+    assert f"| needs | {plugins[0]} |" in card_of(str(packed))
+    assert load_ensemble(read_members(packed)).models
+
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(site)])
+    with pytest.raises(UsageError, match=r"m\.ccsd: trained with the backbone mean .*, which cannot be used here"):
+        load_ensemble(read_members(packed))
