@@ -11,8 +11,8 @@ rule phantom:
         BENCHMARKS / "phantom.tsv"
     threads: 1
     params:
-        ccsd=lambda wildcards, resources: CCSD,
         **phantom_task(study),
+        ccsd=lambda wildcards, resources: CCSD,
         dest=study.source,
         options=phantom_options(study),
     shell:
