@@ -1,11 +1,13 @@
 # make demo    phantoms -> Zarr -> training -> 15 evaluations -> report, in minutes, on any machine
 # make test    the tests
-# make lint    style, types, spelling
+# make lint    style, types, spelling, the Dockerfile
 # make check   everything a change must pass, which is what CI runs; about 34 minutes
 # make env     creates .venv or brings it up to date (the other targets do this by themselves)
 # make lower-bounds    the quick tests with the lowest versions that pyproject.toml allows
 # make coverage    all tests but the exhaustive ones, and which lines and branches they reach; about an hour
 # make ablation    what each part of the method adds, on phantoms; about an hour
+# make predict-demo    segments two phantoms with the model that comes along, in a minute
+# make demo-model    trains that model again and packs it
 # make gpu-check   what one GPU does with it, in ten minutes: tests, time, memory, largest costs
 #
 # make slurm-up, make slurm-down   a throw-away SLURM of four nodes on this machine, to try the cluster mode
@@ -23,10 +25,10 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 RUN := . $(VENV)/bin/activate &&
 
-.PHONY: help env reject-linked-environment demo test lower-bounds coverage lint check format ablation gpu-check slurm-up slurm-down
+.PHONY: help env reject-linked-environment demo predict-demo demo-model test lower-bounds coverage lint check format ablation gpu-check slurm-up slurm-down
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -15
 
 env: $(STAMP)
 
@@ -42,6 +44,21 @@ reject-linked-environment:
 demo: $(STAMP)
 	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/demo.yaml
 	echo "Look at the report in a browser: file://$$PWD/results/demo/report.html"
+
+predict-demo: $(STAMP)
+	@$(RUN) rm -rf results/predict-demo
+	mkdir -p results && cd results
+	ccsd phantom predict-demo/cases --cases 2 --size 64 --seed 7 --difficulty 0.3
+	rm predict-demo/cases/BraTS-GLI-*/*-t1c.nii.gz predict-demo/cases/BraTS-GLI-*/*-t2w.nii.gz
+	ccsd predict predict-demo/cases predict-demo/out --model phantom
+	ccsd evaluate --pred predict-demo/out --ref predict-demo/cases --out predict-demo/scores
+	echo "Look at results/predict-demo/out in a viewer of NIfTI, over the images in results/predict-demo/cases; the case BraTS-GLI-00000-000"
+	echo "had flair and t1 only. CASE.json beside each says what was used. 'ccsd models phantom' shows the card of the model."
+
+demo-model: $(STAMP)
+	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/demo_model.yaml \
+		--set-threads train=1 evaluate=1 --set-resources train:tasks_per_node=1
+	ccsd pack results/demo-model/runs/phantom-s0 ccsd/packed/phantom.ccsd
 
 test: $(STAMP)
 	@$(RUN) pytest -n 2
@@ -62,6 +79,7 @@ lint: $(STAMP)
 	snakefmt --check Snakefile workflow
 	mypy
 	codespell
+	hadolint Dockerfile
 
 check: $(STAMP)
 	@.ci/check

@@ -106,7 +106,8 @@ def load_model(model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     Parameters
     ----------
     model
-        Folder of a finished training run; of several the mean of their probabilities is taken.
+        What `--model` takes: the folder of a finished training run, a packed file, a name such as `phantom`, or an
+        address; of several the mean of their probabilities is taken.
     device
         `auto` (the GPU, if there is one) or `cpu`; without it the environment's `CCSD_DEVICE`, else `auto`.
 
@@ -117,8 +118,8 @@ def load_model(model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     """
     named = [model] if isinstance(model, str | os.PathLike) else list(model)
     if not named:
-        raise UsageError("load_model: no model; give the folder of a finished training run, or several")
-    members = read_members([Path(path) for path in named])
+        raise UsageError("load_model: no model; give a finished training run, a packed file or a name, or several")
+    members = read_members([path if isinstance(path, str) else Path(path) for path in named])
     chosen = choose_device(device or os.environ.get("CCSD_DEVICE"))
     return Model(Job.of(load_ensemble(members, chosen), chosen, Options()))
 

@@ -7,6 +7,7 @@ from ccsd.errors import UsageError
 EXTRAS = {
     "train": ("deepspeed", "submitit", "tensorboard"),
     "workflow": ("snakemake", "snakemake_executor_plugin_slurm"),
+    "hub": ("huggingface_hub",),
 }
 
 

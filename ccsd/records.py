@@ -35,16 +35,36 @@ class _Record(BaseModel):
         """
         path = folder / cls.FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.parse(path.read_bytes(), path)
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{folder}: not a finished {cls.KIND} ({cls.FILE} is missing); `{cls.COMMAND}` writes it at the end"
             ) from None
-        except (OSError, ValidationError) as error:
-            raise UsageError(
-                f"{path}: cannot be read as the record of the {cls.KIND}: {_reason(error)}; copy it again, or run "
-                f"`{cls.COMMAND}` again"
-            ) from None
+        except OSError as error:
+            raise cls._unreadable(path, str(error.strerror)) from None
+
+    @classmethod
+    def parse(cls, content: bytes, origin: Path | str) -> Self:
+        """Return the record that a file has as its content; `origin` is named in the message when it is none.
+
+        Raises
+        ------
+        UsageError
+            If it is not such a record.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(key) for key in first["loc"])
+            raise cls._unreadable(origin, ": ".join(filter(None, [where, first["msg"]]))) from None
+
+    @classmethod
+    def _unreadable(cls, origin: Path | str, reason: str) -> UsageError:
+        return UsageError(
+            f"{origin}: cannot be read as the record of the {cls.KIND}: {reason}; copy it again, or run "
+            f"`{cls.COMMAND}` again"
+        )
 
     def write(self, folder: Path) -> None:
         """Write the record, whole or not at all."""
@@ -125,15 +145,17 @@ class RunRecord(_Record):
         """Whether it, or what it was fine-tuned from, learnt from another split of the same data."""
         return self.start is not None and self.start.knows(self.data_hash, self.split_hash)
 
-    def settings(self, folder: Path) -> Config:
-        """Return the configuration of a run that lies in `folder`, without keys that this version does not know.
+    def settings(self, folder: Path | str) -> Config:
+        """Return the configuration of a run, without keys that this version does not know.
+
+        `folder` is where the run lies, for messages.
 
         Raises
         ------
         UsageError
             If a setting cannot be used; every problem is listed.
         """
-        return validate_config(self.config, folder / self.FILE, unknown="ignore")
+        return validate_config(self.config, f"{folder}/{self.FILE}", unknown="ignore")
 
 
 class ModelIdentity(BaseModel):
@@ -191,13 +213,6 @@ class EvaluationRecord(_Record):
     cases: int | None = None
     cases_by_subset: dict[str, int] = {}
     device: str | None = None
-
-
-def _reason(error: OSError | ValidationError) -> str:
-    if isinstance(error, OSError):
-        return str(error.strerror)
-    first = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, [".".join(str(key) for key in first["loc"]), first["msg"]]))
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:

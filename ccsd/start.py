@@ -6,8 +6,10 @@ from pathlib import Path
 from ccsd.config.method import Model
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
+from ccsd.packed.find import single_model
 from ccsd.plugins.find import BACKBONE, is_plugin
 from ccsd.records import RunRecord
+from ccsd.saved import SavedModel
 
 FREE = {"deep_supervision", "options"}
 """Settings of the network that may differ: heads that one of both lacks start from scratch or are skipped.
@@ -22,9 +24,22 @@ OF_UNETS = {"width", "levels"}
 class StartRun:
     """A finished run that another one starts from."""
 
-    folder: Path
-    record: RunRecord
-    config: Config
+    saved: SavedModel
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return self.saved.where
+
+    @property
+    def record(self) -> RunRecord:
+        """What its training was."""
+        return self.saved.record
+
+    @property
+    def config(self) -> Config:
+        """The configuration of its training."""
+        return self.saved.config
 
 
 def start_of(config: Config, *own: Path) -> StartRun | None:
@@ -42,17 +57,17 @@ def start_of(config: Config, *own: Path) -> StartRun | None:
     UsageError
         If there is no finished run, it is one of `own`, its network is another one, or no sequence is in both tasks.
     """
-    folder = config.train.init
-    if folder is None:
+    if config.train.init is None:
         return None
     try:
-        record = RunRecord.read(folder)
-        start = StartRun(folder, record, record.settings(folder))
+        start = StartRun(single_model(config.train.init))
+        assert start.config
     except (UsageError, ValueError) as error:  # a path with a NUL is no path
         raise UsageError(
             f"train.init: {error}; give the folder of a finished training run, such as results/NAME/runs/ccsd-s0"
         ) from None
-    if any(path.resolve() == folder.resolve() for path in own):
+    folder = start.saved.folder
+    if folder is not None and any(path.resolve() == folder.resolve() for path in own):
         raise UsageError(
             f"train.init: {folder} is trained by this very configuration, which would replace its own start; train "
             "into another folder, in the workflow as a study of another name"
@@ -71,7 +86,7 @@ def _refuse_other_network(start: StartRun, model: Model) -> None:
     if differing:
         had, has = (", ".join(f"model.{key}={getattr(m, key)}" for key in differing) for m in (theirs, model))
         raise UsageError(
-            f"train.init: the network of {start.folder} has {had}, the configuration {has}; weights only fit a network "
+            f"train.init: the network of {start.where} has {had}, the configuration {has}; weights only fit a network "
             f"of the same kind and size: set {had}, or train from scratch"
         )
 
@@ -80,13 +95,13 @@ def _refuse_strangers(start: StartRun, config: Config) -> None:
     theirs, ours = start.config.task, config.task
     if is_plugin(BACKBONE, config.model.backbone) and theirs.modalities != ours.modalities:
         raise UsageError(
-            f"train.init: {start.folder} knows {', '.join(theirs.modalities)} (task {theirs.name}), the task "
+            f"train.init: {start.where} knows {', '.join(theirs.modalities)} (task {theirs.name}), the task "
             f"{ours.name} has {', '.join(ours.modalities)}; which weights of model.backbone={config.model.backbone} "
             "belong to which sequence is not known: use the same sequences in the same order, or train from scratch"
         )
     if not set(theirs.modalities) & set(ours.modalities):
         raise UsageError(
-            f"train.init: {start.folder} knows {', '.join(theirs.modalities)} (task {theirs.name}), and the task "
+            f"train.init: {start.where} knows {', '.join(theirs.modalities)} (task {theirs.name}), and the task "
             f"{ours.name} has none of them but {', '.join(ours.modalities)}; encoders are matched by the name of the "
             "sequence: give the same sequences the same names in the task, or train from scratch"
         )

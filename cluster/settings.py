@@ -5,6 +5,8 @@ JobSettings.from_options(["cluster=slurm", "nodes=2", "tasks_per_node=4", "gpus_
 
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -85,6 +87,11 @@ class JobSettings(BaseModel):
     max_requeues: NonNegativeInt = Field(
         100, description="times a SLURM job may be started again before it is given up"
     )
+    python: str | None = Field(
+        None,
+        description="what starts Python in each process, such as apptainer exec --nv ccsd.sif python; unset: the "
+        "launcher's own",
+    )
     extra: dict[str, str | bool] = Field(
         default={}, description="further sbatch options, e.g. extra.reservation=NAME; true for an option without value"
     )
@@ -98,6 +105,11 @@ class JobSettings(BaseModel):
     def gpus(self) -> int:
         """Return the number of GPUs on each node."""
         return int(str(self.gpus_per_node).rpartition(":")[2])
+
+    @property
+    def interpreter(self) -> list[str]:
+        """Return the words that start Python in each process."""
+        return [sys.executable] if self.python is None else interpreter(self.python)
 
     @classmethod
     def from_options(cls, options: Iterable[str]) -> Self:
@@ -173,6 +185,25 @@ class JobSettings(BaseModel):
             if name in TYPED_OPTIONS:
                 raise ValueError(f"extra.{name}: use the setting {TYPED_OPTIONS[name]} instead")
         return self
+
+
+def interpreter(command: str) -> list[str]:
+    """Return the words of a command that starts Python, as in a container.
+
+    Raises
+    ------
+    SettingsError
+        If it is no command of a shell, or its program is not found here.
+    """
+    example = "give a command as of a shell, such as apptainer exec --nv /path/to/ccsd.sif python"
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"python={command}: {error}; {example}") from None
+    if not words or shutil.which(words[0]) is None:
+        what = f"{words[0]}: no such program here" if words else "empty"
+        raise SettingsError(f"python={command}: {what}; {example}. Load its module before, or give its full path")
+    return words
 
 
 def job_options(settings: Mapping[str, Any]) -> str:

@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from ccsd import __version__
-from ccsd.cli import adopt, audit, check_plugin, convert, doctor, evaluate, phantom, predict, report, split, train
+from ccsd.cli import (
+    adopt,
+    audit,
+    check_plugin,
+    convert,
+    doctor,
+    evaluate,
+    models,
+    phantom,
+    predict,
+    report,
+    split,
+    train,
+)
 from ccsd.errors import ending
 
 LONGEST_TMPDIR = 60
@@ -28,7 +41,8 @@ app = typer.Typer(
 )
 for command in (
     phantom.phantom, audit.audit, convert.convert, convert.restore, split.split, train.train, evaluate.evaluate,
-    adopt.adopt, report.report, predict.predict, predict.export, doctor.doctor, check_plugin.check_plugin,
+    adopt.adopt, report.report, predict.predict, predict.export, models.pack, models.models, doctor.doctor,
+    check_plugin.check_plugin,
 ):  # fmt: skip
     app.command()(command)
 

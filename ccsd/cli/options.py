@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,9 +12,11 @@ LayoutOption = Annotated[
     str | None, typer.Option(help="Layout of the files: a name, or a YAML file of your own. Found out by default.")
 ]
 ModelsOption = Annotated[
-    list[Path],
+    list[str],
     typer.Option(
-        "--model", help="Folder of a finished training run; given several times, their probabilities are averaged."
+        "--model",
+        help="Folder of a finished training run, packed file, name of one in CCSD_MODELS, https://...#sha256=..., or "
+        "hf:ORG/NAME@REVISION; given several times, their probabilities are averaged.",
     ),
 ]
 NUMBERINGS = "brats2023, brats2020, brats2024, msd, deepbratumia"

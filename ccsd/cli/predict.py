@@ -64,7 +64,7 @@ def predict(
 
 
 def export(
-    model: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished training run.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Run, packed file, name or address, as --model takes.")],
     out: Annotated[Path, typer.Argument(help="File to write, ending in .pt2.")],
     subset: Annotated[str, typer.Option("--modalities", "-m", help="The combination, e.g. flair+t1ce.")],
 ) -> None:

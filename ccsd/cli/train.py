@@ -1,5 +1,7 @@
 """`ccsd train`: one model for every combination of modalities."""
 
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,8 +94,43 @@ def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, sci
     check_folder(folder.absolute())
     own = folder / f"config-{science}.yaml"
     write_text(own, config.read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "ccsd", "train", "--config", str(own), *options, "--science", science]
+    command = [
+        *_tried(settings.interpreter),
+        "-m",
+        "ccsd",
+        "train",
+        "--config",
+        str(own),
+        *options,
+        "--science",
+        science,
+    ]
     return run_job(command, folder, settings, name=run.name, results=[run / WEIGHTS, run / RECORD_FILE])
+
+
+def _tried(interpreter: list[str]) -> list[str]:
+    """Return the words that start Python in a job, after starting it once if it is another one than this.
+
+    Raises
+    ------
+    UsageError
+        If it does not start, or has another version of this program.
+    """
+    from ccsd import __version__
+
+    if interpreter == [sys.executable]:
+        return interpreter
+    words = [*interpreter, "-c", "import ccsd; print(ccsd.__version__)"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    named = f"--job python={shlex.join(interpreter)}"
+    if said.returncode:
+        raise UsageError(f"{named}: cannot start ccsd: {said.stderr.strip()[-1000:] or 'no message'}; try it by hand")
+    if (version := said.stdout.strip().rpartition("\n")[2]) != __version__:
+        raise UsageError(
+            f"{named}: has ccsd {version}, and here it is {__version__}; build the image from this checkout, or start "
+            "from the one that it was built from"
+        )
+    return interpreter
 
 
 def _options(context: typer.Context, without: set[str]) -> list[str]:

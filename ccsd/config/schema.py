@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     PositiveInt,
@@ -26,6 +27,7 @@ from preprocess.task import AnyTask, Task, default_task
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+_ModelName = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
 
 class Phantom(Section):
@@ -89,8 +91,10 @@ class Train(Section):
         "in the task brats-gli-pre, in others all sequences together and each of at most four alone",
     )
     select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
-    init: Path | None = Field(
-        None, description="fine-tuning: folder of the finished run whose weights this one starts from"
+    init: _ModelName | None = Field(
+        None,
+        description="fine-tuning: what this one starts from: folder of a finished run, packed file, or name or "
+        "address of one",
     )
     init_rate: float = Field(
         0.3, gt=0, le=1, description="fine-tuning: share of the learning rate for weights that were taken from `init`"

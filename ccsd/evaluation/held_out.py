@@ -31,7 +31,7 @@ def split_to_score(members: Sequence[Member], data: Path, task: Task, fold: int 
     InputError
         If there is no split, no such fold, or data or split are of another task.
     """
-    folds, first = read_folds(data), str(members[0].folder)
+    folds, first = read_folds(data), members[0].where
     if folds is None:
         return split_for(data, first, task, fold), fold
     own = {member.fold for member in members}
@@ -58,15 +58,16 @@ def warn_of_known_cases(members: Sequence[Member], data: Path, split: Split) -> 
     here = read_fingerprint(data).get("data_hash")
     for member in members:
         if text := _known(member, data, split, same_data=member.record.data_hash == here):
-            print(f"warning: {member.folder} {text}; score it by the split of its training", file=sys.stderr)
+            print(f"warning: {member.where} {text}; score it by the split of its training", file=sys.stderr)
 
 
 def _known(member: Member, data: Path, split: Split, *, same_data: bool) -> str:
-    if not (member.folder / SPLIT_FILE).is_file():  # as of runs of earlier versions
+    folder = member.saved.folder
+    if folder is None or not (folder / SPLIT_FILE).is_file():  # packed, or a run of an earlier version
         if not same_data or member.record.split_hash in ("", split.hash):
             return ""
         return f"was trained by another split of {data}: the scores are too good if it had any of the test cases"
-    trained = read_split(member.folder)
+    trained = read_split(folder)
     if not (known := sorted({*trained.train, *trained.val} & set(split.test))):
         return ""
     what = f"{len(known)} of the {len(split.test)} test cases ({first_few(known, 3)})"

@@ -47,7 +47,7 @@ class _Job:
 
 
 def evaluate_model(
-    models: Path | Sequence[Path],
+    models: Path | str | Sequence[Path | str],
     data: Path,
     out: Path,
     subsets: Sequence[str] = (),
@@ -66,8 +66,8 @@ def evaluate_model(
     Parameters
     ----------
     models
-        Folder of a finished training run; of several the mean of their probabilities is scored, as an experiment that
-        is named after theirs.
+        What `--model` takes, such as the folder of a finished training run; of several the mean of their
+        probabilities is scored, as an experiment that is named after theirs.
     data
         Folder of converted cases with `split.tsv`.
     out
@@ -118,7 +118,7 @@ def evaluate_model(
 
 
 def _job(
-    models: Path | Sequence[Path],
+    models: Path | str | Sequence[Path | str],
     data: Path,
     subsets: Sequence[str],
     overrides: Sequence[str],
@@ -128,7 +128,7 @@ def _job(
 ) -> tuple[_Job, Split]:
     chosen = choose_device(device)
     ensemble = load_ensemble(read_members(models), chosen)
-    first = str(ensemble.members[0].folder)
+    first = ensemble.members[0].where
     task = task or ensemble.task
     refuse_mixture([(first, ensemble.task), ("--task", task)])
     settings = evaluation_settings(ensemble.settings, overrides, task)

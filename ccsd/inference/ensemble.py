@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from ccsd.errors import UsageError
 from ccsd.inference.case import in_mm, training_spacing
 from ccsd.metrics.regions import Spacing
+from ccsd.packed.find import saved_models
 from ccsd.records import ModelIdentity, RunRecord
-from ccsd.runs import RunKey, ensemble_name
+from ccsd.runs import RunKey, ensemble_name, run_name
+from ccsd.saved import SavedModel
 from ccsd.study import RECORD_FILE
 from preprocess.errors import InputError
 from preprocess.task import Task, refuse_mixture
@@ -31,14 +33,28 @@ _WAY_ON = "probabilities of such models cannot be averaged; name models that fit
 class Member:
     """One of the models, as its run.json describes it."""
 
-    folder: Path
-    record: RunRecord
-    config: "Config"
+    saved: SavedModel
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return self.saved.where
+
+    @property
+    def record(self) -> RunRecord:
+        """What its training was."""
+        return self.saved.record
+
+    @property
+    def config(self) -> "Config":
+        """The configuration of its training."""
+        return self.saved.config
 
     @property
     def identity(self) -> ModelIdentity:
         """What tells it from others."""
-        experiment = self.record.experiment or self.folder.resolve().name
+        folder = self.saved.folder
+        experiment = self.record.experiment or (folder.resolve().name if folder else self.saved.label)
         fold = {} if self.fold is None else {"fold": self.fold}
         return ModelIdentity(
             experiment=experiment, seed=self.config.train.seed, **fold, model_hash=self.record.model_hash
@@ -86,24 +102,39 @@ class Ensemble:
         """
         if len(self.members) == 1:
             return str(self.members[0].identity.experiment)
-        own = [(str(member.identity.experiment), member.fold, member.config.train.seed) for member in self.members]
-        several = len({fold for _, fold, _ in own}) > 1
-        return ensemble_name([RunKey(name, fold if several else None, seed) for name, fold, seed in own])
+        own = [_key(member) for member in self.members]
+        several = len({key.fold for key in own}) > 1
+        return ensemble_name([key if several else key._replace(fold=None) for key in own])
 
     @property
     def model_hash(self) -> str:
         """SHA-256 of the weights of one model; of several, that of their hashes in order."""
-        hashes = [member.record.model_hash for member in self.members]
-        return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        return hash_of(self.members)
 
 
-def read_members(models: Path | Sequence[Path]) -> tuple[Member, ...]:
+def hash_of(members: Sequence[Member]) -> str:
+    """Return the SHA-256 of the weights of one model; of several, that of their hashes in order."""
+    hashes = [member.record.model_hash for member in members]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def evaluated_as(members: Sequence[Member]) -> str:
+    """Return what a study calls the models: `ccsd-s0`, together `ccsd-s0+1`."""
+    keys = [_key(member) for member in members]
+    return run_name(keys[0].experiment, keys[0].seed, keys[0].fold) if len(keys) == 1 else ensemble_name(keys)
+
+
+def _key(member: Member) -> RunKey:
+    return RunKey(str(member.identity.experiment), member.fold, member.config.train.seed)
+
+
+def read_members(models: Path | str | Sequence[Path | str]) -> tuple[Member, ...]:
     """Read which models are to be used, without their weights.
 
     Parameters
     ----------
     models
-        Folder of a finished training run, or several.
+        What `--model` takes, or several of it: folder of a finished training run, packed file, name or address.
 
     Raises
     ------
@@ -111,12 +142,11 @@ def read_members(models: Path | Sequence[Path]) -> tuple[Member, ...]:
         If a folder is not a finished run or does not say its voxel spacing, or two models do not fit together: other
         sequences, regions, task or voxel spacing, or the same weights. Both are named.
     """
-    folders = (models,) if isinstance(models, Path) else tuple(models)
-    members = []
-    for folder in folders:
-        record = RunRecord.read(folder)
-        training_spacing(record, folder / RECORD_FILE)
-        members.append(Member(folder, record, record.settings(folder)))
+    named = (models,) if isinstance(models, Path | str) else tuple(models)
+    members = [Member(saved) for model in named for saved in saved_models(model)]
+    for member in members:
+        training_spacing(member.record, f"{member.where}/{RECORD_FILE}")
+        assert member.config
     for number, member in enumerate(members):
         for earlier in members[:number]:
             _refuse_twin(member, earlier)
@@ -135,13 +165,13 @@ def load_ensemble(members: Sequence[Member], device: "torch.device | str" = "cpu
     from ccsd.model import load_model
 
     where = device if len(members) == 1 else "cpu"
-    return Ensemble(tuple(members), tuple(load_model(member.folder, where) for member in members))
+    return Ensemble(tuple(members), tuple(load_model(member.saved, where) for member in members))
 
 
 def _refuse_twin(member: Member, earlier: Member) -> None:
     if member.record.model_hash == earlier.record.model_hash != "":
-        what = "twice" if member.folder == earlier.folder else f"and {earlier.folder}: the same weights"
-        raise UsageError(f"--model {member.folder} {what}; name each model once")
+        what = "twice" if member.where == earlier.where else f"and {earlier.where}: the same weights"
+        raise UsageError(f"--model {member.where} {what}; name each model once")
 
 
 def _refuse_unlike(member: Member, first: Member) -> None:
@@ -152,15 +182,14 @@ def _refuse_unlike(member: Member, first: Member) -> None:
     ):
         if own != other:
             raise UsageError(
-                f"{member.folder} has the {what} {', '.join(own)}, but {first.folder} has {', '.join(other)}; {_WAY_ON}"
+                f"{member.where} has the {what} {', '.join(own)}, but {first.where} has {', '.join(other)}; {_WAY_ON}"
             )
     try:
-        refuse_mixture([(str(first.folder), expected), (str(member.folder), task)])
+        refuse_mixture([(first.where, expected), (member.where, task)])
     except InputError as error:
         raise UsageError(f"{error}. {_WAY_ON[0].upper()}{_WAY_ON[1:]}") from None
     spacing, wanted = training_spacing(member.record), training_spacing(first.record)
     if not all(math.isclose(a, b, rel_tol=_SAME_SPACING) for a, b in zip(spacing, wanted, strict=True)):
         raise UsageError(
-            f"{member.folder} was trained at voxels of {in_mm(spacing)}, but {first.folder} at {in_mm(wanted)}; "
-            f"{_WAY_ON}"
+            f"{member.where} was trained at voxels of {in_mm(spacing)}, but {first.where} at {in_mm(wanted)}; {_WAY_ON}"
         )

@@ -12,6 +12,7 @@ from ccsd import __version__
 from ccsd.errors import UsageError
 from ccsd.inference.case import training_spacing
 from ccsd.model import Network, load_model
+from ccsd.packed.find import single_model
 from preprocess.files import complete_or_absent
 from preprocess.task import Subset, Task
 
@@ -49,13 +50,13 @@ class OneSubset(nn.Module):
 
 
 @torch.no_grad()
-def export(model: Path, out: Path, names: str) -> Exported:
+def export(model: Path | str, out: Path, names: str) -> Exported:
     """Write a model for one combination and one window with `torch.export`, and read it back to check it.
 
     Parameters
     ----------
     model
-        Folder of a finished training run.
+        What `--model` takes, such as the folder of a finished training run.
     out
         The file; its name ends in `.pt2`.
     names
@@ -68,7 +69,7 @@ def export(model: Path, out: Path, names: str) -> Exported:
     """
     if out.suffix != SUFFIX:
         raise UsageError(f"{out}: an exported program's name ends in {SUFFIX}")
-    trained = load_model(model)
+    trained = load_model(single_model(model))
     task = trained.config.task
     used = task.subset(names)
     window = trained.config.train.patch

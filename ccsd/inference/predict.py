@@ -132,7 +132,7 @@ class Outcome:
 
 
 def predict(
-    sources: Sequence[Path], out: Path, models: Path | Sequence[Path], options: Options | None = None
+    sources: Sequence[Path], out: Path, models: Path | str | Sequence[Path | str], options: Options | None = None
 ) -> Iterator[Outcome]:
     """Segment cases and yield what became of each.
 
@@ -147,7 +147,8 @@ def predict(
     out
         File (one case) or folder (`CASE.nii.gz` each) to write.
     models
-        Folder of a finished training run; of several the mean of their probabilities is taken.
+        What `--model` takes, such as the folder of a finished training run; of several the mean of their
+        probabilities is taken.
     options
         See `Options`.
 
@@ -168,7 +169,7 @@ def predict(
     device = choose_device(options.device)
     job = Job.of(load_ensemble(members, device), device, options)
     for member in members:
-        print(f"model: {member.folder}, {member.record.origin}", file=sys.stderr)
+        print(f"model: {member.where}, {member.record.origin}", file=sys.stderr)
     print(f"segmenting (cases: {len(own)}, device: {device.type})", file=sys.stderr, flush=True)
     folder = None if nifti.stem(out) else out
     sweep(folder or out.parent)

@@ -1,10 +1,12 @@
 """The files of a trained model: weights as safetensors, everything else as JSON. No pickle is ever read."""
 
-import hashlib
 import json
+import mmap
+import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -16,12 +18,19 @@ from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.model.network import Network
 from ccsd.model.plugin import build_network
+from ccsd.packed.archive import check_weights
 from ccsd.plugins.find import BACKBONE, find, is_plugin
 from ccsd.records import RunRecord
-from ccsd.study import RECORD_FILE, WEIGHTS
+from ccsd.saved import SavedModel, Weights, part_hash
+from ccsd.study import RECORD_FILE
 from preprocess.files import complete_or_absent
 
 ABOUT = "ccsd"
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""Kinds of numbers by their name in safetensors, as far as networks have them."""
 
 
 @dataclass(frozen=True)
@@ -33,44 +42,58 @@ class TrainedModel:
     record: RunRecord
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> TrainedModel:
+def load_model(model: Path | SavedModel, device: torch.device | str = "cpu") -> TrainedModel:
     """Read a finished training, ready for inference.
+
+    Parameters
+    ----------
+    model
+        Folder of a run, or what `ccsd.packed.find.saved_models` returns.
+    device
+        Where its network goes.
 
     Raises
     ------
     UsageError
-        If the folder is not a finished run, or its files do not belong together.
+        If the folder is not a finished run, its files do not belong together, or a packed file is damaged.
     """
-    record = RunRecord.read(folder)
-    config = record.settings(folder)
-    weights, _ = load_weights(folder / WEIGHTS)
-    if record.model_hash != file_hash(folder / WEIGHTS):
+    saved = SavedModel.of_run(model) if isinstance(model, Path) else model
+    record, config = saved.record, saved.config
+    check_weights(saved)
+    weights, _ = load_weights(saved.weights if saved.folder is None else saved.weights.path)
+    if saved.folder is not None and record.model_hash != saved.weights.sha256():
         raise UsageError(
-            f"{folder}: {WEIGHTS} is not the file that {RECORD_FILE} describes; copy both again or train again"
+            f"{saved.where}: {saved.weights.path.name} is not the file that {RECORD_FILE} describes; copy both again "
+            "or train again"
         )
-    net = _unfilled(folder, record, config)
+    net = _unfilled(saved)
     try:
         net.load_state_dict(weights, assign=not is_plugin(BACKBONE, config.model.backbone))
     except RuntimeError as error:
-        raise UsageError(f"{folder / WEIGHTS}: not the weights of the configured network: {str(error)[:500]}") from None
+        what = saved.weights.path if saved.folder is not None else saved.where
+        raise UsageError(f"{what}: not the weights of the configured network: {str(error)[:500]}") from None
     return TrainedModel(net.to(device).eval(), config, record)
 
 
-def _unfilled(folder: Path, record: RunRecord, config: Config) -> Network:
-    """Return the network of a run; a plugin that is another one than in the training is reported."""
+def _unfilled(saved: SavedModel) -> Network:
+    """Return the network of a model; a plugin that is another one than in the training is reported."""
+    record, config = saved.record, saved.config
     name = config.model.backbone
     if not is_plugin(BACKBONE, name):
-        with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
-            return build_network(config.model, config.task)
+        try:
+            with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
+                return build_network(config.model, config.task)
+        except (RuntimeError, TypeError) as error:  # of sizes that no machine has
+            raise UsageError(f"{saved.where}: its network cannot be built: {error}; {RECORD_FILE} is damaged") from None
     then = next((plugin for plugin in record.plugins if plugin.kind == BACKBONE.noun), None)
     try:
         now = find(BACKBONE, name).record
         if then is not None and now != then:
-            print(f"note: {folder} was trained with the {then}, here it is the {now}", file=sys.stderr, flush=True)
+            print(f"note: {saved.where} was trained with the {then}, here it is the {now}", file=sys.stderr, flush=True)
         return build_network(config.model, config.task)
     except UsageError as error:
         was = f"trained with the {then}" if then else "trained with a plugin"
-        raise UsageError(f"{folder}: {was}, which cannot be used here: {error}") from None
+        raise UsageError(f"{saved.where}: {was}, which cannot be used here: {error}") from None
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], about: Mapping[str, str]) -> None:
@@ -90,7 +113,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], words: dict[str, str]) 
     path.chmod(mode)
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_weights(path: Path | Weights) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read weights and the words about them.
 
     Raises
@@ -98,6 +121,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     UsageError
         If the file is missing or is no safetensors file. No pickle is ever read.
     """
+    if isinstance(path, Weights):
+        return _mapped(path)
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -112,5 +137,31 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return part_hash(path)
+
+
+def _mapped(weights: Weights) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read weights in a packed file as pages of it, as the library does with a file of their own."""
+    with weights.path.open("rb") as file:
+        whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    content = memoryview(whole)[weights.start : weights.start + (weights.size or 0)]
+    try:
+        (length,) = struct.unpack_from("<Q", content)
+        about = json.loads(bytes(content[8 : 8 + length]))
+        words = about.pop("__metadata__", {})
+        data = content[8 + length :]
+        return {name: _tensor(data, **entry) for name, entry in about.items()}, json.loads(words.get(ABOUT, "{}"))
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        raise UsageError(
+            f"{weights.path}: the weights in it are not whole safetensors ({error}); pack the run again"
+        ) from None
+
+
+def _tensor(data: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    start, end = data_offsets
+    kind, count = _DTYPES[dtype], prod(shape)
+    if min(start, *shape, 0) < 0 or end - start != count * kind.itemsize or end > len(data):
+        raise ValueError(f"a tensor of {count} {dtype} at {start} to {end} of {len(data)} bytes")
+    if not count:
+        return torch.empty(shape, dtype=kind)
+    return torch.frombuffer(data, dtype=kind, count=count, offset=start).view(shape)

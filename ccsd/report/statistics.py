@@ -5,7 +5,7 @@ several combinations stay together.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -38,7 +38,7 @@ def subset_order(names: Iterable[object], task: Task) -> list[str]:
     return known + sorted(found - set(known))
 
 
-def summarise(metrics: pd.DataFrame, task: Task) -> pd.DataFrame:
+def summarise(metrics: pd.DataFrame, task: Task, names: Sequence[str] = METRICS) -> pd.DataFrame:
     """Return means with intervals per combination, per number of modalities and over all, one row per metric.
 
     Parameters
@@ -47,6 +47,8 @@ def summarise(metrics: pd.DataFrame, task: Task) -> pd.DataFrame:
         Table of scores, as `ccsd.evaluation.read_metrics` returns it.
     task
         What they are scores of.
+    names
+        The columns of scores that are wanted.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def summarise(metrics: pd.DataFrame, task: Task) -> pd.DataFrame:
     rows = []
     for (experiment, region), part in metrics.groupby(["experiment", "region"], sort=False):
         about = {"experiment": experiment, "region": region, **facts(part)}
-        wides = {metric: case_matrix(part, metric, task) for metric in METRICS}
+        wides = {metric: case_matrix(part, metric, task) for metric in names}
         for scope, name, columns in scopes(subset_order(part["subset"].unique(), task), task):
             shared = {**about, "scope": scope, "name": name, **_empties(part[part["subset"].isin(columns)])}
             rows += [

@@ -141,15 +141,15 @@ class FineTuning:
             If the files of the start are damaged, do not belong to its configuration, or are no longer those that its
             record described.
         """
-        model = load_model(self.run.folder)
+        model = load_model(self.run.saved.folder or self.run.saved)
         if model.record.model_hash != self.run.record.model_hash:
-            raise replaced(self.run.folder)
+            raise replaced(self.run.where)
         weights, fresh = model.net.state_dict(), net.state_dict()
         for name in self.taken | self.mixed:
             value = self._started(name, weights[name], fresh[name])
             if value.shape != fresh[name].shape:
                 raise UsageError(
-                    f"train.init: {name} of {self.run.folder} does not fit the network; use the version of the program "
+                    f"train.init: {name} of {self.run.where} does not fit the network; use the version of the program "
                     "that it was trained with, or train from scratch"
                 )
             fresh[name] = value
@@ -181,7 +181,7 @@ class FineTuning:
         """What run.json has of it."""
         record = self.run.record
         return Start(
-            run=str(self.run.folder),
+            run=self.run.saved.label,
             model_hash=record.model_hash,
             task=record.task,
             split_hash=record.split_hash,
@@ -266,7 +266,7 @@ class PluginFineTuning(FineTuning):
         self.new, self.skipped = frozenset(own) - self.taken, frozenset(old) - self.taken
         if not self.taken:
             raise UsageError(
-                f"train.init: no weight of {run.folder} has the name and the shape of one of "
+                f"train.init: no weight of {run.where} has the name and the shape of one of "
                 f"model.backbone={self.name}; use the same model.options, or train from scratch"
             )
 
@@ -276,7 +276,7 @@ class PluginFineTuning(FineTuning):
             other = _shapes_of(build_network(config.model, more))
         except Exception as error:
             raise UsageError(
-                f"train.init: the regions of {self.run.folder} are others, and model.backbone={self.name} cannot be "
+                f"train.init: the regions of {self.run.where} are others, and model.backbone={self.name} cannot be "
                 f"built with one more to see which weights belong to them ({error}); use the same regions, or train "
                 "from scratch"
             ) from error
@@ -305,7 +305,7 @@ def frozen_steps(train: Train) -> int:
     return round(train.freeze * train.steps)
 
 
-def replaced(start: Path | None) -> UsageError:
+def replaced(start: str | None) -> UsageError:
     """Return the error of a start that became another one while a training that begins with it was starting."""
     return UsageError(
         f"train.init: {start} was trained again in this moment; run the same command again to start from what it is now"

@@ -8,6 +8,7 @@ is left out for the settings of a training, for texts that SLURM knows, and for 
 import ast
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from cluster.errors import SettingsError
-from cluster.settings import JobSettings, job_options
+from cluster.settings import JobSettings, interpreter, job_options
 from cluster.texts import minutes
 
 EXECUTOR_RETRIES = "3"
@@ -24,6 +25,9 @@ EXECUTOR_RETRIES = "3"
 
 TEXTS = ("slurm_account", "slurm_partition", "qos", "constraint", "reservation", "gres", "gpu_model", "clusters")
 """Resources that are names to SLURM, never expressions."""
+
+PYTHON = "python"
+"""The resource that says what starts Python in every job."""
 
 _NUMBER = re.compile(r"((?:\w+:)?\w+)=(\d[\d_]*)")
 _TIME = re.compile(r"[\d:-]+")
@@ -53,7 +57,8 @@ def _keep_texts(where: str, resources: Any) -> None:
 
     for name, resource in list(resources.items()):
         text = _as_typed(resource.raw)
-        if name in TEXTS and resource.raw is not None and " " not in text:  # with one it is an expression
+        is_name = name in TEXTS and resource.raw is not None and " " not in text  # with one it is an expression
+        if is_name or name == PYTHON:
             resources[name] = Resource(name, text, raw=repr(text))
         elif name == "runtime" and _TIME.fullmatch(text):
             try:
@@ -74,7 +79,9 @@ def training_settings(workflow: Any) -> tuple[JobSettings, str]:
         If a value cannot be used, or YAML has changed it.
     """
     given = workflow.resource_settings._parsed_overwrite_resources.get("train", {})  # noqa: SLF001
-    raw = {"cluster": "local", **{name: _as_typed(resource.raw) for name, resource in given.items()}}
+    default = dict(workflow.resource_settings._parsed_default_resources.items())  # noqa: SLF001
+    all_given = {name: resource for name, resource in default.items() if name == PYTHON} | dict(given.items())
+    raw = {"cluster": "local", **{name: _as_typed(resource.raw) for name, resource in all_given.items()}}
     if raw["cluster"] == "executor":
         raw = {"max_requeues": EXECUTOR_RETRIES, **raw}
         del given._data["cluster"]  # noqa: SLF001 - the one dictionary that rules and the jobs' Snakemakes take it from
@@ -82,6 +89,20 @@ def training_settings(workflow: Any) -> tuple[JobSettings, str]:
     ours = [name for name in raw if name in JobSettings.model_fields or raw["cluster"] == "slurm"]
     settings = JobSettings.from_options(f"{name}={raw[name]}" for name in ours)
     return settings, job_options(raw)
+
+
+def program(workflow: Any) -> str:
+    """Return what rules call: `ccsd`, or its module by the Python that the profile names (`default-resources: python`).
+
+    Raises
+    ------
+    SettingsError
+        If that Python cannot be started here.
+    """
+    given = dict(workflow.resource_settings._parsed_default_resources.items())  # noqa: SLF001
+    if PYTHON not in given:
+        return "ccsd"
+    return f"{shlex.join(interpreter(_as_typed(given[PYTHON].raw)))} -m ccsd"
 
 
 def check_texts(file: Path) -> None:

@@ -51,6 +51,14 @@ def same_as_the_command(found: ccsd.Prediction, written: Path) -> None:
     assert (list(found.used), list(found.warnings)) == (record["used"], record["warnings"])
 
 
+def test_a_model_has_the_names_that_the_command_takes(made_study: Path, tmp_path: Path) -> None:
+    """A run, a packed file, and what is shipped."""
+    packed = tmp_path / "one.ccsd"
+    assert ccsd_here("pack", made_study / "runs" / "ccsd-s0", packed).returncode == 0
+    for name in (packed, str(packed), "phantom"):
+        assert ccsd.load_model(name, "cpu").regions == tuple(GLIOMA.regions)
+
+
 def test_files_give_what_the_command_writes_byte_for_byte(
     model: ccsd.Model, paths: dict[str, Path], written: Path, tmp_path: Path
 ) -> None:

@@ -29,12 +29,17 @@ from cluster.settings import JobSettings, job_options
         ("gpus_per_node=a100", "not a number of GPUs; write a number (2) or, on slurm, a type and a number (a100:2)"),
         ("gpus_per_node=-1", "not a number of GPUs"),
         ("gpus_per_node=a100:2", "gpus_per_node=a100:2 needs cluster=slurm"),
+        (
+            "python=apptainer-that-is-not-here exec x.sif python",
+            "apptainer-that-is-not-here: no such program here; give",
+        ),
+        ("python=sh -c 'x", "No closing quotation; give a command as of a shell, such as apptainer exec"),
         ("gpus_per_node=4", "gpus_per_node=4 and tasks_per_node=1: each process uses one GPU of its own"),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(option: str, words: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        JobSettings.from_options([option])
+        assert JobSettings.from_options([option]).interpreter
     assert words in str(caught.value)
 
 

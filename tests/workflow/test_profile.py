@@ -38,3 +38,17 @@ def test_a_training_that_fails_is_not_repeated(project: Callable[..., Project]) 
     done = clone.snakemake(*HERE, "--retries", "2", STAND_IN_FAILS="train")
     assert done.returncode == 1
     assert len(clone.calls("train")) == 1
+
+
+def test_a_profile_says_what_starts_python_in_every_job(project: Callable[..., Project]) -> None:
+    clone = project()
+    clone.configure(**TINY)
+    (clone.folder / "mine").mkdir()
+    text = "cores: 1\ndefault-resources:\n  python: env exec --nv ccsd.sif python\n"
+    words = ("--profile", "mine", "--configfile", "study.yaml", "--dry-run", "--printshellcmds")
+    (clone.folder / "mine/profile.yaml").write_text(text)
+    shown = clone.snakemake(*words).stdout
+    for stage in ("phantom", "convert", "split", "evaluate", "report"):
+        assert f" env exec --nv ccsd.sif python -m ccsd {stage} " in shown
+    assert " ccsd train " in shown  # the launcher is at home, its ranks are not
+    assert "--job 'python=env exec --nv ccsd.sif python'" in shown

@@ -51,6 +51,8 @@ try:
     NEW = NewCases(study)
     NEW_JOBS = NEW.jobs
     profile.read_texts(workflow)
+    # Rules have it by way of `resources`: what depends on them is no reason to do anything again.
+    CCSD = profile.program(workflow)
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
 

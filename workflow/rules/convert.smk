@@ -12,10 +12,11 @@ rule phantom:
     threads: 1
     params:
         **phantom_task(study),
+        ccsd=lambda wildcards, resources: CCSD,
         dest=study.source,
         options=phantom_options(study),
     shell:
-        "ccsd phantom {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
+        "{params.ccsd} phantom {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
 
 
 rule convert:
@@ -30,13 +31,14 @@ rule convert:
         BENCHMARKS / "convert" / "{part}.tsv"
     threads: 2
     params:
+        ccsd=lambda wildcards, resources: CCSD,
         source=study.source,
         dest=DATA,
         part=lambda wildcards: wildcards.part.replace("-of-", "/"),
         options=convert_options(study),
         cases=study.cases_digest(),
     shell:
-        "ccsd convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} --keep-going"
+        "{params.ccsd} convert {params.source:q} {params.dest:q} --part {params.part} --workers {threads} --keep-going"
         " {params.options}"
         " 2>&1 | tee -i {log:q}"
 
@@ -57,7 +59,8 @@ rule split:
         BENCHMARKS / "split.tsv"
     threads: 1
     params:
+        ccsd=lambda wildcards, resources: CCSD,
         dest=DATA,
         options=split_options(study),
     shell:
-        "ccsd split {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"
+        "{params.ccsd} split {params.dest:q} {params.options} 2>&1 | tee -i {log:q}"

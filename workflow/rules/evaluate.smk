@@ -20,6 +20,7 @@ rule evaluate:
         BENCHMARKS / "evaluate" / "{run}" / "{group}.tsv"
     threads: 2
     params:
+        ccsd=lambda wildcards, resources: CCSD,
         model=lambda wildcards, input: Path(input.model[0]).parent,
         data=DATA,
         out=lambda wildcards, output: Path(output.metrics).parent,
@@ -30,6 +31,6 @@ rule evaluate:
         # A training that failed with new settings leaves the earlier scores; these change, and ask for it again.
         science=lambda wildcards: study.evaluation_digest(wildcards.run),
     shell:
-        "ccsd evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"
+        "{params.ccsd} evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"
         " --workers {threads}"
         " 2>&1 | tee -i {log:q}"

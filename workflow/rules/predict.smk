@@ -18,11 +18,12 @@ rule predict:
         BENCHMARKS / "predict" / "{run}" / "{part}.tsv"
     threads: 2
     params:
+        ccsd=lambda wildcards, resources: CCSD,
         source=NEW.settings.source or "",
         out=lambda wildcards: study.folder.predictions(wildcards.run),
         part=lambda wildcards: wildcards.part.replace("-of-", "/"),
         options=lambda wildcards: prediction_options(NEW, wildcards.run),
         science=lambda wildcards: NEW.digest(wildcards.run),
     shell:
-        "ccsd predict {params.source:q} {params.out:q} --part {params.part} --skip-existing {params.options}"
+        "{params.ccsd} predict {params.source:q} {params.out:q} --part {params.part} --skip-existing {params.options}"
         " 2>&1 | tee -i {log:q}"

@@ -32,6 +32,7 @@ rule report:
         BENCHMARKS / "report.tsv"
     threads: 1
     params:
+        ccsd=lambda wildcards, resources: CCSD,
         results=study.folder.root,
     shell:
-        "ccsd report {params.results:q} --out {output.html:q} 2>&1 | tee -i {log:q}"
+        "{params.ccsd} report {params.results:q} --out {output.html:q} 2>&1 | tee -i {log:q}"

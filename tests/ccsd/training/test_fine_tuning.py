@@ -211,7 +211,7 @@ def test_heads_of_deep_supervision_come_and_go(started: Started, tmp_path: Path)
 def test_what_happens_is_told(started: Started) -> None:
     _, _, found = started(GLIOMA, FIVE)
     lines = found.lines(Train(init=Path("x"), steps=20, freeze=0.25, init_rate=0.5))
-    assert lines[0].startswith(f"fine-tuning from {found.run.folder} (model {found.run.record.model_hash[:12]}, task ")
+    assert lines[0].startswith(f"fine-tuning from {found.run.where} (model {found.run.record.model_hash[:12]}, task ")
     assert lines[1] == (
         "  taken: the shared encoder, the fusion and the decoder; the specific encoders of flair, t1, t1ce, t2; the "
         "outputs for WT, TC, ET"

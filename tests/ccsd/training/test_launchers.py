@@ -8,7 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ccsd.cli.train import _tried
 from ccsd.config import load_config
+from ccsd.errors import UsageError
 from ccsd.model import load_model
 from support.comparing import WEIGHT, assert_close, weights
 from support.plain import plain_training
@@ -46,6 +48,65 @@ def test_srun_on_two_nodes(inputs: Path, tmp_path: Path) -> None:
     done = train_under(SRUN, inputs, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_trained_together(inputs, tmp_path)
+
+
+CONTAINER = """\
+#!/bin/sh
+[ "$1" = exec ] && [ "$2" = "an image.sif" ] || exit 9
+shift 2
+echo "in the container of rank ${{RANK:-none}}" >&2
+program=$1; shift
+[ "$program" = python ] && IN_CONTAINER=1 exec {python} "$@"
+"""
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> str:
+    """Return a command that stands for a container's: it leads to this Python, and says so."""
+    path = tmp_path / "container"
+    path.write_text(CONTAINER.format(python=sys.executable))
+    path.chmod(0o755)
+    return f"{path} exec 'an image.sif' python"
+
+
+def train_in(container: str, inputs: Path, run: Path, *job: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "ccsd", "train", "--config", str(inputs / "tiny.yaml")]
+    command += [word for setting in ("train.steps=2", "train.validate_every=2") for word in ("--set", setting)]
+    command += [word for setting in (*job, f"python={container}") for word in ("--job", setting)]
+    command += ["--data", str(inputs / "data"), "--run", str(run)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+
+
+def assert_ran_inside(run: Path, pattern: str) -> None:
+    logs = {path.name: path.read_text() for path in sorted((run / "job" / "001").glob(pattern))}
+    assert len(logs) == 2
+    assert all(f"in the container of rank {rank}" in text for rank, text in enumerate(logs.values())), logs
+    assert load_model(run).record.processes == 2
+
+
+@pytest.mark.slow
+def test_ranks_run_in_a_container(inputs: Path, tmp_path: Path, container: str) -> None:
+    done = train_in(container, inputs, tmp_path / "run", "tasks_per_node=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_ran_inside(tmp_path / "run", "local_*_log.out")
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_ranks_of_a_slurm_job_run_in_a_container(inputs: Path, tmp_path: Path, container: str) -> None:
+    job = ("cluster=slurm", "nodes=2", "partition=gpu", "mem_gb=0.5", "timeout_min=5")
+    done = train_in(container, inputs, tmp_path / "run", *job)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_ran_inside(tmp_path / "run", "*_[01]_log.out")
+
+
+def test_a_container_that_does_not_have_this_version_is_refused(tmp_path: Path) -> None:
+    refused = {"echo 0.0.9": "has ccsd 0.0.9, and here it is", "echo no image >&2; exit 255": "start ccsd: no image"}
+    for line, words in refused.items():
+        (tmp_path / "other").write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / "other").chmod(0o755)
+        with pytest.raises(UsageError, match=words):
+            _tried([f"{tmp_path}/other", "python"])
 
 
 def start_two_ranks(inputs: Path, run: Path) -> "subprocess.Popen[str]":

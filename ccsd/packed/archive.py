@@ -1,0 +1,316 @@
+"""The format of a packed model: a zip file of few known members, none compressed, each with its SHA-256.
+
+    models/1/model.safetensors, models/1/run.json, ...     one folder for each model of an ensemble
+    task.yaml, card.md                                     what is segmented from what; the card for people
+    model.json                                             format, names, and size and SHA-256 of each member above
+
+The comment at the end of the file has the SHA-256 of all that is no member's content, so that no byte can change
+unnoticed. Equal models give equal bytes. Nothing is ever extracted: weights are mapped where they lie, which their
+place in the file (a multiple of 64 bytes) allows, and members are read into memory up to a limit.
+"""
+
+import hashlib
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ccsd.errors import UsageError
+from ccsd.packed.frame import (
+    CARD,
+    LOCAL_HEADER,
+    MANIFEST,
+    REGULAR_FILE,
+    SEAL,
+    SEALED,
+    TASK,
+    Span,
+    find_spans,
+    frame_hash,
+    is_packed,
+    refuse_foreign,
+)
+from ccsd.records import RunRecord
+from ccsd.saved import BLOCK, SavedModel, Weights, part_hash
+from ccsd.study import RECORD_FILE, WEIGHTS
+from preprocess.files import complete_or_absent
+
+FORMAT = 1
+SUFFIX = ".ccsd"
+
+_ALIGNED = 64
+_PADDING = 0xD935
+"""Extra field that Android's zipalign uses for padding."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """`model.json`: what the file holds. Keys of a later version are ignored as long as the format is the same."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int
+    name: str
+    """Of the run, or of the ensemble."""
+    task: str
+    """Label of the task: its name and digest."""
+    sequences: tuple[str, ...]
+    regions: tuple[str, ...]
+    model_hash: str
+    """SHA-256 of the weights; of several models that of their hashes in order, one a line."""
+    models: tuple[str, ...]
+    """Names of the runs, in order."""
+    dice: dict[str, float] = {}
+    """Mean over all combinations that were scored, by region; empty if none was."""
+    files: dict[str, _Entry]
+
+
+@dataclass(frozen=True)
+class PackedFile:
+    """A packed model whose frame and texts have been checked; the weights are checked when they are read."""
+
+    path: Path
+    where: str
+    manifest: Manifest
+    spans: Mapping[str, Span]
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown."""
+        return self.text(CARD).decode("utf-8", errors="replace")
+
+    def text(self, name: str) -> bytes:
+        """Return the content of a member other than weights.
+
+        Raises
+        ------
+        UsageError
+            If it is damaged.
+        """
+        span = self.spans[name]
+        with self.path.open("rb") as file:
+            file.seek(span.start)
+            content = file.read(span.size)
+        if hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
+            raise damaged(self.where, f"{name} is not what it was when it was packed")
+        return content
+
+    def models(self) -> tuple[SavedModel, ...]:
+        """Return the models in it, in order.
+
+        Raises
+        ------
+        UsageError
+            If the record of one is damaged or cannot be used.
+        """
+        return tuple(self._model(number, name) for number, name in enumerate(self.manifest.models, 1))
+
+    def _model(self, number: int, name: str) -> SavedModel:
+        several = len(self.manifest.models) > 1
+        where = f"{self.where}, model {number} ({name})" if several else self.where
+        weights = f"models/{number}/{WEIGHTS}"
+        span, entry = self.spans[weights], self.manifest.files[weights]
+        record = RunRecord.parse(self.text(f"models/{number}/{RECORD_FILE}"), f"{where}, {RECORD_FILE}")
+        if record.model_hash != entry.sha256:
+            raise damaged(where, f"{RECORD_FILE} describes other weights")
+        label = f"{name} of {self.manifest.name}" if several else name
+        saved = SavedModel(where, label, record, Weights(self.path, span.start, span.size, entry.sha256))
+        refuse_named_code(saved)
+        return saved
+
+    def check(self) -> None:
+        """Check every member, the weights included.
+
+        Raises
+        ------
+        UsageError
+            If one is damaged or its record cannot be used.
+        """
+        for model in self.models():
+            check_weights(model)
+        for name in (CARD, TASK):
+            self.text(name)
+
+
+def check_weights(model: SavedModel) -> None:
+    """Check that weights in a packed file are those that were packed.
+
+    Raises
+    ------
+    UsageError
+        If they are not.
+    """
+    if model.weights.expected and model.weights.sha256() != model.weights.expected:
+        raise damaged(model.where, "the weights are not what they were when they were packed")
+
+
+def refuse_named_code(model: SavedModel) -> None:
+    """Reject a network that is named as `module:factory`: a file must not choose which code of this machine runs.
+
+    An entry point is a package's own word that it offers a network; any function of any module would be none.
+
+    Raises
+    ------
+    UsageError
+        If the network is named so.
+    """
+    if ":" in (name := model.config.model.backbone):
+        raise UsageError(
+            f"{model.where}: model.backbone={name} names code by its module, which a packed file must not; offer the "
+            "network as an entry point (docs/plugins.md), or copy the folder of the run instead"
+        )
+
+
+def damaged(where: str, what: str) -> UsageError:
+    """Return the error of a packed file that is not as it was written."""
+    return UsageError(f"{where}: damaged: {what}; copy or download the file again, or pack the run again")
+
+
+def write(path: Path, contents: Mapping[str, bytes | Weights], about: Mapping[str, object]) -> Manifest:
+    """Write a packed model, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    contents
+        Texts and weights by member, in the order in which they are written.
+    about
+        What `model.json` has besides `format` and `files`.
+    """
+    files: dict[str, _Entry] = {}
+    with complete_or_absent(path) as temporary, temporary.open("w+b") as file:
+        with ZipFile(file, "w", ZIP_STORED) as archive:
+            for name, content in contents.items():
+                files[name] = _add(archive, file, name, content)
+            manifest = Manifest.model_validate({**about, "format": FORMAT, "files": files})
+            _add(archive, file, MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
+            archive.comment = bytes(SEALED)
+        size = file.tell()
+        spans = find_spans(archive, file, size)
+        seal = SEAL + frame_hash(file, spans, size).encode()
+        file.seek(size - SEALED)
+        file.write(seal)
+    return manifest
+
+
+def _add(archive: ZipFile, file: BinaryIO, name: str, content: bytes | Weights) -> _Entry:
+    """Copy content to a member whose data begins at a multiple of 64 bytes."""
+    info = ZipInfo(name)  # of 1980, so that equal content gives equal bytes
+    info.create_system, info.external_attr = 3, REGULAR_FILE << 16
+    begun = file.tell() + LOCAL_HEADER + len(name) + 4
+    padding = -begun % _ALIGNED
+    info.extra = struct.pack("<HH", _PADDING, padding) + bytes(padding)
+    if isinstance(content, bytes):
+        archive.writestr(info, content)
+        return _Entry(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    size = content.path.stat().st_size if content.size is None else content.size
+    info.file_size = size
+    with content.path.open("rb") as source, archive.open(info, "w") as target:
+        source.seek(content.start)
+        copied = _Hashed(source, size)
+        shutil.copyfileobj(copied, target, BLOCK)
+    sha256 = copied.hash.hexdigest()
+    if content.expected != sha256:
+        raise UsageError(f"{content.path}: was replaced while it was packed; pack it again")
+    return _Entry(size=size, sha256=sha256)
+
+
+class _Hashed:
+    """So many bytes of a file, hashed as they are read."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.left, self.hash = file, size, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        block = self.file.read(self.left if size < 0 else min(size, self.left))
+        self.left -= len(block)
+        self.hash.update(block)
+        return block
+
+
+def read(path: Path, where: str | None = None) -> PackedFile:
+    """Read a packed model without its weights, and check all but those.
+
+    Parameters
+    ----------
+    path
+        The file.
+    where
+        What messages call it; its path by default.
+
+    Raises
+    ------
+    UsageError
+        If it is no packed model, is damaged, of another format, or has members that a packed model does not have.
+    """
+    where = where or str(path)
+    if not path.is_file():
+        raise UsageError(f"{where}: no such file")
+    if not is_packed(path):
+        raise UsageError(
+            f"{where}: not a packed model, or cut short: its end is missing; `ccsd pack` writes such files. Copy or "
+            "download it again"
+        )
+    try:
+        with path.open("rb") as file, ZipFile(file) as archive:
+            refuse_foreign(archive, where)
+            size = path.stat().st_size
+            spans = find_spans(archive, file, size)
+            file.seek(size - SEALED)
+            if file.read() != SEAL + frame_hash(file, spans, size).encode():
+                raise damaged(where, "its table of contents is not what it was when it was packed")
+            manifest = _manifest(archive.read(MANIFEST), where)
+    except (BadZipFile, KeyError, ValueError, OSError, NotImplementedError, RuntimeError, struct.error) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise damaged(where, str(error) or type(error).__name__) from None
+    _refuse_others(manifest, spans, where)
+    return PackedFile(path, where, manifest, spans)
+
+
+def _manifest(content: bytes, where: str) -> Manifest:
+    try:
+        form = _Format.model_validate_json(content).format
+        if form != FORMAT:
+            raise UsageError(
+                f"{where}: a packed model of format {form}, and this version of ccsd reads format {FORMAT}; update "
+                "ccsd, or pack the run again with this version"
+            )
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise damaged(where, f"{MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+class _Format(BaseModel):
+    format: int
+
+
+def _refuse_others(manifest: Manifest, spans: Mapping[str, Span], where: str) -> None:
+    """Reject a file whose members are not exactly those of its list and of its models."""
+    numbers = range(1, len(manifest.models) + 1)
+    wanted = {CARD, TASK, *(f"models/{n}/{name}" for n in numbers for name in (RECORD_FILE, WEIGHTS))}
+    for what, names in (("the list in model.json", set(manifest.files)), ("the file", set(spans) - {MANIFEST})):
+        if names != wanted or not manifest.models:
+            odd = ", ".join(sorted(names ^ wanted)) or "models"
+            raise damaged(where, f"{what} does not match its models ({odd})")
+    for name, entry in manifest.files.items():
+        if entry.size != spans[name].size:
+            raise damaged(where, f"{name} has {spans[name].size} bytes, not {entry.size}")
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a whole packed file, by which an address names it."""
+    return part_hash(path)

@@ -1,0 +1,114 @@
+"""From what `--model` and `train.init` take to the models themselves: a run, a packed file, a name, an address."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ccsd.errors import UsageError
+from ccsd.packed import archive, fetch, frame
+from ccsd.saved import SavedModel
+from preprocess.errors import first_few
+
+VARIABLE = "CCSD_MODELS"
+SHIPPED = Path(__file__).parent
+"""Folder of the models that come with the program."""
+FORMS = (
+    f"give the folder of a finished run, a packed file ({archive.SUFFIX}), the name of one in {VARIABLE}, "
+    "https://ADDRESS#sha256=DIGEST, or hf:ORG/NAME@REVISION"
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+def saved_models(model: Path | str) -> tuple[SavedModel, ...]:
+    """Return the models that a text names: one, or those of a packed ensemble, in order. The weights are not read.
+
+    Parameters
+    ----------
+    model
+        Folder of a run, packed file, name of one in the folders of `CCSD_MODELS` (or of one that comes with the
+        program), `https://...#sha256=...`, or `hf:ORG/NAME@REVISION`. A file or folder that exists goes before a name.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or it cannot be used.
+    """
+    path = located(model)
+    if _is_file(path) and (path.suffix == archive.SUFFIX or frame.is_packed(path)):
+        return archive.read(path, str(model)).models()
+    return (SavedModel.of_run(path),)
+
+
+def single_model(model: Path | str) -> SavedModel:
+    """Return the model that a text names, where several cannot be used.
+
+    Raises
+    ------
+    UsageError
+        If there is none, it cannot be used, or it is a packed ensemble.
+    """
+    found = saved_models(model)
+    if len(found) > 1:
+        raise UsageError(
+            f"{model}: holds {len(found)} models as one, and here one is needed; pack or name one run alone"
+        )
+    return found[0]
+
+
+def located(model: Path | str) -> Path:
+    """Return the file or the folder that a text names, after fetching it if it is an address.
+
+    Raises
+    ------
+    UsageError
+        If an address cannot be fetched, or a name is unknown.
+    """
+    text = str(model)
+    if fetch.is_address(text):
+        return fetch.fetched(text)
+    path = Path(text)
+    if _exists(path) or not _NAME.fullmatch(text):
+        return path
+    known = dict(named_files())
+    stem = text.removesuffix(archive.SUFFIX)
+    if stem in known:
+        return known[stem]
+    raise UsageError(
+        f"{text}: not a finished run, no packed file, and no model of this name; known names: "
+        f"{first_few(list(known), 20) or 'none'}. {FORMS[0].upper()}{FORMS[1:]}"
+    )
+
+
+def named_files() -> Iterator[tuple[str, Path]]:
+    """Yield the packed files that have a name, those of `CCSD_MODELS` first; of one name the first is used.
+
+    Raises
+    ------
+    UsageError
+        If a folder of `CCSD_MODELS` is not there.
+    """
+    seen = set()
+    for folder in model_folders():
+        for path in sorted(folder.glob(f"[!.]*{archive.SUFFIX}")):
+            if path.stem not in seen:
+                seen.add(path.stem)
+                yield path.stem, path
+
+
+def model_folders() -> list[Path]:
+    """Return the folders in which names are looked up."""
+    given = [Path(text).expanduser() for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text]
+    if missing := [folder for folder in given if not folder.is_dir()]:
+        raise UsageError(
+            f"{VARIABLE}: {missing[0]}: no such folder; give folders with packed models, joined by {os.pathsep!r}"
+        )
+    return [*given, SHIPPED]
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - false of names that are too long, where Path raises
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - likewise

@@ -1,0 +1,97 @@
+"""The frame of a packed model: its members, where they lie, and the seal over all that is not their content."""
+
+import hashlib
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+from ccsd.errors import UsageError
+from ccsd.study import RECORD_FILE, WEIGHTS
+
+MANIFEST, CARD, TASK = "model.json", "card.md", "task.yaml"
+MOST_TEXT = 16 << 20
+"""Bytes that a member other than weights may have."""
+
+_MEMBER = re.compile(rf"({MANIFEST}|{CARD}|{TASK}|models/[1-9][0-9]{{0,2}}/({RECORD_FILE}|{WEIGHTS}))", re.ASCII)
+SEAL = b"ccsd model, sha256 of the frame: "
+SEALED = len(SEAL) + 64
+LOCAL_HEADER = 30
+REGULAR_FILE = 0o100644
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a member lies in the file, in bytes."""
+
+    start: int
+    """Of its content."""
+    size: int
+    header: int
+    """Where its header begins."""
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file says at its end that it is a packed model."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-SEALED, 2)
+            return file.read(len(SEAL)) == SEAL
+    except OSError:
+        return False
+
+
+def refuse_foreign(archive: ZipFile, where: str) -> None:
+    """Reject members that a packed model does not have: nothing is extracted, and nobody shall be made to."""
+    seen: set[str] = set()
+    for info in archive.infolist():
+        name = info.orig_filename
+        if name in seen:
+            raise UsageError(f"{where}: has {name!r} twice; not written by `ccsd pack`, do not use it")
+        if not _MEMBER.fullmatch(name):
+            raise UsageError(
+                f"{where}: has a member {name[:200]!r}, which no packed model has; not written by `ccsd pack`, do not "
+                "use it"
+            )
+        seen.add(name)
+        is_plain = info.external_attr >> 16 == REGULAR_FILE and not info.flag_bits and info.compress_type == ZIP_STORED
+        if not is_plain or info.compress_size != info.file_size:
+            raise UsageError(
+                f"{where}: {name} is compressed, encrypted or a link; members of a packed model are plain files, not "
+                "compressed. Not written by `ccsd pack`, do not use it"
+            )
+        if not name.endswith(WEIGHTS) and info.file_size > MOST_TEXT:
+            raise UsageError(f"{where}: {name} has {info.file_size} bytes; at most {MOST_TEXT} are read; do not use it")
+
+
+def find_spans(archive: ZipFile, file: BinaryIO, size: int) -> dict[str, Span]:
+    """Return where the members lie, one right behind the other from the first byte on."""
+    spans, end = {}, 0
+    for info in sorted(archive.infolist(), key=lambda item: item.header_offset):
+        if info.header_offset != end:
+            raise BadZipFile(f"{info.filename} does not begin where the member before it ends")
+        file.seek(end)
+        header = file.read(LOCAL_HEADER)
+        name, extra = struct.unpack("<HH", header[26:])
+        start = end + LOCAL_HEADER + name + extra
+        spans[info.filename] = Span(start, info.file_size, end)
+        end = start + info.file_size
+        if end > size:
+            raise BadZipFile(f"{info.filename} is longer than the file")
+    return spans
+
+
+def frame_hash(file: BinaryIO, spans: Mapping[str, Span], size: int) -> str:
+    """Return the SHA-256 of all bytes that are no member's content, without the comment that will have it."""
+    found = hashlib.sha256()
+    end = 0
+    for span in spans.values():
+        file.seek(span.header)
+        found.update(file.read(span.start - span.header))
+        end = span.start + span.size
+    file.seek(end)
+    found.update(file.read(size - SEALED - end))
+    return found.hexdigest()

@@ -1,0 +1,149 @@
+"""`ccsd pack RUN... OUT.ccsd`: finished runs as one file, with a card, and without anything of this machine."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import yaml
+
+from ccsd.errors import UsageError
+from ccsd.inference.ensemble import Member, evaluated_as, hash_of, load_ensemble, read_members
+from ccsd.packed import archive, frame
+from ccsd.packed.card import card
+from ccsd.packed.scores import read_scores
+from ccsd.records import RunRecord, Start
+from ccsd.saved import Weights
+from ccsd.study import RECORD_FILE, WEIGHTS
+
+_OF_PLUGINS = "options"
+"""Setting whose values a network is built with: they cannot be shortened."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A file that was written."""
+
+    path: Path
+    sha256: str
+    """Of the whole file, for an address."""
+    manifest: archive.Manifest
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+
+
+def pack(
+    models: Sequence[Path | str], out: Path, evaluations: Sequence[Path] = (), notes: Sequence[str] = ()
+) -> Packed:
+    """Write one model, or several as one, into a file that needs nothing else; equal input gives equal bytes.
+
+    Parameters
+    ----------
+    models
+        Runs (or packed files), in the order of an ensemble.
+    out
+        The file; its name ends in `.ccsd`.
+    evaluations
+        Folders of their scores; found in the study of the runs by default.
+    notes
+        Lines for the card: licence, citation, remarks.
+
+    Raises
+    ------
+    UsageError
+        If the models cannot be used or do not fit together, the scores are of others, or a setting of a plugin has a
+        path of this machine.
+    """
+    if out.suffix != archive.SUFFIX or out.is_dir():
+        raise UsageError(f"{out}: the name of a packed model ends in {archive.SUFFIX}, such as ccsd{archive.SUFFIX}")
+    members = read_members(models)
+    for member in members:
+        archive.refuse_named_code(member.saved)
+    records = [portable(member) for member in members]
+    load_ensemble(members)  # refuses what nobody could read back
+    scores = read_scores(members, evaluations)
+    task, name = members[0].config.task, evaluated_as(members)
+    contents: dict[str, bytes | Weights] = {}
+    for number, (member, record) in enumerate(zip(members, records, strict=True), 1):
+        folder = f"models/{number}"
+        contents[f"{folder}/{WEIGHTS}"] = replace(member.saved.weights, expected=record.model_hash)
+        contents[f"{folder}/{RECORD_FILE}"] = _as_json(record)
+    contents[frame.TASK] = yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False).encode()
+    contents[frame.CARD] = card(name, members, records, scores, notes).encode()
+    about = {
+        "name": name,
+        "task": task.label,
+        "sequences": task.modalities,
+        "regions": tuple(task.regions),
+        "model_hash": hash_of(members),
+        "models": tuple(evaluated_as([member]) for member in members),
+        "dice": scores.overall if scores else {},
+    }
+    manifest = archive.write(out, contents, about)
+    unscored = () if scores else ("not evaluated, as far as can be seen here; name its scores with --evaluation",)
+    return Packed(out, archive.file_digest(out), manifest, unscored)
+
+
+def portable(member: Member) -> RunRecord:
+    """Return the record of a run without the places of files on this machine: of a path its last part stays.
+
+    Raises
+    ------
+    UsageError
+        If a setting of a plugin is such a path.
+    """
+    record = member.record
+    config = dict(record.config)
+    model = dict(config.get("model", {}))
+    for key, value in _texts(model.get(_OF_PLUGINS, {})):
+        if _is_path_here(value):
+            raise UsageError(
+                f"{member.where}: model.options{key}={value} is a path of this machine, which a packed model cannot "
+                "have; train with a name that the plugin finds anywhere"
+            )
+    kept = {"task": config.get("task"), "model": model}
+    config = {key: kept[key] if key in kept else _without_folders(value) for key, value in config.items()}
+    return record.model_copy(
+        update={
+            "config": config,
+            "experiment": member.identity.experiment,
+            **({"start": _anywhere(record.start)} if record.start else {}),
+        }
+    )
+
+
+def _anywhere(start: Start) -> Start:
+    earlier = {"start": _anywhere(start.start)} if start.start else {}
+    return start.model_copy(update={"run": _last_part(start.run), **earlier})
+
+
+def _as_json(record: RunRecord) -> bytes:
+    return record.model_dump_json(indent=2, exclude_unset=True).encode() + b"\n"
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    return _last_part(value) if isinstance(value, str) else value
+
+
+def _last_part(text: str) -> str:
+    """Return what a path ends with, be it of Windows or not; a text without folders as it is."""
+    return PureWindowsPath(text).name or text.strip("/\\")
+
+
+def _is_path_here(text: str) -> bool:
+    return text.startswith(("/", "~", "\\")) or bool(PureWindowsPath(text).drive)
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{key}.{number}")

@@ -1,0 +1,95 @@
+"""The scores of models that are packed, from their evaluations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ccsd.errors import UsageError
+from ccsd.evaluation.tables import read_metrics
+from ccsd.inference.ensemble import Member, evaluated_as, hash_of
+from ccsd.records import EvaluationRecord
+from ccsd.report.statistics import summarise
+from ccsd.study import SCORES_FILE, StudyFolder
+
+SHOWN = ("dice", "hd95")
+"""Columns of scores that a card has."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What evaluations found of the models."""
+
+    summary: pd.DataFrame
+    """As `ccsd.report.statistics.summarise` returns it."""
+    record: EvaluationRecord
+    """Of the first evaluation."""
+
+    @property
+    def overall(self) -> dict[str, float]:
+        """Mean Dice over all combinations that were scored, by region."""
+        rows = self.summary[(self.summary["metric"] == "dice") & (self.summary["scope"] == "overall")]
+        found = rows.set_index("region")["mean"].dropna().round(6).to_dict()
+        return {str(region): float(mean) for region, mean in found.items()}
+
+
+def read_scores(members: Sequence[Member], folders: Sequence[Path] = ()) -> Scores | None:
+    """Return the scores of models, from the folders given or from the study in which their runs lie.
+
+    Raises
+    ------
+    UsageError
+        If a folder that was given has no scores, or those of other models or another evaluation.
+    """
+    wanted = hash_of(members)
+    found = [path for folder in folders for path in _scored(folder)] or _in_study(members, wanted)
+    if not found:
+        return None
+    records = {path: EvaluationRecord.read(path) for path in found}
+    for path, record in records.items():
+        if record.identity.model_hash != wanted:
+            raise UsageError(
+                f"{path}: scores of the model {str(record.identity.model_hash)[:12]}, not of {wanted[:12]}, which is "
+                "packed; evaluate it, or give the folder of its own scores"
+            )
+    first, *others = records.values()
+    for record in others:
+        if (record.task, record.policy, record.identity.split_hash) != (
+            first.task,
+            first.policy,
+            first.identity.split_hash,
+        ):
+            raise UsageError(
+                f"{', '.join(map(str, found))}: scores of other cases or by other rules; name those of one evaluation "
+                "with --evaluation"
+            )
+    table = pd.concat([read_metrics(path / SCORES_FILE) for path in found], ignore_index=True)
+    table = table.drop_duplicates(["case", "subset", "region"])
+    return Scores(summarise(table.assign(experiment=evaluated_as(members)), first.task, SHOWN), first)
+
+
+def _scored(folder: Path) -> list[Path]:
+    """Return a folder with scores, or those in it: combinations may be jobs of their own."""
+    if (folder / SCORES_FILE).is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob(f"[!.]*/{SCORES_FILE}"))
+    if not found:
+        raise UsageError(
+            f"{folder}: no scores here ({SCORES_FILE}); `ccsd evaluate --model ... --out {folder}` writes them"
+        )
+    return found
+
+
+def _in_study(members: Sequence[Member], wanted: str) -> list[Path]:
+    """Return where the study of the runs has their scores; those of earlier weights do not count."""
+    folders = {member.saved.folder.resolve().parent for member in members if member.saved.folder is not None}
+    if len(folders) != 1 or (runs := folders.pop()).name != "runs":
+        return []
+    names = {
+        evaluated_as(members),
+        members[0].saved.folder.name if members[0].saved.folder and len(members) == 1 else "",
+    }
+    study = StudyFolder(runs.parent)
+    places = [path for key, path in study.evaluations().items() if key.partition("/")[0] in names]
+    return [path for path in places if EvaluationRecord.read(path).identity.model_hash == wanted]

@@ -1,0 +1,70 @@
+"""A trained model wherever its files lie: in the folder of a run, or in a packed file. Without torch."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ccsd.config.schema import Config
+from ccsd.records import RunRecord
+from ccsd.study import WEIGHTS
+
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where weights lie: in a file of their own, or in a part of a packed one."""
+
+    path: Path
+    start: int = 0
+    """First byte."""
+    size: int | None = None
+    """Bytes in a packed file; None: the whole file is theirs."""
+    expected: str = ""
+    """SHA-256 by the list of a packed file."""
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the bytes, in hexadecimal."""
+        return part_hash(self.path, self.start, self.size)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A finished training on the disk, its weights not yet read."""
+
+    where: str
+    """What messages call it: its folder, or the packed file as the user named it."""
+    label: str
+    """What records call it: the folder of a run, and of a packed file the name in it, never its place."""
+    record: RunRecord
+    weights: Weights
+    folder: Path | None = None
+    """Of a run."""
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration of the training."""
+        return self.record.settings(self.where)
+
+    @classmethod
+    def of_run(cls, folder: Path) -> "SavedModel":
+        """Return the model in the folder of a finished run.
+
+        Raises
+        ------
+        UsageError
+            If the folder is none.
+        """
+        return cls(str(folder), str(folder), RunRecord.read(folder), Weights(folder / WEIGHTS), folder)
+
+
+def part_hash(path: Path, start: int = 0, size: int | None = None) -> str:
+    """Return the SHA-256 of `size` bytes of a file, or of all that follow `start`, in hexadecimal."""
+    found, left = hashlib.sha256(), size
+    with path.open("rb") as file:
+        file.seek(start)
+        while block := file.read(BLOCK if left is None else min(BLOCK, left)):
+            found.update(block)
+            left = None if left is None else left - len(block)
+    return found.hexdigest()
