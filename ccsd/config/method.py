@@ -9,6 +9,8 @@ from ccsd.config.section import Fraction, Section
 from ccsd.plugins.find import BACKBONE, NAME, OBJECTIVE, BuiltInBackbone, Kind, Method, is_plugin
 from preprocess.task import Task
 
+WITH_HMSD = ("hmsd", "ccsd")
+WITH_DMCD = ("dmcd", "ccsd")
 MOST_SETS_KEPT = 8
 """With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
 
@@ -65,6 +67,13 @@ class Distillation(Section):
         description="levels: full set teaches one random subset of each size; all: every subset; "
         "adjacent: each size teaches the next smaller one",
     )
+    per_step: Literal["all", "one"] = Field(
+        "all",
+        description="all: a step visits a subset of each size (all subsets, the whole chain, as hmsd_pairs says) and "
+        "every step of DMCD's path; one: it visits one subset drawn from these, or walks one step drawn from the path, "
+        "in turns",
+    )
+    supervise_path: bool = Field(True, description="whether the labels teach the sets of DMCD's path, too")
     criterion: Literal["loss", "kl", "static", "random", "least"] = Field(
         "loss",
         description="which modality DMCD removes next: the one whose loss raises the supervised loss most (loss) or "
