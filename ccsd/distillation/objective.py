@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ccsd.config.method import MOST_SETS_KEPT, WITH_DMCD, WITH_HMSD, Distillation
+from ccsd.config.method import MOST_SETS_KEPT, WITH_HMSD, Distillation
 from ccsd.distillation.losses import (
     alignment_loss,
     distillation_loss,
@@ -109,8 +109,9 @@ class Objective(nn.Module):
         num_visited = len(draw.visited)
         visited, walked = levels[0][1 : 1 + num_visited], levels[0][1 + num_visited :]
         learnt, share = (len(subsets), 1.0) if self.settings.supervise_path else (num_visited, draw.share)
+        logits = [level[: 1 + learnt] for level in levels]
         terms = {
-            "supervised": self.supervised([z[: 1 + learnt] for z in levels], subsets[:learnt], available, target, share),
+            "supervised": self.supervised(logits, subsets[:learnt], available, target, share),
             "hmsd": self._hmsd(full, visited, draw.visited, available) / draw.share,
             "dmcd": self._dmcd(self._teachers(features, full, walked, before, draw), walked, is_step) / draw.share,
             **self._auxiliary(features, available),
@@ -168,9 +169,7 @@ class Objective(nn.Module):
         weights = 0.5 ** torch.arange(len(levels), device=losses.device)
         return (weights * losses).sum() / weights.sum()
 
-    def _supervision(
-        self, logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor, share: float
-    ) -> Tensor:
+    def _supervision(self, logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor, share: float) -> Tensor:
         """L_S = L_seg(z_M) + mean of L_seg over the partial subsets visited; the first logits are the full set's."""
         losses = self.segmentation_loss(logits, target)
         return losses[0].mean() + _mean_of_valid(losses[1:], is_partial(subsets, available)) / share
