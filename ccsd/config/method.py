@@ -69,11 +69,14 @@ class Distillation(Section):
     )
     per_step: Literal["all", "one"] = Field(
         "all",
-        description="all: a step visits a subset of each size (all subsets, the whole chain, as hmsd_pairs says) and "
-        "every step of DMCD's path; one: it visits one subset drawn from these, or walks one step drawn from the path, "
-        "in turns",
+        description="all: a training step visits a subset of each size, or what else hmsd_pairs says, and every step "
+        "of DMCD's path; one: it visits one subset drawn from these (of adjacent the whole chain), or walks one step "
+        "drawn from the path, in turns",
     )
     supervise_path: bool = Field(True, description="whether the labels teach the sets of DMCD's path, too")
+    weight_full: NonNegativeFloat = Field(
+        1.0, description="weight of the supervised loss of the full set, of which that of the partial sets is 1"
+    )
     criterion: Literal["loss", "kl", "static", "random", "least"] = Field(
         "loss",
         description="which modality DMCD removes next: the one whose loss raises the supervised loss most (loss) or "

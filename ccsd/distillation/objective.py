@@ -170,9 +170,15 @@ class Objective(nn.Module):
         return (weights * losses).sum() / weights.sum()
 
     def _supervision(self, logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor, share: float) -> Tensor:
-        """L_S = L_seg(z_M) + mean of L_seg over the partial subsets visited; the first logits are the full set's."""
+        """L_S = w L_seg(z_M) + mean of L_seg over the partial subsets visited, w = `weight_full`.
+
+        The first logits are the full set's.
+        """
         losses = self.segmentation_loss(logits, target)
-        return losses[0].mean() + _mean_of_valid(losses[1:], is_partial(subsets, available)) / share
+        return (
+            self.settings.weight_full * losses[0].mean()
+            + _mean_of_valid(losses[1:], is_partial(subsets, available)) / share
+        )
 
     @torch.no_grad()
     def _path(

@@ -130,6 +130,8 @@ def test_supervision_is_that_of_the_full_set_plus_the_mean_over_what_each_sample
     means = [torch.stack([partial[k][0] for k in range(3)]).mean(), partial[1][1]]
     expected = full.mean() + torch.stack(means).mean()
     torch.testing.assert_close(objective().supervised([logits], subsets.bool(), AVAILABLE, target), expected)
+    heavier = objective(weight_full=3).supervised([logits], subsets.bool(), AVAILABLE, target)
+    torch.testing.assert_close(heavier, expected + 2 * full.mean())
 
 
 @pytest.mark.parametrize(
