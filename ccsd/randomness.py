@@ -29,6 +29,10 @@ class Stream(IntEnum):
     """What an objective of one's own draws."""
     LAYERS = 0x5EED0007
     """What layers of a plugin draw, such as dropout: the seed of torch."""
+    SIZES = 0x5EED0008
+    """Which partial set of those above a step visits, where it visits one."""
+    PATH_STEPS = 0x5EED0009
+    """Which step of DMCD's path is distilled, where it is one."""
 
 
 def generator(stream: Stream, seed: int, step: int, sample: int = 0) -> np.random.Generator:

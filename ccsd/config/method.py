@@ -9,6 +9,8 @@ from ccsd.config.section import Fraction, Section
 from ccsd.plugins.find import BACKBONE, NAME, OBJECTIVE, BuiltInBackbone, Kind, Method, is_plugin
 from preprocess.task import Task
 
+WITH_HMSD = ("hmsd", "ccsd")
+WITH_DMCD = ("dmcd", "ccsd")
 MOST_SETS_KEPT = 8
 """With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
 
@@ -64,6 +66,16 @@ class Distillation(Section):
         "levels",
         description="levels: full set teaches one random subset of each size; all: every subset; "
         "adjacent: each size teaches the next smaller one",
+    )
+    per_step: Literal["all", "one"] = Field(
+        "all",
+        description="all: a training step visits a subset of each size, or what else hmsd_pairs says, and every step "
+        "of DMCD's path; one: it visits one subset drawn from these (of adjacent the whole chain), or walks one step "
+        "drawn from the path, in turns",
+    )
+    supervise_path: bool = Field(True, description="whether the labels teach the sets of DMCD's path, too")
+    weight_full: NonNegativeFloat = Field(
+        1.0, description="weight of the supervised loss of the full set, of which that of the partial sets is 1"
     )
     criterion: Literal["loss", "kl", "static", "random", "least"] = Field(
         "loss",

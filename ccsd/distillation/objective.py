@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ccsd.config.method import MOST_SETS_KEPT, Distillation
+from ccsd.config.method import MOST_SETS_KEPT, WITH_HMSD, Distillation
 from ccsd.distillation.losses import (
     alignment_loss,
     distillation_loss,
@@ -30,8 +30,6 @@ from ccsd.model.network import Network
 from ccsd.precision import autocast
 from preprocess.task import Task
 
-WITH_HMSD = ("hmsd", "ccsd")
-WITH_DMCD = ("dmcd", "ccsd")
 MOST_SHAPES = 64
 """Of one compiled part: numbers of subsets decoded together, with gradient and without."""
 
@@ -97,24 +95,27 @@ class Objective(nn.Module):
 
     def _losses(self, image: Tensor, target: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
         features = self.net.encode(image, available)
-        steps = (available.shape[1] - 1) * (self.settings.method in WITH_DMCD)
-        recompute = self.decode_batch < 1 + len(draw.visited) + steps
+        steps = 1 if draw.walked is not None else available.shape[1] - 1
+        recompute = self.decode_batch < 1 + len(draw.visited) + steps * draw.walks
         levels = self.net.decode_levels(features, available[None], 1, recompute=recompute)
         full = levels[0]
         path, scored = self._path(features, full[0].detach(), available, target, draw)
-        subsets = torch.cat([draw.visited, path])
+        removed = order_of_removal(available, path)
+        before, after, is_step = _steps(available, path, removed >= 0, draw)
+        subsets = torch.cat([draw.visited, after])
         if len(subsets):
             rest = self.net.decode_levels(features, subsets, self.decode_batch, recompute=recompute)
             levels = [torch.cat(pair) for pair in zip(levels, rest, strict=True)]
         num_visited = len(draw.visited)
         visited, walked = levels[0][1 : 1 + num_visited], levels[0][1 + num_visited :]
+        learnt, share = (len(subsets), 1.0) if self.settings.supervise_path else (num_visited, draw.share)
+        logits = [level[: 1 + learnt] for level in levels]
         terms = {
-            "supervised": self.supervised(levels, subsets, available, target),
-            "hmsd": self._hmsd(full, visited, draw.visited, available),
-            "dmcd": self._dmcd(torch.cat([full, walked]), path, available),
+            "supervised": self.supervised(logits, subsets[:learnt], available, target, share),
+            "hmsd": self._hmsd(full, visited, draw.visited, available) / draw.share,
+            "dmcd": self._dmcd(self._teachers(features, full, walked, before, draw), walked, is_step) / draw.share,
             **self._auxiliary(features, available),
         }
-        removed = order_of_removal(available, path)
         return {"loss": self._total(terms, draw.ramp), **terms, "removed": removed, **scored}
 
     def _auxiliary(self, features: Any, available: Tensor) -> dict[str, Tensor]:
@@ -143,22 +144,41 @@ class Objective(nn.Module):
         divergence = self.distillation_loss(teachers, visited, self.settings.temperature)
         return _mean_of_valid(divergence, is_partial(subsets, available))
 
-    def _dmcd(self, chain: Tensor, path: Tensor, available: Tensor) -> Tensor:
-        if not len(path):
-            return chain.new_zeros(())
-        divergence = self.distillation_loss(chain[:-1], chain[1:], self.settings.temperature)
-        return _mean_of_valid(divergence, order_of_removal(available, path) >= 0)
+    def _teachers(self, features: Any, full: Tensor, walked: Tensor, before: Tensor, draw: Draw) -> Tensor:
+        """Return the logits of the sets that teach those walked to."""
+        if draw.walked is None:
+            return torch.cat([full, walked])[:-1]
+        if draw.from_full or not len(before):
+            return full[: len(before)]
+        with torch.no_grad():
+            return self.net.decode(features, before, self.decode_batch)
 
-    def supervised(self, levels: list[Tensor], subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
-        """Return the mean of L_S over the resolutions, each with half the weight of the next finer one."""
-        losses = torch.stack([self._supervision(z, subsets, available, _at(target, z)) for z in levels])
+    def _dmcd(self, teachers: Tensor, students: Tensor, is_step: Tensor) -> Tensor:
+        if not len(students):
+            return students.new_zeros(())
+        return _mean_of_valid(self.distillation_loss(teachers, students, self.settings.temperature), is_step)
+
+    def supervised(
+        self, levels: list[Tensor], subsets: Tensor, available: Tensor, target: Tensor, share: float = 1.0
+    ) -> Tensor:
+        """Return the mean of L_S over the resolutions, each with half the weight of the next finer one.
+
+        What the partial subsets add is divided by the share of the steps in which there are any.
+        """
+        losses = torch.stack([self._supervision(z, subsets, available, _at(target, z), share) for z in levels])
         weights = 0.5 ** torch.arange(len(levels), device=losses.device)
         return (weights * losses).sum() / weights.sum()
 
-    def _supervision(self, logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor) -> Tensor:
-        """L_S = L_seg(z_M) + mean of L_seg over the partial subsets visited; the first logits are the full set's."""
+    def _supervision(self, logits: Tensor, subsets: Tensor, available: Tensor, target: Tensor, share: float) -> Tensor:
+        """L_S = w L_seg(z_M) + mean of L_seg over the partial subsets visited, w = `weight_full`.
+
+        The first logits are the full set's.
+        """
         losses = self.segmentation_loss(logits, target)
-        return losses[0].mean() + _mean_of_valid(losses[1:], is_partial(subsets, available))
+        return (
+            self.settings.weight_full * losses[0].mean()
+            + _mean_of_valid(losses[1:], is_partial(subsets, available)) / share
+        )
 
     @torch.no_grad()
     def _path(
@@ -166,7 +186,7 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return DMCD's sets P_1, ..., P_S (S x B x M), none for methods without it, and what was scored."""
         settings = self.settings
-        if settings.method not in WITH_DMCD:
+        if not draw.walks:
             return available.new_zeros((0, *available.shape)), {}
         if settings.criterion in ("static", "random"):
             return greedy_path(available, lambda _, __: draw.priority), {}
@@ -225,6 +245,15 @@ class _Scorer:
             return measured
         rise = measured - self.loss
         return -rise if self.objective.settings.criterion == "least" else rise
+
+
+def _steps(available: Tensor, path: Tensor, is_step: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sets before and after each step of the path that is distilled, and whether it removes something."""
+    before = torch.cat([available[None], path])[:-1]
+    if draw.walked is None or not len(path):
+        return before[: len(path)], path, is_step
+    rows = draw.walked[None], torch.arange(len(available), device=available.device)
+    return before[rows], path[rows], is_step[rows]
 
 
 def _at(target: Tensor, logits: Tensor) -> Tensor:

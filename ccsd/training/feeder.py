@@ -35,7 +35,7 @@ class Ready:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all that lies on the device."""
-        return self.image, self.label, self.available, self.draw.visited, self.draw.priority
+        return self.image, self.label, self.available, *self.draw.tensors().values()
 
 
 class Mark(Protocol):

@@ -1,6 +1,7 @@
 """The floating-point operations of a training step, counted once on tensors without contents."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -8,33 +9,54 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ccsd.config.load import plugins_of
+from ccsd.config.method import WITH_DMCD
 from ccsd.config.schema import Config
-from ccsd.distillation.objective import WITH_DMCD, Objective
+from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model.net import SharedSpecificNet
 
 
 def step_tflop(config: Config) -> float:
-    """Return 10^12 operations of forward and backward of one global batch, the mean of steps with and without scores.
+    """Return 10^12 operations of forward and backward of one global batch, the mean over what steps draw and score.
 
     A multiplication and an addition are two. What is computed again to save memory does not count. Plugins are not
     counted, which is 0: their code may need tensors with contents.
     """
     if plugins_of(config):
         return 0.0
-    every_n = config.distillation.every_n if config.distillation.method in WITH_DMCD else 1
-    flop = sample_flop(config, score=True)
-    if every_n > 1:
-        flop = (flop + (every_n - 1) * sample_flop(config, score=False)) / every_n
+    settings, steps = config.distillation, len(config.task.modalities) - 1
+    walks = settings.method in WITH_DMCD and steps > 0
+    in_turns = walks and settings.per_step == "one"
+    scored = 1 / settings.every_n if walks else 1.0
+    starting = 1 / steps if in_turns else 1.0
+    flop = 0.0
+    for score, from_full in product((True, False), repeat=2):
+        weight = (scored if score else 1 - scored) * (starting if from_full else 1 - starting)
+        if weight:
+            flop += weight * sample_flop(config, score=score, from_full=from_full, step=1)
+    if in_turns:
+        flop = (flop + sample_flop(config, score=False, step=0)) / 2
     return config.train.batch_size * flop / 1e12
 
 
-def sample_flop(config: Config, *, score: bool) -> float:
-    """Return the operations of one sample's forward and backward, in a step that scores criticality or not."""
+def sample_flop(config: Config, *, score: bool, from_full: bool = True, step: int = 1) -> float:
+    """Return the operations of one sample's forward and backward.
+
+    Parameters
+    ----------
+    config
+        Of the training.
+    score
+        Whether the step scores criticality.
+    from_full
+        Whether the step of DMCD's path begins at the full set, where one is distilled.
+    step
+        Odd steps walk the path, even ones do not, where they take turns.
+    """
     task, train = config.task, config.train
     available = torch.ones(1, len(task.modalities), dtype=torch.bool)
-    draw = draw_step(config.distillation, task, available, seed=0, step=0, total_steps=1, samples=[0])
-    draw = replace(draw, score=score)
+    draw = draw_step(config.distillation, task, available, seed=0, step=step, total_steps=9, samples=[0])
+    draw = replace(draw, score=score, from_full=from_full)
     with FakeTensorMode(allow_non_fake_inputs=True):
         objective = Objective(SharedSpecificNet(config.model, task), config.distillation, task)
         image = torch.zeros(1, len(task.modalities), *train.patch)

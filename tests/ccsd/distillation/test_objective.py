@@ -9,8 +9,9 @@ from torch import Tensor
 from ccsd.config import Distillation, Model
 from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
 from ccsd.distillation.objective import Objective
-from ccsd.distillation.path import removable, remove_each, tally
+from ccsd.distillation.path import order_of_removal, removable, remove_each, tally
 from ccsd.distillation.schedule import Draw, draw_step
+from ccsd.distillation.subsets import is_partial
 from ccsd.model import SharedSpecificNet
 from support.tasks import GLIOMA
 
@@ -65,7 +66,7 @@ def test_dmcd_teaches_only_downwards() -> None:
     o = objective()
     path = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 0]]).bool()[:, None].expand(-1, 2, -1)
     chain = torch.randn(4, 2, 3, 4, 4, 4, requires_grad=True)
-    o._dmcd(chain, path, AVAILABLE).backward()
+    o._dmcd(chain[:-1], chain[1:], order_of_removal(AVAILABLE, path) >= 0).backward()
     assert chain.grad[0].abs().sum() == 0
     assert chain.grad[1:].flatten(1).abs().sum(-1).min() > 0
 
@@ -83,7 +84,43 @@ def test_dmcd_teaches_each_set_by_the_one_before_it() -> None:
     path = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 1], [0, 1, 0, 0]]).bool()[:, None].expand(-1, 2, -1)
     chain = torch.randn(4, 2, 3, 4, 4, 4)
     expected = distillation_loss(chain[[0, 1, 2]], chain[1:], o.settings.temperature).mean()
-    torch.testing.assert_close(o._dmcd(chain, path, AVAILABLE), expected)
+    torch.testing.assert_close(o._dmcd(chain[:-1], chain[1:], order_of_removal(AVAILABLE, path) >= 0), expected)
+
+
+@pytest.mark.parametrize("supervise_path", [True, False])
+def test_one_per_step_has_the_losses_of_all_in_the_mean(supervise_path: bool) -> None:
+    """Over the sizes and the steps of the path that may be drawn, also for a case that cannot have all of them."""
+    available = torch.tensor([[True, True, True, True], [True, False, True, True]])
+    one = objective(per_step="one", supervise_path=supervise_path, criterion="static")
+    every = objective(supervise_path=supervise_path, criterion="static")
+    image, label = batch()
+    whole = draw(every, available)
+    expected = every(image, label, available, whole)
+    found = dict.fromkeys(("supervised", "hmsd", "dmcd", "loss"), 0.0)
+    turns = [draw(one, available, step=step) for step in (4, 5)]
+    for i, steps in enumerate((3, 2)):
+        alone = {"image": image[i : i + 1], "label": label[i : i + 1], "available": available[i : i + 1]}
+        of_one = [replace(d, visited=d.visited[:, i : i + 1], priority=d.priority[:, i : i + 1]) for d in turns]
+        sets = [k for k in range(3) if is_partial(whole.visited, available)[k, i]]
+        draws = [replace(of_one[0], visited=whole.visited[k : k + 1, i : i + 1], ramp=1.0) for k in sets]
+        draws += [
+            replace(of_one[1], walked=torch.tensor([step]), from_full=step == 0, ramp=1.0) for step in range(steps)
+        ]
+        for drawn in draws:
+            out = one(**alone, draw=drawn)
+            for name in found:
+                found[name] += out[name].item() / (2 * 2 * steps)
+    for name, value in found.items():
+        assert value == pytest.approx(expected[name].item(), rel=1e-5), name
+
+
+def test_a_path_that_is_not_supervised_is_only_distilled() -> None:
+    image, label = batch()
+    on, off, none = (objective(**s) for s in ({}, {"supervise_path": False}, {"method": "hmsd"}))
+    supervised = [o(image, label, AVAILABLE, draw(o))["supervised"] for o in (on, off, none)]
+    assert supervised[0] != supervised[1]
+    torch.testing.assert_close(supervised[1], supervised[2])
+    assert off(image, label, AVAILABLE, draw(off))["dmcd"] > 0
 
 
 def test_supervision_is_that_of_the_full_set_plus_the_mean_over_what_each_sample_lacks() -> None:
@@ -93,6 +130,8 @@ def test_supervision_is_that_of_the_full_set_plus_the_mean_over_what_each_sample
     means = [torch.stack([partial[k][0] for k in range(3)]).mean(), partial[1][1]]
     expected = full.mean() + torch.stack(means).mean()
     torch.testing.assert_close(objective().supervised([logits], subsets.bool(), AVAILABLE, target), expected)
+    heavier = objective(weight_full=3).supervised([logits], subsets.bool(), AVAILABLE, target)
+    torch.testing.assert_close(heavier, expected + 2 * full.mean())
 
 
 @pytest.mark.parametrize(

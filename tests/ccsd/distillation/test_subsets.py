@@ -123,3 +123,42 @@ def test_scoring_every_n_steps() -> None:
     settings = Distillation(every_n=3)
     scored = [_draw(settings, s).score for s in range(6)]
     assert scored == [True, False, False, True, False, False]
+
+
+ONE = Distillation(per_step="one", every_n=2)
+
+
+def test_one_per_step_draws_every_size_and_every_step_of_the_path_alike() -> None:
+    """In turns: even steps visit a subset, odd ones walk the path."""
+    even, odd = ([_draw(ONE, step) for step in range(first, 600, 2)] for first in (0, 1))
+    assert {(draw.visited.shape, draw.walks, draw.share) for draw in even} == {((1, 3, 4), False, 0.5)}
+    assert {(draw.visited.shape, draw.walks, draw.share) for draw in odd} == {((0, 3, 4), True, 0.5)}
+    assert [draw.score for draw in odd[:4]] == [True, False, True, False]
+    sizes = torch.cat([draw.visited.sum(-1).flatten() for draw in even])
+    rows = torch.cat([draw.walked for draw in odd])
+    for drawn in (sizes - 1, rows):
+        assert torch.bincount(drawn, minlength=3).tolist() == pytest.approx([300] * 3, abs=60)
+
+
+def test_one_per_step_fits_what_a_case_has() -> None:
+    """And every process knows when all the steps walked begin at the full set, whatever its own cases lack."""
+    available = torch.tensor([[True] * 4, [True, False, True, False], [False, True, False, False]])
+    starts = set()
+    for step in range(1, 100, 2):
+        even, draw = (
+            draw_step(ONE, GLIOMA, available, seed=0, step=s, total_steps=9, samples=[0, 1, 2])
+            for s in (step - 1, step)
+        )
+        assert is_partial(even.visited, available).tolist() == [[True, True, False]]
+        assert (draw.walked < torch.tensor([3, 1, 1])).all()
+        assert draw.from_full == bool(draw.walked[0] == 0)
+        starts.add(draw.from_full)
+    assert starts == {True, False}
+
+
+@pytest.mark.parametrize("method", ["dropout", "hmsd"])
+def test_methods_without_a_path_visit_a_subset_in_every_step(method: str) -> None:
+    settings = Distillation(per_step="one", method=method, hmsd_pairs="all")
+    draws = [_draw(settings, step) for step in range(100)]
+    assert {(draw.walks, draw.share) for draw in draws} == {(False, 1.0)}
+    assert {int(number) for draw in draws for number in bits(draw.visited)[0]} == set(range(1, 15))

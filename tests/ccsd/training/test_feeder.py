@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch import Tensor
 
 from ccsd.data import Batch
 from ccsd.distillation.schedule import Draw
@@ -81,6 +82,10 @@ class Slots:
             yield Batch(step, empty, empty, empty, (), (), ())
 
 
+def draw_of(content: Tensor) -> Draw:
+    return Draw(content, content, walks=False, walked=None, from_full=False, share=1.0, ramp=1.0, score=False)
+
+
 def train(device: Device, *, ahead: bool, pieces: int = 1) -> tuple[Slots, list[tuple[int, int]]]:
     """Train as `Stepper` does; return the slots, and step and content of each piece when it was computed.
 
@@ -102,7 +107,7 @@ def train(device: Device, *, ahead: bool, pieces: int = 1) -> tuple[Slots, list[
         device.side.put(copy)
         if not ahead:
             device.side.finish()
-        return Ready(batch, content, content, content, Draw(content, content, 1.0, score=False))
+        return Ready(batch, content, content, content, draw_of(content))
 
     lane = device if ahead else None
     feeder = Feeder(iter(slots), prepare, [slice(0, 1)] * pieces, lane, PartTimes(torch.device("cpu")))
@@ -143,7 +148,7 @@ def test_nothing_is_drawn_ahead_without_a_lane() -> None:
     done = torch.zeros(0)
     feeder = Feeder(
         iter(slots),
-        lambda batch, _: Ready(batch, done, done, done, Draw(done, done, 1.0, score=False)),
+        lambda batch, _: Ready(batch, done, done, done, draw_of(done)),
         [slice(0, 1)],
         None,
         PartTimes(torch.device("cpu")),

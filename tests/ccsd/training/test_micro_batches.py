@@ -17,6 +17,7 @@ from support.trainings import Launch, training
 
 ROOT = Path(__file__).parents[3]
 BATCH_3 = "train.batch_size=3"
+ONE = ("distillation.per_step=one", "distillation.supervise_path=false")
 
 
 @pytest.mark.parametrize("micro", [None, 1, 2, 3, 9])
@@ -61,12 +62,12 @@ def run_all(launch: Launch, root: Path, world: int, **plans: tuple[str, ...]) ->
 def cut(launch: Launch, runs: Path) -> Path:
     """The batches of 4 and of 3, whole and cut in several ways, by stage."""
     micro = "runtime.micro_batch={}".format
-    one = {"whole": (), "whole-3": (BATCH_3,)}
+    one = {"whole": (), "whole-3": (BATCH_3,), "whole-3-in-turns": (BATCH_3, *ONE)}
     one |= {f"one-{stage}": (micro(1 + stage % 2), f"runtime.zero_stage={stage}") for stage in range(4)}
     run_all(launch, runs, 1, **one)
-    run_all(
-        launch, runs, 2, **{f"two-{stage}": (BATCH_3, micro(1), f"runtime.zero_stage={stage}") for stage in range(4)}
-    )
+    two = {f"two-{stage}": (BATCH_3, micro(1), f"runtime.zero_stage={stage}") for stage in range(4)}
+    two["two-3-in-turns"] = (*two["two-3"], *ONE)
+    run_all(launch, runs, 2, **two)
     return runs
 
 
@@ -97,6 +98,12 @@ def test_micro_batches_of_one_process_equal_the_whole_batch(cut: Path, stage: in
 def test_unequal_shares_of_two_processes_equal_one(cut: Path, stage: int) -> None:
     """One process has two samples and the other one, of which it computes a copy beside."""
     assert_same(cut / "whole-3", cut / f"two-{stage}")
+
+
+@pytest.mark.slow
+def test_processes_take_turns_together(cut: Path) -> None:
+    """Where a step visits a subset or walks one step of the path."""
+    assert_same(cut / "whole-3-in-turns", cut / "two-3-in-turns")
 
 
 @pytest.mark.slow
