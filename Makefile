@@ -50,10 +50,10 @@ predict-demo: $(STAMP)
 	mkdir -p results && cd results
 	ccsd phantom predict-demo/cases --cases 2 --size 64 --seed 7 --difficulty 0.3
 	rm predict-demo/cases/BraTS-GLI-*/*-t1c.nii.gz predict-demo/cases/BraTS-GLI-*/*-t2w.nii.gz
-	ccsd predict predict-demo/cases predict-demo/out --model phantom
+	ccsd predict predict-demo/cases predict-demo/out --model phantom --preview
 	ccsd evaluate --pred predict-demo/out --ref predict-demo/cases --out predict-demo/scores
-	echo "Look at results/predict-demo/out in a viewer of NIfTI, over the images in results/predict-demo/cases; the case BraTS-GLI-00000-000"
-	echo "had flair and t1 only. CASE.json beside each says what was used. 'ccsd models phantom' shows the card of the model."
+	echo "Look at the pictures results/predict-demo/out/*.png, or at the label maps in a viewer of NIfTI over results/predict-demo/cases."
+	echo "BraTS-GLI-00000-000 had flair and t1 only; CASE.json beside each says what was used. 'ccsd models phantom' shows the model's card."
 
 demo-model: $(STAMP)
 	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/demo_model.yaml \
