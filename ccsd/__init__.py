@@ -27,5 +27,8 @@ else:
 
         return getattr(api, name)
 
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = ["Image", "InputError", "MeasuredLesion", "Model", "Prediction", "UsageError", "load_model", "score"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import FileBasedImage
 from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
 
@@ -36,9 +37,9 @@ from preprocess.task import DEFAULT_TASK, LabelConvention, Task, read_task
 
 __all__ = ["Image", "InputError", "MeasuredLesion", "Model", "Prediction", "UsageError", "load_model", "score"]
 
-Image = str | os.PathLike[str] | SpatialImage | tuple[ArrayLike, ArrayLike]
+Image = str | os.PathLike[str] | FileBasedImage | tuple[ArrayLike, ArrayLike]
 """A volume: path of a NIfTI file, an image of nibabel, or voxels X x Y x Z with their 4 x 4 affine (mm, R A S)."""
-_AFFINE = (4, 4)
+_AFFINE, _LAST_ROW = (4, 4), (0, 0, 0, 1)
 _REAL = "iuf"
 
 
@@ -157,11 +158,12 @@ def score(
     Raises
     ------
     UsageError
-        If nobody says what the numbers mean, a setting is unknown, or the grids differ.
+        If nobody says what the numbers mean, a setting is unknown, the grids differ, or the prediction is of another
+        task.
     InputError
         If a label map cannot be read, or has values that its convention does not know; or there is no such task.
     """
-    task = _task(task, pred)
+    task = _task(task, pred, ref)
     chosen = evaluation_settings(
         Evaluation(), [f"evaluation.{key}={json.dumps(v)}" for key, v in settings.items()], task
     )
@@ -222,7 +224,11 @@ def _volume(image: Image, what: str) -> Volume:
     if path := _path(image):
         return read_volume(path)
     if isinstance(image, SpatialImage):
-        return _checked(_stored(image), image.affine, what, getattr(image, "header", None))
+        try:
+            voxels = _stored(image)
+        except (OSError, ValueError, EOFError) as error:  # a file that is damaged, or closed
+            raise InputError(f"{what}: the voxels of the image cannot be read: {error}") from None
+        return _checked(voxels, image.affine, what, getattr(image, "header", None))
     if isinstance(image, tuple | list) and len(image) == 2:  # noqa: PLR2004 - voxels and affine
         return _checked(np.asarray(image[0]), image[1], what)
     raise UsageError(
@@ -243,8 +249,11 @@ def _checked(array: NDArray[Any], affine: ArrayLike | None, what: str, header: o
         matrix = np.asarray(affine, np.float64)
     except (TypeError, ValueError):
         matrix = np.empty(0)
-    if matrix.shape != _AFFINE:
-        raise InputError(f"{what}: the affine must be 4 x 4 numbers, from voxel indices to mm; got {affine!r:.80}")
+    if matrix.shape != _AFFINE or not np.array_equal(matrix[3], _LAST_ROW):
+        raise InputError(
+            f"{what}: the affine must be 4 x 4 numbers, from voxel indices to mm, the last row 0, 0, 0, 1; got "
+            f"{affine!r:.80}"
+        )
     if array.dtype.kind not in _REAL:
         raise InputError(f"{what}: holds {array.dtype} voxels; expected whole or real numbers")
     forms = Forms.same(matrix)
@@ -253,12 +262,19 @@ def _checked(array: NDArray[Any], affine: ArrayLike | None, what: str, header: o
     return with_three_axes(Volume(scaled(array, None, None), matrix, forms, ""), what)
 
 
-def _task(named: Task | str | os.PathLike[str] | None, pred: object) -> Task:
-    if isinstance(named, Task):
-        return named
-    if named is None and isinstance(pred, Prediction):
-        return pred.task
-    return read_task(DEFAULT_TASK if named is None else os.fspath(named))
+def _task(named: Task | str | os.PathLike[str] | None, *images: object) -> Task:
+    """Return the task to score; the classes of predictions must be its own, or their numbers would mean others."""
+    of_models = [image.task for image in images if isinstance(image, Prediction)]
+    if named is None:
+        task = of_models[0] if of_models else read_task(DEFAULT_TASK)
+    else:
+        task = named if isinstance(named, Task) else read_task(os.fspath(named))
+    for other in of_models:
+        if other.classes != task.classes:
+            raise UsageError(
+                f"a prediction of the task {other.name} cannot be scored by the task {task.name}: the classes differ"
+            )
+    return task
 
 
 def _convention(image: object, option: str, named: str | None, task: Task) -> LabelConvention | None:

@@ -67,11 +67,12 @@ def is_finished(segmentation: Path, made: Mapping[str, Any], *, preview: bool = 
     """
     wanted = [probabilities_file(segmentation)] if made["options"]["probabilities"] else []
     wanted += [preview_file(segmentation)] if preview else []
-    if not all(path.is_file() for path in (segmentation, *wanted)):
+    if not segmentation.is_file():
         return False
     try:
         record = json.loads(record_file(segmentation).read_text(encoding="utf-8"))
-        return _weights(record) == _weights(made) and all(record[key] == made[key] for key in DECISIVE)
+        same = _weights(record) == _weights(made) and all(record[key] == made[key] for key in DECISIVE)
+        return same and all(path.is_file() for path in wanted)
     except FileNotFoundError:
         return True
     except (OSError, ValueError, TypeError, KeyError):  # damaged, or without one of the keys

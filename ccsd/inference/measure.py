@@ -54,22 +54,22 @@ def measure_lesions(labels: Labels, geometry: Geometry, task: Task) -> dict[str,
 def _of_region(labels: Labels, region: str, geometry: Geometry, task: Task) -> tuple[MeasuredLesion, ...]:
     numbers, _ = predicted_lesions(labels, region_mask(labels, region, task), region, task, geometry.spacing)
     boxes = enumerate(ndimage.find_objects(numbers), 1)
-    found = [_measure(numbers[box] == number, box, geometry) for number, box in boxes if box is not None]
+    to_file, matrix, voxel = geometry.to_source_voxels, geometry.matrix, float(np.prod(geometry.spacing))  # once
+    found = [_measure(numbers[box] == n, box, to_file, matrix, voxel) for n, box in boxes if box is not None]
     return tuple(sorted(found, key=lambda lesion: -lesion.volume_mm3))
 
 
-def _measure(inside: Mask, box: tuple[slice, ...], geometry: Geometry) -> MeasuredLesion:
+def _measure(inside: Mask, box: tuple[slice, ...], to_file: Points, matrix: Points, voxel_mm3: float) -> MeasuredLesion:
     corner = np.array([side.start for side in box])
     voxels = np.argwhere(inside) + corner
-    to_file = geometry.to_source_voxels
-    to_mm = geometry.matrix @ to_file
+    to_mm = matrix @ to_file
     basis = np.linalg.qr(to_mm[:3, 1:3])[1]  # the slice's own coordinates, whatever its tilt
     sizes = {d: diameters(plane, basis) for d, plane in enumerate(inside) if plane.any()}
     chosen = max(sizes, key=lambda d: (np.prod(sizes[d]), -d))
     longest, perpendicular = sizes[chosen]
     axis = int(np.argmax(np.abs(to_file[:3, 0])))
     return MeasuredLesion(
-        volume_mm3=_rounded(len(voxels) * float(np.prod(geometry.spacing))),
+        volume_mm3=_rounded(len(voxels) * voxel_mm3),
         centroid_mm=tuple(_rounded(x) for x in (to_mm @ [*voxels.mean(axis=0), 1.0])[:3]),
         longest_diameter_mm=_rounded(longest),
         perpendicular_diameter_mm=_rounded(perpendicular),

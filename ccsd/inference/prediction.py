@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from preprocess.source.labels import to_convention
 from preprocess.task import LabelConvention, Subset, Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
-    """What models make of one case. Arrays have the axes and the shape X x Y x Z of the input."""
+    """What models make of one case. Arrays have the axes and the shape X x Y x Z of the input, and are read-only."""
 
     used: Subset
     """The sequences that were used, in the order of the task."""
@@ -38,11 +38,11 @@ class Prediction:
     """What a person should check before trusting it."""
     convention: LabelConvention
     """What the numbers in `labels` mean."""
-    _case: Prepared
-    _classes: NDArray[np.uint8]
-    _regions: NDArray[np.float32]
-    _outside: float
-    _made: Mapping[str, Any]
+    _case: Prepared = field(repr=False)
+    _classes: NDArray[np.uint8] = field(repr=False)
+    _regions: NDArray[np.float32] = field(repr=False)
+    _outside: float = field(repr=False)
+    _made: Mapping[str, Any] = field(repr=False)
 
     @property
     def task(self) -> Task:
@@ -57,7 +57,7 @@ class Prediction:
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
         """The label map, X x Y x Z; `label_names` says what each number means."""
-        return to_source(to_convention(self._classes, self.convention), self._case.meta.geometry)
+        return _read_only(to_source(to_convention(self._classes, self.convention), self._case.meta.geometry))
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -69,7 +69,8 @@ class Prediction:
         """X x Y x Z by region, 0 to 1; 0 outside the brain that the sequences show."""
         geometry = self._case.meta.geometry
         return {
-            region: to_source(part, geometry) for region, part in zip(self.task.regions, self._regions, strict=True)
+            region: _read_only(to_source(part, geometry))
+            for region, part in zip(self.task.regions, self._regions, strict=True)
         }
 
     @cached_property
@@ -160,6 +161,12 @@ class Prediction:
 
     def _write(self, path: Path, array: NDArray[np.generic]) -> None:
         nifti.write(path, array, self.affine, self._case.meta.geometry.forms)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array; what is written must be what the record, and the volumes, are of."""
+    array.flags.writeable = False
+    return array
 
 
 def segment(job: Job, case: Prepared, files: Mapping[str, Any]) -> Prediction:

@@ -58,9 +58,8 @@ def draw_preview(case: Prepared, labels: Labels, name: str, used: Subset) -> byt
         row[0].set_ylabel(task.sequences[sequence], color="white")
     for axes, plane in zip(grid[0], PLANES, strict=True):
         axes.set_title(plane, color="white", fontsize=9, pad=2)
-    figure.suptitle(
-        f"{name}: segmented from {', '.join(task.sequences[one] for one in used)}", color="white", fontsize=10
-    )
+    title = f"{name}: segmented from {', '.join(task.sequences[one] for one in used)}"
+    figure.suptitle(title, color="white", fontsize=10, parse_math=False)  # names may have two $
     _legend(figure, region_volumes(labels, case.meta.geometry, task), task)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": "ccsd"}, facecolor="black")

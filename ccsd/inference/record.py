@@ -1,6 +1,6 @@
 """CASE.json: which models made a segmentation, how and from what, and what it shows. Each number's key has its unit."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,8 +11,18 @@ FORMAT: Final = 2
 """Of the record; also for what has to tell results apart: before 2, the background could be painted."""
 
 
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Size = Annotated[float, Field(ge=0)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelRecord(ModelIdentity):
+    """What tells a model from another."""
+
+    model_hash: Digest
 
 
 class OptionsRecord(_Part):
@@ -40,8 +50,8 @@ class InputRecord(_Part):
     """An image that was used."""
 
     file: str | None = Field(description="name of the file; null of an array in memory")
-    sha256: str | None = Field(description="SHA-256 of the file's bytes; null of an image in memory")
-    voxels_sha256: str = Field(description="SHA-256 of what it shows, whatever the type, margin and orientation")
+    sha256: Digest | None = Field(description="SHA-256 of the file's bytes; null of an image in memory")
+    voxels_sha256: Digest = Field(description="SHA-256 of what it shows, whatever the type, margin and orientation")
 
 
 class PredictionRecord(_Part):
@@ -49,22 +59,26 @@ class PredictionRecord(_Part):
 
     format: Literal[2] = Field(description="version of this format")
     ccsd_version: str = Field(description="version of the program")
-    case: str = Field(description="name of the case")
+    case: str = Field(description="name of the case: that of the segmentation's file without its ending")
     written: tuple[str, ...] = Field(description="files of this prediction beside the record, the segmentation first")
-    models: tuple[ModelIdentity, ...] = Field(description="what made it: experiment, seed, and SHA-256 of the weights")
+    models: tuple[ModelRecord, ...] = Field(
+        min_length=1, description="what made it: experiment, seed, and SHA-256 of the weights"
+    )
     options: OptionsRecord
     files: FilesRecord
     inputs: dict[str, InputRecord] = Field(description="the images that were used, by sequence")
     task: str = Field(description="name of the task, and the digest of its sequences, classes and regions")
-    used: tuple[str, ...] = Field(description="sequences that were used")
+    used: tuple[str, ...] = Field(min_length=1, description="sequences that were used")
     missing: tuple[str, ...] = Field(description="sequences of the task that the case lacks")
     warnings: tuple[str, ...] = Field(description="what a person should check before trusting the segmentation")
     numbering: str = Field(description="label convention of the segmentation")
     labels: dict[int, str] = Field(description="what each number in the segmentation means; 0 is background")
     spacing_mm: tuple[float, float, float] = Field(description="voxel sizes along the three axes of the file")
     outside_brain_share: float = Field(
-        description="share, 0 to 1, of the voxels that the models would have painted, but that lie outside the brain"
+        ge=0,
+        le=1,
+        description="share, 0 to 1, of the voxels that the models would have painted, but that lie outside the brain",
     )
-    volumes_mm3: dict[str, float] = Field(description="volume by region")
-    volumes_ml: dict[str, float] = Field(description="the same in millilitres")
+    volumes_mm3: dict[str, Size] = Field(description="volume by region")
+    volumes_ml: dict[str, Size] = Field(description="the same in millilitres")
     lesions: dict[str, tuple[MeasuredLesion, ...]] = Field(description="lesions by region, the largest first")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ EYE = np.eye(4)
         ({"t1": (np.full((9, 9, 9), np.nan), EYE)}, "no image shows anything|has no voxel that is finite"),
         ({"t1": (volume(), np.eye(3))}, "t1: the affine must be 4 x 4 numbers"),
         ({"t1": (volume(), "here")}, "t1: the affine must be 4 x 4 numbers"),
-        ({"t1": (volume(), np.zeros((4, 4)))}, "affine gives the axes no direction"),
+        ({"t1": (volume(), np.diag([1, 1, 1, 5]))}, "the last row 0, 0, 0, 1"),
+        ({"t1": (volume(), np.diag([0, 0, 0, 1]))}, "affine gives the axes no direction"),
         ({"t1": (volume() > 0, EYE)}, "t1: holds bool voxels"),
         ({"t1": (volume() * 1j, EYE)}, "t1: holds complex64 voxels"),
         ({"t1": volume()}, "t1: got ndarray; expected a path, a nibabel image"),
@@ -153,6 +155,22 @@ def test_a_model_or_a_file_name_that_there_is_not(model: ccsd.Model, tmp_path: P
         ccsd.load_model([])
     with pytest.raises(ccsd.UsageError, match="must end in"):
         model.predict({"t1": (volume(), EYE)}).save(tmp_path / "out.png")
+
+
+def test_an_image_whose_voxels_are_gone_is_rejected(model: ccsd.Model) -> None:
+    with BytesIO(nib.Nifti1Image(volume(), EYE).to_bytes()) as stream:
+        closed = nib.Nifti1Image.from_stream(stream)
+    with pytest.raises(ccsd.InputError, match="t1: the voxels of the image cannot be read"):
+        model.predict({"t1": closed})
+
+
+def test_a_prediction_is_shown_in_a_line_has_no_equal_and_cannot_be_changed(model: ccsd.Model) -> None:
+    first, second = (model.predict({"t1": (volume(), EYE)}) for _ in range(2))
+    assert len(repr(first)) < 1000
+    assert len({first, second}) == 2
+    for array in (first.labels, first.probabilities["WT"]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
 
 
 def test_several_models_are_one(made_study: Path, make_run: Any, paths: dict[str, Path]) -> None:
@@ -184,6 +202,14 @@ def test_scores_are_those_of_the_command(
     assert ccsd.score(empty, array, "brats-gli-pre", ref_labels="brats2020", hd95_penalty=7)["WT"]["hd95"] == 7
 
 
+def test_a_prediction_is_scored_by_its_own_classes_only(model: ccsd.Model) -> None:
+    found = model.predict({"t1": (volume(), EYE)})
+    assert ccsd.score(found, found)["WT"]["dice"] == 1
+    for arguments in ((found, (found.labels, EYE)), ((found.labels, EYE), found)):
+        with pytest.raises(ccsd.UsageError, match="brats-gli-pre cannot be scored by the task brats-ped"):
+            ccsd.score(*arguments, "brats-ped", ref_labels="brats-ped2024")
+
+
 def test_what_cannot_be_scored_is_rejected(paths: dict[str, Path]) -> None:
     image = nib.load(next(paths["t1ce"].parent.glob("*_seg.nii*")))
     array = (np.asarray(image.dataobj), image.affine)
@@ -205,7 +231,7 @@ def test_what_cannot_be_scored_is_rejected(paths: dict[str, Path]) -> None:
 
 
 def test_importing_the_package_is_cheap_and_what_it_has_is_known() -> None:
-    code = "import ccsd, sys; print(*sys.modules); assert not hasattr(ccsd, 'nonsense')"
+    code = "import ccsd, sys; print(*sys.modules); assert not hasattr(ccsd, 'nonsense') and 'load_model' in dir(ccsd)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "torch", "ccsd.api", "pydantic"} & set(done.stdout.split())
     assert all(getattr(ccsd, name) is not None for name in ccsd.__all__)

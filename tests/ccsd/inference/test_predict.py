@@ -335,8 +335,9 @@ def test_a_run_may_move_and_be_renamed_between_parts(case, run, tmp_path):
 def test_a_segmentation_of_unknown_origin_is_kept_and_a_damaged_record_is_not_believed(case, run, tmp_path):
     path, record = tmp_path / f"{case.name}.nii.gz", tmp_path / f"{case.name}.json"
     path.write_bytes(b"by hand")
-    skipped = one(case, tmp_path, run, Options(skip_existing=True))
+    skipped = one(case, tmp_path, run, Options(skip_existing=True, preview=True, probabilities=True))
     assert skipped.skipped
+    assert path.read_bytes() == b"by hand"
     assert skipped.warnings == (f"no {record.name} says what made {path.name}; remove it to segment again",)
     done = ccsd_here("predict", case, tmp_path, "--model", run, "--skip-existing")
     assert (done.returncode, skipped.warnings[0] in done.stderr) == (0, True)

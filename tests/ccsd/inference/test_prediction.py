@@ -62,6 +62,11 @@ def test_the_record_keeps_to_its_schema_and_to_the_label_map(case: Path, run: Pa
         {**record, "format": 1},
         {**record, "more": 1},
         {k: v for k, v in record.items() if k != "lesions"},
+        {**record, "models": [{"experiment": "ccsd", "seed": 0}]},
+        {**record, "models": []},
+        {**record, "inputs": {"t1": {**record["inputs"]["t1"], "sha256": "x"}}},
+        {**record, "volumes_mm3": {**record["volumes_mm3"], "WT": -1.0}},
+        {**record, "outside_brain_share": 46.0},
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(damaged, SCHEMA)
@@ -226,6 +231,7 @@ def test_the_preview_shows_each_sequence_and_region_at_its_size(case: Path, tmp_
 
     four, two = picture(prepared.label, *GLIOMA.modalities), picture(prepared.label, "flair", "t2")
     empty = picture(np.zeros_like(prepared.label), "flair", "t2")
+    assert draw_preview(prepared, prepared.label, r"a$\frac$b", ("t2",))  # a name is no formula
     assert four.shape[1] == two.shape[1]
     assert four.shape[0] > 1.5 * two.shape[0]
     for red, green, blue in ((213, 94, 0), (86, 180, 233), (240, 228, 66)):  # of the outlines and the legend
