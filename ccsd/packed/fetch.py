@@ -96,15 +96,14 @@ def _from_hub(text: str) -> Path:
         )
     require("hub", f"--model {text}")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = snapshot_download(found["repository"], revision=found["revision"], allow_patterns=f"*{SUFFIX}")
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # its own, and those of the library by which it speaks HTTP, whichever that is
         reason = printable(" ".join(str(error).split()))[:500]
         raise UsageError(
             f"{text}: cannot be fetched, and is not in the cache: {reason}; check name, revision and network"
-        ) from None
+        ) from error
     files = sorted(Path(folder).rglob(f"*{SUFFIX}"))
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"

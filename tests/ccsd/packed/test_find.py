@@ -166,8 +166,12 @@ def ask(home: Path, address: str, *models: str, **variables: str) -> list[str]:
 @pytest.mark.slow
 def test_a_repository_of_hugging_face_is_fetched_once_and_used_offline(single: Path, tmp_path: Path) -> None:
     files = hub("ours/model", single, "m.ccsd") | hub("ours/two", single, "a.ccsd", "b.ccsd")
-    with served(files) as (address, asked):
-        online, two = ask(tmp_path, address, "hf:ours/model@v1", "hf:ours/two@v1")
+    cut = hub("ours/cut", single, "m.ccsd")
+    content, headers = cut[path := f"/ours/cut/resolve/{COMMIT}/m.ccsd"]
+    cut[path] = content[:99], {**headers, "Content-Length": str(len(content))}
+    with served(files | cut) as (address, asked):
+        online, two, ended = ask(tmp_path, address, "hf:ours/model@v1", "hf:ours/two@v1", "hf:ours/cut@v1")
+    assert ended.startswith("hf:ours/cut@v1: cannot be fetched, and is not in the cache: ")
     assert online == hash_of(single)
     assert two.startswith("hf:ours/two@v1: must have one packed model (.ccsd), it has: a.ccsd, b.ccsd; fetch the file")
     assert not [path for path in asked if "README" in path]

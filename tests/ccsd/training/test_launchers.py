@@ -84,7 +84,7 @@ def assert_ran_inside(run: Path, pattern: str) -> None:
 
 
 def test_ranks_run_in_a_container(inputs: Path, tmp_path: Path, container: str) -> None:
-    script = Path(container.split()[0])
+    script = Path(container.split(maxsplit=1)[0])
     script.write_text(script.read_text().replace("shift 2\n", 'shift 2\n[ "$4" = train ] && set -- python -c "1"\n'))
     done = train_in(container, inputs, tmp_path / "run", "tasks_per_node=2")
     assert done.returncode == 0, done.stdout + done.stderr
