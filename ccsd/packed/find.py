@@ -38,7 +38,7 @@ def saved_models(model: Path | str) -> tuple[SavedModel, ...]:
     path = located(model)
     if _is_file(path) and (path.suffix == archive.SUFFIX or frame.is_packed(path)):
         return archive.read(path, str(model)).models()
-    if path.is_dir() and not (path / RECORD_FILE).exists() and (named := dict(named_files()).get(str(model))):
+    if _exists(path) and not (path / RECORD_FILE).exists() and (named := dict(named_files()).get(str(model))):
         raise UsageError(
             f"{model}: not a finished run ({RECORD_FILE} is missing), and what is here goes before the model of this "
             f"name; give its file, {named}"
