@@ -27,7 +27,8 @@ COPY cluster cluster
 COPY ccsd ccsd
 # Whoever runs it has any number (docker -u, Apptainer): a home and caches that all can write to.
 RUN mkdir -m 1777 /home/ccsd /work
-ENV HOME=/home/ccsd USER=ccsd MPLBACKEND=agg
+# Python takes the packages of the image, never those in the home or the current folder, which Apptainer brings along.
+ENV HOME=/home/ccsd USER=ccsd MPLBACKEND=agg PYTHONNOUSERSITE=1 PYTHONSAFEPATH=1
 WORKDIR /work
 ENTRYPOINT ["ccsd"]
 CMD ["--help"]

@@ -1,6 +1,7 @@
 """A trained model wherever its files lie: in the folder of a run, or in a packed file. Without torch."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,11 @@ class SavedModel:
             If the folder is none.
         """
         return cls(str(folder), str(folder), RunRecord.read(folder), Weights(folder / WEIGHTS), folder)
+
+
+def joint_hash(hashes: Sequence[str]) -> str:
+    """Return the hash of one model; of several the SHA-256 of their hashes in order, one a line."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def part_hash(path: Path, start: int = 0, size: int | None = None) -> str:

@@ -55,6 +55,7 @@ def test_an_image_runs_the_command_as_a_user_without_rights(target: str) -> None
     assert f'image.version="{ccsd.__version__}"' in values(target, "LABEL")[-1]
     home = re.search(r"HOME=(\S+)", " ".join(values(target, "ENV")))
     assert home
+    assert {"PYTHONNOUSERSITE=1", "PYTHONSAFEPATH=1"} <= set(values(target, "ENV")[-1].split())
     assert f"mkdir -m 1777 {home[1]}" in " ".join(values(target, "RUN"))
 
 
@@ -89,5 +90,7 @@ def test_the_recipe_of_apptainer_has_the_lines_of_the_dockerfile() -> None:
     *runs, tried = values("full", "RUN")
     assert recipe["post"][3:] == runs
     assert recipe["test"] == [tried]
+    same = [word for word in values("full", "ENV")[-1].split() if not word.startswith(("HOME=", "USER="))]
+    assert recipe["environment"] == [f"export {' '.join(same)}"]
     assert recipe["runscript"] == ['exec ccsd "$@"']
     assert recipe["labels"][-1].endswith(f" {ccsd.__version__}")

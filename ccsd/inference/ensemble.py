@@ -1,6 +1,5 @@
 """Several trained models that segment as one, by the mean of their probabilities: which ones fit together."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from ccsd.metrics.regions import Spacing
 from ccsd.packed.find import saved_models
 from ccsd.records import ModelIdentity, RunRecord
 from ccsd.runs import RunKey, ensemble_name, run_name
-from ccsd.saved import SavedModel
+from ccsd.saved import SavedModel, joint_hash
 from ccsd.study import RECORD_FILE
 from preprocess.errors import InputError
 from preprocess.task import Task, refuse_mixture
@@ -114,8 +113,7 @@ class Ensemble:
 
 def hash_of(members: Sequence[Member]) -> str:
     """Return the SHA-256 of the weights of one model; of several, that of their hashes in order."""
-    hashes = [member.record.model_hash for member in members]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    return joint_hash([member.record.model_hash for member in members])
 
 
 def evaluated_as(members: Sequence[Member]) -> str:

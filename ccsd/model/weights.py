@@ -67,12 +67,25 @@ def load_model(model: Path | SavedModel, device: torch.device | str = "cpu") -> 
             "or train again"
         )
     net = _unfilled(saved)
+    what = saved.weights.path if saved.folder is not None else saved.where
+    assigned = not is_plugin(BACKBONE, config.model.backbone)
+    _refuse_unusable(weights, net.state_dict() if assigned else {}, f"{what}")
     try:
-        net.load_state_dict(weights, assign=not is_plugin(BACKBONE, config.model.backbone))
+        net.load_state_dict(weights, assign=assigned)
     except RuntimeError as error:
-        what = saved.weights.path if saved.folder is not None else saved.where
         raise UsageError(f"{what}: not the weights of the configured network: {str(error)[:500]}") from None
     return TrainedModel(net.to(device).eval(), config, record)
+
+
+def _refuse_unusable(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor], what: str) -> None:
+    """Reject weights of another kind of number than those they replace, and NaN: it would find nothing, unnoticed."""
+    for name, value in weights.items():
+        if name in fresh and value.dtype != fresh[name].dtype:
+            raise UsageError(
+                f"{what}: not the weights of the configured network: {name} is {value.dtype}, not {fresh[name].dtype}"
+            )
+        if value.isnan().any():
+            raise UsageError(f"{what}: {name} is not a number (NaN) in places; copy the file again or train again")
 
 
 def _unfilled(saved: SavedModel) -> Network:

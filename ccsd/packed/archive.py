@@ -34,10 +34,13 @@ from ccsd.packed.frame import (
     frame_hash,
     is_packed,
     refuse_foreign,
+    refuse_steering,
 )
+from ccsd.packed.portable import refuse_this_machine
 from ccsd.records import RunRecord
-from ccsd.saved import BLOCK, SavedModel, Weights, part_hash
+from ccsd.saved import BLOCK, SavedModel, Weights, joint_hash, part_hash
 from ccsd.study import RECORD_FILE, WEIGHTS
+from preprocess.errors import first_few
 from preprocess.files import complete_or_absent
 
 FORMAT = 1
@@ -113,19 +116,27 @@ class PackedFile:
         UsageError
             If the record of one is damaged or cannot be used.
         """
-        return tuple(self._model(number, name) for number, name in enumerate(self.manifest.models, 1))
+        found = tuple(self._model(number, name) for number, name in enumerate(self.manifest.models, 1))
+        for model in found:
+            task, held = model.config.task, self.manifest
+            told = held.task.partition("@")[0], held.sequences, held.regions
+            if told != (task.name, task.modalities, tuple(task.regions)):
+                raise damaged(model.where, f"{MANIFEST} and {RECORD_FILE} are of different tasks")
+        return found
 
     def _model(self, number: int, name: str) -> SavedModel:
         several = len(self.manifest.models) > 1
         where = f"{self.where}, model {number} ({name})" if several else self.where
         weights = f"models/{number}/{WEIGHTS}"
         span, entry = self.spans[weights], self.manifest.files[weights]
-        record = RunRecord.parse(self.text(f"models/{number}/{RECORD_FILE}"), f"{where}, {RECORD_FILE}")
+        content = self.text(f"models/{number}/{RECORD_FILE}")
+        record = RunRecord.parse(content, f"{where}, {RECORD_FILE}")
+        refuse_steering(content, f"{where}, {RECORD_FILE}")
         if record.model_hash != entry.sha256:
             raise damaged(where, f"{RECORD_FILE} describes other weights")
         label = f"{name} of {self.manifest.name}" if several else name
         saved = SavedModel(where, label, record, Weights(self.path, span.start, span.size, entry.sha256))
-        refuse_named_code(saved)
+        refuse_this_machine(saved)
         return saved
 
     def check(self) -> None:
@@ -152,23 +163,6 @@ def check_weights(model: SavedModel) -> None:
     """
     if model.weights.expected and model.weights.sha256() != model.weights.expected:
         raise damaged(model.where, "the weights are not what they were when they were packed")
-
-
-def refuse_named_code(model: SavedModel) -> None:
-    """Reject a network that is named as `module:factory`: a file must not choose which code of this machine runs.
-
-    An entry point is a package's own word that it offers a network; any function of any module would be none.
-
-    Raises
-    ------
-    UsageError
-        If the network is named so.
-    """
-    if ":" in (name := model.config.model.backbone):
-        raise UsageError(
-            f"{model.where}: model.backbone={name} names code by its module, which a packed file must not; offer the "
-            "network as an entry point (docs/plugins.md), or copy the folder of the run instead"
-        )
 
 
 def damaged(where: str, what: str) -> UsageError:
@@ -288,10 +282,12 @@ def _manifest(content: bytes, where: str) -> Manifest:
                 f"{where}: a packed model of format {form}, and this version of ccsd reads format {FORMAT}; update "
                 "ccsd, or pack the run again with this version"
             )
-        return Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise damaged(where, f"{MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    refuse_steering(content, f"{where}, {MANIFEST}")
+    return manifest
 
 
 class _Format(BaseModel):
@@ -304,11 +300,13 @@ def _refuse_others(manifest: Manifest, spans: Mapping[str, Span], where: str) ->
     wanted = {CARD, TASK, *(f"models/{n}/{name}" for n in numbers for name in (RECORD_FILE, WEIGHTS))}
     for what, names in (("the list in model.json", set(manifest.files)), ("the file", set(spans) - {MANIFEST})):
         if names != wanted or not manifest.models:
-            odd = ", ".join(sorted(names ^ wanted)) or "models"
+            odd = first_few(sorted(names ^ wanted), 5) or "models"
             raise damaged(where, f"{what} does not match its models ({odd})")
     for name, entry in manifest.files.items():
         if entry.size != spans[name].size:
             raise damaged(where, f"{name} has {spans[name].size} bytes, not {entry.size}")
+    if manifest.model_hash != joint_hash([manifest.files[f"models/{n}/{WEIGHTS}"].sha256 for n in numbers]):
+        raise damaged(where, f"model_hash in {MANIFEST} is not that of its weights")
 
 
 def file_digest(path: Path) -> str:

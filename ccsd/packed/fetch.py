@@ -5,12 +5,13 @@ import os
 import re
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 
 from ccsd.errors import UsageError
 from ccsd.extras import require
 from ccsd.packed.archive import SUFFIX, file_digest
+from ccsd.packed.frame import printable
 from ccsd.saved import BLOCK
 from preprocess.files import complete_or_absent, make_folder
 
@@ -71,8 +72,10 @@ def _download(address: str, target: Path, sha256: str) -> None:
             while block := answer.read(BLOCK):
                 digest.update(block)
                 file.write(block)
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, UnicodeError) as error:
-        reason = getattr(error, "reason", None) or error
+            if answer.length:  # what is still to come of the length that was announced
+                raise IncompleteRead(b"", answer.length)
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
+        reason = printable(str(getattr(error, "reason", None) or error))
         raise UsageError(
             f"{address}: cannot be fetched: {reason}; check the address and the network, or bring the file here by "
             "another way and name it"
@@ -93,15 +96,14 @@ def _from_hub(text: str) -> Path:
         )
     require("hub", f"--model {text}")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = snapshot_download(found["repository"], revision=found["revision"], allow_patterns=f"*{SUFFIX}")
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:500]
+    except Exception as error:  # its own, and those of the library by which it speaks HTTP, whichever that is
+        reason = printable(" ".join(str(error).split()))[:500]
         raise UsageError(
             f"{text}: cannot be fetched, and is not in the cache: {reason}; check name, revision and network"
-        ) from None
+        ) from error
     files = sorted(Path(folder).rglob(f"*{SUFFIX}"))
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"

@@ -8,6 +8,7 @@ from pathlib import Path
 from ccsd.errors import UsageError
 from ccsd.packed import archive, fetch, frame
 from ccsd.saved import SavedModel
+from ccsd.study import RECORD_FILE
 from preprocess.errors import first_few
 
 VARIABLE = "CCSD_MODELS"
@@ -37,6 +38,11 @@ def saved_models(model: Path | str) -> tuple[SavedModel, ...]:
     path = located(model)
     if _is_file(path) and (path.suffix == archive.SUFFIX or frame.is_packed(path)):
         return archive.read(path, str(model)).models()
+    if _exists(path) and not (path / RECORD_FILE).exists() and (named := dict(named_files()).get(str(model))):
+        raise UsageError(
+            f"{model}: not a finished run ({RECORD_FILE} is missing), and what is here goes before the model of this "
+            f"name; give its file, {named}"
+        )
     return (SavedModel.of_run(path),)
 
 

@@ -1,12 +1,13 @@
 """The frame of a packed model: its members, where they lie, and the seal over all that is not their content."""
 
 import hashlib
+import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from ccsd.errors import UsageError
@@ -42,6 +43,37 @@ def is_packed(path: Path) -> bool:
             return file.read(len(SEAL)) == SEAL
     except OSError:
         return False
+
+
+def printable(text: str) -> str:
+    """Return a text without the characters that could steer a terminal."""
+    return "".join(char for char in text if char.isprintable() or char == "\n")
+
+
+def refuse_steering(content: bytes, where: str) -> None:
+    """Reject JSON with characters that are not for people to read: they would reach terminals, tables and pages.
+
+    Raises
+    ------
+    UsageError
+        If a text or a key in it has one.
+    """
+    for text in _texts(json.loads(content)):
+        if printable(text) != text:
+            raise UsageError(
+                f"{where}: has {text[:100]!r}, with control characters, which no packed model has: rename that if the "
+                "model is yours, and pack it again; otherwise do not use it"
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts([*value, *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
 def refuse_foreign(archive: ZipFile, where: str) -> None:

@@ -1,6 +1,6 @@
 """`ccsd pack RUN... OUT.ccsd`: finished runs as one file, with a card, and without anything of this machine."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -11,13 +11,11 @@ from ccsd.errors import UsageError
 from ccsd.inference.ensemble import Member, evaluated_as, hash_of, load_ensemble, read_members
 from ccsd.packed import archive, frame
 from ccsd.packed.card import card
+from ccsd.packed.portable import refuse_this_machine
 from ccsd.packed.scores import read_scores
 from ccsd.records import RunRecord, Start
 from ccsd.saved import Weights
 from ccsd.study import RECORD_FILE, WEIGHTS
-
-_OF_PLUGINS = "options"
-"""Setting whose values a network is built with: they cannot be shortened."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,10 @@ def pack(
         raise UsageError(f"{out}: the name of a packed model ends in {archive.SUFFIX}, such as ccsd{archive.SUFFIX}")
     members = read_members(models)
     for member in members:
-        archive.refuse_named_code(member.saved)
+        refuse_this_machine(member.saved)
     records = [portable(member) for member in members]
+    for member, record in zip(members, records, strict=True):
+        frame.refuse_steering(_as_json(record), f"{member.where}/{RECORD_FILE}")
     load_ensemble(members)  # refuses what nobody could read back
     scores = read_scores(members, evaluations)
     task, name = members[0].config.task, evaluated_as(members)
@@ -87,21 +87,11 @@ def pack(
 def portable(member: Member) -> RunRecord:
     """Return the record of a run without the places of files on this machine: of a path its last part stays.
 
-    Raises
-    ------
-    UsageError
-        If a setting of a plugin is such a path.
+    The options of a plugin are kept: a network is built with them.
     """
     record = member.record
     config = dict(record.config)
-    model = dict(config.get("model", {}))
-    for key, value in _texts(model.get(_OF_PLUGINS, {})):
-        if _is_path_here(value):
-            raise UsageError(
-                f"{member.where}: model.options{key}={value} is a path of this machine, which a packed model cannot "
-                "have; train with a name that the plugin finds anywhere"
-            )
-    kept = {"task": config.get("task"), "model": model}
+    kept = {"task": config.get("task"), "model": config.get("model")}
     config = {key: kept[key] if key in kept else _without_folders(value) for key, value in config.items()}
     return record.model_copy(
         update={
@@ -132,18 +122,3 @@ def _without_folders(value: Any) -> Any:
 def _last_part(text: str) -> str:
     """Return what a path ends with, be it of Windows or not; a text without folders as it is."""
     return PureWindowsPath(text).name or text.strip("/\\")
-
-
-def _is_path_here(text: str) -> bool:
-    return text.startswith(("/", "~", "\\")) or bool(PureWindowsPath(text).drive)
-
-
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _texts(item, f"{key}.{name}")
-    elif isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            yield from _texts(item, f"{key}.{number}")

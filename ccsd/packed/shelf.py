@@ -7,6 +7,7 @@ from pathlib import Path
 from ccsd.errors import UsageError
 from ccsd.packed import archive
 from ccsd.packed.find import FORMS, located, named_files
+from ccsd.packed.frame import printable
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ def models() -> Iterator[Listed]:
 def as_text(listed: Listed) -> str:
     """Return what to show of a model: three lines."""
     if (held := listed.manifest) is None:
-        return f"{listed.name}\n    {listed.problem}"
+        return printable(f"{listed.name}\n    {listed.problem}")
     scored = ", ".join(f"{region} {dice:.3f}" for region, dice in held.dice.items())
     size = listed.path.stat().st_size
     shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"  # noqa: PLR2004 - 0.1 MB
     several = f"{len(held.models)} models" if len(held.models) > 1 else "1 model"
-    return (
+    return printable(
         f"{listed.name}    task {held.task}, sequences {', '.join(held.sequences)}, {several}, {shown}\n"
         f"    {f'mean Dice over its combinations: {scored}' if scored else 'not evaluated'}; "
         f"model {held.model_hash[:12]}\n"
@@ -59,4 +60,4 @@ def card_of(model: str) -> str:
     path = located(model)
     if path.is_dir() or not path.exists():
         raise UsageError(f"{model}: not a packed model; `ccsd pack` makes one of a run, with a card. Or {FORMS}")
-    return "".join(char for char in archive.read(path, model).card if char.isprintable() or char == "\n")
+    return printable(archive.read(path, model).card)

@@ -1,10 +1,15 @@
 """The file of a packed model: the same model again, any changed byte noticed, nothing foreign in it accepted."""
 
+import hashlib
+import json
 import random
+import re
 import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +17,13 @@ import torch
 from ccsd.errors import UsageError
 from ccsd.inference.ensemble import load_ensemble, read_members
 from ccsd.model import load_model
-from ccsd.model.weights import load_weights
+from ccsd.model.weights import file_hash, load_weights, save_weights
 from ccsd.packed import archive, frame
 from ccsd.packed.find import saved_models
 from ccsd.packed.pack import pack
+from ccsd.records import RunRecord
 from ccsd.saved import Weights
+from ccsd.study import WEIGHTS
 from support.runs import config_of, write_run
 
 
@@ -206,26 +213,81 @@ def test_another_format_says_which_and_what_to_do(single: Path, tmp_path: Path) 
         archive.read(other)
 
 
-def test_a_packed_file_does_not_choose_what_code_runs(tmp_path: Path) -> None:
-    """A factory named by its module could be any function of this machine."""
+def resealed(single: Path, path: Path, changes: dict[str, Any]) -> Path:
+    """Rewrite a packed model as an attacker would, with all checksums right; `record.KEY` is of run.json."""
+    with zipfile.ZipFile(single) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    texts = {"record": json.loads(content["models/1/run.json"]), "manifest": json.loads(content["model.json"])}
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        within: Any = texts
+        for part in parents:
+            within = within[part]
+        within[last] = value
+    content["models/1/run.json"] = json.dumps(texts["record"]).encode()
+    for name, entry in texts["manifest"]["files"].items():
+        entry |= {"size": len(content[name]), "sha256": hashlib.sha256(content[name]).hexdigest()}
+    content["model.json"] = json.dumps(texts["manifest"]).encode()
+    return forged(path, *content.items())
+
+
+LIES = [
+    ({"record.config.model.backbone": "timeit:timeit"}, "model.backbone=timeit:timeit names code by its module"),
+    (
+        {"record.config.model": {"backbone": "mine", "options": {"weights": "../x"}}},
+        r"model\.options\.weights=\.\./x is a path of a machine",
+    ),
+    ({"record.config.task": "/etc/passwd"}, "names its task instead of having it whole"),
+    ({"record.experiment": "ours\x1b[2J"}, r"run\.json: has 'ours\\x1b\[2J', with control characters"),
+    ({"manifest.dice": {"WT\x9b": 1.0}}, r"model\.json: has 'WT\\x9b', with control characters"),
+    ({"manifest.sequences": ["flair"]}, r"model\.json and run\.json are of different tasks"),
+    ({"manifest.model_hash": "0" * 64}, r"model_hash in model\.json is not that of its weights"),
+    ({"record.model_hash": "0" * 64}, r"run\.json describes other weights"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), LIES, ids=range(len(LIES)))
+def test_what_a_forged_model_says_is_not_believed(
+    changes: dict[str, Any], words: str, single: Path, tmp_path: Path
+) -> None:
+    """Above all it does not choose which code or file of this machine is used, nor steer a terminal."""
+    assert saved_models(resealed(single, tmp_path / "same.ccsd", {}))
+    with pytest.raises(UsageError, match=rf"evil\.ccsd.*{words}"):
+        saved_models(resealed(single, tmp_path / "evil.ccsd", changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"backbone": '"timeit:timeit"'}, "model.backbone=timeit:timeit names code by its module"),
+        ({"experiment": r'"a\u0007"'}, "with control characters"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_packed(changes: dict[str, str], words: str, tmp_path: Path) -> None:
     write_run(tmp_path / "run", config_of(), experiment="ours")
     text = (tmp_path / "run" / "run.json").read_text()
-    (tmp_path / "run" / "run.json").write_text(text.replace('"backbone": "light"', '"backbone": "timeit:timeit"'))
-    with pytest.raises(
-        UsageError, match=r"model\.backbone=timeit:timeit names code by its module, which a packed file must"
-    ):
+    for key, value in changes.items():
+        text = re.sub(rf'"{key}": "\w+"', lambda _: f'"{key}": {value}', text)  # noqa: B023 - used at once
+    (tmp_path / "run" / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=words):
         pack([tmp_path / "run"], tmp_path / "out.ccsd")
     assert not (tmp_path / "out.ccsd").exists()
 
-    write_run(tmp_path / "good", config_of(), experiment="ours")
-    good = pack([tmp_path / "good"], tmp_path / "good.ccsd")
-    import hashlib
 
-    with zipfile.ZipFile(good.path) as file:
-        record, manifest = file.read("models/1/run.json"), file.read("model.json")
-    evil = record.replace(b'"backbone": "light"', b'"backbone": "timeit:timeit"')
-    hashes = [hashlib.sha256(text).hexdigest().encode() for text in (record, evil)]
-    listed = manifest.replace(*hashes).replace(b'"size": %d' % len(record), b'"size": %d' % len(evil))
-    path = rewritten(good.path, tmp_path / "evil.ccsd", **{"models/1/run.json": evil, "model.json": listed})
-    with pytest.raises(UsageError, match=r"evil\.ccsd: model.backbone=timeit:timeit names code by its module"):
-        saved_models(path)
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (lambda value: value.half(), "not the weights of the configured network: .* is torch.float16, not torch.float"),
+        (lambda value: value / 0 * 0, r"is not a number \(NaN\) in places"),
+    ],
+    ids=["half", "nan"],
+)
+def test_weights_that_would_fail_or_find_nothing_are_refused(
+    changed: Callable[[torch.Tensor], torch.Tensor], words: str, tmp_path: Path
+) -> None:
+    net = write_run(tmp_path / "run", config_of())
+    save_weights(tmp_path / "run" / WEIGHTS, {name: changed(value) for name, value in net.state_dict().items()}, {})
+    record = RunRecord.read(tmp_path / "run")
+    record.model_copy(update={"model_hash": file_hash(tmp_path / "run" / WEIGHTS)}).write(tmp_path / "run")
+    with pytest.raises(UsageError, match=words):
+        pack([tmp_path / "run"], tmp_path / "out.ccsd")

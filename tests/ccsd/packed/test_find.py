@@ -37,7 +37,7 @@ def served(files: dict[str, tuple[bytes, dict[str, str]]]) -> Iterator[tuple[str
             asked.append(self.path)
             content, headers = files.get(self.path.partition("?")[0], (b"", {}))
             self.send_response(200 if content else 404)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
@@ -79,7 +79,7 @@ def test_a_name_is_looked_up_in_the_folders_in_their_order(
         saved_models("a/none.ccsd")
     monkeypatch.chdir(tmp_path)  # what lies here goes before a name
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UsageError, match=r"mine: not a finished run \(run\.json is missing\)"):
+    with pytest.raises(UsageError, match=r"mine: not a finished run .*; give its file, .*mine\.ccsd"):
         saved_models("mine")
     monkeypatch.setenv("CCSD_MODELS", str(tmp_path / "gone"))
     with pytest.raises(UsageError, match=r"CCSD_MODELS: .*gone: no such folder"):
@@ -100,12 +100,16 @@ def test_an_address_is_fetched_once_and_used_without_a_network(single: Path) -> 
 
 
 def test_what_an_address_does_not_keep_is_refused_and_not_kept(single: Path) -> None:
-    with served({"/x.ccsd": (single.read_bytes(), {})}) as (address, _):
+    content = single.read_bytes()
+    cut = (content[:-9], {"Content-Length": str(len(content))})
+    with served({"/x.ccsd": (content, {}), "/cut.ccsd": cut}) as (address, _):
         for text, words in (
             (f"{address}/x.ccsd", "the checksum is missing"),
             (f"{address}/x.ccsd#sha256=12", "the checksum is missing or no SHA-256"),
             (f"{address}/x.ccsd#sha256={'0' * 64}", "has the SHA-256 .*, not 0000.*ask whoever gave you the address"),
             (f"{address}/y.ccsd#sha256={'0' * 64}", "cannot be fetched: Not Found"),
+            (f"{address}/cut.ccsd#sha256={'0' * 64}", "cannot be fetched: .* 9 more expected"),
+            (f"http://[::1/y.ccsd#sha256={'0' * 64}", "cannot be fetched: Invalid IPv6"),
             ("ftp://x/y.ccsd", "not an address of the web"),
         ):
             with pytest.raises(UsageError, match=words):
@@ -162,8 +166,12 @@ def ask(home: Path, address: str, *models: str, **variables: str) -> list[str]:
 @pytest.mark.slow
 def test_a_repository_of_hugging_face_is_fetched_once_and_used_offline(single: Path, tmp_path: Path) -> None:
     files = hub("ours/model", single, "m.ccsd") | hub("ours/two", single, "a.ccsd", "b.ccsd")
-    with served(files) as (address, asked):
-        online, two = ask(tmp_path, address, "hf:ours/model@v1", "hf:ours/two@v1")
+    cut = hub("ours/cut", single, "m.ccsd")
+    content, headers = cut[path := f"/ours/cut/resolve/{COMMIT}/m.ccsd"]
+    cut[path] = content[:99], {**headers, "Content-Length": str(len(content))}
+    with served(files | cut) as (address, asked):
+        online, two, ended = ask(tmp_path, address, "hf:ours/model@v1", "hf:ours/two@v1", "hf:ours/cut@v1")
+    assert ended.startswith("hf:ours/cut@v1: cannot be fetched, and is not in the cache: ")
     assert online == hash_of(single)
     assert two.startswith("hf:ours/two@v1: must have one packed model (.ccsd), it has: a.ccsd, b.ccsd; fetch the file")
     assert not [path for path in asked if "README" in path]

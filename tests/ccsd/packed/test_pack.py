@@ -58,7 +58,7 @@ def test_a_path_that_a_network_is_built_with_cannot_be_packed(tmp_path: Path) ->
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     record["config"]["model"] |= {"backbone": "mine", "options": {"weights": ["/data/w.safetensors"]}}
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=r"model\.options\.weights\.0=/data/w\.safetensors is a path of this machine"):
+    with pytest.raises(UsageError, match=r"model\.options\.weights\.0=/data/w\.safetensors is a path of a machine"):
         pack([tmp_path / "run"], tmp_path / "out.ccsd")
 
 
@@ -152,10 +152,12 @@ def test_the_commands(seeds: list[Path], tmp_path: Path, monkeypatch: pytest.Mon
     assert "two    task brats-gli-pre@" in run("models").stdout
     assert run("models", "two").stdout.startswith("# ours-s0+1\n")
     (tmp_path / "cut.ccsd").write_bytes((tmp_path / "two.ccsd").read_bytes()[:-1])
+    (tmp_path / "steering\x1b[2J.ccsd").write_bytes(b"")
     listed = run("models")
+    assert "\x1b" not in listed.stdout
     assert "cut\n    " in listed.stdout
     assert "two    task" in listed.stdout
-    assert "1 of " in str(listed.exception)
+    assert "2 of " in str(listed.exception)
     assert "cannot be used: cut" in str(listed.exception)
     assert "not a packed model; `ccsd pack` makes one" in str(run("models", seeds[0]).exception)
 
