@@ -32,8 +32,9 @@ PLAIN = {
     "wildcards.seed",
     "params.options",
     "params.job",
+    "params.ccsd",
 }
-"""Numbers, names that wildcard_constraints hold to letters and digits, and options that are quoted one by one."""
+"""Numbers, names that wildcard_constraints hold to letters and digits, and words that are quoted one by one."""
 
 
 def test_every_value_in_a_shell_command_is_quoted() -> None:

@@ -43,7 +43,7 @@ set-resources:
 def _workflow(**train: str) -> Any:
     """Return what a workflow knows of a profile or command line."""
     parsed = parse_set_resources([f"train:{name}={value}" for name, value in train.items()])
-    settings = SimpleNamespace(_parsed_overwrite_resources=parsed)
+    settings = SimpleNamespace(_parsed_overwrite_resources=parsed, _parsed_default_resources={})
     return SimpleNamespace(resource_settings=settings, is_main_process=False)
 
 
