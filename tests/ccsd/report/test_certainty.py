@@ -30,12 +30,18 @@ def experiment(scores):
     return make
 
 
-def sentence_of(metrics):
-    return next(verdicts(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA))
+def judged(metrics):
+    """Return summary, comparison and the first verdict."""
+    summary, comparison = summarise(metrics, GLIOMA), compare(metrics, GLIOMA)
+    return summary, comparison, next(verdicts(summary, comparison, GLIOMA))
 
 
 def row_of(metrics, find):
-    return find(compare(metrics, GLIOMA), scope="overall", region="WT", metric="dice")
+    return row_in(compare(metrics, GLIOMA), find)
+
+
+def row_in(comparison, find):
+    return find(comparison, scope="overall", region="WT", metric="dice")
 
 
 CASES = {
@@ -56,20 +62,21 @@ BEGINS = {
 def test_cases_and_seeds_decide_together(experiment, find, kind):
     old, new, expected, words = CASES[kind]
     metrics = pd.concat([experiment("old", *old), experiment("new", *new)])
-    row = row_of(metrics, find)
+    summary, comparison, sentence = judged(metrics)
+    row = row_in(comparison, find)
     assert (row["seeds_low"], row["seeds_high"]) == pytest.approx((min(new) - max(old), max(new) - min(old)))
     assert certainty(row) == expected
-    assert f": {BEGINS[expected]} by " in sentence_of(metrics)
-    assert words in sentence_of(metrics)
+    assert f": {BEGINS[expected]} by " in sentence
+    assert words in sentence
 
-    turned = pd.concat([experiment("new", *new), experiment("old", *old)])
-    assert certainty(row_of(turned, find)) == expected
-    assert words in sentence_of(turned)
+    _, turned, sentence = judged(pd.concat([experiment("new", *new), experiment("old", *old)]))
+    assert certainty(row_in(turned, find)) == expected
+    assert words in sentence
     mark = {"clear": " *", "one seed": " (*)", "unclear": ""}[expected]
-    text = overview_text(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA)
+    text = overview_text(summary, comparison, GLIOMA)
     assert f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}){mark} " in text
     assert ("  by seed " in text) == (len(old) + len(new) > 2)
-    (_, (gap, *_)), *_ = difference_rows(compare(metrics, GLIOMA), GLIOMA, "overall")
+    (_, (gap, *_)), *_ = difference_rows(comparison, GLIOMA, "overall")
     assert (gap.mark, bool(gap.seeds)) == (mark.strip(), len(old) + len(new) > 2)
 
 
@@ -178,9 +185,10 @@ def test_the_best_is_so_on_the_cases_that_both_have(experiment, scores, study):
     old = experiment("old", 0.5, 0.5)
     easy = [scores({f"x{i}": {"t1": 0.95} for i in range(8)}, "old", seed) for seed in (0, 1)]
     metrics = pd.concat([old, *easy, experiment("new", 0.6, 0.6)])
-    assert "new segments the whole tumour best" in sentence_of(metrics)
-    assert "with a mean Dice of 0.635: clearly better than old by 0.100 (0.100 to 0.100;" in sentence_of(metrics)
-    said = warnings(replace(read_results(study), metrics=metrics), *(f(metrics, GLIOMA) for f in (summarise, compare)))
+    summary, comparison, sentence = judged(metrics)
+    assert "new segments the whole tumour best" in sentence
+    assert "with a mean Dice of 0.635: clearly better than old by 0.100 (0.100 to 0.100;" in sentence
+    said = warnings(replace(read_results(study), metrics=metrics), summary, comparison)
     assert [text for text in said if text.startswith("old and new were not scored on the same cases")]
     metrics = pd.concat([old, experiment("new", 0.6, 0.6)])
     said = warnings(replace(read_results(study), metrics=metrics), *(f(metrics, GLIOMA) for f in (summarise, compare)))
@@ -195,8 +203,9 @@ def test_what_is_worse_is_never_called_better(experiment, scores):
         return [scores(cases, name, seed) for seed in (0, 1)]
 
     metrics = pd.concat([*of("a", x=0.6, z=0.5), *of("b", x=0.5, y=0.6), *of("c", y=0.5, z=0.7)])
-    assert ": clearly better than a by 0.200 " in sentence_of(metrics)
-    assert "; not clearly better than b by -0.100 " in sentence_of(metrics)
+    _, _, sentence = judged(metrics)
+    assert ": clearly better than a by 0.200 " in sentence
+    assert "; not clearly better than b by -0.100 " in sentence
 
 
 def test_groups_are_joined_by_any_shared_case():
