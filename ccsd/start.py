@@ -1,6 +1,5 @@
 """The run that a training is fine-tuned from (`train.init`), and why a run may not serve. Without torch."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ccsd.config.method import Model
@@ -8,7 +7,6 @@ from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.packed.find import single_model
 from ccsd.plugins.find import BACKBONE, is_plugin
-from ccsd.records import RunRecord
 from ccsd.saved import SavedModel
 
 FREE = {"deep_supervision", "options"}
@@ -20,29 +18,7 @@ UNETS = {"light", "unet"}
 OF_UNETS = {"width", "levels"}
 
 
-@dataclass(frozen=True)
-class StartRun:
-    """A finished run that another one starts from."""
-
-    saved: SavedModel
-
-    @property
-    def where(self) -> str:
-        """What messages call it."""
-        return self.saved.where
-
-    @property
-    def record(self) -> RunRecord:
-        """What its training was."""
-        return self.saved.record
-
-    @property
-    def config(self) -> Config:
-        """The configuration of its training."""
-        return self.saved.config
-
-
-def start_of(config: Config, *own: Path) -> StartRun | None:
+def start_of(config: Config, *own: Path) -> SavedModel | None:
     """Return the run that a configuration starts from; None where it trains from scratch. The weights are not read.
 
     Parameters
@@ -60,13 +36,13 @@ def start_of(config: Config, *own: Path) -> StartRun | None:
     if config.train.init is None:
         return None
     try:
-        start = StartRun(single_model(config.train.init))
+        start = single_model(config.train.init)
         assert start.config
     except (UsageError, ValueError) as error:  # a path with a NUL is no path
         raise UsageError(
             f"train.init: {error}; give the folder of a finished training run, such as results/NAME/runs/ccsd-s0"
         ) from None
-    folder = start.saved.folder
+    folder = start.folder
     if folder is not None and any(path.resolve() == folder.resolve() for path in own):
         raise UsageError(
             f"train.init: {folder} is trained by this very configuration, which would replace its own start; train "
@@ -77,7 +53,7 @@ def start_of(config: Config, *own: Path) -> StartRun | None:
     return start
 
 
-def _refuse_other_network(start: StartRun, model: Model) -> None:
+def _refuse_other_network(start: SavedModel, model: Model) -> None:
     theirs = start.config.model
     free = FREE | (set() if theirs.backbone != model.backbone or model.backbone in UNETS else OF_UNETS)
     differing = [
@@ -91,7 +67,7 @@ def _refuse_other_network(start: StartRun, model: Model) -> None:
         )
 
 
-def _refuse_strangers(start: StartRun, config: Config) -> None:
+def _refuse_strangers(start: SavedModel, config: Config) -> None:
     theirs, ours = start.config.task, config.task
     if is_plugin(BACKBONE, config.model.backbone) and theirs.modalities != ours.modalities:
         raise UsageError(

@@ -81,7 +81,7 @@ def draw_step(
     walks = settings.method in WITH_DMCD
     in_turns = walks and settings.per_step == "one"
     walks = walks and (not in_turns or step % 2 == 1)
-    walked, from_full = _walked(settings, available, seed, step)
+    walked, from_full = _walked(settings, available, seed, step) if walks else (None, False)
     visited = _visited(settings, available, seed, step, samples)
     return Draw(
         visited=visited[:0] if in_turns and walks else visited,

@@ -26,7 +26,8 @@ from ccsd.model.plugin import build_network
 from ccsd.model.weights import load_model
 from ccsd.plugins.find import BACKBONE, is_plugin
 from ccsd.records import Start
-from ccsd.start import StartRun, start_of
+from ccsd.saved import SavedModel
+from ccsd.start import start_of
 from ccsd.training.log import TrainingLog
 from preprocess.errors import first_few
 from preprocess.task import Task
@@ -109,7 +110,7 @@ class FineTuning:
         taken, and those of the start that are not used.
     """
 
-    def __init__(self, run: StartRun, config: Config) -> None:
+    def __init__(self, run: SavedModel, config: Config) -> None:
         self.run = run
         task, theirs = config.task, run.config.task
         self.sequences = _Names(theirs.modalities, task.modalities, frozenset(theirs.modalities) & {*task.modalities})
@@ -141,7 +142,7 @@ class FineTuning:
             If the files of the start are damaged, do not belong to its configuration, or are no longer those that its
             record described.
         """
-        model = load_model(self.run.saved.folder or self.run.saved)
+        model = load_model(self.run.folder or self.run)
         if model.record.model_hash != self.run.record.model_hash:
             raise replaced(self.run.where)
         weights, fresh = model.net.state_dict(), net.state_dict()
@@ -181,7 +182,7 @@ class FineTuning:
         """What run.json has of it."""
         record = self.run.record
         return Start(
-            run=self.run.saved.label,
+            run=self.run.label,
             model_hash=record.model_hash,
             task=record.task,
             split_hash=record.split_hash,
@@ -254,7 +255,7 @@ class PluginFineTuning(FineTuning):
         If nothing fits, or it cannot be found out what belongs to the regions.
     """
 
-    def __init__(self, run: StartRun, config: Config) -> None:
+    def __init__(self, run: SavedModel, config: Config) -> None:
         self.run, self.name = run, config.model.backbone
         theirs, task = run.config.task, config.task
         old = _shapes_of(build_network(run.config.model, theirs))
