@@ -1,4 +1,4 @@
-# Images with everything in them; nothing is fetched when they run. docs/images.md says how to use them.
+# Images with everything in them; nothing is fetched when they run. docs/how-to/containers.md says how to use them.
 #
 #     docker build --target predict -t ccsd:predict .                          predict, evaluate, report, on the CPU
 #     docker build --target predict --build-arg DEVICE=cuda -t ccsd:predict-cuda .

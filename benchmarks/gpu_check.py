@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit(
-            f"no usable GPU: torch {torch.__version__} is built for CUDA {torch.version.cuda}; see docs/training.md"
+            f"no usable GPU: torch {torch.__version__} is for CUDA {torch.version.cuda}; see docs/how-to/training.md"
         )
     options.out = options.out.resolve()  # commands run in there
     options.out.mkdir(parents=True, exist_ok=True)

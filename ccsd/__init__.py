@@ -1,6 +1,6 @@
 """Cross-Modal Compositional Self-Distillation: brain-tumour segmentation from any set of MRI sequences.
 
-`ccsd.load_model`, `Model.predict` and `ccsd.score` are the Python API (docs/api.md). It is imported when it is used.
+The Python API is `ccsd.load_model`, `Model.predict` and `ccsd.score` (docs/how-to/python.md). It is imported when used.
 """
 
 from typing import TYPE_CHECKING

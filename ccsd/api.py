@@ -1,4 +1,4 @@
-"""The Python API: `ccsd.load_model`, `Model.predict`, `ccsd.score`. docs/api.md shows it; what is here stays."""
+"""The Python API: `ccsd.load_model`, `Model.predict`, `ccsd.score`. It is stable; docs/how-to/python.md shows it."""
 
 import json
 import os

@@ -35,11 +35,11 @@ Settings of a study live in a YAML file (`config/config.yaml`). A command overri
 """
 METRICS_TEXT = """\
 One row per case, combination and region; `metrics.parquet` has the same columns. An empty field is a number that does
-not exist. [outputs.md](../outputs.md) explains how empty regions are scored, how lesions are counted and what the
+not exist. [outputs.md](outputs.md) explains how empty regions are scored, how lesions are counted and what the
 clean-up does.
 """
 PREDICTION_TEXT = """\
-[predict.md](../predict.md#what-is-written) explains them. The JSON schema is
+[predict.md](../how-to/predict.md#what-is-written) explains them. The JSON schema is
 [workflow/schemas/prediction.schema.json](../../workflow/schemas/prediction.schema.json); `format`
 grows when a key changes its meaning or goes.
 """
@@ -140,7 +140,7 @@ def write(root: Path) -> None:
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in model.model_fields.items():
         section = _section(field)
-        if section not in (None, Task):  # its keys are those of a file of its own, which docs/data.md explains
+        if section not in (None, Task):  # its keys are those of a file of its own, which docs/how-to/data.md explains
             yield name, section
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-RAW_SCANS = "docs/raw-scans.md says how"
+RAW_SCANS = "docs/how-to/raw-scans.md says how"
 """Where messages on images that are not registered or stripped of the skull lead."""
 
 

@@ -78,7 +78,7 @@ def read_model(path: Path, model: type[ModelT], what: str) -> ModelT:
     InputError
         If it cannot be read, or has keys or values that cannot be used; every problem is listed.
     """
-    values = read_mapping(path, what, f"the keys of a {what}; docs/data.md has an example")
+    values = read_mapping(path, what, f"the keys of a {what}; docs/how-to/data.md has an example")
     try:
         return model.model_validate({"name": path.stem, **values})
     except ValidationError as error:

@@ -19,8 +19,9 @@ from cluster.settings import JobSettings
 from support import ROOT
 
 PAGES = sorted(
-    path for pattern in ("*.md", "docs/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern) if path.is_file()
+    path for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern) if path.is_file()
 )
+WRITTEN = [path for path in PAGES if "made by `python docs/generate.py`" not in path.read_text(encoding="utf-8")]
 FOLDERS = ("benchmarks", "ccsd", "cluster", "config", "docs", "preprocess", "tests", "workflow")
 SECTIONS = [name for name, field in Config.model_fields.items() if hasattr(field.annotation, "model_fields")]
 
@@ -66,7 +67,7 @@ def commands(text: str) -> Iterator[list[str]]:
         yield [word for word in words[1:] if word != "..."]
 
 
-@page
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_that_are_shown_are_understood(path: Path) -> None:
     group = typer.main.get_command(app)
     for words in commands(path.read_text(encoding="utf-8")):
@@ -96,7 +97,7 @@ def test_the_checks_see_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_the_example_package_is_what_its_page_shows() -> None:
-    page = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/how-to/plugins.md").read_text(encoding="utf-8")
     shown = re.findall(r"^```(?:toml|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     package = ROOT / "tests/support/example_plugin"
     names = ("pyproject.toml", *(f"example_plugin/{name}.py" for name in ("backbone", "network", "objective")))
@@ -112,7 +113,7 @@ def test_the_page_of_plugins_has_every_check() -> None:
 
     config = config_for(BACKBONE, "support.faulty:Right", (), 20)
     kinds = (NetworkChecks(config), ObjectiveChecks(config), TrainingChecks(config, Path()))
-    section = (ROOT / "docs/plugins.md").read_text(encoding="utf-8").split("## Check it")[1].split("## ")[0]
+    section = (ROOT / "docs/how-to/plugins.md").read_text(encoding="utf-8").split("## Check it")[1].split("## ")[0]
     rows = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
     assert {name for row in rows for name in re.findall("`(.*?)`", row)} == {
         name for kind in kinds for name in kind.all()
@@ -126,25 +127,25 @@ SHORTER = {
 }
 """Added to a command: the last of two options counts."""
 OTHERS = {
-    "docs/training.md": {"results/demo/": "results/one/"},
-    "docs/data.md": {
+    "docs/how-to/training.md": {"results/demo/": "results/one/"},
+    "docs/how-to/data.md": {
         "/data/BraTS": "phantoms",
         "config/splits/brats2021.tsv": "list.tsv",
         "BraTS2021_00000": "BraTS20_Training_001",
     },
-    "docs/predict.md": {
+    "docs/how-to/predict.md": {
         "INPUT... OUT": "phantoms/BraTS20_Training_001 out2",
         "results/NAME/": "results/one/",
         "128": "16",
     },
-    "docs/outputs.md": {"results/demo/": "results/one/"},
-    "docs/fine-tuning.md": {
+    "docs/reference/outputs.md": {"results/demo/": "results/one/"},
+    "docs/how-to/fine-tuning.md": {
         "convert hospital": "convert phantoms",
         "config/config.yaml": "config/demo.yaml",
         "results/brats2021/": "results/one/",
         "new-cases out": "phantoms/BraTS20_Training_001 out3",
     },
-    "docs/folds.md": {},
+    "docs/how-to/folds.md": {},
 }
 """Pages whose blocks run after the README's, with what stands there for the reader's own."""
 

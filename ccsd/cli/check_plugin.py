@@ -43,5 +43,5 @@ def check_plugin(
     if failed:
         raise UsageError(
             f"{name} does not keep to the interface: {', '.join(failed)}; each line above says what to do, and "
-            "docs/plugins.md what is expected"
+            "docs/how-to/plugins.md what is expected"
         )

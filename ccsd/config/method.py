@@ -54,7 +54,7 @@ class Model(Section):
 
 
 class Distillation(Section):
-    """What the sets of modalities teach one another (docs/method.md has the formulas)."""
+    """What the sets of modalities teach one another (docs/explanation/method.md has the formulas)."""
 
     method: Method | PluginName = Field(
         "ccsd",

@@ -24,7 +24,9 @@ from preprocess.task import Task
 
 WITHOUT_COMPOSING = ("full", "dropout")
 """Methods of ours for networks that do not compose."""
-KEEPS_TO = "ccsd.plugins.interface and docs/plugins.md say what an objective keeps to; `ccsd check-plugin` tests it"
+KEEPS_TO = (
+    "ccsd.plugins.interface and docs/how-to/plugins.md say what an objective keeps to; `ccsd check-plugin` tests it"
+)
 
 
 class OwnObjective(nn.Module):
@@ -127,7 +129,7 @@ def _refuse_for_plugins(config: Config, network: PluginNetwork) -> None:
             f"distillation.method={method} compares many sets of sequences in a step, for which a network encodes once "
             f"and composes each set; model.backbone={name} has no encode, compose and decode, so that each set would "
             "be a whole pass. Use distillation.method=dropout, full or an objective of your own, or give the network "
-            "these three methods (docs/plugins.md)"
+            "these three methods (docs/how-to/plugins.md)"
         )
     for key, given in (
         ("runtime.compile", config.runtime.compile),

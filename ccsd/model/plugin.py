@@ -19,7 +19,7 @@ from preprocess.task import Task
 
 COMPOSES = ("encode", "compose", "decode")
 """The methods of a network that composes."""
-KEEPS_TO = "ccsd.plugins.interface and docs/plugins.md say what a network keeps to; `ccsd check-plugin` tests it"
+KEEPS_TO = "ccsd.plugins.interface and docs/how-to/plugins.md say what a network keeps to; `ccsd check-plugin` tests it"
 
 
 class PluginNetwork(Network):

@@ -27,7 +27,7 @@ def refuse_this_machine(model: SavedModel) -> None:
     if ":" in (name := model.config.model.backbone):
         raise UsageError(
             f"{model.where}: model.backbone={name} names code by its module, which a packed file must not; offer the "
-            "network as an entry point (docs/plugins.md), or copy the folder of the run instead"
+            "network as an entry point (docs/how-to/plugins.md), or copy the folder of the run instead"
         )
     for key, value in _texts(model.config.model.options):
         if _leaves(value):

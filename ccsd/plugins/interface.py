@@ -1,4 +1,4 @@
-"""What a network or an objective of one's own keeps to. docs/plugins.md has a worked example of each.
+"""What a network or an objective of one's own keeps to. docs/how-to/plugins.md has a worked example of each.
 
 A factory is called with the task, which names the sequences and the regions, and with the keys of `model.options` or
 `distillation.options`.

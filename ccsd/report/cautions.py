@@ -45,7 +45,7 @@ def warnings(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFram
     if earlier := painted_anywhere(study):
         found.append(
             f"{listed(earlier)} come from an earlier version, which painted outside the brain, too: on phantoms it "
-            "scored a little lower (docs/results.md); evaluate again before comparing."
+            "scored a little lower (docs/explanation/results.md); evaluate again before comparing."
         )
     if len(models) > 1 and _one_seed_only(study.metrics):
         found.append(

@@ -1,7 +1,7 @@
 """Checks of what the images look like: contrasts that suggest exchanged files, and sides that suggest a flip.
 
 The expectations hold for skull-stripped brains with or without a tumour; they warn and never refuse. How often they are
-wrong on real cases and how many exchanges they find is in docs/quality.md.
+wrong on real cases and how many exchanges they find is in docs/development/robustness.md.
 """
 
 from collections.abc import Iterator, Mapping

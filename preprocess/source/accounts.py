@@ -25,7 +25,7 @@ from preprocess.task import Task
 FILES_TABLE = "files.tsv"
 _COLUMNS = ("path", "case", "role", "layout", "pattern")
 _UNUSED = {
-    UNKNOWN: "not used, because the name fits no layout (docs/data.md: My data set is not listed)",
+    UNKNOWN: "not used, because the name fits no layout (docs/how-to/data.md: My data set is not listed)",
     ORPHAN: "not used, because a segmentation without images is no case",
     UNREAD: "not read, because the format is not NIfTI; unpack it, or convert it to .nii.gz (DICOM: dcm2niix; .mha, "
     ".nrrd: SimpleITK)",
@@ -67,7 +67,7 @@ def find_cases(
         more = "".join(f"; {line}" for line in summary(found.files, task)[1:])
         raise InputError(
             f"{src}: no case found; expected files like CASE_flair.nii.gz, CASE-t2f.nii.gz or imagesTr/CASE.nii.gz "
-            f"in this folder or below it (docs/data.md shows every layout){more}"
+            f"in this folder or below it (docs/how-to/data.md shows every layout){more}"
         )
     if labels is None:
         return found

@@ -133,7 +133,7 @@ def test_shipped_tasks_are_read_by_name_and_no_two_are_one() -> None:
 
 
 def test_the_documentation_lists_every_shipped_task_with_what_it_has() -> None:
-    page = (ROOT / "docs/data.md").read_text()
+    page = (ROOT / "docs/how-to/data.md").read_text()
     table = page[page.index("## Tasks") : page.index("### A task of your own")]
     for task in shipped_tasks().values():
         (row,) = [line for line in table.splitlines() if line.startswith(f"| `{task.name}` |")]
@@ -269,7 +269,7 @@ def test_a_task_is_made_from_its_own_dump() -> None:
 
 
 def test_the_example_in_the_documentation_is_a_task(tmp_path: Path) -> None:
-    page = (ROOT / "docs/data.md").read_text()
+    page = (ROOT / "docs/how-to/data.md").read_text()
     (tmp_path / "mine.yaml").write_text(
         dedent(page[page.index("    sequences: {") : page.index("| key | what it is |")])
     )

@@ -89,7 +89,7 @@ def survey_folder(src: Path, task: Task, layout: str | None = None) -> Survey:
         If the folder is not there, or as `survey` says.
     """
     if not src.is_dir():
-        raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/data.md)")
+        raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/how-to/data.md)")
     return survey([src], task, layout)
 
 

@@ -34,7 +34,8 @@ def doubts(found: Sequence[Candidate], places: Collection[Path], task: Task) -> 
         **_single_files(images, [c for c in found if c.match.role == SEGMENTATION]),
     }
     return {
-        key: f"{text}; rename the files, or describe them in a layout (docs/data.md)" for key, text in problems.items()
+        key: f"{text}; rename the files, or describe them in a layout (docs/how-to/data.md)"
+        for key, text in problems.items()
     }
 
 

@@ -183,7 +183,7 @@ class Layout(BaseModel):
             return (
                 f"is laid out as {self.name}, of the task {' or '.join(self.tasks)}, and not of {task.name}; choose "
                 f"--task {self.tasks[0]} (task in the configuration), or, if its labels mean the same, give a layout "
-                f"of your own (--layout, see docs/data.md){self._namesakes()}"
+                f"of your own (--layout, see docs/how-to/data.md){self._namesakes()}"
             )
         if self.numbering is not None and self.numbering not in task.numbering:
             return (

@@ -439,8 +439,8 @@ def test_raw_scans_lead_to_the_page_that_says_what_to_do(case, run, tmp_path):
     ):
         nib.save(nib.Nifti1Image(changed, affine), first)
         outcome = one(case, tmp_path / "out", run, options)
-        assert "docs/raw-scans.md" in " ".join([*outcome.warnings, outcome.error or ""])
-    assert (ROOT / "docs/raw-scans.md").is_file()
+        assert "docs/how-to/raw-scans.md" in " ".join([*outcome.warnings, outcome.error or ""])
+    assert (ROOT / "docs/how-to/raw-scans.md").is_file()
 
 
 def test_files_of_another_task_ask_for_a_model_of_it(case, run, tmp_path):

@@ -9,7 +9,7 @@ from preprocess.source.accounts import find_cases, read_files, summary, unused, 
 from support.sources import touch
 from support.tasks import GLIOMA
 
-PAGE = "docs/data.md: My data set is not listed"
+PAGE = "docs/how-to/data.md: My data set is not listed"
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_a_broken_layout_is_refused_with_file_key_and_what_is_allowed(kind: str,
 
 
 def test_the_documentation_lists_every_layout_and_its_example_works(tmp_path: Path) -> None:
-    page = (ROOT / "docs/data.md").read_text()
+    page = (ROOT / "docs/how-to/data.md").read_text()
     table = page[page.index("| layout |") : page.index("**Names of your own**")]
     for layout in shipped_layouts():
         (row,) = [line for line in table.splitlines() if f"`{layout.name}`" in line.split(" | ")[0]]

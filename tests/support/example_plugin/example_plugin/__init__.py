@@ -1,1 +1,1 @@
-"""A backbone, a network and an objective for ccsd, as docs/plugins.md explains them."""
+"""A backbone, a network and an objective for ccsd, as docs/how-to/plugins.md explains them."""
