@@ -2,8 +2,8 @@
 
     L = L_S + 0.1 L_sh + 0.02 L_sp + rho(t) (0.5 L_H + 0.5 L_D)
 
-docs/explanation/method.md explains the terms. Every process runs every sub-network in every step: subsets act by selection, so
-that sharded training stays in step whatever the processes draw.
+docs/explanation/method.md explains the terms. Every process runs every sub-network in every step: subsets act by
+selection, so that sharded training stays in step whatever the processes draw.
 
 Shapes: K subsets, B batch, M modalities, S = M - 1 steps of DMCD's path, R regions, D H W space.
 """

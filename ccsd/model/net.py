@@ -1,7 +1,7 @@
 """The shared-specific encoder-decoder: encode each modality once, compose any subsets of them, decode.
 
-The architecture follows the paper's abstract and, where that is silent, the closest published networks; docs/explanation/method.md
-says which is which.
+The architecture follows the paper's abstract and, where that is silent, the closest published networks;
+docs/explanation/method.md says which is which.
 
 Shapes: K subsets, B batch, M modalities, m encoded modalities, C channels, R regions, D H W space.
 """

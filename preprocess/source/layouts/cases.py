@@ -140,7 +140,8 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
         if role == CHANNEL:
             case.problem = (
                 f"{paths[0]}: dataset.json does not say which sequence this is; name it there (channel_names) by one "
-                f"of {', '.join(_known_names(task))}, or describe the files in a layout of your own (see docs/how-to/data.md)"
+                f"of {', '.join(_known_names(task))}, or describe the files in a layout of your own "
+                "(see docs/how-to/data.md)"
             )
         elif role == SEGMENTATION:
             case.label = paths[0]
