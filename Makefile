@@ -8,6 +8,7 @@
 # make ablation    what each part of the method adds, on phantoms; about an hour
 # make predict-demo    segments two phantoms with the model that comes along, in a minute
 # make demo-model    trains that model again and packs it
+# make docs        the documentation as a site: site/index.html
 # make gpu-check   what one GPU does with it, in ten minutes: tests, time, memory, largest costs
 #
 # make slurm-up, make slurm-down   a throw-away SLURM of four nodes on this machine, to try the cluster mode
@@ -25,7 +26,7 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 RUN := . $(VENV)/bin/activate &&
 
-.PHONY: help env reject-linked-environment demo predict-demo demo-model test lower-bounds coverage lint check format ablation gpu-check slurm-up slurm-down
+.PHONY: help env reject-linked-environment demo predict-demo demo-model test lower-bounds coverage lint check format ablation docs gpu-check slurm-up slurm-down
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -15
@@ -89,6 +90,10 @@ ablation: $(STAMP)
 	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/ablation.yaml \
 		--set-threads train=1 evaluate=1 --set-resources train:tasks_per_node=1
 	echo "Look at the report in a browser: file://$$PWD/results/ablation/report.html"
+
+docs: $(STAMP)
+	@$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	echo "The documentation: file://$$PWD/site/index.html"
 
 gpu-check: $(STAMP)
 	@$(RUN) python benchmarks/gpu_check.py

@@ -56,13 +56,14 @@ def test_files_that_are_named_exist(path: Path) -> None:
 def test_settings_that_are_named_exist(path: Path) -> None:
     text = re.sub(r"^```python$.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for section, key in re.findall(rf"\b({'|'.join(SECTIONS)})\.(\w+)\b(?!\()", text):
-        if key not in {"yaml", "py", "smk", "tsv", "md", "json", "safetensors"}:
+        if key not in {"yaml", "py", "smk", "tsv", "md", "json", "safetensors", "ipynb"}:
             assert key in Config.model_fields[section].annotation.model_fields, f"{section}.{key}"
 
 
 def commands(text: str) -> Iterator[list[str]]:
     """Yield the words of every `ccsd` command on a page: indented lines and code in the text."""
-    for line in re.findall(r"^    (ccsd .*)$|`(?:[^`]*-- )?(ccsd [^`]+)`", text, re.MULTILINE):
+    joined = re.sub(r"\\\n +", "", text)
+    for line in re.findall(r"^    (ccsd .*)$|`(?:[^`]*-- )?(ccsd [^`]+)`", joined, re.MULTILINE):
         words = shlex.split("".join(line), comments=True)
         yield [word for word in words[1:] if word != "..."]
 
