@@ -1,1 +1,1 @@
-"""Distributed commands as jobs: launch through submitit, re-attach, requeue. Knows nothing of the method."""
+"""Run distributed commands as jobs: launch through submitit, re-attach, requeue. Independent of the method."""

@@ -6,7 +6,7 @@ NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 class JobError(RuntimeError):
-    """A job that could not be submitted or that failed; the message ends with where its logs lie."""
+    """A job that could not be submitted or that failed; the message ends with the folder of its logs."""
 
 
 class SettingsError(ValueError):
@@ -14,5 +14,5 @@ class SettingsError(ValueError):
 
 
 def advise(error: OSError) -> str:
-    """Return the message of an error of the file system, with what to do where that is known."""
-    return f"{error}; make room, or fix the folder's permissions" if error.errno in NO_PLACE else str(error)
+    """Return the message of a file-system error, with advice where there is any."""
+    return f"{error}; free some space, or fix the folder's permissions" if error.errno in NO_PLACE else str(error)

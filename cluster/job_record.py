@@ -1,4 +1,4 @@
-"""What is known of a run's SLURM job: written before the launcher waits, read when it is started again."""
+"""The record of a run's SLURM job: written before the launcher waits, read when it is started again."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ FILE = "job.json"
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One submitted job: its SLURM id, the digest of its command, and its folder below the run's."""
+    """One submitted job: its SLURM ID, the digest of its command, and its folder below the run's."""
 
     job_id: str
     command: str
@@ -26,11 +26,11 @@ class JobRecord:
 
     @property
     def title(self) -> str:
-        """Return how messages call the job."""
+        """Return the name of the job in messages."""
         return f"job {self.job_id}"
 
     def save(self, folder: Path) -> None:
-        """Write the record so that the file is the old or the new one, never half of one."""
+        """Write the record atomically: the file is the old or the new one, never a partial one."""
         write_json(folder / FILE, asdict(self))
 
     @classmethod
@@ -46,19 +46,19 @@ class JobRecord:
 
 
 def command_digest(command: Sequence[str]) -> str:
-    """Return a fingerprint of a command, to tell a job of the same work from another one."""
+    """Return a fingerprint of a command, to recognise a job that does the same work."""
     return hashlib.sha256("\0".join(command).encode()).hexdigest()[:16]
 
 
 def job_name(name: str, folder: Path) -> str:
-    """Return a job name that only this run folder has; it finds a job whose id was never written down."""
+    """Return a job name that only this run folder has, to find a job whose ID was never recorded."""
     key = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:12]
     readable = "".join(char if char.isascii() and (char.isalnum() or char in "-_.") else "-" for char in name)
     return f"{readable[:40]}-{key}"
 
 
 def new_folder(folder: Path) -> Path:
-    """Make the next numbered folder below a run's, for the logs of one submission or one launch on this machine."""
+    """Create the next numbered subfolder of a run's, for the logs of one submission or one launch on this machine."""
     numbers = [int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
     made = folder / f"{max(numbers, default=0) + 1:03d}"
     made.mkdir()

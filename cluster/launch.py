@@ -1,10 +1,10 @@
-"""Run a distributed command and see it through, on this machine or as a SLURM job.
+"""Run a distributed command to its end, on this machine or as a SLURM job.
 
     run([sys.executable, "train.py"], Path("run/logs"), JobSettings(tasks_per_node=2), "train")
 
-Each task runs the command with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set. On `local` the ranks end
-with the launcher, and the same call starts them again; on `slurm` the job goes on, a command that exits with code 75 is
-started again, and the same call attaches to the job. There are never two jobs of one run.
+Each task runs the command with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set. On `local`, the ranks end
+with the launcher, and the same call starts them again. On `slurm`, the job keeps running without the launcher, and the
+same call attaches to it; a command that exits with code 75 is started again. There are never two jobs for one run.
 """
 
 import signal
@@ -25,38 +25,38 @@ from cluster.task import REQUEUE_CODE
 from cluster.waiting import exclusive, wait_until
 
 POLL_S = (1.0, 15.0)
-"""Seconds between two looks at a SLURM job: at first, and at most."""
+"""Seconds between two checks of a SLURM job: initial and maximum."""
 
 SILENCE_S = 3600.0
-"""How long a controller may not answer before its job is given up."""
+"""How long the controller may be unresponsive before the launcher gives up on its job."""
 
 SETTLE_S = 60.0
 """How long the ranks' status files may take to reach a shared file system after the job's end."""
 
 FIRST_SETTLE_S = 5.0
-"""The same for the first of them: ranks that never started write none."""
+"""The same for the first status file: ranks that never started write none."""
 
 
 def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path] = ()) -> int:
-    """Run `command` once on every task of a job and return when all have ended well.
+    """Run `command` once on every task of a job and return when all have succeeded.
 
     Parameters
     ----------
     command
-        Program and arguments. It must resume from its own state on disk when it is started again.
+        Program and arguments. When started again, it must resume from its own state on disk.
     folder
         Folder of this run's logs and job record, on a file system that all nodes share.
     settings
-        Cluster, nodes, tasks and what each of them gets.
+        Cluster, nodes, tasks and their resources.
     name
         Readable part of the job's name.
     results
-        Files that the command leaves. If they exist, a SLURM job that ended well is not submitted again.
+        Files that the command produces. If they exist, a SLURM job that succeeded is not submitted again.
 
     Returns
     -------
     int
-        0, or 75 when the ranks on this machine saved and stopped because they were asked to.
+        0, or 75 if the ranks on this machine saved their state and stopped on request.
 
     Raises
     ------
@@ -79,12 +79,12 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
 
 
 def live_job(folder: Path) -> JobRecord | None:
-    """Return the recorded job of a run's folder if it runs or waits.
+    """Return the recorded job of a run's folder if it is running or pending.
 
     Raises
     ------
     JobError
-        If that cannot be known from here.
+        If its state cannot be determined.
     """
     job = JobRecord.load(folder)
     return job if job is not None and _is_alive(job) else None
@@ -92,7 +92,7 @@ def live_job(folder: Path) -> JobRecord | None:
 
 def check_folder(folder: Path) -> None:
     """Reject names that job managers rewrite: both submitit and SLURM replace %-patterns in log paths."""
-    for char, why in (("%", "SLURM replaces %-patterns in it"), ("\\", "SLURM takes it for an escape")):
+    for char, why in (("%", "SLURM replaces %-patterns in it"), ("\\", "SLURM reads it as an escape character")):
         if char in str(folder):
             raise SettingsError(
                 f"{folder}: a folder for jobs cannot have {char!r} in its name: {why}; rename the folder"
@@ -104,7 +104,7 @@ def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name:
         job = live_job(folder)
         if job is not None:
             raise JobError(
-                f"{folder}: {job.title} of this run is alive on the SLURM cluster; wait for it, or end it with "
+                f"{folder}: {job.title} of this run is still active on the SLURM cluster; wait for it, or end it with "
                 f"`scancel {job.job_id}`, then start again"
             )
         return local_ranks.run_ranks(command, new_folder(folder), settings, name)
@@ -113,17 +113,17 @@ def _run_here(command: Sequence[str], folder: Path, settings: JobSettings, name:
 def _run_on_slurm(
     command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
 ) -> None:
-    """Attach to the run's job or submit one, and see it through; an interrupt ends the launcher, not the job."""
+    """Attach to the run's job or submit one, and wait for its end; an interrupt ends the launcher, not the job."""
     try:
-        _see_through(command, folder, settings, name, results)
+        _attach_or_submit(command, folder, settings, name, results)
     except KeyboardInterrupt:
         job = JobRecord.load(folder)
         if job is not None and job.ended is None:
-            say(f"{job.title} goes on; the same command attaches to it, `scancel {job.job_id}` ends it")
+            say(f"{job.title} keeps running; run the same command to attach to it, `scancel {job.job_id}` to end it")
         raise
 
 
-def _see_through(
+def _attach_or_submit(
     command: Sequence[str], folder: Path, settings: JobSettings, name: str, results: Sequence[Path]
 ) -> None:
     with _lock(folder):
@@ -133,7 +133,7 @@ def _see_through(
             _refuse_other_work(job, command, folder)
             say(f"attached to {job.title}, logs in {job.folder}")
         elif job is not None and _has_result(job, command, results):
-            say(f"{job.title} had already ended well")
+            say(f"{job.title} had already succeeded")
             return
         else:
             job = submit(command, folder, settings, name)
@@ -145,16 +145,16 @@ def _see_through(
             return
         replace(job, ended=state or "failed").save(folder)
         failed = rank_status.first_failure(Path(job.folder), statuses)
-        if not _deserves_another(job, state, failed, settings):
+        if not _should_resubmit(job, state, failed, settings):
             rank = failed.rank if failed else 0
             log = log_file(Path(job.folder), job.job_id, rank)
             raise JobError(failure(job.title, state, failed, log, shown=rank == 0 and not attached))
-        say(f"{job.title} ended{f' as {state}' if state else ''}; submitting it again, it resumes from its own state")
+        say(f"{job.title} ended{f' as {state}' if state else ''}; submitting it again to resume from its own state")
         job, attached = submit(command, folder, settings, name, job.submissions + 1), False
 
 
 def _last_job(folder: Path, name: str) -> JobRecord | None:
-    """Return the run's last job, alive or ended, also one that was never recorded; None when there never was one."""
+    """Return the run's last job, alive or ended, even if it was never recorded; None if there never was one."""
     job = JobRecord.load(folder)
     if job is not None and _is_alive(job):
         return job
@@ -164,61 +164,61 @@ def _last_job(folder: Path, name: str) -> JobRecord | None:
     pickles = sorted(folder.glob(f"[0-9]*/{job_id}_submitted.pkl"))
     if pickles:
         return write_record(job_id, pickles[0].parent)
-    slurm_queries.cancel(job_id)  # without its pickled call it cannot run
+    slurm_queries.cancel(job_id)  # it cannot run without its pickled call
     return job
 
 
 def _is_alive(job: JobRecord) -> bool:
-    """Tell whether a recorded job still runs or waits.
+    """Return whether a recorded job is still running or pending.
 
     Raises
     ------
     JobError
-        If that cannot be known from here: then nothing new must be started.
+        If this cannot be determined; nothing new may be started then.
     """
     state = slurm_queries.state(job.job_id)
     if state is None and job.ended is None and not slurm_queries.answers():
         raise JobError(
-            f"SLURM does not answer, so whether {job.title} still runs is unknown; try again later or, if it has "
-            f"ended, delete {Path(job.folder).parent / FILE}"
+            f"SLURM does not answer, so it is unknown whether {job.title} is still running; try again later or, if it "
+            f"has ended, delete {Path(job.folder).parent / FILE}"
         )
     return state is not None and state not in slurm_queries.ENDED
 
 
 def _has_result(job: JobRecord, command: Sequence[str], results: Sequence[Path]) -> bool:
-    """Tell whether an ended job did this very work and its files are still there."""
+    """Return whether an ended job ran exactly this command and its result files still exist."""
     if job.command != command_digest(command) or not results or not all(path.exists() for path in results):
         return False
     return rank_status.succeeded(rank_status.read_statuses(Path(job.folder), job.tasks), job.tasks)
 
 
 def _refuse_other_work(job: JobRecord, command: Sequence[str], folder: Path) -> None:
-    """Raise a `JobError` when a live job does something else than what is asked for now."""
+    """Raise a `JobError` if a live job runs another command than the one requested now."""
     if job.command != command_digest(command):
         raise JobError(
-            f"{folder}: {job.title} is alive and runs another command than this one (were settings changed?); "
+            f"{folder}: {job.title} is still active with a different command (were settings changed?); "
             f"wait for it, or end it with `scancel {job.job_id}`, then start again"
         )
 
 
-def _deserves_another(
+def _should_resubmit(
     job: JobRecord, state: str | None, failed: rank_status.RankStatus | None, settings: JobSettings
 ) -> bool:
-    """Tell whether a job ended through no fault of its command, or asked to be started again and was not."""
+    """Return whether a job ended through no fault of its command, or asked to be started again and was not."""
     spent = job.submissions - 1 + rank_status.count_requeues(Path(job.folder))
     asked = failed is not None and failed.exit_code == REQUEUE_CODE and state != "CANCELLED"
     return (asked or state in slurm_queries.BLAMELESS) and spent < settings.max_requeues
 
 
 def _wait(job: JobRecord, *, attached: bool) -> str | None:
-    """Wait until all ranks ended well or the job is over; return SLURM's word for a bad end, if it has one.
+    """Wait until all ranks have succeeded or the job has ended; return SLURM's state of a failed job, if it has one.
 
-    Shows what the job prints from now on, that of a job of our own from its beginning.
+    Forwards the job's output: from now on if attached, else from its beginning.
     """
     folder = Path(job.folder)
     follower = Follower(log_file(folder, job.job_id, 0), from_end=attached)
     first, longest = POLL_S
-    pause, told, known_at = first, dict[str, set[str]](), time.monotonic()
+    pause, reported, known_at = first, dict[str, set[str]](), time.monotonic()
     try:
         while True:
             busy = follower.forward()
@@ -233,31 +233,31 @@ def _wait(job: JobRecord, *, attached: bool) -> str | None:
                 return state
             else:
                 known_at = time.monotonic()
-                told = _tell(job, state, reason, told)
+                reported = _report(job, state, reason, reported)
             pause = first if busy else min(pause * 1.5, longest)
             time.sleep(pause)
     finally:
         follower.forward()
 
 
-def _tell(job: JobRecord, state: str, reason: str, told: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Say how a job fares where that is new; return its state with the reasons that were told since it has that.
+def _report(job: JobRecord, state: str, reason: str, reported: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Print a job's state and reason if they are new; return the state with all reasons reported for it.
 
     Reasons come and go (Priority, Resources, Priority); each is reported once.
     """
-    if reason in told.get(state, ()):
-        return told
+    if reason in reported.get(state, ()):
+        return reported
     say(f"{job.title} is {state.lower()}{f' ({slurm_queries.explain(reason)})' if reason else ''}")
-    return {state: told.get(state, set()) | {reason}}
+    return {state: reported.get(state, set()) | {reason}}
 
 
 def _is_given_up(unknown_s: float) -> bool:
-    """Tell whether SLURM has not known the job for too long: soon if it answers, late if it is away."""
+    """Return whether SLURM has not known the job for too long; the limit is longer while SLURM does not answer."""
     return unknown_s > (SETTLE_S if slurm_queries.answers() else SILENCE_S)
 
 
 def _settle(job: JobRecord) -> None:
-    """Give the ranks' status files time to arrive: a shared file system may show them late."""
+    """Give the ranks' status files time to appear: a shared file system may show them late."""
     folder = Path(job.folder)
 
     def is_explained() -> bool:
@@ -275,10 +275,10 @@ def _lock(folder: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Treat TERM, and the HUP of a terminal that is closed, like Ctrl-C.
+    """Treat TERM, and the HUP of a closed terminal, like Ctrl-C.
 
-    Only a second Ctrl-C interrupts again: a closed terminal may send several signals, and what is being saved by then
-    must not be lost.
+    After that only Ctrl-C interrupts again: a closed terminal may send several signals, and they must not interrupt
+    the saving that the first one started.
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.getsignal(number) for number in numbers}

@@ -1,7 +1,7 @@
-"""Ranks on this machine: children of the launcher, which end with it whatever ends it.
+"""Ranks on this machine: child processes of the launcher, which end when it ends, for whatever reason.
 
-Nothing outlives the launcher, so there is nothing to attach to: the same command starts the ranks again, and they
-resume from their own state.
+Nothing outlives the launcher, so there is nothing to attach to: running the same command again restarts the ranks, and
+they resume from their own state.
 """
 
 import os
@@ -21,7 +21,7 @@ from cluster.task import AGREE_WAIT_S, GRACE_S, REQUEUE_CODE, die_with_parent, k
 from cluster.waiting import wait_until
 
 JOB_ID = "local"
-"""What the logs have in place of a job id."""
+"""Takes the place of a job ID in the names of logs."""
 
 HOST = "127.0.0.1"
 POLL_S = 0.05
@@ -37,22 +37,21 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
     command
         Program and arguments.
     folder
-        Folder of this launch, for the logs: one per rank. That of rank 0 is copied to standard output.
+        Folder of this launch, for the logs: one per rank. The log of rank 0 is copied to standard output.
     settings
-        How many tasks, and what each of them gets.
+        Number of tasks and their resources.
     name
-        What messages call the job.
+        Name of the job in messages.
 
     Returns
     -------
     int
-        0 when all ended well, 75 when all saved and stopped because they were asked to. Nobody asked this launcher to
-        start them again, so it does not.
+        0 if all succeeded, 75 if all saved their state and stopped on request. The launcher does not start them again.
 
     Raises
     ------
     JobError
-        If a rank fails, which ends the others; the message ends with its last lines and the log folder.
+        If a rank fails; the others are then ended. The message ends with its last lines and the log folder.
     """
     shared = {
         **rendezvous.without_enclosing_job(os.environ),
@@ -65,21 +64,21 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
     if first is None:
         return 0
     if all(code == REQUEUE_CODE for code in codes):
-        say("the ranks saved and stopped, as they were asked to; run the same command again to resume")
+        say("the ranks saved and stopped, as requested; run the same command again to resume")
         return REQUEUE_CODE
     status = RankStatus(first, socket.gethostname(), 0, codes[first])
     raise JobError(failure(name, None, status, log_file(folder, JOB_ID, first), shown=first == 0))
 
 
 def visible_devices(gpus: int, visible: str | None) -> str:
-    """Return CUDA_VISIBLE_DEVICES for the ranks: as many GPUs as asked for, of those that the user made visible."""
+    """Return CUDA_VISIBLE_DEVICES for the ranks: as many as requested of the GPUs that the user made visible."""
     if visible is None:
         return ",".join(str(index) for index in range(gpus))
     available = [name for name in visible.split(",") if name]
     if gpus > len(available):
         raise JobError(
             f"gpus_per_node={gpus}, but CUDA_VISIBLE_DEVICES={visible!r} shows {len(available)}; "
-            "ask for fewer or make more visible"
+            "request fewer or make more visible"
         )
     return ",".join(available[:gpus])
 
@@ -87,9 +86,9 @@ def visible_devices(gpus: int, visible: str | None) -> str:
 def _run_once(
     command: Sequence[str], folder: Path, settings: JobSettings, shared: Mapping[str, str], follower: Follower
 ) -> tuple[list[int | None], int | None]:
-    """Run all ranks; return the exit codes when all ended or one failed, and which rank was the first not to end well.
+    """Run all ranks until all have ended or one has failed; return the exit codes and the first rank without success.
 
-    When it returns or raises, nothing of the ranks is left.
+    When it returns or raises, no process of the ranks is left.
     """
     place = (HOST, rendezvous.free_ports(1)[0])
     children: list[subprocess.Popen[bytes]] = []
@@ -101,7 +100,7 @@ def _run_once(
         codes = [child.poll() for child in children]
         _end(children, GRACE_S)
     except KeyboardInterrupt:
-        say("interrupted: the ranks save and end; Ctrl-C once more ends them at once")
+        say("interrupted: the ranks are saving and will end; press Ctrl-C again to end them at once")
         _end(children, settings.signal_delay_s)
         raise
     finally:
@@ -120,15 +119,15 @@ def _start(command: Sequence[str], variables: Mapping[str, str], log: Path) -> "
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            process_group=0,  # Ctrl-C reaches the launcher alone, which asks the ranks to save
+            process_group=0,  # Ctrl-C reaches only the launcher, which asks the ranks to save
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no Python threads here
         )
 
 
 def _first_failure(children: Children, follower: Follower) -> int | None:
-    """Wait until all ranks ended or one failed; return the first that did not end well.
+    """Wait until all ranks have ended or one has failed; return the first that did not succeed.
 
-    A rank that asks to be started again has not failed, as long as the others do the same soon.
+    A rank that asks to be started again has not failed, as long as the others soon do the same.
     """
     deadline: float | None = None
     while True:
@@ -145,7 +144,7 @@ def _first_failure(children: Children, follower: Follower) -> int | None:
 
 
 def _end(children: Children, seconds: float) -> None:
-    """Ask the ranks that still run to save and end, and give them time for it."""
+    """Ask the ranks that are still running to save and end, and give them time to do so."""
     for child in children:
         child.send_signal(signal.SIGTERM)
     wait_until(lambda: all(child.poll() is not None for child in children), seconds, POLL_S)

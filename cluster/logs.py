@@ -1,4 +1,4 @@
-"""A job's log files: following one while it grows, and the error message that a failed job's last lines go into."""
+"""A job's log files: follow one while it grows, and build the error message with a failed job's last lines."""
 
 import signal
 import sys
@@ -7,18 +7,18 @@ from pathlib import Path
 from cluster.rank_status import RankStatus
 
 NOISE = ("submitit ",)
-"""Starts of lines that submitit writes for itself."""
+"""Prefixes of submitit's own log lines."""
 
 TAIL_BYTES = 65_536
 
 HINTS = {
     "CANCELLED": "It was cancelled; run the same command again to resume.",
     "DEADLINE": "The job's deadline passed before it could end.",
-    "OUT_OF_MEMORY": "It used more memory than it asked for: raise mem_gb, or use a smaller patch or batch.",
+    "OUT_OF_MEMORY": "It used more memory than it requested: raise mem_gb, or use a smaller patch or batch.",
     "TIMEOUT": "The time limit ended it before it could save: raise timeout_min or signal_delay_s.",
     "NODE_FAIL": "Nodes failed more often than max_requeues allows.",
 }
-"""What to do, by SLURM's word for the end of a job."""
+"""What to do, by the state in which SLURM ended the job."""
 
 
 def log_file(folder: Path, job_id: str, rank: int) -> Path:
@@ -27,14 +27,14 @@ def log_file(folder: Path, job_id: str, rank: int) -> Path:
 
 
 class Follower:
-    """Copies what is appended to a log file to this process' standard output, whole lines only."""
+    """Copies whole lines that are appended to a log file to this process's standard output."""
 
     def __init__(self, path: Path, *, from_end: bool = False) -> None:
         self.path = path
         self.position = path.stat().st_size if from_end and path.exists() else 0
 
     def forward(self) -> bool:
-        """Print the lines that were completed since the last call; tell whether there were any."""
+        """Print the lines that were completed since the last call; return whether there were any."""
         try:
             with self.path.open("rb") as log:
                 log.seek(self.position)
@@ -58,26 +58,26 @@ def say(line: str) -> None:
 
 
 def failure(title: str, why: str | None, rank: RankStatus | None, log: Path, *, shown: bool) -> str:
-    """Return the message of a `JobError`: which rank failed first, how, its last lines, where the rest is.
+    """Return the message of a `JobError`: which rank failed first, how, its last lines, where to find the rest.
 
     Parameters
     ----------
     title
-        What the job is called.
+        Name of the job.
     why
-        How the job ended, in SLURM's or the launcher's words, if that is known.
+        How the job ended, in SLURM's or the launcher's words, if this is known.
     rank
         The rank that failed first, if any did.
     log
         Its log, or that of rank 0.
     shown
-        Whether that log was followed, so that its last lines stand right above.
+        Whether this log was followed, so that its last lines have just been printed.
     """
     lines = [f"{title} failed" + (f" ({why})" if why else "") + (f": {_ending(rank)}" if rank else ".")]
     if why in HINTS:
         lines.append(HINTS[why])
     elif rank is not None and rank.exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        lines.append("Killed from outside: usually the machine ran out of memory. Raise mem_gb, or use less of it.")
+        lines.append("Killed from outside: usually the machine ran out of memory. Raise mem_gb, or use less memory.")
     tail = [] if shown else _last_lines(log)
     if tail:
         lines += [f"last lines of rank {rank.rank if rank else 0}:", *(f"  {line}" for line in tail)]
@@ -91,7 +91,7 @@ def _ending(rank: RankStatus) -> str:
 
 
 def _last_lines(path: Path, count: int = 30) -> list[str]:
-    """Return the last lines of a log without submitit's own; empty when there is no log."""
+    """Return the last lines of a log without submitit's own; empty if there is no log."""
     try:
         with path.open("rb") as log:
             log.seek(max(0, path.stat().st_size - TAIL_BYTES))

@@ -1,7 +1,7 @@
-"""What the ranks of a SLURM job leave behind: one small file each, and marks that concern all of them.
+"""Status files of the ranks of a SLURM job: a small one for each rank, and markers that concern all of them.
 
-Files instead of pickled results: they can be read while a rank still runs, by people too, and a rank that is killed
-leaves its last state.
+Files instead of pickled results: people can read them too, they can be read while a rank is still running, and a rank
+that is killed leaves its last state.
 """
 
 import json
@@ -27,7 +27,7 @@ class RankStatus:
     ended: float | None = None
 
     def save(self, folder: Path) -> None:
-        """Write the state in one step."""
+        """Write the state atomically."""
         write_json(folder / f"rank-{self.rank}.json", asdict(self))
 
 
@@ -42,7 +42,7 @@ def read_statuses(folder: Path, tasks: int) -> list[RankStatus]:
 
 
 def succeeded(statuses: Sequence[RankStatus], tasks: int) -> bool:
-    """Tell whether every rank has ended well."""
+    """Return whether every rank has succeeded."""
     return len(statuses) == tasks and all(status.exit_code == 0 for status in statuses)
 
 
@@ -57,7 +57,7 @@ def first_failure(folder: Path, statuses: Sequence[RankStatus]) -> RankStatus | 
 
 
 def mark_failed(folder: Path, attempt: int, rank: int) -> None:
-    """Record that this rank failed, unless another one was faster; the peers watch for it."""
+    """Record that this rank failed, unless another one already did; the peers watch for this file."""
     try:
         handle = os.open(folder / f"failed-{attempt}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
@@ -84,6 +84,6 @@ def count_requeues(folder: Path) -> int:
 
 
 def note_requeue(folder: Path, attempt: int) -> None:
-    """Write down that the command asked to be started again."""
+    """Record that the command asked to be started again."""
     with (folder / REQUEUES).open("a") as log:
         log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')}\tattempt {attempt} asked to be started again\n")

@@ -1,6 +1,6 @@
-"""Where the ranks of a job meet, and the environment that tells each of them who it is.
+"""Where the ranks of a job meet, and the environment variables that identify each of them.
 
-On SLURM rank 0 picks a free port on its machine and the others read it from the job's folder.
+On SLURM, rank 0 picks a free port on its machine, and the others read it from the job's folder.
 """
 
 import json
@@ -14,7 +14,7 @@ from cluster.job_record import write_json
 from cluster.waiting import wait_until
 
 PORTS = range(20000, 32000)
-"""Below the kernel's default range for outgoing connections, so that none of those takes the port meanwhile."""
+"""Below the kernel's default range for outgoing connections, so that none of these takes the port in the meantime."""
 
 MEET_S = 300.0
 """Longest wait for rank 0; file attributes on NFS may be a minute old and nodes may boot at different speeds."""
@@ -27,13 +27,13 @@ THREADS = (
     "GOTO_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-"""Variables by which libraries of linear algebra learn how many threads to use."""
+"""Variables that set the number of threads of linear algebra libraries."""
 
 GPUS = "CCSD_GPUS_PER_NODE"
-"""Environment variable: how many GPUs of each machine the ranks were promised; unset without any."""
+"""Environment variable: number of GPUs requested on each machine; unset if the job was not started by the launcher."""
 
 QUERIES = ("SQUEUE_", "SCANCEL_", "SACCT_", "SINFO_", "SCONTROL_")
-"""Beginnings of variables by which users limit or sort what SLURM's commands show them."""
+"""Prefixes of variables with which users filter or sort the output of SLURM's commands."""
 
 ENCLOSING = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", *QUERIES, "SUBMITIT_", "PMI_", "PMI2_", "PMIX_", "OMPI_")
 KEPT = frozenset(
@@ -47,8 +47,8 @@ KEPT = frozenset(
         "SBATCH_ACCOUNT",
     }
 )
-"""Without these no SLURM command finds or enters its cluster; the account is what sites have set in the shell, and an
-account of the settings comes before it."""
+"""SLURM's commands need these to find their cluster and get access to it. The account is the one that sites set in the
+shell; an account in the settings takes precedence."""
 
 
 def meet(folder: Path, attempt: int, rank: int, host: str) -> tuple[str, int]:
@@ -57,7 +57,7 @@ def meet(folder: Path, attempt: int, rank: int, host: str) -> tuple[str, int]:
     Raises
     ------
     JobError
-        If rank 0 has not written it in time.
+        If rank 0 does not write it in time.
     """
     path = folder / f"rendezvous-{attempt}.json"
     if rank == 0:
@@ -92,11 +92,13 @@ def _is_free(port: int) -> bool:
 def environment(
     rank: int, world: int, local_rank: int, local_world: int, place: tuple[str, int], cpus: int
 ) -> dict[str, str]:
-    """Return the variables that torch.distributed, DeepSpeed and libraries of linear algebra read.
+    """Return the variables that torch.distributed, DeepSpeed and linear algebra libraries read.
 
-    On a loopback address gloo is told to use it; by itself it would look up the machine's name, which often resolves
-    to nothing or to an address behind a firewall. Thread variables that are already set describe the launcher, because
-    Snakemake sets them for every job: left alone they give each rank the threads of all, and other last digits.
+    For a loopback address, gloo is told to use the loopback interface. Otherwise it would look up the machine's name,
+    which often resolves to nothing or to an address behind a firewall.
+
+    Thread variables that are already set are replaced: Snakemake sets them for every job, so they describe the
+    launcher. Each rank would otherwise use the threads meant for all, and results would differ in the last digits.
     """
     address, port = place
     variables = {
@@ -115,9 +117,10 @@ def environment(
 
 
 def without_enclosing_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """Drop what an enclosing SLURM job left in the environment, and the user's defaults for SLURM's commands.
+    """Drop the variables of an enclosing SLURM job, and the user's defaults for SLURM's commands.
 
-    The memory and task counts of the one would bind the new job; the others come before the options in its script, so
-    that `SBATCH_TIMELIMIT` or `SBATCH_EXPORT=NONE` would overrule the profile, and `SQUEUE_PARTITION` would hide jobs.
+    The enclosing job's memory and task counts would apply to the new job. The user's defaults take precedence over the
+    options in its script, so that `SBATCH_TIMELIMIT` or `SBATCH_EXPORT=NONE` would override the profile, and
+    `SQUEUE_PARTITION` would hide jobs.
     """
     return {key: value for key, value in environment.items() if key in KEPT or not key.startswith(ENCLOSING)}

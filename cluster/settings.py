@@ -1,4 +1,4 @@
-"""What a job asks of the machine or the cluster: typed, validated, unknown names rejected.
+"""The resources that a job requests from the machine or the cluster: typed, validated, unknown names rejected.
 
 JobSettings.from_options(["cluster=slurm", "nodes=2", "tasks_per_node=4", "gpus_per_node=4"])
 """
@@ -32,7 +32,7 @@ OWN_OPTIONS = {
     "job-name": "derived from the run folder, so that a later launcher finds the job",
     "open-mode": "always append, so that a requeued job keeps its log",
     "output": "the log folder of the run",
-    "requeue": "always on, so that preemption and node failures are survived",
+    "requeue": "always on, so that the job survives preemption and node failures",
     "no-requeue": "requeueing is always on",
     "signal": "the setting signal_delay_s",
 }
@@ -51,49 +51,50 @@ TYPED_OPTIONS = {
     "qos": "qos",
     "constraint": "constraint",
 }
-"""sbatch options that have a setting of their own."""
+"""sbatch options that have their own setting."""
 
 
 class JobSettings(BaseModel):
-    """Where and on how much a distributed command runs. Machine facts only, nothing of the science."""
+    """Where a distributed command runs, and with which resources. Machine facts only, nothing about the science."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     cluster: Literal["local", "slurm", "executor"] = Field(
         "local",
-        description="local: this machine; slurm: through sbatch; executor, in the workflow: a job of the executor that "
-        "Snakemake uses",
+        description="local: this machine; slurm: through sbatch; executor (in the workflow only): a job of Snakemake's "
+        "executor",
     )
     nodes: PositiveInt = Field(1, description="machines; 1 unless on `slurm`")
     tasks_per_node: PositiveInt = Field(1, description="processes on each machine, usually one per GPU")
     gpus_per_node: Annotated[int | str, BeforeValidator(gpu_count)] = Field(
         0,
-        description="GPUs on each machine, on slurm also by type, e.g. a100:2; 0 asks for none",
+        description="GPUs on each machine; on slurm also with a type, e.g. a100:2; 0 requests none",
     )
     cpus_per_task: PositiveInt = Field(1, description="CPU cores of each process")
-    mem_gb: float | None = Field(None, gt=0, description="memory of each node in GB; unset takes the cluster's default")
+    mem_gb: float | None = Field(None, gt=0, description="memory of each node in GB; if unset, the cluster's default")
     timeout_min: Annotated[PositiveInt | None, BeforeValidator(minutes)] = Field(
         None,
-        description="time limit on slurm, at which it is requeued, in minutes or as 90m, 24:00:00 or 2-00:00:00; unset "
-        "takes the cluster's default",
+        description="time limit on slurm, in minutes or as 90m, 24:00:00 or 2-00:00:00; the job is then requeued; if "
+        "unset, the cluster's default",
     )
     partition: str | None = Field(None, description="SLURM partition")
     account: str | None = Field(None, description="SLURM account")
     qos: str | None = Field(None, description="SLURM quality of service")
     constraint: str | None = Field(None, description="SLURM node features")
     signal_delay_s: PositiveInt = Field(
-        120, description="seconds that a job has to save in, before its time limit or, on `local`, after Ctrl-C"
+        120, description="seconds that a job has for saving: before its time limit or, on `local`, after Ctrl-C"
     )
     max_requeues: NonNegativeInt = Field(
-        100, description="times a SLURM job may be started again before it is given up"
+        100, description="how often a SLURM job may be started again before the launcher gives up"
     )
     python: str | None = Field(
         None,
-        description="what starts Python in each process, such as apptainer exec --nv ccsd.sif python; unset: the "
-        "launcher's own",
+        description="command that starts Python in each process, such as apptainer exec --nv ccsd.sif python; if "
+        "unset, the launcher's Python",
     )
     extra: dict[str, str | bool] = Field(
-        default={}, description="further sbatch options, e.g. extra.reservation=NAME; true for an option without value"
+        default={},
+        description="further sbatch options, e.g. extra.reservation=NAME; true for an option without a value",
     )
 
     @property
@@ -113,7 +114,7 @@ class JobSettings(BaseModel):
 
     @classmethod
     def from_options(cls, options: Iterable[str]) -> Self:
-        """Build settings from `KEY=VALUE` texts; `extra={NAME: VALUE}` is YAML with texts only.
+        """Build settings from `KEY=VALUE` texts; `extra={NAME: VALUE}` is YAML whose values are all read as text.
 
         Raises
         ------
@@ -134,7 +135,7 @@ class JobSettings(BaseModel):
 
     @classmethod
     def from_mapping(cls, raw: dict[str, Any]) -> Self:
-        """Validate settings; every problem is listed in the `SettingsError`."""
+        """Validate settings; the `SettingsError` lists every problem."""
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
@@ -149,7 +150,7 @@ class JobSettings(BaseModel):
         if self.nodes > 1:
             raise ValueError(f"nodes={self.nodes} needs cluster=slurm; {here} is one machine: use tasks_per_node")
         if self.timeout_min is not None:
-            raise ValueError(f"timeout_min={self.timeout_min} needs cluster=slurm; {here} has no time limit of its own")
+            raise ValueError(f"timeout_min={self.timeout_min} needs cluster=slurm; {here} has no time limit")
         if ":" in str(self.gpus_per_node):
             raise ValueError(f"gpus_per_node={self.gpus_per_node} needs cluster=slurm; {here} takes a number")
         return self
@@ -158,8 +159,8 @@ class JobSettings(BaseModel):
     def _has_a_gpu_for_each_process(self) -> Self:
         if self.gpus not in (0, self.tasks_per_node):
             raise ValueError(
-                f"gpus_per_node={self.gpus_per_node} and tasks_per_node={self.tasks_per_node}: each process uses one "
-                f"GPU of its own; use gpus_per_node={self.tasks_per_node}, tasks_per_node={self.gpus}, or "
+                f"gpus_per_node={self.gpus_per_node} and tasks_per_node={self.tasks_per_node}: each process uses its "
+                f"own GPU; use gpus_per_node={self.tasks_per_node}, tasks_per_node={self.gpus}, or "
                 "gpus_per_node=0 to compute on the CPU"
             )
         return self
@@ -188,35 +189,35 @@ class JobSettings(BaseModel):
 
 
 def interpreter(command: str) -> list[str]:
-    """Return the words of a command that starts Python, as in a container.
+    """Return the words of a command that starts Python, for example in a container.
 
     Raises
     ------
     SettingsError
-        If it is no command of a shell, or its program is not found here.
+        If it is not a valid shell command, or its program is not found here.
     """
-    example = "give a command as of a shell, such as apptainer exec --nv /path/to/ccsd.sif python"
+    example = "use a shell command such as apptainer exec --nv /path/to/ccsd.sif python"
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise SettingsError(f"python={command}: {error}; {example}") from None
     if not words or shutil.which(words[0]) is None:
         what = f"{words[0]}: no such program here" if words else "empty"
-        raise SettingsError(f"python={command}: {what}; {example}. Load its module before, or give its full path")
+        raise SettingsError(f"python={command}: {what}; {example}. Load its module first, or give its full path")
     return words
 
 
 def job_options(settings: Mapping[str, Any]) -> str:
-    """Return `--job KEY=VALUE ...`, quoted for a shell, for the job settings among these.
+    """Return `--job KEY=VALUE ...`, quoted for a shell, for the job settings in a mapping.
 
-    `settings` may have other keys, as Snakemake's resources of a rule do; empty values leave the default.
+    Other keys are ignored, since Snakemake's resources of a rule have more; empty values leave the default.
     """
     given = [f"{name}={settings[name]}" for name in JobSettings.model_fields if settings.get(name) not in {None, ""}]
     return shlex.join(word for option in given for word in ("--job", option))
 
 
 def _parse(option: str) -> tuple[str, Any]:
-    """Split `KEY=VALUE`; a value stays the text that was typed, but for the mapping `extra` and its `true`."""
+    """Split `KEY=VALUE`; a value stays text as typed, except for the mapping `extra` and its `true`."""
     key, separator, value = option.partition("=")
     key = key.strip()
     if not separator or not key:
@@ -224,13 +225,13 @@ def _parse(option: str) -> tuple[str, Any]:
     if key != "extra":
         return key, (_flags(value.strip()) if key.startswith("extra.") else value.strip()) or None
     try:
-        return key, _flags(yaml.BaseLoader(value).get_single_data())  # all scalars are texts
+        return key, _flags(yaml.BaseLoader(value).get_single_data())  # all scalars stay text
     except yaml.YAMLError:
         raise SettingsError(f"--job {option!r}: the value is not valid YAML; quote it") from None
 
 
 def _flags(value: Any) -> Any:
-    """Return a value with `true` as what it means: an option without value."""
+    """Return a value with the text `true` as a boolean, which stands for an option without a value."""
     if isinstance(value, dict):
         return {name: _flags(item) for name, item in value.items()}
     return True if value in ("true", "True", "TRUE") else value or None

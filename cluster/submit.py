@@ -1,10 +1,10 @@
-"""Submit one SLURM job and write down its id: `python -m cluster.submit FOLDER` does it, the launcher starts that.
+"""Submit one SLURM job and record its ID: the launcher starts `python -m cluster.submit FOLDER` for this.
 
-It is a process of its own, in a session of its own: a launcher that is killed or interrupted meanwhile does not take
-the submission with it, and the record is on disk whatever happens to the launcher.
+It is a separate process in its own session: killing or interrupting the launcher does not abort the submission, and the
+record is on disk whatever happens to the launcher.
 
-submitit writes the script and pickles the call. What differs here: log paths go on sbatch's command line, because a
-`#SBATCH` line cannot hold every legal path name (a newline ends it), and the job is always requeueable.
+submitit writes the script and pickles the call. Two things differ here: log paths are passed on sbatch's command line,
+because a `#SBATCH` line cannot hold every legal path name (a newline ends it), and the job can always be requeued.
 """
 
 import json
@@ -30,10 +30,10 @@ LOG_NAME = "%j_0_log.out"
 
 
 def submit(command: Sequence[str], folder: Path, settings: JobSettings, name: str, submissions: int = 1) -> JobRecord:
-    """Submit a job and return its record, which is on disk by then.
+    """Submit a job and return its record, which is then already on disk.
 
-    An interrupt waits for a call of sbatch to end: half a submission would be a job that nobody knows of. Between two
-    calls it is heard at once.
+    A call of sbatch is not interrupted, because an interrupted submission could leave an unknown job. Between two calls
+    an interrupt takes effect at once.
     """
     submission = new_folder(folder)
     request = {
@@ -43,7 +43,7 @@ def submit(command: Sequence[str], folder: Path, settings: JobSettings, name: st
         "submissions": submissions,
     }
     write_json(submission / REQUEST, request)
-    _ask_until_taken(submission, name=job_name(name, folder))
+    _submit_until_accepted(submission, name=job_name(name, folder))
     job = JobRecord.load(folder)
     if job is None:
         raise JobError(f"the job was submitted, but {folder} has no record of it; is the disk full?")
@@ -51,31 +51,31 @@ def submit(command: Sequence[str], folder: Path, settings: JobSettings, name: st
     return job
 
 
-def _ask_until_taken(submission: Path, name: str) -> None:
-    """Call the worker until SLURM takes the job; raise a `JobError` when it is refused for good."""
+def _submit_until_accepted(submission: Path, name: str) -> None:
+    """Call the worker until SLURM accepts the job; raise a `JobError` if the refusal is final."""
     patience, log = Patience(), submission / "submit.log"
     while _call_worker(submission, log) != 0:
         problem = _problem(log)
         wait = patience.next_wait(problem)
         if wait is None:
             raise JobError(f"the job could not be submitted.\n{problem}\nlogs: {submission}")
-        if line := patience.tell(problem, wait):
+        if line := patience.report(problem, wait):
             say(line)
         pause(wait)
-        # The controller may have accepted the job although its answer never came. Such a job has no pickled
-        # call to run, so it is withdrawn rather than adopted.
+        # The controller may have accepted the job although its answer never arrived. Such a job has no pickled
+        # call to run, so it is cancelled rather than adopted.
         slurm_queries.cancel_named(name)
 
 
 def _problem(log: Path) -> str:
-    """Return what the worker said, each line once: its message quotes sbatch's own."""
+    """Return the worker's messages, each line once: they quote sbatch's own."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     text = "\n".join(list(dict.fromkeys(reversed(lines)))[::-1])
-    return text or "Why could not be written down: is the disk full? Then make room and start again"
+    return text or "The reason could not be recorded: is the disk full? If so, free some space and start again"
 
 
 def _call_worker(submission: Path, log: Path) -> int:
-    """Run this module as a program to its end whatever happens; return its exit code."""
+    """Run this module as a program, to its end even if interrupted; return its exit code."""
     with log.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "cluster.submit", str(submission)],
@@ -93,7 +93,7 @@ def _call_worker(submission: Path, log: Path) -> int:
 
 
 def write_record(job_id: str, submission: Path) -> JobRecord:
-    """Record the job that does what the request in a submission's folder asks for."""
+    """Record the job that was submitted for the request in a submission's folder."""
     request = json.loads((submission / REQUEST).read_text(encoding="utf-8"))
     job = JobRecord(
         job_id=job_id,
@@ -107,7 +107,7 @@ def write_record(job_id: str, submission: Path) -> JobRecord:
 
 
 def main() -> None:
-    """Submit the request in a folder; exit code 1 with a message when that cannot be done."""
+    """Submit the request in a folder; exit with code 1 and a message on failure."""
     submission = Path(sys.argv[1])
     try:
         write_record(_submit_request(submission), submission)
@@ -118,8 +118,8 @@ def main() -> None:
 
 
 def _submit_request(submission: Path) -> str:
-    """Submit the request in a folder; return the job's id."""
-    from submitit import SlurmExecutor  # this process alone needs it, and an installation that does not train lacks it
+    """Submit the request in a folder; return the job's ID."""
+    from submitit import SlurmExecutor  # only this process needs it, and an installation without `train` lacks it
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     class Executor(SlurmExecutor):
@@ -146,10 +146,10 @@ def _submit_request(submission: Path) -> str:
 
 
 def parameters(settings: JobSettings, name: str) -> dict[str, Any]:
-    """Return the parameters for submitit's SLURM executor, in its own vocabulary.
+    """Return the parameters for submitit's SLURM executor, under its names.
 
-    `wckey` is switched off because clusters that track workload keys refuse unknown ones. srun ends the other ranks
-    when one dies, appends to the log after a restart, and hands the cores on.
+    `wckey` is switched off because clusters that track workload keys reject unknown ones. srun ends the other ranks
+    when one dies, appends to the log after a restart, and passes the number of cores on.
     """
     wanted = {
         "job_name": name,
@@ -175,9 +175,9 @@ def parameters(settings: JobSettings, name: str) -> dict[str, Any]:
 
 
 def command_line(folder: Path, script_file: Path, account: str | None = None) -> list[str]:
-    """Return the sbatch command; it names the log of the batch shell, where srun's own messages land.
+    """Return the sbatch command; it names the log of the batch shell, which receives srun's own messages.
 
-    Here an account comes before that of the variable SBATCH_ACCOUNT, in the script it would come after it.
+    On the command line an account takes precedence over the variable SBATCH_ACCOUNT; in the script it would not.
     """
     log = str(folder / LOG_NAME)
     return ["sbatch", f"--output={log}", *([f"--account={account}"] if account else []), str(script_file)]

@@ -1,7 +1,7 @@
-"""What runs as each task of a SLURM job: start the command with its rank, pass signals on, watch the peers, report.
+"""What runs as each task of a SLURM job: start the command with its rank, forward signals, watch the peers, report.
 
-submitit calls `Task` on every rank. The command is a child process, so that whatever it does (exit, crash, be killed
-for its memory) this small process lives to report it.
+submitit calls `Task` on every rank. The command is a child process: whatever happens to it (exit, crash, killed for
+lack of memory), this small process survives to report it.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from cluster import rank_status, rendezvous
 from cluster.waiting import wait_until
 
 REQUEUE_CODE = 75
-"""Exit code by which a command asks to be started again (EX_TEMPFAIL: it saved its state)."""
+"""Exit code with which a command asks to be started again (EX_TEMPFAIL: it saved its state)."""
 
 POLL_S = 0.5
 GRACE_S = 20.0
-"""From TERM to KILL for ranks that end because another failed or the launcher was interrupted."""
+"""Seconds from TERM to KILL for ranks that are ended because another failed or the launcher was interrupted."""
 
 REQUEUE_WAIT_S = 300.0
 AGREE_WAIT_S = 120.0
@@ -64,7 +64,7 @@ class Task:
 
 
 class _Runner:
-    """The child process of one rank and everything that may happen to it."""
+    """Runs the child process of one rank and handles everything that may happen to it."""
 
     def __init__(self, task: Task, folder: Path, job: Any, attempt: int) -> None:
         self.task, self.folder, self.job, self.attempt = task, folder, job, attempt
@@ -100,7 +100,7 @@ class _Runner:
         return {**os.environ, **own, rendezvous.GPUS: self.task.gpus}
 
     def _wait(self) -> int:
-        """Wait for the child; end it when a peer failed."""
+        """Wait for the child; end it if a peer has failed."""
         assert self.child is not None
         deadline: float | None = None
         while True:
@@ -121,7 +121,7 @@ class _Runner:
             self._send(number)
 
     def _send(self, number: int) -> None:
-        """Signal the command itself; its helper processes are its own business."""
+        """Signal only the command itself, which is responsible for its helper processes."""
         if self.child is not None and self.child.poll() is None:
             self.child.send_signal(int(signal.SIGTERM) if number == signal.SIGINT else number)
 
@@ -138,7 +138,7 @@ def kill_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def _requeue(job: Any, folder: Path, attempt: int, limit: int) -> None:
-    """Ask for another attempt: rank 0 for all of them. Returns only when there must not be one."""
+    """Ask for another attempt; rank 0 does so for all ranks. Returns only if there must not be another."""
     if attempt >= limit:
         print(f"not started again: max_requeues={limit} reached", flush=True)
         return
@@ -155,9 +155,9 @@ def _requeue(job: Any, folder: Path, attempt: int, limit: int) -> None:
 
 
 def _all_asked(tasks: int, folder: Path, attempt: int) -> bool:
-    """Wait until every rank has ended in this attempt; tell whether all of them asked for another.
+    """Wait until every rank has ended in this attempt; return whether all of them asked for another.
 
-    Without waiting, a slow rank could be cut off while it saves, or start late and take itself for the next attempt.
+    Without waiting, a slow rank could be killed while it saves, or start late and mistake this for the next attempt.
     """
 
     def codes() -> list[int]:
@@ -169,10 +169,10 @@ def _all_asked(tasks: int, folder: Path, attempt: int) -> bool:
 
 
 def _is_running(job_id: str) -> bool:
-    """Tell whether SLURM still runs the job.
+    """Return whether the job is in SLURM's state RUNNING.
 
-    While it takes the job down (cancelled, or requeued by SLURM itself) it says COMPLETING. Requeueing then would
-    raise a cancelled job from the dead.
+    While SLURM ends a job (cancelled, or requeued by SLURM itself), its state is COMPLETING. Requeueing it then would
+    restart a cancelled job.
     """
     shown = subprocess.run(["scontrol", "show", "job", "-o", job_id], capture_output=True, text=True, check=False)
     return "JobState=RUNNING" in shown.stdout

@@ -1,4 +1,4 @@
-"""Values that people write in more than one way: time limits, and GPUs with and without a type."""
+"""Values that can be written in more than one way: time limits, and GPUs with and without a type."""
 
 import re
 from typing import Any
@@ -9,15 +9,15 @@ _GPUS = re.compile(r"[A-Za-z][\w.-]*:[1-9]\d*")
 
 
 def minutes(value: Any) -> Any:
-    """Return a time limit in whole minutes, rounded up; what is not a text is returned as it is.
+    """Return a time limit in whole minutes, rounded up; a value that is not text is returned unchanged.
 
-    Texts mean what they mean to SLURM: MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS,
-    DAYS-HOURS:MINUTES, DAYS-HOURS:MINUTES:SECONDS. Besides, a number may have one unit: 90m, 24h, 2d.
+    Text is read as SLURM reads it: MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES,
+    DAYS-HOURS:MINUTES:SECONDS. In addition, a number may have one unit: 90m, 24h, 2d.
 
     Raises
     ------
     ValueError
-        If it is a text of any other kind; the message says what is allowed.
+        If the text has any other form; the message says what is allowed.
     """
     if not isinstance(value, str):
         return value
@@ -34,7 +34,7 @@ def minutes(value: Any) -> Any:
 
 
 def _seconds(found: re.Match[str]) -> int:
-    """Return what a time of SLURM means: its first number is hours after a day or before two others, else minutes."""
+    """Return a SLURM time in seconds; its first number is hours after days or before two more numbers, else minutes."""
     days, first, second, third = (int(found[name] or 0) for name in ("days", "first", "second", "third"))
     if found["days"] is not None or found["third"] is not None:
         return ((24 * days + first) * 60 + second) * 60 + third
@@ -42,7 +42,7 @@ def _seconds(found: re.Match[str]) -> int:
 
 
 def gpu_count(value: Any) -> Any:
-    """Return a number of GPUs as a number and TYPE:NUMBER as it is.
+    """Return a number of GPUs as an integer, and TYPE:NUMBER unchanged.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Waiting: for something that is only known by looking, and for a lock."""
+"""Wait for a condition by polling, and for a lock."""
 
 import errno
 import fcntl
@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
-"""What file systems without locks answer: Lustre without -o flock, some of FUSE, NFS without its lock daemon."""
+"""Error codes of file systems without locks: Lustre without -o flock, some FUSE ones, NFS without its lock daemon."""
 
 
 def wait_until(condition: Callable[[], object], seconds: float, pause_s: float = 0.1) -> bool:
-    """Return as soon as `condition` holds; false when it does not within `seconds`."""
+    """Return True as soon as `condition` holds; False if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -27,10 +27,10 @@ def wait_until(condition: Callable[[], object], seconds: float, pause_s: float =
 
 @contextmanager
 def exclusive(path: Path, when_held: Callable[[str], object]) -> Iterator[None]:
-    """Hold the lock of a file, which the kernel releases when this process ends, whatever ends it.
+    """Hold the lock of a file, which the kernel releases when this process ends, for whatever reason.
 
-    While another process holds it, `when_held` is called with the words for that process; then this one waits. Children
-    do not inherit the lock. Where the file system has no locks, this says so and goes on without.
+    If another process holds it, `when_held` is called with a description of that process; then this one waits. Child
+    processes do not inherit the lock. If the file system has no locks, this prints a warning and continues without.
     """
     with path.open("a+", encoding="utf-8") as handle:
         try:
@@ -51,5 +51,5 @@ def exclusive(path: Path, when_held: Callable[[str], object]) -> Iterator[None]:
 
 @cache
 def _warn_of_no_locks(folder: Path) -> None:
-    text = f"{folder}: this file system has no locks (flock); start nothing twice, since nobody would notice it"
+    text = f"{folder}: this file system has no locks (flock); do not start anything twice, it would not be detected"
     print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -6,8 +6,8 @@
     python -m cluster.sandbox down /tmp/slurm
 
 It needs Debian's or Ubuntu's packages slurmctld, slurmd, slurm-client and munge, and nothing else: no root, systemd,
-cgroups or containers. Everything lives below the given folder; `down` ends every process, what survived a crash
-included.
+cgroups or containers. Everything is below the given folder; `down` ends every process, including those that survived a
+crash.
 """
 
 from cluster.sandbox.cluster import down, install, missing, up

@@ -14,10 +14,10 @@ from cluster.sandbox.config import Layout, environment
 
 
 def main() -> None:
-    """Run one command; exit code 1 with a message when it cannot be done."""
+    """Run one command; exit with code 1 and a message on failure."""
     parser = argparse.ArgumentParser(prog="python -m cluster.sandbox", description="A throw-away SLURM cluster.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("up", "start a cluster"), ("env", "print what to set"), ("down", "end a cluster")):
+    for name, text in (("up", "start a cluster"), ("env", "print variables to set"), ("down", "end a cluster")):
         command = commands.add_parser(name, help=text)
         command.add_argument("base", type=Path, help="folder for everything the cluster writes; keep its name short")
         if name == "up":
@@ -34,9 +34,9 @@ def main() -> None:
 def _add_layout(parser: argparse.ArgumentParser) -> None:
     default = Layout()
     parser.add_argument("--gpu-nodes", type=int, default=default.gpu_nodes, help="nodes with pretend GPUs")
-    parser.add_argument("--cpu-nodes", type=int, default=default.cpu_nodes, help="nodes without")
-    parser.add_argument("--gpus", type=int, default=default.gpus, help="pretend GPUs of each such node")
-    parser.add_argument("--accounting", action="store_true", help="with a database, so that sacct answers")
+    parser.add_argument("--cpu-nodes", type=int, default=default.cpu_nodes, help="nodes without GPUs")
+    parser.add_argument("--gpus", type=int, default=default.gpus, help="pretend GPUs of each node that has them")
+    parser.add_argument("--accounting", action="store_true", help="with a database, so that sacct works")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -59,7 +59,7 @@ def _layout(options: argparse.Namespace) -> Layout:
 
 
 def _hold(layout: Layout) -> None:
-    """Keep a cluster until a signal comes or the parent process is gone; its folder is the first line printed."""
+    """Keep a cluster until a signal arrives or the parent process is gone; print its folder as the first line."""
     stopping: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: stopping.append(number))

@@ -1,4 +1,4 @@
-"""Accounting for a throw-away cluster: a private MariaDB and slurmdbd, so that sacct answers."""
+"""Accounting for a throw-away cluster: a private MariaDB and slurmdbd, so that sacct works."""
 
 import getpass
 import socket
@@ -20,11 +20,11 @@ SQL = (
 )
 
 Spawn = Callable[[Sequence[str], str], None]
-"""Starts a daemon of the cluster; gets the command and the name of its log."""
+"""Starts a daemon of the cluster, given the command and the name of its log."""
 
 
 def controller_lines(base: Path, ports: range) -> str:
-    """Return the lines of slurm.conf that send records to slurmdbd on ports[0]; munge's socket goes in as password."""
+    """Return the lines of slurm.conf that send records to slurmdbd on ports[0]; the password is munge's socket."""
     return f"""\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
@@ -55,7 +55,7 @@ StorageLoc=slurm_acct_db
 
 
 def start(base: Path, ports: range, spawn: Spawn, find: Callable[[str], str | None]) -> None:
-    """Start database and slurmdbd, and return when slurmdbd takes calls; munge must run."""
+    """Start the database and slurmdbd, and return when slurmdbd accepts connections; munge must be running."""
     data, user = base / "state/database", getpass.getuser()
     if not data.exists():
         install = [find("mariadb-install-db") or "", "--no-defaults", f"--datadir={data}", f"--user={user}"]
@@ -76,7 +76,7 @@ def start(base: Path, ports: range, spawn: Spawn, find: Callable[[str], str | No
     spawn(["slurmdbd", "-D"], "slurmdbd")
     _require(lambda: _listens(ports[0]), base)
     for words in (["cluster", "sandbox"], ["account", ACCOUNT], ["user", getpass.getuser(), f"account={ACCOUNT}"]):
-        # What is there already is an error; without it no job is accepted.
+        # Without these entries no job is accepted; adding one that exists already is an error, which is ignored.
         subprocess.run([base / "bin/sacctmgr", "-i", "add", *words], capture_output=True, check=False)
 
 

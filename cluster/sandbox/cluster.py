@@ -1,4 +1,4 @@
-"""Bringing a throw-away cluster up, down, and down again when its owner has died."""
+"""Bring a throw-away cluster up and down, and remove the clusters of dead owners."""
 
 import fcntl
 import os
@@ -16,14 +16,14 @@ from cluster.waiting import wait_until
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 PACKAGES = "slurmctld slurmd slurm-client munge"
 LONGEST_BASE = 60
-"""munge and slurmstepd have sockets below the folder, and a socket's path may have 108 bytes."""
+"""munge and slurmstepd have sockets below the folder, and a socket's path may have at most 108 bytes."""
 
 UP_TIMEOUT_S = 60.0
 HELD_PREFIX = "slurm-held-"
 OWNER = "owner"
 
 _owned: list[IO[str]] = []
-"""Open, and with that locked, until this process ends."""
+"""Files that stay open, and thus locked, until this process ends."""
 
 
 def missing(*, with_accounting: bool = False) -> list[str]:
@@ -57,7 +57,7 @@ def up(base: Path, layout: Layout | None = None) -> dict[str, str]:
         command = install(with_accounting=layout.accounting)
         raise JobError(f"not installed: {', '.join(absent)}; install them with\n  {command}")
     if len(os.fsencode(base)) > LONGEST_BASE or any(not (char.isalnum() or char in "/-_.") for char in str(base)):
-        raise JobError(f"{base}: take a folder with a short, plain name, e.g. {tempfile.gettempdir()}/slurm")
+        raise JobError(f"{base}: use a folder with a short, plain name, e.g. {tempfile.gettempdir()}/slurm")
     if daemons(base):
         raise JobError(f"{base}: a cluster is running there; end it with `python -m cluster.sandbox down {base}`")
     try:
@@ -101,7 +101,7 @@ def sweep() -> None:
 
 
 def _owner_lives(base: Path) -> bool:
-    """Tell whether the process that holds a cluster is alive: the lock of a file ends with it."""
+    """Return whether the process that holds a cluster is alive: its file lock ends with it."""
     try:
         with (base / OWNER).open(encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The files of a throw-away cluster: pure functions from a layout to text, and writing them.
+"""The configuration files of a throw-away cluster: pure functions from a layout to text, and a function to write them.
 
 Every line that is not obvious is there because a plain one-machine cluster fails or is slow without it.
 """
@@ -21,7 +21,7 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
 
 @dataclass(frozen=True)
 class Layout:
-    """How many nodes there are and how fast things happen; nodes are named by addresses, so that they resolve."""
+    """The number and size of nodes, and timings; nodes are named after addresses, so that their names resolve."""
 
     gpu_nodes: int = 2
     cpu_nodes: int = 2
@@ -43,7 +43,7 @@ class Layout:
 
 
 def slurm_conf(base: Path, layout: Layout, ports: range, host: str, user: str, first_job: int) -> str:
-    """Return slurm.conf; ports[0] is the controller's, then there is one for each node and two for accounting."""
+    """Return slurm.conf; ports[0] is the controller's, followed by one for each node and two for accounting."""
     gpu_ports = f"[{ports[1]}-{ports[layout.gpu_nodes]}]"
     cpu_ports = f"[{ports[layout.gpu_nodes + 1]}-{ports[layout.gpu_nodes + layout.cpu_nodes]}]"
     size = (
@@ -88,7 +88,7 @@ GresTypes=gpu
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=50000,sched_interval=2,bf_interval=2,bf_resolution=1
 MinJobAge=600
-# Ids differ from cluster to cluster, so that nothing left by an older one is taken for a job's result.
+# IDs differ from cluster to cluster, so that nothing left by an older cluster is mistaken for a job's result.
 FirstJobId={first_job}
 KillWait=5
 SlurmctldTimeout=30
@@ -112,15 +112,15 @@ PartitionName=urgent Nodes={gpu_names} {limits} PriorityTier=100 PreemptMode=OFF
 
 
 def gres_conf(layout: Layout, devices: list[str]) -> str:
-    """Return gres.conf; SLURM counts a GPU only if it has a character device of its own."""
+    """Return gres.conf; SLURM counts a GPU only if it has its own character device."""
     names = f"127.0.1.[1-{layout.gpu_nodes}]"
     return "".join(f"NodeName={names} Name=gpu Type=h100 File={device}\n" for device in devices)
 
 
 def environment(base: Path) -> dict[str, str]:
-    """Return what to set for using the cluster.
+    """Return the variables to set for using the cluster.
 
-    The programs in `base`/bin set SLURM_CONF themselves: Snakemake's executor drops every variable of that family.
+    The programs in `base`/bin set SLURM_CONF themselves: Snakemake's executor drops every variable that starts so.
     """
     path = os.environ.get("PATH", "")
     own = str(base / "bin")
@@ -128,11 +128,11 @@ def environment(base: Path) -> dict[str, str]:
 
 
 def write_files(base: Path, layout: Layout) -> range:
-    """Write configuration, key and wrappers below `base`; return the ports, as `slurm_conf` takes them."""
+    """Write configuration, key and wrappers below `base`; return the ports in the order of `slurm_conf`."""
     for name in ("bin", "dev", "etc", "log", "run", "spool", "state"):
         (base / name).mkdir(parents=True, exist_ok=True)
     for name in ("", "run"):
-        (base / name).chmod(0o755)  # munge refuses sockets in folders that others may write to
+        (base / name).chmod(0o755)  # munge rejects sockets in folders that others may write to
     host = socket.gethostname().partition(".")[0]
     ports = free_ports(1 + len(layout.nodes) + 2)
     text = slurm_conf(base, layout, ports, host, getpass.getuser(), int(time.time()) % 60_000_000 + 1)
@@ -154,7 +154,7 @@ def write_files(base: Path, layout: Layout) -> range:
 
 
 def pretend_gpus(folder: Path, count: int) -> list[str]:
-    """Return `count` character devices: copies of /dev/null where that is allowed, else devices every machine has."""
+    """Return `count` character devices: copies of /dev/null if permitted, else devices that every machine has."""
     made = [folder / f"nvidia{index}" for index in range(count)]
     try:
         for path in made:

@@ -1,4 +1,4 @@
-"""The processes of a throw-away cluster: starting them, finding them again, ending them."""
+"""Start, find and end the processes of a throw-away cluster."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ MARK = "THROWAWAY_SLURM"
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 DRAIN_S = 8.0
 _STARTED: list[subprocess.Popen[bytes]] = []
-"""Kept, because Python warns of forgotten processes; they are found again by their mark, also by another process."""
+"""Kept because Python warns about forgotten processes. Any process can find them by their mark."""
 
 
 def find_program(name: str) -> str | None:
@@ -51,7 +51,7 @@ def start_node(base: Path, node: str) -> None:
 
 
 def answers_idle(base: Path, nodes: Sequence[str]) -> bool:
-    """Tell whether the controller answers and all nodes are idle."""
+    """Return whether the controller answers and all nodes are idle."""
     asked = subprocess.run(
         [str(base / "bin/sinfo"), "-h", "-N", "-o", "%N %T"], capture_output=True, text=True, check=False
     )
@@ -87,7 +87,7 @@ def stop(base: Path) -> None:
 
 
 def _cancel_all(base: Path) -> None:
-    """Cancel the jobs and wait until they have ended, or the controller does not answer."""
+    """Cancel the jobs and wait until they have ended; give up if the controller does not answer."""
     queue = [str(base / "bin/squeue"), "-h", "-t", "R,CG,S", "-o", "%i"]
 
     def is_empty() -> bool:

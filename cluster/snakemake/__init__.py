@@ -1,1 +1,1 @@
-"""Repairs for Snakemake: one per study, no jobs left behind, and an executor that survives a busy SLURM."""
+"""Workarounds for Snakemake: one process per study, no jobs left behind, an executor that survives a busy SLURM."""

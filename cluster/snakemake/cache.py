@@ -1,6 +1,6 @@
-"""A place for Snakemake's cache where the home folder has none, as on nodes and in containers without one.
+"""Find a place for Snakemake's cache if the home folder has none, as on nodes and in containers without a home.
 
-Snakemake makes the folder before it reads a Snakefile, so the profiles import this module; it acts by being imported.
+Snakemake creates the cache before it reads a Snakefile, so the profiles import this module; the import has the effect.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def find_place() -> None:
-    """Point XDG_CACHE_HOME, also of the jobs, below the working directory if the user's cache cannot be written."""
+    """Set XDG_CACHE_HOME, also for the jobs, to a folder in the working directory if the user's cache is read-only."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/"), ".cache"))
     with suppress(OSError):
         (cache / "snakemake").mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """One Snakemake per study.
 
-Snakemake's own lock files name what is locked, not who locks it: after a crash it asks for `--unlock` although nothing
-runs any more (snakemake/snakemake#2919). The profiles switch them off (`nolock`); this lock ends with its process.
+Snakemake's own lock files record what is locked, not by which process: after a crash it asks for `--unlock` although
+nothing is running any more (snakemake/snakemake#2919). The profiles switch them off (`nolock`); this lock ends with its
+process.
 """
 
 from contextlib import ExitStack
@@ -17,16 +18,16 @@ _held = ExitStack()
 
 
 def hold_study(folder: Path) -> None:
-    """Keep every other Snakemake from a study's folder for as long as this process lives.
+    """Lock a study's folder against every other Snakemake for as long as this process lives.
 
     Raises
     ------
     JobError
-        If another one works on the study, or the folder cannot be written.
+        If another Snakemake is working on the study, or the folder cannot be written.
     """
 
     def refuse(holder: str) -> Never:
-        raise JobError(f"{folder}: another Snakemake works on this study, {holder}; wait for it, or end it")
+        raise JobError(f"{folder}: another Snakemake is working on this study ({holder}); wait for it, or end it")
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

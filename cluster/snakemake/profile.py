@@ -1,8 +1,8 @@
-"""What a profile says, taken as it was typed.
+"""Keep the values of a profile as they were typed.
 
-On its way into a rule a value is read twice: as YAML, to which 00123 is 83, 24:00:00 is 86400 and off is false, and
-as a Python expression, to which 2-00 is 2 and `all` a function. The first cannot be undone and is refused; the second
-is left out for the settings of a training, for texts that SLURM knows, and for times.
+On its way into a rule, a value is interpreted twice: as YAML, which reads 00123 as 83, 24:00:00 as 86400 and off as
+false, and as a Python expression, in which 2-00 is 2 and `all` is a function. The first cannot be undone, so such
+values are rejected. The second is skipped for the settings of a training, for names that SLURM knows, and for times.
 """
 
 import ast
@@ -21,13 +21,13 @@ from cluster.settings import JobSettings, interpreter, job_options
 from cluster.texts import minutes
 
 EXECUTOR_RETRIES = "3"
-"""How often a training that is a job of the executor is started again, unless `max_requeues` says otherwise."""
+"""How often a training that is a job of Snakemake's executor is started again, unless `max_requeues` is set."""
 
 TEXTS = ("slurm_account", "slurm_partition", "qos", "constraint", "reservation", "gres", "gpu_model", "clusters")
-"""Resources that are names to SLURM, never expressions."""
+"""Resources that are names for SLURM, never expressions."""
 
 PYTHON = "python"
-"""The resource that says what starts Python in every job."""
+"""The resource with the command that starts Python in every job."""
 
 _NUMBER = re.compile(r"((?:\w+:)?\w+)=(\d[\d_]*)")
 _TIME = re.compile(r"[\d:-]+")
@@ -35,12 +35,12 @@ _SECTIONS = ("default-resources", "set-resources")
 
 
 def read_texts(workflow: Any) -> None:
-    """Let rules that follow have names as they were typed, and times of SLURM's forms as minutes.
+    """Give the rules that follow names as they were typed, and times in SLURM's formats as minutes.
 
     Raises
     ------
     SettingsError
-        If YAML or Snakemake has changed a value before, or a time is none.
+        If YAML or Snakemake has already changed a value, or a time is invalid.
     """
     if workflow.is_main_process:
         check_command_line(sys.argv[1:])
@@ -57,7 +57,7 @@ def _keep_texts(where: str, resources: Any) -> None:
 
     for name, resource in list(resources.items()):
         text = _as_typed(resource.raw)
-        is_name = name in TEXTS and resource.raw is not None and " " not in text  # with one it is an expression
+        is_name = name in TEXTS and resource.raw is not None and " " not in text  # with a space it is an expression
         if is_name or name == PYTHON:
             resources[name] = Resource(name, text, raw=repr(text))
         elif name == "runtime" and _TIME.fullmatch(text):
@@ -68,15 +68,15 @@ def _keep_texts(where: str, resources: Any) -> None:
 
 
 def training_settings(workflow: Any) -> tuple[JobSettings, str]:
-    """Return the job settings that the profile and the command line give to the rule `train`, and as options.
+    """Return the job settings that the profile and the command line give to the rule `train`, also as options.
 
-    With `cluster: executor` the training is a job like any other: that word is taken out, because the executor of
-    SLURM has a resource of this name.
+    With `cluster: executor` the training is a job like any other. The word is removed from the resources, because
+    SLURM's executor has a resource of this name.
 
     Raises
     ------
     SettingsError
-        If a value cannot be used, or YAML has changed it.
+        If a value is invalid, or YAML has changed it.
     """
     given = workflow.resource_settings._parsed_overwrite_resources.get("train", {})  # noqa: SLF001
     default = dict(workflow.resource_settings._parsed_default_resources.items())  # noqa: SLF001
@@ -84,20 +84,20 @@ def training_settings(workflow: Any) -> tuple[JobSettings, str]:
     raw = {"cluster": "local", **{name: _as_typed(resource.raw) for name, resource in all_given.items()}}
     if raw["cluster"] == "executor":
         raw = {"max_requeues": EXECUTOR_RETRIES, **raw}
-        del given._data["cluster"]  # noqa: SLF001 - the one dictionary that rules and the jobs' Snakemakes take it from
-    # Elsewhere it may have resources that only Snakemake or its executor reads; a job of our own has none but ours.
+        del given._data["cluster"]  # noqa: SLF001 - both the rules and the jobs' Snakemakes read it from here
+    # A job of our own may only have our settings; otherwise there may be resources for Snakemake or its executor.
     ours = [name for name in raw if name in JobSettings.model_fields or raw["cluster"] == "slurm"]
     settings = JobSettings.from_options(f"{name}={raw[name]}" for name in ours)
     return settings, job_options(raw)
 
 
 def program(workflow: Any) -> str:
-    """Return what rules call: `ccsd`, or its module by the Python that the profile names (`default-resources: python`).
+    """Return the program that rules call: `ccsd`, or its module with the Python of `default-resources: python`.
 
     Raises
     ------
     SettingsError
-        If that Python cannot be started here.
+        If this Python cannot be started here.
     """
     given = dict(workflow.resource_settings._parsed_default_resources.items())  # noqa: SLF001
     if PYTHON not in given:
@@ -106,31 +106,31 @@ def program(workflow: Any) -> str:
 
 
 def check_texts(file: Path) -> None:
-    """Refuse values of resources that are something else to YAML than what is written.
+    """Reject values of resources that YAML reads as something else than what is written.
 
     Raises
     ------
     SettingsError
-        If there are any; each is named with its line and with what to write instead.
+        If there are any; each is listed with its line and with what to write instead.
     """
     try:
         document = yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
     except (OSError, UnicodeError, yaml.YAMLError):
-        return  # Snakemake, which read it before, has its own words for that
+        return  # Snakemake has read the file before and reports this itself
     sections = _children(document)
     problems = [
-        f"  line {node.start_mark.line + 1}: {name}: {_text(node)} is {_meaning(node)} to YAML; write it in quotes: "
+        f"  line {node.start_mark.line + 1}: {name}: YAML reads {_text(node)} as {_meaning(node)}; put it in quotes: "
         f'{name.rpartition(" ")[2]}: "{_text(node)}"'
         for section in _SECTIONS
         for name, node in _values(section, sections.get(section))
         if _changes(node)
     ]
     if problems:
-        raise SettingsError("\n".join([f"{file}: values that would not arrive as they are written:", *problems]))
+        raise SettingsError("\n".join([f"{file}: values that YAML would change:", *problems]))
 
 
 def check_command_line(words: Sequence[str]) -> None:
-    """Refuse numbers of `--set-resources` and `--default-resources` that Snakemake would change, as 00123 to 123.
+    """Reject numbers in `--set-resources` and `--default-resources` that Snakemake would change, as 00123 to 123.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def check_command_line(words: Sequence[str]) -> None:
         found = _NUMBER.fullmatch(word)
         if option.lstrip("-") in _SECTIONS and found and found[2] != str(int(found[2])):
             raise SettingsError(
-                f"{word}: to Snakemake that is {int(found[2])}; write it in two pairs of quotes: "
+                f"{word}: Snakemake reads this as {int(found[2])}; put it in two pairs of quotes: "
                 f"{found[1]}=\"'{found[2]}'\""
             )
 
@@ -161,7 +161,7 @@ def _profiles() -> list[Path]:
 
 
 def _as_typed(raw: Any) -> str:
-    """Return a value without the quotes that keep Snakemake from evaluating it, and with variables of the shell."""
+    """Return a value without the quotes that keep Snakemake from evaluating it, and with shell variables expanded."""
     text = str(raw)
     if text[:1] in {"'", '"'}:
         try:
@@ -176,7 +176,7 @@ def _children(node: yaml.Node | None) -> Mapping[str, yaml.Node]:
 
 
 def _values(name: str, node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
-    """Yield what a section holds, named by where it is."""
+    """Yield the values in a section, each with its path as the name."""
     if isinstance(node, yaml.MappingNode):
         for key, child in _children(node).items():
             yield from _values(f"{name}: {key}", child)
@@ -185,7 +185,7 @@ def _values(name: str, node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]
 
 
 def _changes(node: yaml.Node) -> bool:
-    """Tell whether YAML makes something of a value that does not read like it."""
+    """Return whether YAML turns a value into something that does not read like it."""
     if isinstance(node, yaml.SequenceNode):
         return True
     kind = node.tag.rpartition(":")[2]

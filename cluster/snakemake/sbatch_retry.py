@@ -1,6 +1,6 @@
-"""Retry sbatch while the controller is busy or away.
+"""Retry sbatch while the controller is busy or unreachable.
 
-The launcher of a training does so by itself. For Snakemake's executor one call that fails is a failed job
+The launcher of a training retries on its own. For Snakemake's executor, a single failed call means a failed job
 (snakemake/snakemake-executor-plugin-slurm#313, snakemake/snakemake#1789), so a wrapper script calls this module instead
 (`cluster.snakemake.wrappers`).
 """
@@ -19,12 +19,12 @@ from cluster.snakemake.watch import note
 
 
 def call_sbatch(
-    arguments: Sequence[str], sleep: Callable[[float], None] = pause, tell: Callable[[str], None] = note
+    arguments: Sequence[str], sleep: Callable[[float], None] = pause, report: Callable[[str], None] = note
 ) -> tuple[int, str, str]:
-    """Call the real sbatch until it accepts the job or refuses it for good.
+    """Call the real sbatch until it accepts the job or its refusal is final.
 
-    A controller may have accepted the job although its answer never came. The executor's jobs are identified by their
-    name and comment together; one that is in the queue is taken as the answer.
+    A controller may have accepted the job although its answer never arrived. The executor's jobs are identified by name
+    and comment together; if such a job is in the queue, its ID is returned as the answer.
 
     Returns
     -------
@@ -42,8 +42,8 @@ def call_sbatch(
         wait = patience.next_wait(done.stderr) if done.returncode else None
         if wait is None or not (name and comment):
             return done.returncode, done.stdout, done.stderr
-        if line := patience.tell(done.stderr, wait):
-            tell(f"{comment}: {line}")
+        if line := patience.report(done.stderr, wait):
+            report(f"{comment}: {line}")
         sleep(wait)
         job_id = slurm_queries.find(name, comment)
         if job_id is not None:
@@ -59,7 +59,7 @@ def main() -> None:
     try:
         code, out, err = call_sbatch(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.exit("stopped while it waited for SLURM to take the job")
+        sys.exit("stopped while waiting for SLURM to accept the job")
     sys.stdout.write(out)
     sys.stderr.write(err)
     sys.exit(code)

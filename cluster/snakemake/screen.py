@@ -1,7 +1,7 @@
-"""Less on the screen: one line for a job that starts, one for its end, and the log of one that fails, once.
+"""Print less on the screen: one line when a job starts, one when it ends, and the log of a failed job, once.
 
-What Snakemake says besides is in its own log, whose path it prints at the end; so is everything with --verbose, and in
-a dry run, on the screen.
+Snakemake's other messages are in its own log, whose path it prints at the end. With --verbose, and in a dry run, the
+screen shows everything.
 """
 
 import logging
@@ -28,8 +28,8 @@ _NOTHING = {LogEvent.SHELLCMD, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED}
 
 
 def quieten(workflow: Any) -> None:
-    """Take the place of what writes to the screen, unless the user wants to see all or a dry run is to be read."""
-    # The executor of SLURM does not ask for the size of files to come.
+    """Replace Snakemake's screen handler, unless the user wants to see everything or this is a dry run."""
+    # SLURM's executor never awaits the size of files that do not exist yet.
     warnings.filterwarnings("ignore", r"coroutine 'InputFiles\._predicated_size_files", RuntimeWarning)
     settings = workflow.output_settings
     if settings.dryrun or settings.verbose or settings.debug_dag or settings.quiet:
@@ -43,7 +43,7 @@ def quieten(workflow: Any) -> None:
 
 
 class _Screen(ColorizingTextHandler):  # type: ignore[misc]
-    """Snakemake's writer to the screen with lines of its own for jobs."""
+    """Snakemake's screen handler with our own lines for jobs."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -64,7 +64,7 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
             self.handleError(record)
 
     def line(self, record: logging.LogRecord) -> str:
-        """Return what to show of a message; empty for nothing."""
+        """Return the text to show for a message; empty for none."""
         event, content = get_event(record), record.__dict__
         if event == LogEvent.JOB_INFO:
             return self._started(content)
@@ -80,11 +80,13 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
         return str(self.format(record) or "")
 
     def _started(self, content: dict[str, Any]) -> str:
-        named = (str(value).strip("-") for value in content["wildcards"].values())  # `-f2` of a fold, empty without
+        named = (
+            str(value).strip("-") for value in content["wildcards"].values()
+        )  # `-f2` for a fold, empty without folds
         values = ", ".join(filter(None, named))
         self.names[content["jobid"]] = name = f"{content['rule_name']}{f' {values}' if values else ''}"
         if not content["output"]:
-            return ""  # `all` only names what is wanted
+            return ""  # `all` only lists the requested files
         if content["local"]:
             self.seen_live.add(content["jobid"])
         return f"{_now()} {name}: begins{_where(content['log'])}"
@@ -96,7 +98,7 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
         return "\n".join(f"{_now()} {name}: done, {count} steps" for name in names if name != "all")
 
     def _failed(self, content: dict[str, Any]) -> str:
-        """Return why a job failed, and its last lines unless they have just been on the screen."""
+        """Return why a job failed, and its last lines unless the screen has just shown them."""
         name = self.names.get(content["jobid"], content["rule_name"])
         lines = [f"{_now()} {name}: FAILED{_where(content['log'])}"]
         if content["rule_msg"]:
@@ -115,7 +117,7 @@ def _where(logs: list[str]) -> str:
 
 
 def _last_lines(logs: list[Path]) -> list[str]:
-    """Return the end of the job's own log, or of SLURM's about it if it has none; that one repeats the other."""
+    """Return the end of the job's own log or, if there is none, of SLURM's log, which repeats it."""
     for path in logs:
         with suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

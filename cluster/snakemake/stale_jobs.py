@@ -1,7 +1,7 @@
-"""Jobs that a killed Snakemake left in the queue: the executor plugin never finds them again, so they are cancelled.
+"""Cancel the jobs that a killed Snakemake left in the queue, because the executor plugin never finds them again.
 
-Otherwise the next Snakemake submits the same work beside them, and two jobs write the same files
-(snakemake/snakemake-executor-plugin-slurm#320). Training jobs are not concerned: their launcher attaches to them.
+Otherwise the next Snakemake would submit the same work again, and two jobs would write the same files
+(snakemake/snakemake-executor-plugin-slurm#320). Training jobs are not affected: their launcher attaches to them.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ GONE_S = 120.0
 def cancel_stale_jobs(folder: Path, run: str) -> bool:
     """Cancel the jobs of the study's last Snakemake, wait until they are gone, and record this one.
 
-    To be called only by the one Snakemake that works on the study (`cluster.snakemake.lock`).
+    Only the Snakemake that holds the study's lock (`cluster.snakemake.lock`) may call this.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def cancel_stale_jobs(folder: Path, run: str) -> bool:
     Raises
     ------
     JobError
-        If they do not go away: starting now would mean two writers.
+        If they do not end: starting now would mean two writers.
     """
     record = folder / FILE
     last = record.read_text(encoding="utf-8") if record.exists() else ""
@@ -42,6 +42,6 @@ def cancel_stale_jobs(folder: Path, run: str) -> bool:
     if found:
         slurm_queries.cancel_named(last)
         if not wait_until(lambda: slurm_queries.find(last) is None, GONE_S, 0.5):
-            raise JobError(f"jobs of an earlier Snakemake do not end: `scancel -n {last}`, then start again")
+            raise JobError(f"jobs of an earlier Snakemake do not end; run `scancel -n {last}`, then start again")
     record.write_text(run, encoding="utf-8")
     return found

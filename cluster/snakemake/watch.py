@@ -1,7 +1,7 @@
-"""What passes between Snakemake and the processes that submit for it: their lines to the screen, its end to them.
+"""Connect Snakemake with the processes that submit for it: show their lines, and tell them when it ends.
 
-Snakemake's executor keeps what sbatch prints for itself, and on TERM it waits for the jobs that run, of which one that
-waits to be submitted is one.
+Snakemake's executor does not show what sbatch prints. On TERM it waits for all running jobs, and those that are still
+waiting to be submitted count as running.
 """
 
 import atexit
@@ -22,17 +22,17 @@ _LINES = "CLUSTER_LINES"
 
 _POLL_S = 1.0
 _ASK_S = 30.0
-"""Between two looks at why jobs wait."""
+"""Seconds between two checks of why jobs wait."""
 
 
 def start(folder: Path, scheduler: Any) -> None:
-    """Begin to show lines, and why jobs wait, and to pass the end of this Snakemake on.
+    """Start to show lines and why jobs wait, and to announce the end of this Snakemake.
 
-    Its files are in `folder` until it ends.
+    Its files stay in `folder` until it ends.
     """
     if not folder.is_dir():
         return  # there is no SLURM
-    here = socket.gethostname()  # on another login node the number is another process
+    here = socket.gethostname()  # on another login node, the same number belongs to another process
     for left in folder.glob(f"{here}.[0-9]*.*"):
         if not Path("/proc", left.stem.rpartition(".")[2]).exists():
             left.unlink(missing_ok=True)
@@ -58,15 +58,15 @@ def _watch(scheduler: Any, lines: Path, stop: Path) -> None:
             text = lines.read_text(encoding="utf-8")[shown:]
             shown += len(text)
             _show(text)
-            if _is_told_to_end(scheduler):
+            if _is_asked_to_end(scheduler):
                 stop.touch()
             if time.monotonic() > ask_at:
-                reasons, ask_at = _tell_reasons(scheduler, reasons), time.monotonic() + _ASK_S
+                reasons, ask_at = _show_reasons(scheduler, reasons), time.monotonic() + _ASK_S
         time.sleep(_POLL_S)
 
 
-def _tell_reasons(scheduler: Any, known: dict[str, int]) -> dict[str, int]:
-    """Show why Snakemake's jobs wait in the queue where that is new; return the reasons with numbers of jobs."""
+def _show_reasons(scheduler: Any, known: dict[str, int]) -> dict[str, int]:
+    """Show new reasons why Snakemake's jobs wait in the queue; return the reasons with numbers of jobs."""
     name = getattr(getattr(scheduler, "_executor", None), "run_uuid", None)
     found = slurm_queries.waiting(name) if name else {}
     for reason, count in found.items():
@@ -75,8 +75,8 @@ def _tell_reasons(scheduler: Any, known: dict[str, int]) -> dict[str, int]:
     return {**known, **found} if found else {}
 
 
-def _is_told_to_end(scheduler: Any) -> bool:
-    """Tell whether TERM came, or Ctrl-C, after which the executor takes no more submissions."""
+def _is_asked_to_end(scheduler: Any) -> bool:
+    """Return whether TERM or Ctrl-C arrived, after which the executor accepts no more submissions."""
     submissions = getattr(getattr(scheduler, "_executor", None), "_job_submission_executor", None)
     return bool(getattr(scheduler, "_user_kill", None) or getattr(submissions, "_shutdown", False))
 

@@ -1,6 +1,6 @@
-"""Wrapper scripts that shadow sbatch and sacct, for two faults of Snakemake's SLURM executor.
+"""Wrapper scripts that shadow sbatch and sacct, to work around two bugs in Snakemake's SLURM executor.
 
-- `sbatch`: for the executor one call that fails is a failed job; ours retries (`cluster.snakemake.sbatch_retry`).
+- `sbatch`: for the executor a single failed call is a failed job; ours retries (`cluster.snakemake.sbatch_retry`).
 - `sacct`: it reports a cancelled job as "CANCELLED by 1000". The executor knows only "CANCELLED" and waits forever,
   as its predecessor did (Snakemake-Profiles/slurm#22).
 """
@@ -32,9 +32,10 @@ exit $code
 
 
 def install_wrappers(folder: Path) -> None:
-    """Write the wrappers to `folder` and put it first on this process' PATH; does nothing where there is no SLURM.
+    """Write the wrappers to `folder` and put it first on this process's PATH; do nothing if there is no SLURM.
 
-    Also forgets what the user sets for squeue and the like: with SQUEUE_PARTITION the executor would miss its jobs.
+    Also removes the user's variables for squeue and similar commands: with SQUEUE_PARTITION the executor would miss its
+    jobs.
     """
     for name in [name for name in os.environ if name.startswith(QUERIES)]:
         del os.environ[name]
@@ -50,10 +51,10 @@ def install_wrappers(folder: Path) -> None:
 
 
 def separate_logs(executor: Any, study: str) -> None:
-    """Give a study a folder of its own for what SLURM says about its jobs; does nothing for other executors.
+    """Give a study its own folder for SLURM's logs of its jobs; do nothing for other executors.
 
-    At its end SLURM's executor removes empty folders, also those in which a job of another study is about to write,
-    which then fails before it starts.
+    When it ends, SLURM's executor removes empty folders, including those to which a job of another study is about to
+    write. Such a job then fails before it starts.
     """
     if hasattr(executor, "slurm_logdir"):
         executor.slurm_logdir /= study
@@ -67,7 +68,7 @@ def real(name: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a program in one step: another study's Snakemake may be calling it."""
+    """Write a program atomically: another study's Snakemake may be calling it."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.chmod(0o755)

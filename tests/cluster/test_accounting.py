@@ -46,7 +46,7 @@ def test_where_no_more_jobs_are_taken_it_waits_says_so_and_can_be_ended(
     for number in (signal.SIGINT, signal.SIGTERM):
         stopped = launcher.start("pass", tmp_path / "run", *SLURM)
         assert stopped.stdout is not None
-        assert "takes no more jobs of yours for now (AssocMaxSubmitJobLimit); asked again at" in (
+        assert "accepts no more of your jobs for now (AssocMaxSubmitJobLimit); next attempt at" in (
             stopped.stdout.readline()
         )
         begun = time.monotonic()
@@ -61,7 +61,7 @@ def test_where_no_more_jobs_are_taken_it_waits_says_so_and_can_be_ended(
     assert patient.returncode == 0, err
 
 
-def test_a_limit_that_no_waiting_changes_is_told_at_once(
+def test_a_limit_that_no_waiting_changes_is_reported_at_once(
     on_cluster: Callable[..., str], tmp_path: Path, launcher: Launcher
 ) -> None:
     strict = ("strict", "set", "MaxWall=00:10:00", "Flags=DenyOnLimit")
@@ -75,7 +75,7 @@ def test_a_limit_that_no_waiting_changes_is_told_at_once(
     assert time.monotonic() - begun < 20
 
 
-def test_a_job_that_ended_after_squeue_forgot_it_is_told_by_sacct(
+def test_a_job_that_ended_after_squeue_forgot_it_is_reported_by_sacct(
     slurm_with_accounting: Path, tmp_path: Path, launcher: Launcher
 ) -> None:
     programs = slurm_with_accounting / "bin"

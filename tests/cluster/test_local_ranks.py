@@ -146,7 +146,7 @@ def test_ranks_that_ignore_term_are_killed_by_a_second_interrupt(tmp_path: Path,
     began = time.monotonic()
     process.terminate()
     process.stdout.readline()
-    assert "once more" in process.stdout.readline()
+    assert "Ctrl-C again" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert time.monotonic() - began < 10

@@ -1,4 +1,4 @@
-"""Which refusals of sbatch are final, how long the others are asked again, and how that ends."""
+"""Which refusals of sbatch are final, how long sbatch is retried after the others, and how that ends."""
 
 import os
 import subprocess
@@ -56,11 +56,11 @@ def test_a_limit_on_jobs_is_waited_for_without_end_in_three_lines(message: str) 
     for _ in range(500):
         wait = stubborn.next_wait(message)
         assert wait is not None
-        lines.append(stubborn.tell(message, wait))
-    told = [line for line in lines if line]
-    assert len(told) == 3
-    assert patience.reason(message) in told[0]
-    assert told[-1].endswith("then every minute")
+        lines.append(stubborn.report(message, wait))
+    reported = [line for line in lines if line]
+    assert len(reported) == 3
+    assert patience.reason(message) in reported[0]
+    assert reported[-1].endswith("then every minute")
 
 
 def test_waits_grow_to_a_minute() -> None:

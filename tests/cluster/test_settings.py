@@ -31,10 +31,10 @@ from cluster.settings import JobSettings, job_options
         ("gpus_per_node=a100:2", "gpus_per_node=a100:2 needs cluster=slurm"),
         (
             "python=apptainer-that-is-not-here exec x.sif python",
-            "apptainer-that-is-not-here: no such program here; give",
+            "apptainer-that-is-not-here: no such program here; use",
         ),
-        ("python=sh -c 'x", "No closing quotation; give a command as of a shell, such as apptainer exec"),
-        ("gpus_per_node=4", "gpus_per_node=4 and tasks_per_node=1: each process uses one GPU of its own"),
+        ("python=sh -c 'x", "No closing quotation; use a shell command such as apptainer exec"),
+        ("gpus_per_node=4", "gpus_per_node=4 and tasks_per_node=1: each process uses its own GPU"),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(option: str, words: str) -> None:

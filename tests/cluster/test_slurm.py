@@ -160,7 +160,7 @@ def test_no_ranks_start_on_this_machine_while_the_job_of_the_run_is_alive(tmp_pa
     eventually(lambda: len(_starts(tmp_path)) == 1)
     here = launcher.run(_code(WORK, tmp_path), tmp_path / "run")
     assert here.returncode == 1
-    assert f"job {_job(tmp_path)} of this run is alive on the SLURM cluster" in here.stderr
+    assert f"job {_job(tmp_path)} of this run is still active on the SLURM cluster" in here.stderr
     (tmp_path / "go").touch()
     assert process.wait(timeout=60) == 0
     assert launcher.run(_code(WORK, tmp_path), tmp_path / "run").returncode == 0
@@ -270,7 +270,7 @@ def test_sbatch_that_fails_for_a_while_is_asked_again(slurm: Path, tmp_path: Pat
     done = launcher.run(_code(SHOW, tmp_path), tmp_path / "run", *SLURM)
     assert done.returncode == 0, done.stderr
     assert len(counter.read_text().splitlines()) == 3
-    assert "SLURM does not take the job (Unable to contact slurm controller (connect failure)); asked" in done.stdout
+    assert "SLURM did not accept the job (Unable to contact slurm controller (connect failure)); next" in done.stdout
 
 
 def test_a_queue_that_does_not_answer_is_waited_for(slurm: Path, tmp_path: Path, launcher: Launcher) -> None:

@@ -76,7 +76,7 @@ def test_where_no_more_jobs_are_taken_the_workflow_says_so_and_ends_on_term(
     subprocess.run([*limit, "MaxSubmitJobs=1"], check=True, stdout=subprocess.DEVNULL)
     occupant = [str(slurm / "sbatch"), "--parsable", "-o", "/dev/null", "--wrap", "sleep 600"]
     long = subprocess.run(occupant, capture_output=True, text=True, check=True).stdout.strip()
-    words = "rule_phantom: SLURM takes no more jobs of yours for now (AssocMaxSubmitJobLimit); asked again at"
+    words = "rule_phantom: SLURM accepts no more of your jobs for now (AssocMaxSubmitJobLimit); next attempt at"
     try:
         ended = clone.start(*ON_SLURM)
         eventually(lambda: words in ended.log.read_text(), 60)

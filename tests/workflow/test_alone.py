@@ -27,7 +27,7 @@ def _let_go(clone: Project) -> None:
 def test_a_second_one_on_the_same_study_is_refused_and_the_first_goes_on(held: Project) -> None:
     second = held.snakemake(*HERE)
     assert second.returncode == 1
-    assert f"another Snakemake works on this study, process {held.running[0].process.pid} on" in second.stderr
+    assert f"another Snakemake is working on this study (process {held.running[0].process.pid} on" in second.stderr
     assert "Traceback" not in second.stdout + second.stderr
     _let_go(held)
     held.running[0].end()

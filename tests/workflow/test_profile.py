@@ -21,7 +21,7 @@ def test_a_dry_run_refuses_what_the_training_would_refuse(project: Callable[...,
     for time, words in (
         (
             "24:00:00",
-            "mine/profile.yaml: values that would not arrive as they are written:\n  line 6: set-res",
+            "mine/profile.yaml: values that YAML would change:\n  line 6: set-res",
         ),
         ("'1 week'", "the job settings cannot be used:\n  timeout_min: not a time limit; write minutes (1440)"),
     ):

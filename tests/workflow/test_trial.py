@@ -51,10 +51,10 @@ def test_nothing_is_started_when_slurm_would_refuse_a_later_job(clone: Project) 
     wrong = ("train:partition=nonexistent", "evaluate:slurm_partition=cpu", "evaluate:gpu=1", "report:runtime=8d")
     done = clone.snakemake(*ON_SLURM, "train:cluster=slurm", *wrong)
     assert done.returncode == 1
-    assert "nothing was started, because SLURM would not take it" in done.stderr
+    assert "nothing was started, because SLURM would reject jobs" in done.stderr
     assert "  train: invalid partition specified: nonexistent" in done.stderr
     assert "  evaluate: Batch job submission failed: Requested node configuration is not available" in done.stderr
-    assert "  report: 11520 minutes are asked for, partition cpu allows 7-00:00:00" in done.stderr
+    assert "  report: 11520 minutes are requested, partition cpu allows 7-00:00:00" in done.stderr
     assert "convert:" not in done.stderr.partition("nothing was started")[2]
     assert "Traceback" not in done.stderr
     assert clone.calls() == []

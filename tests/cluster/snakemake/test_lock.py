@@ -32,7 +32,7 @@ def test_a_study_is_held_until_its_process_is_killed(tmp_path: Path) -> None:
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     holder.stdout.readline()
-    with pytest.raises(JobError, match=f"another Snakemake works on this study, process {holder.pid} on"):
+    with pytest.raises(JobError, match=f"another Snakemake is working on this study .process {holder.pid} on"):
         lock.hold_study(tmp_path / "study")
     lock.hold_study(tmp_path / "other")
     holder.kill()

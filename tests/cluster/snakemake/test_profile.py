@@ -1,4 +1,4 @@
-"""What a profile says reaches a training as it was typed, or is refused by name."""
+"""The values of a profile reach a training as they were typed, or are rejected by name."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -54,13 +54,13 @@ def test_values_that_yaml_changes_are_named_with_what_to_write(tmp_path: Path) -
         check_texts(file)
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(f"{file}: ")
-    assert "line 2: default-resources: slurm_account: 00123 is 83 to YAML" in lines[1]
+    assert "line 2: default-resources: slurm_account: YAML reads 00123 as 83" in lines[1]
     assert (
-        'line 7: set-resources: train: timeout_min: 24:00:00 is 86400 to YAML; write it in quotes: timeout_min: "24'
+        'line 7: set-resources: train: timeout_min: YAML reads 24:00:00 as 86400; put it in quotes: timeout_min: "24'
         in (str(caught.value))
     )
-    assert 'partition: off is False to YAML; write it in quotes: partition: "off"' in str(caught.value)
-    assert 'constraint: [a100|v100] is a list to YAML; write it in quotes: constraint: "[a100|v100]"' in lines[-2]
+    assert 'partition: YAML reads off as False; put it in quotes: partition: "off"' in str(caught.value)
+    assert 'constraint: YAML reads [a100|v100] as a list; put it in quotes: constraint: "[a100|v100]"' in lines[-2]
     assert len(lines) == 1 + 6, "0o17 is a text to YAML 1.1"
 
 
@@ -76,9 +76,9 @@ def test_a_number_that_the_command_line_would_change_is_refused() -> None:
     check_command_line(["--set-resources", "train:nodes=2", "train:account='007'", "train:partition=a100"])
     check_command_line(["--set-resources", "train:nodes=2", "--config", "name=007"])
     for words in (["--set-resources", "train:account=007"], ["--set-resources=train:account=007"]):
-        with pytest.raises(SettingsError, match="train:account=007: to Snakemake that is 7"):
+        with pytest.raises(SettingsError, match="train:account=007: Snakemake reads this as 7"):
             check_command_line(words)
-    with pytest.raises(SettingsError, match="write it in two pairs of quotes: slurm_account=\"'1_000'\""):
+    with pytest.raises(SettingsError, match="put it in two pairs of quotes: slurm_account=\"'1_000'\""):
         check_command_line(["--default-resources", "mem_mb=100", "slurm_account=1_000"])
 
 

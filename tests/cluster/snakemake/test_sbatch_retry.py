@@ -103,7 +103,7 @@ def test_installed_it_stands_before_the_real_one_and_passes_on(
     assert len(calls.read_text().splitlines()) == 2
 
 
-def test_a_cancelled_job_is_told_in_a_word_that_the_executor_knows(
+def test_a_cancelled_job_is_reported_in_a_word_that_the_executor_knows(
     programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = programs().parent
