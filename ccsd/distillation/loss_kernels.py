@@ -1,7 +1,7 @@
-"""Triton kernels of the sums over voxels that the losses are made of, each in one pass over the logits on GPUs.
+"""Triton kernels for the sums over voxels in the losses, each in one pass over the logits on GPUs.
 
-Torch's own operations make a float32 map of each intermediate result. A row is one region of one sample's logits, of
-V voxels that lie side by side in memory; sums are float32.
+Torch's own operations would create a float32 map for each intermediate result. A row is one region of one sample's
+logits: V voxels that are contiguous in memory. Sums are float32.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ from torch import Tensor
 BLOCK = 2048
 """Voxels that a block reads at once."""
 BLOCKS = 2048
-"""Blocks wanted: several for each of an H100's multiprocessors."""
+"""Target number of blocks: several for each of an H100's multiprocessors."""
 
 
 @triton.jit
 def _row(samples, regions, s0, s1, s2):
-    """Return where the row of this program begins; rows are numbered by set, sample and region."""
+    """Return the offset of this program's row; rows are numbered by set, sample and region."""
     row = tl.program_id(0)
     k, b, r = row // (samples * regions), row // regions % samples, row % regions
     return k.to(tl.int64) * s0 + b * s1 + r * s2
@@ -108,7 +108,7 @@ def _divergence_gradient(
 
 
 def _dense(x: Tensor, shape: torch.Size) -> tuple[Tensor, tuple[int, ...]]:
-    """Return K x B x R x V values whose voxels lie side by side, and the strides of the other axes."""
+    """Return K x B x R x V values whose voxels are contiguous, and the strides of the other axes."""
     x = x.expand(shape)[(None,) * (6 - len(shape))].flatten(3)
     x = x if x.stride(-1) == 1 else x.contiguous()
     return x, x.stride()[:3]

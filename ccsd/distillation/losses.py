@@ -1,6 +1,6 @@
 """Losses on logits, one value per sample, computed in float32.
 
-Shapes: logits z and targets ... x R x D x H x W with any leading axes, on GPUs two at most; the result has them.
+Shapes: logits z and targets are ... x R x D x H x W with any leading axes (on GPUs at most two); the result keeps them.
 """
 
 from functools import reduce
@@ -20,7 +20,7 @@ REGIONS_AND_VOLUME = (-4, -3, -2, -1)
 def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     """L_seg: soft Dice, mean over the regions, plus binary cross-entropy, mean over regions and voxels.
 
-    The Dice term has its 1 in the denominator only, so an empty region costs what is predicted in it.
+    The Dice term has its 1 only in the denominator, so predictions in an empty region increase the loss.
     """
     predicted, overlap, cross_entropy = _overlap(logits, target.float())
     dice = 1 - 2 * overlap / (predicted + target.sum(VOLUME) + 1)
@@ -68,7 +68,7 @@ def alignment_loss(shared: Tensor, available: Tensor) -> Tensor:
 
 
 def modality_loss(logits: Tensor, available: Tensor) -> Tensor:
-    """L_sp: cross-entropy of telling the modality from its specific features, mean over the available ones.
+    """L_sp: cross-entropy of classifying the modality by its specific features, mean over the available ones.
 
     `logits` is B x M x M: for each modality's pooled features, one score per modality.
     """
@@ -85,5 +85,5 @@ def region_targets(label: Tensor, task: Task) -> Tensor:
 
 
 def _mean_where(values: Tensor, where: Tensor) -> Tensor:
-    """Mean over the last axis of the values that count, 0 where none does."""
+    """Mean over the last axis of the selected values, 0 if there are none."""
     return (values * where).sum(-1) / where.sum(-1).clamp(min=1)

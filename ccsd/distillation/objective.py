@@ -1,4 +1,4 @@
-"""The training objective: one forward encodes a batch once, decodes every subset visited and returns the total loss.
+"""The training objective: encode a batch once, decode every subset visited, and return the total loss.
 
     L = L_S + 0.1 L_sh + 0.02 L_sp + rho(t) (0.5 L_H + 0.5 L_D)
 
@@ -31,11 +31,11 @@ from ccsd.precision import autocast
 from preprocess.task import Task
 
 MOST_SHAPES = 64
-"""Of one compiled part: numbers of subsets decoded together, with gradient and without."""
+"""Maximum shapes of one compiled part: different numbers of subsets decoded together, with and without gradients."""
 
 
 class Objective(nn.Module):
-    """The network together with everything that is learnt from."""
+    """The network together with everything that it learns from."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class Objective(nn.Module):
         self.segmentation_loss, self.distillation_loss = segmentation_loss, distillation_loss
 
     def compile_parts(self, **options: Any) -> None:
-        """Compile in place what costs, for each shape that a step has; the names of the weights stay as they are.
+        """Compile the expensive parts in place, for each shape in a step; the names of the weights do not change.
 
         `options` are those of torch.compile.
         """
         assert isinstance(self.net, SharedSpecificNet)
-        torch._dynamo.config.recompile_limit = MOST_SHAPES  # noqa: SLF001 - there is no other name for it
+        torch._dynamo.config.recompile_limit = MOST_SHAPES  # noqa: SLF001 - it has no public name
         options = {"dynamic": False, **options}
         self.net.shared.compile(**options)
         self.net.decoder.compile(**options)
@@ -70,7 +70,7 @@ class Objective(nn.Module):
             setattr(owner, name, torch.compile(getattr(owner, name), **options))
 
     def forward(self, image: Tensor, label: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
-        """Return the total loss under `loss`, its unweighted terms, and the order in which DMCD removed.
+        """Return the total loss under `loss`, its unweighted terms, and DMCD's order of removal.
 
         A step that scores also has `scored`, for `learn_criticality`.
 
@@ -145,7 +145,7 @@ class Objective(nn.Module):
         return _mean_of_valid(divergence, is_partial(subsets, available))
 
     def _teachers(self, features: Any, full: Tensor, walked: Tensor, before: Tensor, draw: Draw) -> Tensor:
-        """Return the logits of the sets that teach those walked to."""
+        """Return the logits of the teachers: the sets before each step of the path that is distilled."""
         if draw.walked is None:
             return torch.cat([full, walked])[:-1]
         if draw.from_full or not len(before):
@@ -163,7 +163,7 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Return the mean of L_S over the resolutions, each with half the weight of the next finer one.
 
-        What the partial subsets add is divided by the share of the steps in which there are any.
+        The contribution of the partial subsets is divided by the share of steps that have any.
         """
         losses = torch.stack([self._supervision(z, subsets, available, _at(target, z), share) for z in levels])
         weights = 0.5 ** torch.arange(len(levels), device=losses.device)
@@ -199,10 +199,10 @@ class Objective(nn.Module):
 
 
 class _Scorer:
-    """Measures how much each removal hurts, decoding the candidates, and keeps the tally for the running means.
+    """Measures how much each removal hurts by decoding the candidates, and sums the scores for the running means.
 
-    In the round i at most M - i removals are possible. So many sets are decoded for each sample, those with a removal
-    first: nine in all with four modalities, in the same rounds whatever the samples have.
+    In round i, at most M - i removals are possible. This many sets are decoded for each sample, those with a removal
+    first: nine in total for four modalities, in the same rounds whatever modalities the samples have.
     """
 
     def __init__(self, objective: Objective, features: Any, full: Tensor, target: Tensor) -> None:

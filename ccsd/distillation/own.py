@@ -1,4 +1,4 @@
-"""Training by an objective of one's own, and the choice between it and our methods.
+"""Train with a plugin objective, and choose between it and our methods.
 
 Shapes: B batch, M modalities, D H W space.
 """
@@ -23,14 +23,14 @@ from ccsd.randomness import Stream, generator
 from preprocess.task import Task
 
 WITHOUT_COMPOSING = ("full", "dropout")
-"""Methods of ours for networks that do not compose."""
-KEEPS_TO = (
-    "ccsd.plugins.interface and docs/how-to/plugins.md say what an objective keeps to; `ccsd check-plugin` tests it"
+"""Those of our methods that work with networks that do not compose."""
+RULES = (
+    "ccsd.plugins.interface and docs/how-to/plugins.md have the rules for objectives; `ccsd check-plugin` tests them"
 )
 
 
-class OwnObjective(nn.Module):
-    """A network together with a `ccsd.plugins.interface.OwnObjective`; called as `Objective` is."""
+class PluginObjective(nn.Module):
+    """A network together with a `ccsd.plugins.interface.OwnObjective`; called like `Objective`."""
 
     def __init__(self, name: str, net: Network, objective: Callable[..., Any], task: Task, precision: str) -> None:
         super().__init__()
@@ -62,21 +62,21 @@ class OwnObjective(nn.Module):
                 shape = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise self._error(f"{name} has {shape}, expected a scalar tensor")
         if taken := {"loss", "removed", "scored"} & set(terms):
-            raise self._error(f"a term is called {', '.join(sorted(taken))}, which is taken; call it something else")
+            raise self._error(f"a term is called {', '.join(sorted(taken))}, which is reserved; use another name")
         if self._terms not in (None, set(terms)):
             raise self._error(
-                f"its terms are {', '.join(sorted(terms))}, and were {', '.join(sorted(self._terms or ()))} in an "
-                "earlier step; return the same names in every step, 0 where there is nothing"
+                f"its terms are {', '.join(sorted(terms))}, but were {', '.join(sorted(self._terms or ()))} in an "
+                "earlier step; return the same names in every step, with 0 where there is nothing"
             )
         self._terms = set(terms)
         return loss.reshape(()), {name: value.reshape(()) for name, value in terms.items()}
 
     def _error(self, text: str) -> UsageError:
-        return UsageError(f"distillation.method={self.name}: {text}; {KEEPS_TO}")
+        return UsageError(f"distillation.method={self.name}: {text}; {RULES}")
 
 
 class WithPluginNetwork(Objective):
-    """Our methods with the network of a plugin, whose layers may draw."""
+    """Our methods with the network of a plugin, whose layers may draw random numbers."""
 
     def forward(self, image: Tensor, label: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
         """Return what `Objective` does."""
@@ -85,13 +85,13 @@ class WithPluginNetwork(Objective):
 
 
 def seed_layers(draw: Draw) -> None:
-    """Seed torch by the step and the first sample, so that a resumed run draws what an undisturbed one does."""
+    """Seed torch by the step and the first sample, so that a resumed run draws the same as an uninterrupted one."""
     rng = generator(Stream.LAYERS, draw.seed, draw.step, draw.samples[0] if draw.samples else 0)
     torch.manual_seed(int(rng.integers(2**63)))
 
 
-def build_objective(config: Config) -> Objective | OwnObjective:
-    """Return a new network with what it learns from.
+def build_objective(config: Config) -> Objective | PluginObjective:
+    """Return a new network together with its objective.
 
     Raises
     ------
@@ -109,9 +109,9 @@ def build_objective(config: Config) -> Objective | OwnObjective:
         if not callable(own):
             raise UsageError(
                 f"distillation.method={method}: its factory returned {type(own).__name__}, which cannot be called; "
-                f"{KEEPS_TO}"
+                f"{RULES}"
             )
-        return OwnObjective(method, network, own, config.task, config.train.precision)
+        return PluginObjective(method, network, own, config.task, config.train.precision)
     kind = WithPluginNetwork if isinstance(network, PluginNetwork) else Objective
     return kind(
         network,
@@ -127,9 +127,9 @@ def _refuse_for_plugins(config: Config, network: PluginNetwork) -> None:
     if not network.composes and not is_plugin(OBJECTIVE, method) and method not in WITHOUT_COMPOSING:
         raise UsageError(
             f"distillation.method={method} compares many sets of sequences in a step, for which a network encodes once "
-            f"and composes each set; model.backbone={name} has no encode, compose and decode, so that each set would "
-            "be a whole pass. Use distillation.method=dropout, full or an objective of your own, or give the network "
-            "these three methods (docs/how-to/plugins.md)"
+            f"and composes each set; model.backbone={name} has no encode, compose and decode, so each set would "
+            "need a whole pass. Use distillation.method=dropout or full, or your own objective, or add these three "
+            "methods to the network (docs/how-to/plugins.md)"
         )
     for key, given in (
         ("runtime.compile", config.runtime.compile),
@@ -139,5 +139,5 @@ def _refuse_for_plugins(config: Config, network: PluginNetwork) -> None:
         if given:
             raise UsageError(
                 f"{key} acts on parts of the networks unet and shaspec, which model.backbone={name} does not have; "
-                f"leave {key} out"
+                f"remove {key}"
             )

@@ -15,16 +15,16 @@ Criticality = Callable[[Tensor, Tensor], Tensor]
 
 
 def remove_each(current: Tensor) -> Tensor:
-    """Return the M sets that lack one modality each, M x B x M; a removal that is not possible leaves the set as it is.
+    """Return the M sets that lack one modality each, M x B x M; an impossible removal leaves the set unchanged.
 
-    Not possible are the removal of what is not there and of the last one.
+    A modality that is absent, or is the last one, cannot be removed.
     """
     without = current & ~torch.eye(current.shape[-1], dtype=torch.bool, device=current.device)[:, None]
     return torch.where(without.any(-1, keepdim=True), without, current)
 
 
 def removable(current: Tensor) -> Tensor:
-    """Tell which modalities may be removed from B x M sets: M x B."""
+    """Return which modalities may be removed from B x M sets: M x B."""
     return (current & (current.sum(-1, keepdim=True) > 1)).T
 
 
@@ -50,8 +50,8 @@ def greedy_path(available: Tensor, criticality: Criticality) -> Tensor:
 class RunningCriticality(torch.nn.Module):
     """Mean criticality c_m(S) of each modality in each set, seen so far; used between the steps that score.
 
-    A buffer, so that it is part of the checkpoint. One update a step, by the scores of all micro-batches of all
-    processes: every process then walks the same paths as one process with the whole batch would.
+    The means are buffers, so they are part of the checkpoint. They are updated once per step, with the scores of all
+    micro-batches of all processes: every process then walks the paths that one process with the whole batch would walk.
     """
 
     mean: Tensor

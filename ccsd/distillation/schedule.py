@@ -18,10 +18,10 @@ from preprocess.task import Task
 
 @dataclass(frozen=True)
 class Draw:
-    """What a step's chance and schedule decide outside the network."""
+    """What random draws and the schedule decide for a step, outside the network."""
 
     visited: Tensor
-    """K x B x M bool: the partial subsets visited by chance; K is 0 for `full`."""
+    """K x B x M bool: the partial subsets visited at random; K is 0 for `full`."""
     priority: Tensor
     """M x B: order of removal for the criteria that need no score, higher first."""
     walks: bool
@@ -31,7 +31,7 @@ class Draw:
     from_full: bool
     """Whether each of these begins at the full set, the same on every process."""
     share: float
-    """Of the steps that have this step's distillation: the other half has the other one where they take turns."""
+    """Share of the steps that have this step's distillation: a half if two kinds take turns, else 1."""
     ramp: float
     """rho(t): the distillation's weight at this step, 0 to 1."""
     score: bool
@@ -70,11 +70,11 @@ def draw_step(
     settings
         The distillation section of the configuration.
     task
-        What the M modalities are.
+        Defines the M modalities.
     available
         B x M bool on the CPU.
     seed, step, samples
-        Sample i of the global batch draws from (seed, step, i) alone; `samples` holds the B indices.
+        Sample i of the global batch draws only from (seed, step, i); `samples` holds the B indices.
     total_steps
         Length of the training, for the ramp.
     """
@@ -115,7 +115,7 @@ def _visited(settings: Distillation, available: Tensor, seed: int, step: int, sa
 
 
 def _one_of(sets: Tensor, available: Tensor, seed: int, step: int, samples: Sequence[int]) -> Tensor:
-    """Choose for each sample one of the K x B x M sets, of those that lack something if there are any: 1 x B x M."""
+    """Choose one of the K x B x M sets for each sample, if possible one that lacks something: 1 x B x M."""
     chosen = []
     for partial, i in zip(is_partial(sets, available).T, samples, strict=True):
         possible = partial.nonzero().flatten().tolist() or [0]

@@ -1,7 +1,7 @@
-"""Which subsets of modalities a training step visits by chance: pure functions of the seed, the step and the sample.
+"""Which subsets of modalities a training step visits at random: pure functions of the seed, the step and the sample.
 
-Because a draw depends on nothing else, any number of processes draws together what one draws, and a resumed run draws
-what the undisturbed run would have drawn.
+Because a draw depends on nothing else, any number of processes together draw what one process would draw, and a resumed
+run draws what an uninterrupted run would have drawn.
 
 Shapes: K subsets, B batch, M modalities.
 """
@@ -26,22 +26,22 @@ def from_bits(number: int, count: int) -> list[bool]:
 
 
 def draw_levels(available: Tensor, seed: int, step: int, samples: Sequence[int], *, nested: bool = False) -> Tensor:
-    """Draw one subset of each size M - 1, ..., 1 out of what each sample has.
+    """Draw one subset of each size M - 1, ..., 1 from the modalities of each sample.
 
     Parameters
     ----------
     available
         B x M bool on the CPU.
     seed, step, samples
-        The draw for sample i of the global batch depends on (seed, step, i) alone; `samples` holds the B indices.
+        The draw for sample i of the global batch depends only on (seed, step, i); `samples` holds the B indices.
     nested
         Draw a chain, each subset within the one before, instead of independent subsets.
 
     Returns
     -------
     Tensor
-        (M - 1) x B x M bool. A size that a sample cannot have (it has no more modalities than that) is the sample's
-        full set; `is_partial` tells.
+        (M - 1) x B x M bool. For a size that a sample cannot have (it has no more modalities than that), it is the
+        sample's full set; `is_partial` shows which.
     """
     drawn = [
         _levels_of(row, generator(Stream.SUBSETS, seed, step, i), nested)
@@ -61,7 +61,7 @@ def every_partial(available: Tensor) -> Tensor:
 
 
 def is_partial(subsets: Tensor, full: Tensor) -> Tensor:
-    """Tell which of K x B x M subsets lack something of the B x M full sets: K x B bool."""
+    """Return which of K x B x M subsets lack something of the B x M full sets: K x B bool."""
     return (subsets != full).any(-1)
 
 

@@ -1,8 +1,8 @@
 """The exponential moving average of the weights, kept where the optimizer's state is: whole or in shards.
 
-After the step t the average is a + (1 - d) (w - a) with d = min(ema, (1 + t) / (10 + t)), so that the first steps,
-whose weights are far off, are soon forgotten. It lies beside the optimizer's moments, is part of every checkpoint, and
-is what is validated and becomes the model.
+After step t the average is a + (1 - d) (w - a) with d = min(ema, (1 + t) / (10 + t)), so that the first steps, whose
+weights are far off, are soon forgotten. The average is stored with the optimizer's moments and is part of every
+checkpoint. It is what is validated, and what becomes the model.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from ccsd.training.zero_shards import EMA, average_kept, owned, state_of
 
 
 def update_average(engine: Any, step: int) -> None:
-    """Let the average follow the weights after a step, counted from 0."""
+    """Update the average with the weights after a step, counted from 0."""
     ema = average_kept(engine)
     shards = {id(shard.flat): shard for shard in owned(engine)}.values()
     averages = [state_of(engine, shard)[EMA] for shard in shards]
@@ -24,7 +24,7 @@ def update_average(engine: Any, step: int) -> None:
 
 
 def whole_average(engine: Any, process: Process) -> dict[str, Tensor]:
-    """Return the averages by the name of the parameter, on the CPU; empty without the setting. Collective."""
+    """Return the averages by parameter name, on the CPU; empty if none are kept. Every process must call this."""
     if not average_kept(engine):
         return {}
     mine: dict[str, list[Any]] = {}

@@ -1,12 +1,12 @@
-"""Checkpoints that are complete or absent, and the way back from them.
+"""Save checkpoints, each of which is either complete or absent, and find the one to resume from.
 
     checkpoints/step-00000100/   weights and optimizer state, one part per process (ccsd.training.zero_shards)
         checkpoint.json          what it was made with
     checkpoints/.step-00000100   the same while it is being written
 
-All processes write into the hidden folder. Only when every file is on the disk does the first process give it its
-name, by one rename, and then remove folders that are no longer needed. What is killed before that leaves the earlier
-checkpoints as they were. The one to resume from is simply the one of the highest step.
+All processes write into the hidden folder. Once every file is on disk, the first process renames the folder, then
+removes folders that are no longer needed. A process that is killed before that leaves the earlier checkpoints
+unchanged. A training resumes from the checkpoint with the highest step.
 """
 
 import errno
@@ -32,7 +32,7 @@ META = "checkpoint.json"
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """What a checkpoint says of itself."""
+    """The description of a checkpoint."""
 
     step: NonNegativeInt
     world: PositiveInt
@@ -40,10 +40,10 @@ class CheckpointMeta:
     science: str
     wall_s: NonNegativeFloat
     loss_scale: PositiveFloat | None = None
-    """That of float16, and the steps since it last changed."""
+    """Loss scale of float16; `good_steps` counts the steps since it last changed."""
     good_steps: NonNegativeInt = 0
     plugins: tuple[str, ...] = ()
-    """The network or the objective in words, where they are not ours."""
+    """The network and the objective in words, if they are plugins."""
 
     @property
     def tag(self) -> str:
@@ -54,7 +54,7 @@ class CheckpointMeta:
         """Return the message on resuming."""
         text = f"resuming from step {self.step}"
         if plugins != self.plugins:
-            text += f"; note: until here with {', '.join(self.plugins)}, from now on with {', '.join(plugins)}"
+            text += f"; note: so far with {', '.join(self.plugins)}, from now on with {', '.join(plugins)}"
         if (self.world, self.zero_stage) == (process.world, zero_stage):
             return text
         return (
@@ -84,7 +84,7 @@ def save(engine: Any, run: Path, meta: CheckpointMeta, process: Process, keep_la
 
 
 def latest(run: Path) -> CheckpointMeta | None:
-    """Return the checkpoint to resume from, None where there is none.
+    """Return the checkpoint to resume from, None if there is none.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def _on_all(process: Process, meta: CheckpointMeta, folder: Path) -> Iterator[No
             remove(folder / f".{meta.tag}")
     raise TrainingError(
         f"{folder}: the checkpoint of step {meta.step} could not be saved ({found[0]}). Earlier checkpoints are "
-        "unchanged; make room, then run the same command again to resume from the last one"
+        "unchanged; free some space, then run the same command again to resume from the last one"
     )
 
 
@@ -176,6 +176,6 @@ def report_full_disk(run: Path) -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         raise TrainingError(
-            f"{error.filename or run}: cannot be written ({error.strerror}); make room, then run the same "
-            "command again to resume from the last checkpoint"
+            f"{error.filename or run}: cannot be written ({error.strerror}); free some space, then run the "
+            "same command again to resume from the last checkpoint"
         ) from None

@@ -1,8 +1,8 @@
-"""One process among the others: rank, device, threads, process group.
+"""Set up one of the processes of a training: rank, device, threads, process group.
 
 The same program runs alone, under torchrun, srun or a job of `cluster`. torchrun and the jobs of `cluster` set RANK,
-WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; a bare `srun` sets variables of its own, from which the same
-follows. Without any of them the process is alone.
+WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; a plain `srun` sets its own variables, from which they are derived.
+Without any of them the process is alone.
 """
 
 import logging
@@ -32,16 +32,16 @@ T = TypeVar("T")
 PEER_TIMEOUT = "CCSD_PEER_TIMEOUT_S"
 """Environment variable: how many seconds a process waits for another in one exchange."""
 PEER_TIMEOUTS = {"cpu": 600, "cuda": 300}
-"""Without it, by device."""
+"""Defaults by device."""
 FIRST_STEP = 6
-"""A GPU's first step takes so many times that: it compiles, tries kernels, and reads from cold disks."""
+"""Factor on the timeout for a GPU's first step, which compiles, tries kernels and reads from cold disks."""
 NCCL_TRACE = "nccl_trace_rank_"
-"""File in the run's folder, followed by the rank, of what a GPU exchanged last before one waited too long."""
+"""Prefix, before the rank, of the files in the run's folder with the last exchanges of each GPU before a timeout."""
 
 
 @dataclass(frozen=True)
 class RankEnvironment:
-    """Rank of this process, number of processes, rank on this machine, and how many are on it."""
+    """Rank of this process, number of processes, rank on this machine, number of processes on this machine."""
 
     rank: int = 0
     world: int = 1
@@ -50,12 +50,12 @@ class RankEnvironment:
 
 
 def rank_environment(environment: Mapping[str, str]) -> RankEnvironment:
-    """Return the place that RANK and its fellows describe.
+    """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE.
 
     Raises
     ------
     UsageError
-        If a variable is not a number, is missing beside the others, or contradicts them.
+        If a variable is not a number, is missing although others are set, or contradicts them.
     """
     rank, world = _number(environment, "RANK", 0), _number(environment, "WORLD_SIZE", 1)
     if not 0 <= rank < world:
@@ -72,10 +72,10 @@ def rank_environment(environment: Mapping[str, str]) -> RankEnvironment:
 
 
 def from_srun(environment: Mapping[str, str], hosts: Callable[[str], list[str]]) -> dict[str, str]:
-    """Return the variables that torchrun would set for a task of a bare `srun`; none where there is nothing to add.
+    """Return the variables that torchrun would set for a task of a plain `srun`; empty if there is nothing to add.
 
-    `hosts` expands SLURM's compressed list of nodes. The port follows from the job and step, which all tasks know.
-    Nothing is added in a terminal that `srun --pty` opened: of its tasks this is the only one that types the command.
+    `hosts` expands SLURM's compressed list of nodes. The port is derived from the job and step, which all tasks know.
+    Nothing is added in a terminal that `srun --pty` opened, because only one of its tasks runs the command.
     """
     tasks = _number(environment, "SLURM_STEP_NUM_TASKS", 1)
     if tasks == 1 or "SLURM_PTY_PORT" in environment or "WORLD_SIZE" in environment or "RANK" in environment:
@@ -116,20 +116,20 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 
 @dataclass(frozen=True)
 class Process:
-    """Who this process is."""
+    """One process of a training, and its exchanges with the others."""
 
     rank: int
     world: int
     device: torch.device
     local_world: int = 1
     control: distributed.ProcessGroup | None = None
-    """Exchanges between hosts, for which no GPU has to be waited for; None is the group of the tensors."""
+    """Group for exchanges between hosts, which need not wait for a GPU; None for the group of the tensors."""
     timeout: float = 0.0
-    """Seconds that it waits for another in an exchange, after the first step."""
+    """Seconds to wait for another process in an exchange, after the first step."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the files and talks to the user."""
+        """Whether this process writes the files and prints messages."""
         return self.rank == 0
 
     def say(self, message: str) -> None:
@@ -144,7 +144,7 @@ class Process:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Tell whether the flag is set on any process; every process must call this."""
+        """Return whether the flag is set on any process; every process must call this."""
         if self.world == 1:
             return flag
         flags = torch.tensor(int(flag))
@@ -161,7 +161,7 @@ class Process:
     def decide(self, choice: Callable[[], T]) -> T:
         """Return what the first process chooses; every process must call this.
 
-        What lies in the run's folder, above all: a node may see it as it was a minute ago.
+        This is mainly for the contents of the run's folder, which a node may see as they were a minute ago.
         """
         chosen: list[Any] = [choice() if self.is_first else None]
         if self.world > 1:
@@ -170,12 +170,12 @@ class Process:
         return result
 
     def wait_for_all(self) -> None:
-        """Return when every process has come here."""
+        """Return once every process has called this."""
         if self.world > 1:
             distributed.barrier(group=self.control)
 
     def end_first_step(self) -> None:
-        """Wait for others less long from now on."""
+        """From now on, wait for others for a shorter time."""
         if self.world > 1 and self.device.type == "cuda":
             for group in distributed.distributed_c10d._world.pg_map:  # noqa: SLF001 - DeepSpeed's are among them
                 distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=self.timeout), group)  # noqa: SLF001
@@ -185,17 +185,17 @@ class Process:
 def joined(wanted: str | None = None, run: Path | None = None) -> Iterator[Process]:
     """Join the process group that the environment describes, and leave it at the end.
 
-    `wanted` is a device, as in `ccsd.device.choose_device`; GPUs that wait too long write to the folder `run` what
-    they exchanged last.
+    `wanted` is a device, as in `ccsd.device.choose_device`. GPUs that wait too long write their last exchanges to the
+    folder `run`.
 
     Raises
     ------
     UsageError
         If the environment is contradictory.
     TrainingError
-        If the others do not come.
+        If the other processes do not join.
 
-    A process among others that fails within prints the error and ends at once: nothing is raised.
+    If one of several processes fails inside this context, it prints the error and ends at once; nothing is raised.
     """
     _quieten_deepspeed()
     os.environ.update(from_srun(os.environ, slurm_hosts))
@@ -215,9 +215,9 @@ def joined(wanted: str | None = None, run: Path | None = None) -> Iterator[Proce
 
 
 def _leave(rank: int, error: BaseException) -> NoReturn:
-    """Say what went wrong and end this process now, for the launcher to end the others.
+    """Print the error and end this process at once, so that the launcher ends the others.
 
-    No clean-up: NCCL's waits for all processes, and those that did not fail wait for this one in something else.
+    There is no clean-up: NCCL's waits for all processes, and those that did not fail wait for this one elsewhere.
     """
     code, text = (130, "") if isinstance(error, KeyboardInterrupt) else ending(error) or (1, "")
     if not text or os.environ.get("CCSD_DEBUG"):
@@ -231,15 +231,15 @@ def _leave(rank: int, error: BaseException) -> NoReturn:
 
 def _lost(timeout: float) -> TrainingError:
     return TrainingError(
-        f"lost the others: one of them ended, or was silent for {timeout:.0f} s. Its own message, above or in its log, "
-        "says why. Run the same command again to resume"
+        f"lost contact with the other processes: one exited or did not respond for {timeout:.0f} s. Its own message, "
+        "above or in its log, gives the reason. Run the same command again to resume"
     )
 
 
 def _device(here: RankEnvironment, wanted: str | None) -> torch.device:
     join_gpu_memory()
     device = choose_device(wanted, here.local_rank)
-    # DeepSpeed requires it, also of a process alone, and takes the GPU of this number.
+    # DeepSpeed requires it even of a single process, and uses the GPU with this number.
     os.environ["LOCAL_RANK"] = str(here.local_rank if device.index is None else device.index)
     os.environ["DS_ACCELERATOR"] = device.type
     if device.type == "cuda":
@@ -257,7 +257,7 @@ def _meet(here: RankEnvironment, device: torch.device, timeout: float, run: Path
         return
     timeout *= FIRST_STEP if device.type == "cuda" else 1
     patience = timedelta(seconds=timeout)
-    # DeepSpeed makes groups of its own, which would wait for torch's default times.
+    # DeepSpeed creates its own groups, which would use torch's default timeouts.
     for module in (distributed.constants, distributed.distributed_c10d):
         for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
             setattr(module, name, patience)
@@ -272,18 +272,18 @@ def _meet(here: RankEnvironment, device: torch.device, timeout: float, run: Path
     except RuntimeError as error:
         if "NCCL" in str(error):
             raise TrainingError(
-                f"process {here.rank} of {here.world}: NCCL cannot connect the GPUs: {error}. Each process needs a GPU "
-                "of its own; start at most as many on a machine as it has GPUs"
+                f"process {here.rank} of {here.world}: NCCL cannot connect the GPUs: {error}. Each process needs its "
+                "own GPU; on each machine, start at most as many processes as it has GPUs"
             ) from None
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise TrainingError(
-            f"process {here.rank} of {here.world} could not meet the others at {where} within {timeout:.0f} s "
-            f"({str(error).splitlines()[0]}). Start all of them at the same time, with a port that is free"
+            f"process {here.rank} of {here.world} could not connect to the others at {where} within {timeout:.0f} s "
+            f"({str(error).splitlines()[0]}). Start all of them at the same time, with a free port"
         ) from None
 
 
 def control_group(here: RankEnvironment, device: torch.device) -> distributed.ProcessGroup | None:
-    """Return a group for exchanges between hosts; None where that of the tensors is one."""
+    """Return a group for exchanges between hosts; None if the group of the tensors can be used."""
     return distributed.new_group(backend="gloo") if here.world > 1 and device.type == "cuda" else None
 
 

@@ -1,4 +1,4 @@
-"""From settings to a network in DeepSpeed's engine, fresh or resumed, and its learning rate and weights."""
+"""Build a network in DeepSpeed's engine from settings, fresh or resumed; set its learning rate, get its weights."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from ccsd.config.load import plugins_in_words
 from ccsd.config.runtime import Runtime
 from ccsd.config.schema import Config, Train
 from ccsd.distillation.objective import Objective
-from ccsd.distillation.own import OwnObjective, build_objective
+from ccsd.distillation.own import PluginObjective, build_objective
 from ccsd.errors import UsageError
 from ccsd.model.net import SharedSpecificNet
 from ccsd.study import CHECKPOINTS
@@ -27,13 +27,13 @@ from ccsd.training.zero_shards import EMA, CheckpointFiles
 from ccsd.triton import missing_for_triton
 
 MOMENTUM = 0.99
-"""Of sgd, as in nnU-Net."""
+"""Momentum of sgd, as in nnU-Net."""
 ENCODERS = ("net.shared.", "net.specific.")
-"""What `train.freeze` holds."""
-SHARE, STANDS_STILL = "share", "stands_still"
-"""Keys of a parameter group: its share of the learning rate, and whether `train.freeze` holds it."""
+"""Prefixes of the weights that `train.freeze` freezes."""
+SHARE, FREEZABLE = "share", "freezable"
+"""Keys of a parameter group: its share of the learning rate, and whether `train.freeze` freezes it."""
 BUCKET = 10_000_000
-"""Elements per communication bucket. DeepSpeed's defaults swallow a network of this size whole."""
+"""Elements per communication bucket. DeepSpeed's defaults would put a network of this size into one bucket."""
 
 STAGE_OF_WEIGHTS = 3
 """The stage that shards weights too, and gathers them module by module."""
@@ -48,7 +48,7 @@ STAGE_3 = {
 
 HOST = {"device": "cpu", "pin_memory": True}
 OFFLOADED = {"none": (), "optimizer": ("offload_optimizer",), "all": ("offload_optimizer", "offload_param")}
-"""DeepSpeed's names of what `runtime.offload` leaves in the host's memory."""
+"""DeepSpeed's names for what `runtime.offload` keeps in the host's memory."""
 
 
 def micro_batches(batch_size: int, world: int, micro_batch: int | None) -> tuple[int, int]:
@@ -59,19 +59,19 @@ def micro_batches(batch_size: int, world: int, micro_batch: int | None) -> tuple
 
 
 def deepspeed_config(train: Train, runtime: Runtime, world: int, device: torch.device) -> dict[str, Any]:
-    """Return the DeepSpeed configuration of a training on `world` processes, each with such a device.
+    """Return the DeepSpeed configuration of a training on `world` processes, each with a device of this kind.
 
-    The precision is not DeepSpeed's business: weights, gradients and optimizer are float32 and the objective runs its
-    own autocast. Clipping is always spelt out because DeepSpeed clips at 1.0 when it is not; with stage 0 it is ours,
-    for DeepSpeed would update the weights by a gradient that is not finite. Micro-batches may be of unequal sizes: what
-    DeepSpeed is told of them only has to be consistent.
+    DeepSpeed does not manage the precision: weights, gradients and optimizer are float32, and the objective runs its
+    own autocast. Clipping is always set explicitly, because DeepSpeed clips at 1.0 by default. With stage 0 we clip
+    ourselves, because DeepSpeed would update the weights with a gradient that is not finite. Micro-batches may have
+    unequal sizes: the numbers given to DeepSpeed only have to be consistent.
     """
     count, size = micro_batches(train.batch_size, world, runtime.micro_batch)
     zero: dict[str, Any] = {
         "stage": runtime.zero_stage,
         "reduce_bucket_size": BUCKET,
         "allgather_bucket_size": BUCKET,
-        "overlap_comm": device.type == "cuda" and world > 1,  # on CPUs there is nothing to do beside
+        "overlap_comm": device.type == "cuda" and world > 1,  # on CPUs there is nothing to overlap with
     }
     if runtime.zero_stage == STAGE_OF_WEIGHTS:
         zero |= STAGE_3
@@ -96,20 +96,20 @@ def build_engine(
     device: torch.device,
     taken: Collection[str] = (),
 ) -> Any:
-    """Wrap a module in DeepSpeed's engine with an optimizer of torch, whose kernels need no compiler.
+    """Wrap a module in DeepSpeed's engine with one of torch's optimizers, whose kernels need no compiler.
 
-    `taken` are the names of weights that learn at the rate of `train.init_rate`.
+    `taken` are the names of weights whose learning rate is multiplied by `train.init_rate`.
 
     Raises
     ------
     UsageError
-        If the settings ask for what this machine cannot do.
+        If the settings require something that this machine cannot do.
     """
     require_device(runtime)
     import deepspeed
 
     if device.type == "cpu":
-        # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
+        # It would compile C++ on the first start if there is a compiler; the program must also run without one.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     optimizer = make_optimizer(module, train, taken, fused=device.type == "cuda" and runtime.offload == "none")
     settings = deepspeed_config(train, runtime, world, device)
@@ -120,7 +120,7 @@ def build_engine(
 def make_optimizer(
     module: nn.Module, train: Train, taken: Collection[str] = (), *, fused: bool
 ) -> torch.optim.Optimizer:
-    """Return torch's optimizer of the settings; its groups carry `ema`, by which `ccsd.training.average` goes."""
+    """Return the settings' optimizer from torch; its groups carry `ema` for `ccsd.training.average`."""
     groups = parameter_groups(module, train, taken)
     if train.optimizer == "sgd":
         return torch.optim.SGD(
@@ -130,20 +130,20 @@ def make_optimizer(
 
 
 def parameter_groups(module: nn.Module, train: Train, taken: Collection[str]) -> list[dict[str, Any]]:
-    """Return the parameters by how they learn: one group, and up to four in fine-tuning, each with its keys."""
+    """Group the parameters by learning rate and freezing: one group, or up to four in fine-tuning."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         share = train.init_rate if name in taken else 1.0
-        stands_still = train.freeze > 0 and name.startswith(ENCODERS)
-        groups.setdefault((share, stands_still), []).append(parameter)
+        freezable = train.freeze > 0 and name.startswith(ENCODERS)
+        groups.setdefault((share, freezable), []).append(parameter)
     return [
-        {"params": parameters, EMA: train.ema, SHARE: share, STANDS_STILL: still}
-        for (share, still), parameters in groups.items()
+        {"params": parameters, EMA: train.ema, SHARE: share, FREEZABLE: freezable}
+        for (share, freezable), parameters in groups.items()
     ]
 
 
 def require_device(runtime: Runtime) -> None:
-    """Refuse to offload where there is no device to offload from."""
+    """Reject offloading if there is no device to offload from."""
     if runtime.offload != "none" and not torch.cuda.is_available():
         raise UsageError(
             f"runtime.offload={runtime.offload} moves state from a GPU to the host's memory, and this process has no "
@@ -167,18 +167,18 @@ def learning_rate(step: int, settings: Train) -> float:
 def set_learning_rate(engine: Any, step: int, settings: Train) -> None:
     """Set the rate of every parameter group for a step.
 
-    A rate of 0 freezes: gradients and moments are computed all the same, so that those of encoders that begin to move
-    are of the right size, and every ZeRO stage does the same.
+    A rate of 0 freezes a group. Its gradients and moments are still computed, so that the moments have the right size
+    once the encoders start to learn, and every ZeRO stage does the same.
     """
     rate, is_frozen = learning_rate(step, settings), step < frozen_steps(settings)
     for group in engine.optimizer.param_groups:
-        group["lr"] = 0.0 if is_frozen and group[STANDS_STILL] else rate * group[SHARE]
+        group["lr"] = 0.0 if is_frozen and group[FREEZABLE] else rate * group[SHARE]
 
 
 def whole_weights(engine: Any, process: Process) -> dict[str, Tensor]:
-    """Return the network's weights on the CPU, or their moving average where there is one.
+    """Return the network's weights on the CPU, or their moving average if there is one.
 
-    Every process must call this; what is sharded is gathered.
+    Every process must call this; sharded weights are gathered.
     """
     from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
@@ -189,13 +189,13 @@ def whole_weights(engine: Any, process: Process) -> dict[str, Tensor]:
     return {name: averages.get(f"net.{name}", value) for name, value in weights.items()}
 
 
-def prepared_objective(config: Config, device: torch.device) -> Objective | OwnObjective:
-    """Return the objective with a new network, seeded and as the training settings want it.
+def prepared_objective(config: Config, device: torch.device) -> Objective | PluginObjective:
+    """Return the objective with a new network, seeded and prepared according to the settings.
 
     Raises
     ------
     UsageError
-        If the settings ask for what cannot be had here.
+        If the settings require something that is not available here.
     """
     runtime = config.runtime
     if runtime.deterministic:
@@ -216,13 +216,15 @@ def _make_deterministic(config: Config, device: torch.device) -> None:
             "runtime.deterministic: torch has no deterministic max pooling and trilinear interpolation for GPUs, which "
             "model.backbone=shaspec needs; use model.backbone=light or runtime.deterministic=false"
         )
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch refuses to be deterministic on GPUs without it
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without it torch is not deterministic on GPUs and raises an error
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Raise a UsageError if torch.compile, which writes C++ for CPUs and Triton for GPUs, lacks something."""
+    """Raise a UsageError if torch.compile lacks what it needs to build C++ for CPUs or Triton for GPUs."""
     missing = missing_for_triton() if device.type == "cuda" else None
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         missing = "a C++ compiler (g++), which was not found"
@@ -231,17 +233,17 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def resumed_engine(
-    objective: Objective | OwnObjective,
+    objective: Objective | PluginObjective,
     config: Config,
     run: Path,
     checkpoint: CheckpointMeta | None,
     process: Process,
     start: FineTuning | None = None,
 ) -> Any:
-    """Return an engine around the objective with the state of a checkpoint, or a fresh one without; collective.
+    """Return an engine around the objective with the state of a checkpoint, or a fresh one; every process must call it.
 
-    The weights go into the module before DeepSpeed cuts it up, which makes its shards and copies right under every
-    stage; the optimizer's state follows afterwards, each process reading only what it owns.
+    The weights are loaded into the module before DeepSpeed shards it, so that its shards and copies are right in every
+    stage. The optimizer's state is loaded afterwards; each process reads only what it owns.
     """
     taken = {f"net.{name}" for name in start.taken} if start else set()
     build = partial(build_engine, objective, config.train, config.runtime, process.world, process.device, taken)

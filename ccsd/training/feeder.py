@@ -1,8 +1,8 @@
-"""Micro-batches on the device; on a GPU the next one is copied and augmented while one is computed.
+"""Bring micro-batches to the device; on a GPU the next one is copied and augmented while one is computed.
 
-What is copied on a stream of its own needs three promises: the computation waits for the copy, the memory of what was
-computed on is not given away before the computation is done, and the host does not draw the next batch, which frees
-the memory that was read into, before it is copied.
+Copying on a separate stream requires three things: the computation waits for the copy; the memory of a micro-batch is
+not reused before its computation is done; and the host draws the next batch, which frees the memory of the current one,
+only after the current one has been copied.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from ccsd.training.timing import PartTimes
 
 @dataclass(frozen=True)
 class Ready:
-    """A micro-batch on the device, and the host's batch that it is of, whose own tensors may be overwritten."""
+    """A micro-batch on the device, and the host's batch from which it was made, whose tensors may be overwritten."""
 
     batch: Batch
     image: Tensor
@@ -34,35 +34,35 @@ class Ready:
     draw: Draw
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return all that lies on the device."""
+        """Return all tensors on the device."""
         return self.image, self.label, self.available, *self.draw.tensors().values()
 
 
 class Mark(Protocol):
-    """A place in a stream's work."""
+    """A point in the work of a stream."""
 
     def wait(self) -> None:
-        """Let what is computed from now on wait for it; the host goes on."""
+        """Make all further computation wait for it; the host continues."""
 
     def synchronize(self) -> None:
-        """Let the host wait for it."""
+        """Make the host wait for it."""
 
 
 class Lane(Protocol):
     """Where micro-batches are prepared."""
 
     def open(self) -> AbstractContextManager[object]:
-        """Return the context whose work goes here."""
+        """Return the context in which work is put here."""
 
     def mark(self) -> Mark:
-        """Mark what was put here so far."""
+        """Mark the work that was put here so far."""
 
     def hand_over(self, ready: Ready) -> None:
-        """Keep the memory of a micro-batch until what is computed now is done."""
+        """Keep the memory of a micro-batch until the current computation is done."""
 
 
 class SideStream:
-    """A stream of a GPU beside the one that computes."""
+    """A second stream of a GPU, beside the one that computes."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ class SideStream:
 
 
 class Feeder:
-    """Gives out the micro-batches of all steps in order.
+    """Hands out the micro-batches of all steps in order.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ class Feeder:
     rows
         The samples of each micro-batch of a step.
     lane
-        Where to prepare ahead; None prepares when asked.
+        Where to prepare ahead; None prepares on demand.
     times
-        Gets the time that the host waited for batches, as `data`.
+        Receives the time that the host waited for batches, as `data`.
     """
 
     def __init__(
@@ -114,18 +114,18 @@ class Feeder:
         self._next: Ready | None = None
 
     def take(self) -> Ready:
-        """Return the next micro-batch, for work that is put on the device from now on."""
+        """Return the next micro-batch, for work that is submitted to the device from now on."""
         if self._next is None:
             self._prepare_next()
         ready, self._next = self._next, None
-        assert ready is not None, "more micro-batches were asked for than there are steps"
+        assert ready is not None, "more micro-batches were requested than there are steps"
         if self._lane is not None and self._copied is not None:
             self._copied.wait()
             self._lane.hand_over(ready)
         return ready
 
     def ahead(self) -> None:
-        """Begin to prepare the next micro-batch, if there is a lane for it and a step left."""
+        """Start preparing the next micro-batch, if there is a lane for it and a step left."""
         if self._lane is not None and self._next is None:
             self._prepare_next()
 

@@ -1,14 +1,14 @@
 """Fine-tuning: which weights of a finished run start another network, and where they go.
 
-Along which axis of a weight the sequences or the regions lie is found by building the network with one more of them, so
-that nothing has to be listed for a backbone. Parts of a sequence go where the sequence of the same name is in the new
-task, parts of a region where a region has the same name and the same classes.
+To find the axis of a weight that belongs to the sequences or the regions, the network is built with one more of them,
+so nothing has to be listed for a backbone. The parts of a sequence go to the sequence of the same name in the new task,
+the parts of a region to the region with the same name and the same classes.
 
-- Specific encoders of new sequences start from the mean of those of the start.
-- The decoder adds up what it sees of each sequence. A new sequence starts with weights of 0 there, and the weights of
-  one that is gone are spread evenly over all, as what stood in for it in the absence was the mean of those present. So
-  a task that only gains sequences starts with the very predictions of the start for all sets of the old ones.
-- Regions and classifications that are new are drawn, as without a start.
+- The specific encoders of new sequences start from the mean of the start's specific encoders.
+- The decoder sums the contributions of all sequences. A new sequence starts with weights of 0 there. The weights of a
+  removed sequence are spread evenly over all, because the mean of those present stood in for it when it was missing. So
+  a task that only adds sequences starts with exactly the start's predictions for all sets of the old sequences.
+- New regions and classifications are initialised at random, as without a start.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,14 +36,14 @@ _MORE = "one more"
 """Name of a sequence or region that no task has: it has a space."""
 DEEP = "the heads of deep supervision"
 LEAK = (
-    "note: the start learnt from another split of the same data: it may have seen cases that this split validates and "
-    "tests. Give both the same split (`ccsd split --list`), or do not trust these scores"
+    "note: the start was trained with another split of the same data, so it may have seen cases that this split uses "
+    "for validation or testing. Use the same split for both (`ccsd split --list`), or do not trust these scores"
 )
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Along which axis of a weight the sequences lie, and along which the regions; None where it knows of none."""
+    """The axis of a weight that belongs to the sequences, and that of the regions; None if there is none."""
 
     sequences: int | None
     regions: int | None
@@ -72,7 +72,7 @@ def _grown(shape: Size, other: Size) -> int | None:
 
 @dataclass(frozen=True)
 class _Names:
-    """Sequences or regions: those of the start and ours, in the order of their axis, and which are the same."""
+    """Sequences or regions: the start's and ours, in the order of their axis, and those that are the same."""
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
@@ -91,11 +91,11 @@ class _Names:
         return [name for name in self.theirs if name not in self.same]
 
     def parts(self, value: Tensor, axis: int) -> dict[str, Tensor]:
-        """Cut a weight of the start into its parts."""
+        """Split a weight of the start into its parts."""
         return dict(zip(self.theirs, value.chunk(len(self.theirs), axis), strict=True))
 
     def joined(self, parts: dict[str, Tensor], others: Sequence[Tensor], axis: int) -> Tensor:
-        """Put a weight of ours together from what is the same, and from others, one for each name of ours."""
+        """Assemble one of our weights from `parts` for names that are the same, else from `others` (one per name)."""
         pairs = zip(self.ours, others, strict=True)
         return torch.cat([parts[name] if name in self.same else other for name, other in pairs], axis)
 
@@ -106,8 +106,8 @@ class FineTuning:
     Attributes
     ----------
     taken, mixed, new, skipped
-        Names of weights: those that consist of the start's alone, those that are so in part, those of which nothing is
-        taken, and those of the start that are not used.
+        Names of weights: those taken entirely from the start, those taken in part, those not taken from the start, and
+        those of the start that are not used.
     """
 
     def __init__(self, run: SavedModel, config: Config) -> None:
@@ -134,7 +134,7 @@ class FineTuning:
         return self.axes[name].regions is not None and not self.regions.same
 
     def load(self, net: nn.Module) -> None:
-        """Fill a new network with what is taken.
+        """Load the weights of the start into a new network.
 
         Raises
         ------
@@ -179,7 +179,7 @@ class FineTuning:
 
     @property
     def record(self) -> Start:
-        """What run.json has of it."""
+        """The entry in run.json."""
         record = self.run.record
         return Start(
             run=self.run.label,
@@ -220,8 +220,8 @@ class FineTuning:
             yield DEEP
 
     def lines(self, train: Train) -> list[str]:
-        """Return what the user should know at the start."""
-        start, still = self.record, frozen_steps(train)
+        """Return the lines to print when the training starts."""
+        start, frozen = self.record, frozen_steps(train)
         lines = [
             f"fine-tuning from {start}",
             f"  taken: {'; '.join(start.taken)}",
@@ -230,12 +230,12 @@ class FineTuning:
         ]
         if train.init_rate < 1:
             others = sorted({_module(name) for name in self.mixed | self.new})
-            but = f", which is all but: {', '.join(others)}" if others else ""
-            lines.append(f"  learning rate x {train.init_rate:g} for weights that are the start's alone{but}")
-        return [*lines, f"  the encoders stand still in the first {still} steps"] if still else lines
+            but = f" (all except: {', '.join(others)})" if others else ""
+            lines.append(f"  learning rate x {train.init_rate:g} for weights taken entirely from the start{but}")
+        return [*lines, f"  the encoders are frozen in the first {frozen} steps"] if frozen else lines
 
     def report(self, log: TrainingLog, train: Train, data_hash: str, split_hash: str) -> None:
-        """Tell the user what was taken, skipped and new, and write the names of all weights into the log."""
+        """Print what was taken, what is new and what was skipped, and write the names of all weights to the log."""
         print("\n".join(self.lines(train)), flush=True)
         if self.record.knows(data_hash, split_hash):
             print(LEAK, flush=True)
@@ -244,15 +244,15 @@ class FineTuning:
 
 
 class PluginFineTuning(FineTuning):
-    """The same with the network of a plugin: what has the same name and shape is taken.
+    """Fine-tuning of a plugin's network: weights with the same name and shape are taken.
 
-    Sequences are the same. Where regions differ, what one more region would change starts from scratch, as its parts
-    cannot be told apart.
+    The sequences are the same. If regions differ, weights that one more region would change start from scratch, because
+    their parts cannot be told apart.
 
     Raises
     ------
     UsageError
-        If nothing fits, or it cannot be found out what belongs to the regions.
+        If nothing fits, or it cannot be determined which weights belong to the regions.
     """
 
     def __init__(self, run: SavedModel, config: Config) -> None:
@@ -277,9 +277,9 @@ class PluginFineTuning(FineTuning):
             other = _shapes_of(build_network(config.model, more))
         except Exception as error:
             raise UsageError(
-                f"train.init: the regions of {self.run.where} are others, and model.backbone={self.name} cannot be "
-                f"built with one more to see which weights belong to them ({error}); use the same regions, or train "
-                "from scratch"
+                f"train.init: {self.run.where} has other regions, and model.backbone={self.name} cannot be built with "
+                f"one more region to find the weights that belong to regions ({error}); use the same regions, or "
+                "train from scratch"
             ) from error
         return {name for name, shape in own.items() if other.get(name) != shape}
 
@@ -296,30 +296,30 @@ class PluginFineTuning(FineTuning):
 
 
 def _module(name: str) -> str:
-    """Return what a weight belongs to: an encoder as a whole, a layer of the decoder."""
+    """Return the module that a weight belongs to: a whole encoder, or a layer of the decoder."""
     part, *rest = name.split(".")
     return ".".join([part, *rest[:-1]]) if part == "decoder" else part
 
 
 def frozen_steps(train: Train) -> int:
-    """Return how many steps the encoders stand still."""
+    """Return for how many steps the encoders are frozen."""
     return round(train.freeze * train.steps)
 
 
 def replaced(start: str | None) -> UsageError:
-    """Return the error of a start that became another one while a training that begins with it was starting."""
+    """Return the error for a start that was replaced while the training that uses it was starting."""
     return UsageError(
-        f"train.init: {start} was trained again in this moment; run the same command again to start from what it is now"
+        f"train.init: {start} was trained again just now; run the same command again to start from its new weights"
     )
 
 
 def fine_tuning_of(config: Config, run: Path) -> FineTuning | None:
-    """Return how the network of a run starts from another one; None where it is trained from scratch.
+    """Return how the network of a run starts from another run; None if it is trained from scratch.
 
     Raises
     ------
     UsageError
-        If the other one cannot be used.
+        If the other run cannot be used.
     """
     start = start_of(config, run)
     if start is None:

@@ -1,4 +1,4 @@
-"""The floating-point operations of a training step, counted once on tensors without contents."""
+"""The floating-point operations of a training step, counted once on tensors without data."""
 
 from dataclasses import replace
 from itertools import product
@@ -17,10 +17,10 @@ from ccsd.model.net import SharedSpecificNet
 
 
 def step_tflop(config: Config) -> float:
-    """Return 10^12 operations of forward and backward of one global batch, the mean over what steps draw and score.
+    """Return the operations (in 10^12) of one global batch's forward and backward, averaged over the kinds of steps.
 
-    A multiplication and an addition are two. What is computed again to save memory does not count. Plugins are not
-    counted, which is 0: their code may need tensors with contents.
+    A multiplication and an addition are two operations. Recomputation to save memory does not count. For plugins the
+    result is 0: they are not counted because their code may need tensors with data.
     """
     if plugins_of(config):
         return 0.0
@@ -45,13 +45,13 @@ def sample_flop(config: Config, *, score: bool, from_full: bool = True, step: in
     Parameters
     ----------
     config
-        Of the training.
+        Configuration of the training.
     score
         Whether the step scores criticality.
     from_full
-        Whether the step of DMCD's path begins at the full set, where one is distilled.
+        Whether the distilled step of DMCD's path begins at the full set, if only one is distilled.
     step
-        Odd steps walk the path, even ones do not, where they take turns.
+        If steps take turns, odd ones walk the path and even ones do not.
     """
     task, train = config.task, config.train
     available = torch.ones(1, len(task.modalities), dtype=torch.bool)
@@ -67,14 +67,14 @@ def sample_flop(config: Config, *, score: bool, from_full: bool = True, step: in
 
 
 def counter() -> FlopCounterMode:
-    """Return torch's counter, with both gradients of grouped convolutions counted right."""
+    """Return torch's counter, with both gradients of grouped convolutions counted correctly."""
     return FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward_flop}
     )
 
 
 def _convolution_backward_flop(grad: Any, image: Any, weight: Any, *rest: Any, **_: Any) -> int:
-    """Count each gradient that is wanted like the forward pass, of shapes; torch multiplies one by the groups."""
+    """Count each requested gradient like the forward pass, from shapes; torch multiplies one by the groups."""
     transposed, wanted = rest[4], rest[7]
     positions = torch.Size(image if transposed else grad).numel()
     return int(2 * positions * torch.Size(weight[1:]).numel() * sum(wanted[:2]))

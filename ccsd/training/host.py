@@ -1,4 +1,4 @@
-"""What a training asks of its machine: freed memory that is kept, cores near its GPU, no collection within a step."""
+"""Adapt the process to its machine: keep freed memory, use cores near the GPU, no garbage collection in a step."""
 
 import ctypes
 import gc
@@ -22,7 +22,7 @@ def reuse_freed_memory() -> None:
     """Tell glibc's allocator to keep what tensors free instead of returning it to the system.
 
     A CPU training step allocates and frees the same activations again and again; returning them costs a page fault
-    per 4 KiB each time. Does nothing where the C library is another one.
+    per 4 KiB each time. Does nothing with another C library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -31,18 +31,18 @@ def reuse_freed_memory() -> None:
 
 
 def join_gpu_memory() -> None:
-    """Let torch extend blocks of a GPU's memory, which validation volumes of many sizes would cut up otherwise.
+    """Let torch extend blocks of GPU memory, which validation volumes of many sizes would otherwise fragment.
 
-    Only before torch uses a GPU, and not where the user has set an allocator's options.
+    This must happen before torch uses a GPU. Does nothing if the user has set allocator options.
     """
     if not any(name in os.environ for name in ALLOCATOR):
         os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def move_near(device: torch.device, workers: int, devices: Path = PCI) -> None:
-    """Keep this process, and the workers that it starts, on those of its cores that are on the GPU's side.
+    """Keep this process, and the workers that it starts, on those of its cores that are close to the GPU.
 
-    Copies from the other socket's memory take a detour. Nothing changes where fewer cores than processes are left.
+    Copies from the other socket's memory take a detour. Nothing changes if this would leave fewer cores than processes.
     """
     gpu: Any = torch.cuda.get_device_properties(device)  # torch's own types lack the address
     address = f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0"

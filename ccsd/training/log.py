@@ -1,4 +1,4 @@
-"""What a training reports: means over steps, written to metrics.jsonl, and shown on the terminal and by sinks."""
+"""Report a training: means over steps are written to metrics.jsonl and shown in the terminal and by sinks."""
 
 import json
 import math
@@ -26,11 +26,11 @@ HEARTBEAT_S = 15.0
 MIB = 2**20
 
 TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
-"""Of our methods; an objective of one's own names its own."""
+"""Terms of our methods; a plugin objective has its own."""
 NO_TERMS = ("removed", "scored")
-"""What an objective returns beside its terms."""
+"""Outputs of an objective that are not terms."""
 MOST_PATHS = 64
-"""Orders of removal in one record: all that four modalities can have; of more, the most frequent ones."""
+"""Maximum orders of removal in one record: all orders of four modalities; of more, only the most frequent ones."""
 
 
 class TrainingLog:
@@ -80,7 +80,7 @@ class TrainingLog:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Drop what an interrupted run recorded after the checkpoint that is resumed from, or all without one."""
+    """Drop what an interrupted run recorded after the checkpoint to resume from, or everything if there is none."""
     if path.exists():
         kept = [event for event in read_events(path.parent) if step and event["step"] <= step]
         write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
@@ -103,10 +103,10 @@ def _duration(seconds: float) -> str:
 
 
 class StepMeans:
-    """Adds up on the device, without waiting for it, until asked.
+    """Sums on the device, without waiting for it, until the means are taken.
 
-    A path is a number with one digit per step: 0 nothing removed, 1 + m modality m removed. There are too many to have
-    a counter each, so that the paths walked are kept; 16 modalities have numbers below 2^63.
+    A path is a number with one digit per step: 0 if nothing was removed, 1 + m if modality m was. There are too many
+    possible paths for a counter each, so the paths walked are kept. With 16 modalities the numbers are below 2^63.
     """
 
     def __init__(self, device: torch.device, modalities: Sequence[str]) -> None:
@@ -114,11 +114,11 @@ class StepMeans:
         self._device = device
         self._terms: Tensor | None = None
         self._of: tuple[str, ...] = ()
-        """What the terms are called."""
+        """Names of the terms."""
         self._paths: list[Tensor] = []
 
     def add(self, outputs: dict[str, Tensor], weight: float = 1.0) -> None:
-        """Add a micro-batch's terms (scalars) and `removed` (steps x samples, -1 for none); nothing of weight 0."""
+        """Add a micro-batch's terms (scalars) and `removed` (steps x samples, -1 for none); skip weight 0."""
         if self._terms is None:
             self._of = tuple(name for name in outputs if name not in NO_TERMS)
             self._terms = torch.zeros(len(self._of) + 1, device=self._device)
@@ -167,17 +167,17 @@ def _removal(modalities: Sequence[str], paths: dict[tuple[str, ...], int]) -> di
 
 
 class GradientNorms:
-    """Adds up the norms between two records; they are the same on every process."""
+    """Collects the gradient norms between two records; they are the same on every process."""
 
     def __init__(self) -> None:
         self._norms: list[float] = []
 
     def add(self, norm: float) -> None:
-        """Add one step's norm; one that is not finite means that the step was left out."""
+        """Add one step's norm; one that is not finite means that the step was skipped."""
         self._norms.append(norm)
 
     def take(self) -> dict[str, float]:
-        """Return the mean of the finite ones, if there are any, and how many steps were left out; start again."""
+        """Return the mean of the finite norms, if there are any, and the number of skipped steps; reset."""
         finite = [norm for norm in self._norms if math.isfinite(norm)]
         skipped = len(self._norms) - len(finite)
         self._norms.clear()
@@ -185,7 +185,7 @@ class GradientNorms:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Return the most memory used so far in MiB: allocated and reserved on the GPU, or resident where there is none."""
+    """Return the peak memory so far in MiB: allocated and reserved on the GPU, or resident without a GPU."""
     if device.type == "cuda":
         allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
         return {"memory_mb": allocated / MIB, "memory_reserved_mb": reserved / MIB}

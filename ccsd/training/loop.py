@@ -33,12 +33,11 @@ from preprocess.dataset import read_fingerprint
 from preprocess.splits import Split
 
 LESS_MEMORY = (
-    "runtime.micro_batch (1 is the least), runtime.decode_batch (1 is the least) and "
-    "runtime.activation_checkpointing=true need less and change nothing that is learnt; "
-    "docs/how-to/training.md says how much"
+    "A smaller runtime.micro_batch or runtime.decode_batch (at least 1), or runtime.activation_checkpointing=true, "
+    "needs less and does not change what is learnt; see docs/how-to/training.md"
 )
 MOST_BROKEN = 5
-"""Steps in a row that may be left out because their gradients are not finite."""
+"""Steps in a row that may be skipped because their gradients are not finite."""
 
 
 def train(
@@ -59,11 +58,11 @@ def train(
     data
         Folder of converted cases with a split.
     run
-        Folder of the run; gets metrics.jsonl and checkpoints, and at the end model.safetensors and run.json.
+        Folder of the run, for metrics.jsonl and checkpoints, and at the end for model.safetensors and run.json.
     experiment
         Name to record.
     stop_after
-        Minutes after the start of the process by which to have saved and stopped; None has no limit.
+        Minutes after the start of the process by which it must have saved and stopped; None sets no limit.
     log_every
         Steps between two log entries.
     device
@@ -117,7 +116,7 @@ class _Training:
         self.config, self.data, self.run, self.experiment = config, data, run, experiment
         self.split, self.science, self.process, self.stop = split, science, process, stop
         self.log_every = log_every
-        fingerprint = read_fingerprint(data)  # at once: what is missing must not be found out after the last step
+        fingerprint = read_fingerprint(data)  # at once: a missing file must not be noticed only after the last step
         self.origin = {"data_hash": fingerprint["data_hash"], "spacing_mm": fingerprint["spacing_mm"]["median"]}
         objective = prepared_objective(config, process.device)
         self.fine_tuning = fine_tuning_of(config, run)
@@ -139,7 +138,7 @@ class _Training:
         self.started = time.monotonic()
 
     def go(self) -> int:
-        """Train to the end or to a stop, then leave the result or a checkpoint."""
+        """Train to the end or to a stop, then write the result or a checkpoint."""
         settings = self.config.train
         patch = " x ".join(str(side) for side in settings.patch)
         self.process.say(
@@ -149,8 +148,8 @@ class _Training:
         )
         if (copies := self.process.world - settings.batch_size) > 0:
             self.process.say(
-                f"note: {copies} of the processes have no sample of their own and compute copies, which gains nothing; "
-                f"use up to {settings.batch_size} processes for train.batch_size={settings.batch_size}"
+                f"note: {copies} of the processes have no sample of their own and compute copies, which saves no time; "
+                f"use at most {settings.batch_size} processes for train.batch_size={settings.batch_size}"
             )
         if self.process.device.type == "cuda" and (missing := missing_for_triton()):
             self.process.say(f"note: steps take longer: the fast kernels for GPUs need {missing}; install it")
@@ -172,7 +171,7 @@ class _Training:
         return 0
 
     def _checkpoint(self) -> checkpoint.CheckpointMeta | None:
-        """Return the checkpoint to resume from; those of other settings are moved out of the way. For one process."""
+        """Return the checkpoint to resume from; move those of other settings out of the way. For one process only."""
         found = checkpoint.latest(self.run)
         if found is None or found.science == self.science:
             return found
@@ -181,7 +180,7 @@ class _Training:
         return None
 
     def _steps(self, log: TrainingLog | None) -> bool:
-        """Run the remaining steps; True when a stop was asked for."""
+        """Run the remaining steps; return True if a stop was requested."""
         batches = self._batches()
         left = islice(batches, self.config.train.steps - self.step)
         stepper = Stepper(self.engine, self.config, self.process, self.scale, left, self.times.parts)
@@ -207,7 +206,7 @@ class _Training:
         return bool(self.split.val) and (self.step % settings.validate_every == 0 or self.step == settings.steps)
 
     def _was_stopped_in_validation(self) -> bool:
-        """Tell whether the checkpoint's step still lacks its validation, before which it was saved."""
+        """Return whether the validation of the checkpoint's step, which follows the saving, is still missing."""
         if not self.step or not self._validates_now:
             return False
         return not self.process.decide(
@@ -218,7 +217,7 @@ class _Training:
         return self.process.any(self.stop.requested())
 
     def _save_if_due(self) -> None:
-        """Save at the first good step from where it is due on: always before a validation, which may take long."""
+        """Save at the first good step once saving is due: always before a validation, which may take long."""
         self.save_due |= self._validates_now or self.step % self.config.runtime.checkpoint_every == 0
         if self.save_due and not self.broken:
             self._save()
@@ -240,7 +239,7 @@ class _Training:
         )
         is_gpu, workers = self.process.device.type == "cuda", self.config.runtime.workers
         check_shared_memory(reader, workers, self.process.local_world)
-        self.process.wait_for_all()  # nobody takes a share before all have seen what is free
+        self.process.wait_for_all()  # no process takes its share before all have seen how much is free
         return PatchStream(reader, workers=workers, start=self.step, pinned=is_gpu)
 
     def _step(self, stepper: Stepper) -> None:
@@ -262,7 +261,7 @@ class _Training:
             print(f"wrote a trace of {self.config.runtime.profile} steps to {self.run / TRACE}", flush=True)
 
     def _explain(self, outcome: Outcome) -> None:
-        """Name a step that was left out; stop where the loss is not finite, or after several such steps."""
+        """Report a skipped step; stop if the loss is not finite, or after several such steps."""
         values, batch = [loss.item() for loss in outcome.losses], outcome.batch
         where = ", ".join(f"{case} at {corner}" for case, corner in zip(batch.cases, batch.corners, strict=True))
         everyone = self.process.gather((all(map(math.isfinite, values)), values, where))
@@ -278,7 +277,7 @@ class _Training:
                 f"above); {good}. {remedy}"
             )
         scale = f"; loss scale is now {self.scale.value:g}" if self.scale.enabled else ""
-        self.process.say(f"step {self.step} was left out: its gradient is not finite (patches above){scale}")
+        self.process.say(f"step {self.step} was skipped: its gradient is not finite (patches above){scale}")
 
     def _log(self, log: TrainingLog | None) -> None:
         settings = self.config.train
@@ -304,7 +303,7 @@ class _Training:
         log.progress(self.step, terms["loss"], times["step_s"])
 
     def _validate(self, log: TrainingLog | None) -> bool:
-        """Validate; False when a stop was asked for within, for it to be done again after the resumption."""
+        """Validate; return False if a stop was requested meanwhile: the validation is then repeated after resuming."""
         found = validate(self.engine, self.config, self.data, self.split.val, self.process, self._must_stop)
         if found is None:
             return False

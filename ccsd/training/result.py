@@ -1,4 +1,4 @@
-"""What a finished training leaves: the model's weights, and a record of how they came about."""
+"""Write the result of a finished training: the model's weights, and a record of how they were made."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ SECONDS_PER_HOUR = 3600
 
 
 def keep_if_best(engine: Any, folder: Path, score: float, step: int, process: Process) -> bool:
-    """Write the weights beside the checkpoints if no earlier one scored as high; every process must call this."""
+    """Write the weights beside the checkpoints if the score is the best so far; every process must call this."""
     path = folder / BEST
     better = process.any(process.is_first and (not path.exists() or score > _score_of(path)))
     if better:
@@ -39,10 +39,10 @@ def keep_if_best(engine: Any, folder: Path, score: float, step: int, process: Pr
 
 
 def write_result(engine: Any, run: Path, best: Path | None, record: RunRecord, split: Split, process: Process) -> None:
-    """Write model.safetensors, split.tsv and then run.json, which makes the run a finished one.
+    """Write model.safetensors, split.tsv and then run.json, which marks the run as finished.
 
     Every process must call this.
-    The weights are those of the file `best` where it is given and exists, the engine's otherwise.
+    The weights are those of the file `best` if it is given and exists, otherwise the engine's.
     """
     from_best = process.any(process.is_first and best is not None and best.exists())
     weights = {} if from_best else whole_weights(engine, process)
@@ -81,7 +81,7 @@ def run_record(
 
 
 def finished(run: Path, science: str) -> bool:
-    """Tell whether the folder holds the result of this very configuration."""
+    """Return whether the folder holds the result of exactly this configuration."""
     try:
         record = RunRecord.read(run)
         return record.science == science and record.model_hash == file_hash(run / WEIGHTS)
@@ -90,7 +90,7 @@ def finished(run: Path, science: str) -> bool:
 
 
 def git_revision() -> str | None:
-    """Return the revision of the source that runs, with `+` when it was changed; None outside a checkout."""
+    """Return the revision of the running source, with `+` if it was changed; None outside a checkout."""
     here = Path(__file__).parent
     try:
         revision, changes = (
@@ -103,5 +103,5 @@ def git_revision() -> str | None:
 
 
 def _score_of(path: Path) -> float:
-    with safe_open(path, framework="pt") as file:  # the metadata alone: the weights may be 750 MB
+    with safe_open(path, framework="pt") as file:  # only the metadata: the weights may be 750 MB
         return float(json.loads(file.metadata()[ABOUT])["score"])

@@ -1,6 +1,7 @@
-"""Where a training's curves and pictures are shown besides metrics.jsonl: TensorBoard, MLflow, Weights & Biases.
+"""Show a training's curves and pictures in TensorBoard, MLflow or Weights & Biases, in addition to metrics.jsonl.
 
-Each is imported only when asked for. None of them can stop a training: what fails is named once and left out.
+Each is imported only on request. None of them can stop a training: if one fails, this is reported once and it is
+disabled.
 """
 
 import hashlib
@@ -55,7 +56,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of MLflow, where MLFLOW_TRACKING_URI says; a resumed training continues the same one."""
+    """A run of MLflow, at MLFLOW_TRACKING_URI; a resumed training continues the same one."""
 
     def __init__(self, run: Path, _start: int) -> None:
         import mlflow
@@ -106,7 +107,7 @@ SINKS: dict[str, Callable[[Path, int], Sink]] = {"tensorboard": TensorBoard, "ml
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Refuse sinks whose package is missing, before anything is computed."""
+    """Reject sinks whose package is missing, before anything is computed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise UsageError(
@@ -116,7 +117,7 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 class Sinks:
-    """All sinks of a training; one that fails is named once and left out from then on."""
+    """All sinks of a training; if one fails, this is reported once and it is disabled."""
 
     def __init__(self, names: Sequence[str], run: Path, start: int) -> None:
         self._sinks: dict[str, Sink] = {}
@@ -145,6 +146,6 @@ class Sinks:
     def _guard(self, name: str, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - whatever a service's client raises, the training goes on
+        except Exception as error:  # noqa: BLE001 - whatever a service's client raises, the training continues
             self._sinks.pop(name, None)
             print(f"{name} failed ({error}); logging to it is disabled; metrics.jsonl is complete", flush=True)

@@ -1,8 +1,8 @@
-"""One optimizer step of the global batch, however it is cut into processes and micro-batches.
+"""One optimizer step of the global batch, however it is split into processes and micro-batches.
 
-Every sample's gradient has the same weight, so the cut changes the rounding of sums alone. All processes compute the
-same number of micro-batches, because sharded ones wait for one another in each; one that has none of its own left
-computes a copy of a sample, which counts for nothing.
+Every sample's gradient has the same weight, so the split changes only the rounding of sums. All processes compute the
+same number of micro-batches, because with sharding they wait for one another in each. A process that has none of its
+own left computes a copy of a sample, with a weight of 0.
 """
 
 import math
@@ -31,7 +31,7 @@ class Part:
 
     rows: slice
     weight: float
-    """Of its mean loss in the mean over processes; 1 for one micro-batch in equal shares, 0 for a copy."""
+    """Weight of its mean loss in the mean over processes; 1 for one micro-batch in equal shares, 0 for a copy."""
 
 
 def parts_of(rank: int, world: int, batch_size: int, micro_batch: int | None) -> list[Part]:
@@ -60,7 +60,7 @@ class LossScale:
         return (self.value if self.enabled else None), self.good_steps
 
     def update(self, *, good: bool) -> bool:
-        """Learn how a step went; False for one that went wrong and that no smaller scale can fix."""
+        """Adapt the scale after a step; return False for a failed step that no smaller scale can fix."""
         fixed = good or self.value > 1
         if not good:
             self.value, self.good_steps = max(1.0, self.value / 2), 0
@@ -73,14 +73,14 @@ class LossScale:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step went."""
+    """The outcome of a step."""
 
     norm: float
-    """Of the gradient, before clipping."""
+    """Norm of the gradient, before clipping."""
     losses: list[Tensor]
-    """Of the micro-batches."""
+    """Losses of the micro-batches."""
     batch: Batch
-    """What it was computed from; the tensors are no longer valid."""
+    """The batch it was computed from; its tensors are no longer valid."""
 
 
 class Stepper:
@@ -109,14 +109,14 @@ class Stepper:
     def take(self, step: int, means: StepMeans) -> Outcome:
         """Take one step.
 
-        Where the norm is not finite, nothing was updated: weights, moments and criticalities are as before.
+        If the norm is not finite, nothing was updated: weights, moments and criticalities are as before.
         """
         set_learning_rate(self.engine, step, self.config.train)
         losses: list[Tensor] = []
         scored: list[Tensor] = []
         for part in self.parts:
             if losses:
-                self.engine.step()  # of the micro-batch before: only counts
+                self.engine.step()  # for the micro-batch before: only counts
             ready = self.feeder.take()
             with self.times.part("forward"):
                 outputs = self.engine(ready.image, ready.label, ready.available, ready.draw)
@@ -136,7 +136,7 @@ class Stepper:
         return Outcome(norm, losses, ready.batch)
 
     def _backward(self, loss: Tensor, weight: float) -> None:
-        """Add the gradient of a micro-batch. Stages that shard scale and unscale by themselves."""
+        """Add the gradient of a micro-batch. Stages with sharding do the scaling and unscaling themselves."""
         if self._is_sharded:
             self.engine.optimizer.loss_scale = self.scale.value
         else:
@@ -145,7 +145,7 @@ class Stepper:
 
     def _update(self) -> float:
         if self._is_sharded:
-            self.engine.step()  # leaves the update out by itself where the gradient is not finite
+            self.engine.step()  # skips the update if the gradient is not finite
             return float(self.engine.get_global_grad_norm())
         parameters = list(self.engine.module.parameters())
         if self.scale.enabled:

@@ -1,4 +1,4 @@
-"""Stopping at the end of a step: signals and the time limit only raise a flag, the loop asks for it."""
+"""Stop at the end of a step: signals and the time limit only set a flag, which the loop checks."""
 
 import signal
 import time
@@ -13,14 +13,14 @@ RESERVE = 2.0
 
 
 class StopRequest:
-    """Remembers that SIGTERM, SIGUSR2 or SIGINT came, and watches the time; a second SIGINT interrupts at once."""
+    """Remembers that SIGTERM, SIGUSR2 or SIGINT arrived, and watches the time; a second SIGINT interrupts at once."""
 
     def __init__(self, minutes: float | None = None) -> None:
         self.signal: signal.Signals | None = None
         self._asked = time.monotonic()
         self._longest = 0.0
         age = time.time() - psutil.Process().create_time()
-        # From here on by the clock that nobody sets.
+        # From here on the monotonic clock is used, which nobody can set.
         self._end = None if minutes is None else time.monotonic() - age + 60 * minutes
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             signal.signal(number, self._remember)
@@ -31,9 +31,9 @@ class StopRequest:
         return 130 if self.signal == signal.SIGINT else REQUEUE_CODE
 
     def requested(self, now: float | None = None) -> bool:
-        """Tell whether to stop now.
+        """Return whether to stop now.
 
-        To be asked after every step and within a validation, because it learns how long it takes between two times.
+        Call this after every step and within a validation: it measures the longest time between two calls.
         """
         now = time.monotonic() if now is None else now
         self._longest = max(self._longest, now - self._asked)

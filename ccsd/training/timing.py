@@ -1,4 +1,4 @@
-"""Where the time of a step goes, how much of a GPU it uses, and a trace of some steps."""
+"""Measure where the time of a step goes and how much of a GPU it uses, and trace some steps."""
 
 import time
 from collections import defaultdict, deque
@@ -19,12 +19,12 @@ from preprocess.files import complete_or_absent
 COMPUTED = ("forward", "backward", "update")
 """The parts that a GPU computes one after another; copies and augmentation of the next batch run beside them.
 
-The time of one is from where its first kernel may start to the end of its last: gaps between kernels count.
+The time of a part runs from when its first kernel may start to the end of its last, gaps between kernels included.
 """
 
 
 class PartTimes:
-    """Adds up the time of the parts of a step; on a GPU by its own clock, which is read when it has passed."""
+    """Adds up the time of the parts of a step; on a GPU with its own events, which are read once it has passed them."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -33,7 +33,7 @@ class PartTimes:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time what is done within; the name is also that of its span in a trace."""
+        """Time the enclosed work; the name is also used for its span in a trace."""
         if not self._on_gpu:
             with self.waiting(name):
                 yield
@@ -47,14 +47,14 @@ class PartTimes:
 
     @contextmanager
     def waiting(self, name: str) -> Iterator[None]:
-        """Time on the host, whatever the device does meanwhile."""
+        """Time the enclosed work on the host, whatever the device does meanwhile."""
         with record_function(name):
             began = time.perf_counter()
             yield
             self._seconds[name] += time.perf_counter() - began
 
     def take(self) -> dict[str, float]:
-        """Return the seconds by part since the last time; what a GPU has not passed yet counts next time."""
+        """Return the seconds by part since the last call; what the GPU has not finished yet counts next time."""
         while self._running and self._running[0][2].query():  # type: ignore[no-untyped-call]
             name, start, end = self._running.popleft()
             self._seconds[name] += start.elapsed_time(end) / 1000
@@ -73,9 +73,9 @@ class StepTimes:
     samples
         Samples of a step over all processes.
     tflop
-        Floating-point operations of a step on this process's device, in 10^12; 0 where they were not counted.
+        Floating-point operations of a step on this process's device, in 10^12; 0 if they were not counted.
     peak_tflops
-        What the device computes at best in a second; None where it is not known.
+        Peak of the device in 10^12 operations per second; None if unknown.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class StepTimes:
         self._seconds += seconds
 
     def take(self) -> dict[str, Any]:
-        """Return the means of a step, and start again: `parts_s`, and on GPUs what they were used for."""
+        """Return the means per step, and on GPUs how much of them was used; reset."""
         steps, seconds, parts = self._steps, self._seconds, self.parts.take()
         self._steps, self._seconds = 0, 0.0
         waited = parts.get("data", 0.0)
@@ -113,7 +113,7 @@ class StepTimes:
 
 
 def clock_of(config: Config, process: Process) -> StepTimes:
-    """Return the clock of a training; on a GPU the first process counts what a step computes, which takes seconds."""
+    """Return the clock of a training; on a GPU the first process counts a step's operations, which takes seconds."""
     batch, device = config.train.batch_size, process.device
     if device.type != "cuda" or not process.is_first:
         return StepTimes(device, batch)
@@ -127,9 +127,9 @@ class Trace:
     Parameters
     ----------
     path
-        Gets the trace, in Chrome's format, packed.
+        File for the trace, in Chrome's format, compressed.
     steps
-        How many; None traces nothing.
+        Number of steps; None traces nothing.
     """
 
     START = 5
@@ -141,7 +141,7 @@ class Trace:
         self._profile = profile(activities=activities) if steps else None
 
     def step(self) -> bool:
-        """Say that a step is done; True when this one completed the trace."""
+        """Count a step that is done; return True if it completed the trace."""
         if self._profile is None:
             return False
         if self._before:
@@ -156,13 +156,13 @@ class Trace:
         return False
 
     def close(self) -> None:
-        """Write what was traced, also of fewer steps than wanted."""
+        """Write the trace, even if it has fewer steps than requested."""
         if self._profile is None:
             return
         if not self._before:
             self._profile.stop()
             with complete_or_absent(self._path) as temporary:
-                packed = temporary.with_name(temporary.name + ".json.gz")  # the profiler packs by this ending
+                packed = temporary.with_name(temporary.name + ".json.gz")  # this ending makes the profiler compress
                 self._profile.export_chrome_trace(str(packed))
                 packed.rename(temporary)
         self._profile = None

@@ -25,22 +25,22 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found."""
+    """The result of a validation."""
 
     dice: dict[str, dict[str, float]]
     """Subset -> region -> mean Dice. Cases that lack a modality of a subset do not count for it."""
     mean: float
-    """Over all of them."""
+    """Mean over all of them."""
     picture: Picture | None
-    """Of the first case; None on every process but the first."""
+    """Picture of the first case; None on every process but the first."""
 
 
 def validate(
     engine: Any, config: Config, data: Path, cases: tuple[str, ...], process: Process, stopped: Callable[[], bool]
 ) -> Validation | None:
-    """Score the cases, shared out over the processes; every process must call this.
+    """Score the cases, which are divided among the processes; every process must call this.
 
-    None when `stopped`, which all processes ask together before each round of cases, says so.
+    Returns None if `stopped`, which all processes call together before each round of cases, returns True.
     """
     net = _inference_copy(engine, config, process)
     task, names = config.task, config.train.validate_subsets
@@ -62,7 +62,7 @@ def validate(
 def _score(
     net: Network, config: Config, store: CaseStore, device: torch.device, is_drawn: bool
 ) -> tuple[Tensor, Picture | None]:
-    """Return Dice by combination and region, then 1, in each row; 0 in rows whose combination the case lacks."""
+    """Return one row per combination: Dice by region, then 1; all 0 if the case lacks the combination."""
     task, names = config.task, config.train.validate_subsets
     scores = torch.zeros(len(names), len(task.regions) + 1, device=device)
     possible = [i for i, name in enumerate(names) if set(task.subset(name)) <= set(store.modalities)]
@@ -79,8 +79,8 @@ def _score(
 def _inference_copy(engine: Any, config: Config, process: Process) -> Network:
     """Return a network for inference that no longer belongs to the engine; every process must call this.
 
-    With stage 3 the processes would have to run the engine's own network in step, but they score different cases; and
-    what was compiled for training belongs to that network alone.
+    With stage 3 the processes would have to run the engine's own network in lockstep, but they score different cases.
+    And what was compiled for training belongs only to that network.
     """
     net = build_network(config.model, config.task)
     net.load_state_dict(whole_weights(engine, process))

@@ -1,8 +1,8 @@
 """The elements that each process owns under every ZeRO stage, and the checkpoint files that hold them.
 
 Stage 0 keeps everything everywhere. Stages 1 and 2 lay the parameters end to end and cut them into one flat tensor per
-process; stage 3 cuts every parameter by itself. Here all of them look the same: consecutive elements of a named
-parameter that lie at an offset of a flat tensor. Reading them needs no communication.
+process; stage 3 cuts every parameter separately. Here all stages look the same: consecutive elements of a named
+parameter at an offset in a flat tensor. Reading them needs no communication.
 
 In a checkpoint each process writes what it owns, and any number of processes reads what it needs:
 
@@ -11,7 +11,7 @@ In a checkpoint each process writes what it owns, and any number of processes re
 
 SGD has momentum_buffer/NAME instead, and a moving average of the weights adds ema/NAME.
 
-Parameters are put together by name and position, so neither the number of processes nor the ZeRO stage that wrote them
+Parameters are assembled by name and position, so neither the number of processes nor the ZeRO stage that wrote them
 matters. No pickle is involved.
 """
 
@@ -33,9 +33,9 @@ from ccsd.model.weights import save_tensors
 from ccsd.training.distributed import Process
 
 MOMENTS = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), torch.optim.SGD: ("momentum_buffer",)}
-"""What an optimizer keeps of each element."""
+"""What an optimizer keeps for each element."""
 EMA = "ema"
-"""The moving average of the weights, which is kept beside it."""
+"""The moving average of the weights, which is kept beside these."""
 
 WEIGHT = "weight"
 BUFFER = "buffer"
@@ -51,7 +51,7 @@ class Shard:
     """First element of the flattened parameter."""
     numel: int
     flat: Tensor
-    """The float32 tensor that the optimizer updates; its state is filed under it."""
+    """The float32 tensor that the optimizer updates, and the key of the optimizer's state."""
     offset: int
     """Where the piece begins in `flat`."""
 
@@ -75,7 +75,7 @@ def torch_optimizer(engine: Any) -> torch.optim.Optimizer:
 
 
 def average_kept(engine: Any) -> float:
-    """Return what a step keeps of the weights' moving average; 0 without one."""
+    """Return the share of the weights' moving average that a step keeps; 0 without an average."""
     return float(torch_optimizer(engine).param_groups[0][EMA])
 
 
@@ -85,7 +85,7 @@ def kept_of_each_element(engine: Any) -> tuple[str, ...]:
 
 
 def state_of(engine: Any, shard: Shard) -> dict[str, Tensor]:
-    """Return the optimizer's state tensors that the shard lies in; made where no step was taken yet."""
+    """Return the optimizer's state tensors that contain the shard; create them if no step was taken yet."""
     optimizer = torch_optimizer(engine)
     state: dict[str, Tensor] = optimizer.state[shard.flat]
     if not state and isinstance(optimizer, torch.optim.AdamW):
@@ -145,7 +145,7 @@ def checkpoint_file_name(rank: int, world: int) -> str:
 
 
 def write_checkpoint_file(engine: Any, folder: Path, process: Process) -> None:
-    """Write what this process owns, down to the disk.
+    """Write what this process owns, and flush it to disk.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def write_checkpoint_file(engine: Any, folder: Path, process: Process) -> None:
         tensors |= {f"{key}/{shard.name}": shard.of(state[key]) for key in kept_of_each_element(engine)}
     if process.is_first:
         tensors |= {f"{BUFFER}/{name}": value for name, value in engine.module.named_buffers()}
-    # Views of one flat tensor: safetensors wants memory of their own.
+    # These are views of one flat tensor; safetensors requires separate memory.
     whole = {name: value.detach().cpu().clone() for name, value in tensors.items()}
     path = folder / checkpoint_file_name(process.rank, process.world)
     save_tensors(path, whole, {ABOUT: json.dumps(pieces, sort_keys=True)})
@@ -238,7 +238,7 @@ class CheckpointFiles:
             self._pieces.setdefault(name, []).append(_Piece(file, start, numel, step))
 
     def _fill(self, kind: str, name: str, start: int, out: Tensor) -> None:
-        """Copy elements start, start + 1, ... of a flattened parameter into `out`, from wherever they lie."""
+        """Copy elements start, start + 1, ... of a flattened parameter into `out`, from the parts that have them."""
         filled = 0
         for piece, begin, end in self._overlaps(name, start, start + out.numel()):
             try:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ccsd.config import Config
-from ccsd.distillation.own import OwnObjective, build_objective
+from ccsd.distillation.own import PluginObjective, build_objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.errors import UsageError
 from ccsd.inference.predict import predict
@@ -102,7 +102,7 @@ def test_any_network_learns_by_methods_that_do_not_compose(
 ) -> None:
     if method in ("ccsd", "hmsd", "dmcd"):
         with pytest.raises(
-            UsageError, match=rf"method={method} .*concat has no encode.* Use .*=dropout, full or an obj"
+            UsageError, match=rf"method={method} .*concat has no encode.* Use .*=dropout or full, or your own obj"
         ):
             outputs(settings("concat", method), image, label)
         return
@@ -188,7 +188,7 @@ class Faulty(nn.Module):
         ("none", "returned NoneType, expected logits or a list"),
         ("empty", "returned list, expected logits or a list"),
         ("broadcast", r"returned coarser logits \(number 2 of 2\) of 2 x 1 x 8 x 8 x 8, expected 2 x 3 x a coarser s"),
-        ("tied", "same is scale under another name, .*; register a module that is shared once"),
+        ("tied", "same is scale under another name, .*; register a shared module only once"),
         ("lazy", r"head\.weight, head\.bias have no size yet, .*; give lazy layers their channels"),
         ("multiple", "its attribute `multiple` is 8, expected three whole numbers"),
         ("large", r"train\.patch \[8, 8, 8\] does not fit the network: .* must be multiples of 16, 8, 8"),
@@ -213,13 +213,13 @@ def test_a_network_that_does_not_keep_to_the_interface_is_refused(
         (torch.ones(()), "returned Tensor, expected the loss and a mapping"),
         ((torch.ones(2), {}), r"the loss has shape \[2\], expected a scalar"),
         ((torch.ones(()), {"a": 3.0}), "a has float, expected a scalar"),
-        ((torch.ones(()), {"removed": torch.ones(())}), "a term is called removed, which is taken"),
+        ((torch.ones(()), {"removed": torch.ones(())}), "a term is called removed, which is reserved"),
     ],
 )
 def test_an_objective_that_does_not_keep_to_the_interface_is_refused(
     returned: Any, message: str, image: Tensor, label: Tensor
 ) -> None:
-    objective = OwnObjective("own", network_of_ours(), lambda *_: returned, GLIOMA, "fp32")
+    objective = PluginObjective("own", network_of_ours(), lambda *_: returned, GLIOMA, "fp32")
     draw = draw_step(config_of().distillation, GLIOMA, AVAILABLE, seed=0, step=0, total_steps=1, samples=[0, 1, 2])
     with pytest.raises(UsageError, match=rf"distillation\.method=own: {message}"):
         objective(image, label, AVAILABLE, draw)
@@ -227,7 +227,7 @@ def test_an_objective_that_does_not_keep_to_the_interface_is_refused(
 
 def test_terms_have_the_same_names_in_every_step(image: Tensor, label: Tensor) -> None:
     names = iter("ab")
-    objective = OwnObjective(
+    objective = PluginObjective(
         "own", network_of_ours(), lambda *_: (torch.ones(()), {next(names): torch.ones(())}), GLIOMA, "fp32"
     )
     draw = draw_step(config_of().distillation, GLIOMA, AVAILABLE, seed=0, step=0, total_steps=1, samples=[0, 1, 2])

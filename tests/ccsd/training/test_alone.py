@@ -116,7 +116,7 @@ def test_a_run_is_refused_when_its_files_do_not_belong_together(endings: dict[st
     with pytest.raises(UsageError, match=r"is not the file that run\.json describes"):
         load_model(run)
     (run / "model.safetensors").write_bytes(b"PK\x03\x04 a pickle")
-    with pytest.raises(UsageError, match="not a whole safetensors file"):
+    with pytest.raises(UsageError, match="not a complete safetensors file"):
         load_model(run)
 
 

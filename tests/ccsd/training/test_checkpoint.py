@@ -79,7 +79,7 @@ def test_a_save_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pyt
 def test_resuming_says_when_the_work_is_shared_out_anew() -> None:
     assert meta().describe_resume(ALONE, zero_stage=1) == "resuming from step 5"
     other = replace(meta(), plugins=("backbone mean (1.0)",)).describe_resume(ALONE, 1, ("backbone mean (1.1)",))
-    assert other.endswith("; note: until here with backbone mean (1.0), from now on with backbone mean (1.1)")
+    assert other.endswith("; note: so far with backbone mean (1.0), from now on with backbone mean (1.1)")
     assert meta().describe_resume(Process(0, 2, ALONE.device), zero_stage=3) == (
         "resuming from step 5; saved by 1 process with ZeRO stage 1, now sharded over 2 processes with stage 3"
     )

@@ -97,7 +97,7 @@ def test_the_user_is_told_once_and_the_run_remembers(alone: list[Ending], runs: 
     for ending, number in zip(alone, (1, 1, 0, 0), strict=False):
         assert ending.text.count(f"fine-tuning from {runs / 'start'} (model {start.model_hash[:12]}") == number
         assert ending.text.count("  skipped: nothing\n") == number
-        assert ending.text.count(f"the encoders stand still in the first {STILL} steps") == number
+        assert ending.text.count(f"the encoders are frozen in the first {STILL} steps") == number
         assert "learnt from another split" not in ending.text
     for run in ("parts", "killed"):
         (event,) = [event for event in read_events(runs / run) if event["event"] == "start"]
@@ -123,7 +123,7 @@ def test_it_is_that_of_plain_pytorch(alone: list[Ending], runs: Path, inputs: Pa
 
 
 def test_a_start_from_another_split_of_the_same_data_is_told(alone: list[Ending], runs: Path) -> None:
-    assert "note: the start learnt from another split of the same data" in alone[6].text
+    assert "note: the start was trained with another split of the same data" in alone[6].text
     assert RunRecord.read(runs / "leaked").may_know_test_cases
 
 

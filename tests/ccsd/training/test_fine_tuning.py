@@ -208,7 +208,7 @@ def test_heads_of_deep_supervision_come_and_go(started: Started, tmp_path: Path)
     assert found.record.skipped == ("the heads of deep supervision",)
 
 
-def test_what_happens_is_told(started: Started) -> None:
+def test_what_happens_is_reported(started: Started) -> None:
     _, _, found = started(GLIOMA, FIVE)
     lines = found.lines(Train(init=Path("x"), steps=20, freeze=0.25, init_rate=0.5))
     assert lines[0].startswith(f"fine-tuning from {found.run.where} (model {found.run.record.model_hash[:12]}, task ")
@@ -218,10 +218,10 @@ def test_what_happens_is_told(started: Started) -> None:
     )
     assert lines[2:4] == [f"  new: {NEW_ADC}; the classification of adc", "  skipped: nothing"]
     assert lines[4] == (
-        "  learning rate x 0.5 for weights that are the start's alone, which is all but: classify, decoder.reduce, "
-        "decoder.skip.0, specific"
+        "  learning rate x 0.5 for weights taken entirely from the start (all except: classify, decoder.reduce, "
+        "decoder.skip.0, specific)"
     )
-    assert lines[5:] == ["  the encoders stand still in the first 5 steps"]
+    assert lines[5:] == ["  the encoders are frozen in the first 5 steps"]
 
 
 def test_weights_that_do_not_fit_their_own_record_are_refused(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_start_that_was_replaced_after_its_record_was_read_is_refused(tmp_path
     shutil.rmtree(tmp_path / "start")
     write_run(tmp_path / "start", config_of(), seed=6)
     assert found is not None
-    with pytest.raises(UsageError, match=r"start was trained again in this moment; run the same command again"):
+    with pytest.raises(UsageError, match=r"start was trained again just now; run the same command again"):
         found.load(fresh(config_of()))
 
 
@@ -252,7 +252,7 @@ def test_a_start_that_was_replaced_before_its_record_was_read_is_refused(tmp_pat
     shutil.rmtree(tmp_path / "start")
     write_run(tmp_path / "start", config_of(), seed=6)
     given: Any = (config, data, tmp_path / "own", None, split, before, process, None, 10)
-    with pytest.raises(UsageError, match=r"start was trained again in this moment"):
+    with pytest.raises(UsageError, match=r"start was trained again just now"):
         _Training(*given)
 
 

@@ -118,7 +118,7 @@ def test_a_full_disk_stops_the_save_and_keeps_what_was_saved(endings: dict[str, 
     assert "Traceback" not in full.text
     assert "the checkpoint of step 3 could not be saved (process 1: " in full.text
     assert "File too large" in full.text
-    assert "make room, then run the same command again to resume" in full.text
+    assert "free some space, then run the same command again to resume" in full.text
     assert endings["space again"].code == 0
     assert "resuming from step 2\n" in endings["space again"].text
     assert_close(weights(runs / "whole"), weights(runs / "full"), WEIGHT)
@@ -133,7 +133,10 @@ def test_a_process_that_dies_takes_the_others_down_with_one_message(
     assert (survivor.code, victim.code) == (1, -9)
     assert "Traceback" not in survivor.text
     assert survivor.text.count("error: ") == 1
-    assert "error: process 0: lost the others: one of them ended, or was silent for 120 s" in survivor.text
+    assert (
+        "error: process 0: lost contact with the other processes: one exited or did not respond for 120 s"
+        in survivor.text
+    )
 
 
 @pytest.mark.slow
@@ -145,7 +148,7 @@ def test_a_process_that_fails_speaks_and_ends_though_the_end_of_the_group_waits_
     assert (survivor.code, failed.code) == (1, 2)
     assert failed.text.endswith("error: process 1: case X: damaged\n")
     assert survivor.text.endswith("Run the same command again to resume\n")
-    assert "process 0: lost the others" in survivor.text
+    assert "process 0: lost contact with the other processes" in survivor.text
     assert "Traceback" not in survivor.text + failed.text
     assert failed.seconds < 60
 
@@ -176,7 +179,7 @@ def test_a_process_that_hangs_is_waited_for_only_so_long(launch: Launch, tmp_pat
     began = time.monotonic()
     ((survivor,), _) = launch(frozen, world=2, patience=15)
     assert survivor.code == 1
-    assert "process 0: lost the others: one of them ended, or was silent for 15 s" in survivor.text
+    assert "process 0: lost contact with the other processes: one exited or did not respond for 15 s" in survivor.text
     assert time.monotonic() - began < 120
 
 
