@@ -1,19 +1,19 @@
 # make demo    phantoms -> Zarr -> training -> 15 evaluations -> report, in minutes, on any machine
 # make test    the tests
 # make lint    style, types, spelling, the Dockerfile
-# make check   everything a change must pass, which is what CI runs; about 34 minutes
-# make env     creates .venv or brings it up to date (the other targets do this by themselves)
+# make check   everything a change must pass, as in CI; about 34 minutes
+# make env     creates .venv or brings it up to date (the other targets do this automatically)
 # make lower-bounds    the quick tests with the lowest versions that pyproject.toml allows
 # make coverage    all tests but the exhaustive ones, and which lines and branches they reach; about an hour
 # make ablation    what each part of the method adds, on phantoms; about an hour
-# make predict-demo    segments two phantoms with the model that comes along, in a minute
+# make predict-demo    segments two phantoms with the included model, in a minute
 # make demo-model    trains that model again and packs it
 # make docs        the documentation as a site: site/index.html
-# make gpu-check   what one GPU does with it, in ten minutes: tests, time, memory, largest costs
+# make gpu-check   checks one GPU in ten minutes: tests, time, memory, largest costs
 #
 # make slurm-up, make slurm-down   a throw-away SLURM of four nodes on this machine, to try the cluster mode
 #
-# PYTHON=/path/to/python3.12 chooses the interpreter; CORES=N gives the demo more than 2 cores.
+# PYTHON=/path/to/python3.12 selects the interpreter; CORES=N gives the demo more than 2 cores.
 
 SHELL := /bin/bash
 .ONESHELL:
@@ -33,12 +33,12 @@ help:
 
 env: $(STAMP)
 
-# The stamp is written last: an interrupted installation is taken up again, a complete one is left alone.
+# The stamp is written last: an interrupted installation is resumed, a complete one is left alone.
 $(STAMP): pyproject.toml constraints.txt | reject-linked-environment
 	@.ci/make-env "$(VENV)" "$(PYTHON)"
 	touch "$@"
 
-# A link leads to another checkout's environment, with that one's code in it.
+# A link leads to another checkout's environment, which has that checkout's code in it.
 reject-linked-environment:
 	@[ ! -L "$(VENV)" ] || .ci/make-env "$(VENV)"
 
@@ -53,8 +53,8 @@ predict-demo: $(STAMP)
 	rm predict-demo/cases/BraTS-GLI-*/*-t1c.nii.gz predict-demo/cases/BraTS-GLI-*/*-t2w.nii.gz
 	ccsd predict predict-demo/cases predict-demo/out --model phantom --preview
 	ccsd evaluate --pred predict-demo/out --ref predict-demo/cases --out predict-demo/scores
-	echo "Look at the pictures results/predict-demo/out/*.png, or at the label maps in a viewer of NIfTI over results/predict-demo/cases."
-	echo "BraTS-GLI-00000-000 had flair and t1 only; CASE.json beside each says what was used. 'ccsd models phantom' shows the model's card."
+	echo "Look at the pictures results/predict-demo/out/*.png, or open the label maps in a NIfTI viewer over results/predict-demo/cases."
+	echo "BraTS-GLI-00000-000 had only flair and t1; the CASE.json beside each says what was used. 'ccsd models phantom' shows the model's card."
 
 demo-model: $(STAMP)
 	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/demo_model.yaml \
@@ -85,7 +85,7 @@ lint: $(STAMP)
 check: $(STAMP)
 	@.ci/check
 
-# Networks so small gain nothing from a second core: two trainings run side by side instead.
+# Such small networks gain nothing from a second core: two trainings run side by side instead.
 ablation: $(STAMP)
 	@$(RUN) snakemake --profile cluster/local --cores $(CORES) --configfile config/ablation.yaml \
 		--set-threads train=1 evaluate=1 --set-resources train:tasks_per_node=1

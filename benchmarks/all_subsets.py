@@ -1,10 +1,10 @@
-"""What 15 combinations cost: all of one volume, encoded once, against one full forward of the same network.
+"""What 15 combinations cost: all of one volume, encoded once, compared with one full forward of the same network.
 
     python benchmarks/all_subsets.py [--backbone light] [--volume 96] [--rounds 5] [--device cpu] [--json]
 
-Beside them: the naive way (15 complete forwards, as the field's code does it), one combination of a single modality
-(which encodes only that one), and MONAI's DynUNet. All take turns in one process. `ratio` is the median over the
-rounds of the time for all 15 to the time of one full forward.
+Also timed: the naive way (15 complete forwards, as other published code does it), one combination of a single modality
+(which encodes only that one), and MONAI's DynUNet. All take turns in one process. `ratio` is the time for all 15
+divided by the time of one full forward, as the median over the rounds.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def naive(net: SharedSpecificNet, image: Tensor, masks: Tensor) -> None:
-    """Encode everything anew for each combination, absent modalities as zeros."""
+    """Encode everything again for each combination, with absent modalities as zeros."""
     for mask in masks:
         net.decode(net.encode(image, mask[None]), mask[None, None], 1)
 

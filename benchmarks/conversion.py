@@ -1,9 +1,9 @@
-"""Conversion of a case from NIfTI: `ccsd convert` against nnU-Net v2's preprocessing of the same files.
+"""Conversion of a case from NIfTI: `ccsd convert` compared with nnU-Net v2's preprocessing of the same files.
 
     python benchmarks/conversion.py [--json]
 
-Both run in a process of their own with one thread, one at a time, in a new order in each round; a ratio is the median
-over the rounds. `ratio` is how many times as long nnU-Net takes as we do, wall time for one case on one core.
+Each runs in its own process with one thread, one at a time, in a new order in each round; a ratio is the median over
+the rounds. `ratio` is nnU-Net's wall time divided by ours, for one case on one core.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""What a training step moves and holds on a GPU, counted on tensors without contents under CUDA's rules.
+"""Count what a training step moves and holds on a GPU, on tensors without data, under CUDA's rules.
 
-`on_cuda()` makes tensors of the CPU go the way of those on a GPU: the network takes its branches for GPUs, and autocast
-computes in float32 what it does there, by the list in torch's own header. `Traffic` counts kernels and the bytes they
-read and write, each alone: an upper bound, which fused kernels undercut.
+Under `on_cuda()`, tensors on the CPU are treated like those on a GPU: the network takes its branches for GPUs, and
+autocast uses float32 for the same operations as there, by the list in torch's own header. `Traffic` counts kernels and
+the bytes that each of them reads and writes: an upper bound, because fused kernels move less.
 """
 
 import re
@@ -56,7 +56,7 @@ def _as_float32(value: Any) -> Any:
 
 
 class _Norm:
-    """Stand-ins for the kernels of the normalisation, which read and write what these do."""
+    """Stand-ins for the kernels of the normalisation that read and write the same bytes."""
 
     @staticmethod
     def forward(x: Tensor, added: Tensor | None, groups: int, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,7 +76,7 @@ class _Norm:
 
 
 class _Sums(torch.autograd.Function):
-    """A loss's sums over the voxels, of one map or of two."""
+    """The sums of a loss over the voxels of two maps."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, other: Tensor, values: int) -> Tensor:
@@ -95,7 +95,7 @@ class _Losses:
     """Stand-ins for the kernels of the losses."""
 
     class Overlap:
-        """Of supervision."""
+        """The loss of supervision."""
 
         @staticmethod
         def apply(logits: Tensor, target: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class _Losses:
             return found
 
     class Divergence:
-        """Of distillation."""
+        """The loss of distillation."""
 
         @staticmethod
         def apply(teacher: Tensor, student: Tensor, _: float) -> Tensor:
@@ -113,11 +113,11 @@ class _Losses:
 
 @contextmanager
 def on_cuda(*, autocast: bool) -> Iterator[None]:
-    """Let what computes on the CPU follow the rules of CUDA, with autocast or without."""
+    """Apply the rules of CUDA to computation on the CPU, with or without autocast."""
     before = torch.is_autocast_enabled("cuda")
     with ExitStack() as stack:
         for branch in BRANCHES:
-            # Not a mock, which would keep the tensors that it is called with.
+            # Not a Mock object, which would keep the tensors that it is called with.
             stack.enter_context(mock.patch(branch, lambda _: True))  # noqa: PT008
         for module in ("ccsd.model.normalise", "ccsd.distillation.losses"):
             stack.enter_context(mock.patch(f"{module}.by_triton", lambda _: True))  # noqa: PT008
@@ -156,7 +156,7 @@ def _is_view(op: Any) -> bool:
 
 
 def _size(tensor: Tensor) -> int:
-    """Return the bytes of a tensor in memory; what is expanded lies there once."""
+    """Return the bytes of a tensor in memory; expanded elements count once."""
     voxels = 1
     for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
         voxels *= length if stride else 1

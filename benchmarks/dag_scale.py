@@ -33,7 +33,7 @@ def make_source(folder: Path, cases: int) -> None:
 
 
 def study(source: Path, cases_per_job: int, experiments: int, seeds: int) -> dict[str, object]:
-    """Return the configuration: every experiment is another method."""
+    """Return the configuration: every experiment uses a different method."""
     return {
         "name": "scale",
         "source": str(source),
@@ -91,7 +91,7 @@ def files_of_a_run(folder: Path, jobs: dict[str, int]) -> int:
 
 
 def submitted(jobs: dict[str, int]) -> int:
-    """Return how many jobs SLURM gets: all but the target; each training launcher submits one."""
+    """Return how many jobs SLURM receives: all but the target; each training launcher submits one."""
     return jobs["total"] - jobs["all"]
 
 

@@ -1,10 +1,10 @@
-"""Random four-modality crops as float32: our stores against nnU-Net v2's blosc2 files and whole .npy arrays.
+"""Random four-modality crops as float32: our stores compared with nnU-Net v2's blosc2 files and whole .npy arrays.
 
     python benchmarks/data_reading.py [--json]
 
-Every method runs in a process of its own, one at a time, in a new order in each round; a ratio is the median over the
-rounds. `ratio` is how many times as long nnU-Net's crops of 128^3 take (wall time) through PyTorch's loader with two
-workers as ours do through `ccsd.data.PatchStream` with two workers.
+Every method runs in its own process, one at a time, in a new order in each round; a ratio is the median over the
+rounds. `ratio` is the wall time of nnU-Net's crops of 128^3 through PyTorch's loader with two workers, divided by that
+of ours through `ccsd.data.PatchStream` with two workers.
 """
 
 import json

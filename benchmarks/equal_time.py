@@ -3,8 +3,8 @@
     python benchmarks/equal_time.py --config config/ablation.yaml [--like ccsd] [--rounds 5]
 
 Steps of all experiments take turns in one process with one thread: batches of noise of the configured size, forward,
-backward and optimizer, each time a cycle of steps in which criticality is scored once. The median of the ratios of
-CPU time gives the number of steps that cost as much as `train.steps` of the experiment after `--like`.
+backward and optimizer. Each turn is a cycle of steps in which criticality is scored once. The median of the ratios of
+CPU time gives the number of steps that cost as much as `train.steps` of the experiment named by `--like`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
 
 LEAST_CYCLE = 6
-"""Steps timed together: several draws of those that cost differently."""
+"""Steps timed together: several draws, because they differ in cost."""
 
 
 class Training:
@@ -39,7 +39,7 @@ class Training:
         self.label = torch.randint(0, len(config.task.classes) + 1, shape)
 
     def steps(self) -> None:
-        """Make the steps of one cycle."""
+        """Take the steps of one cycle."""
         for _ in range(self.cycle):
             samples = range(len(self.available))
             drawn = draw_step(
@@ -64,7 +64,7 @@ class Training:
 def main() -> None:
     """Time the experiments in turns and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="of the study")
+    parser.add_argument("--config", type=Path, required=True, help="configuration of the study")
     parser.add_argument("--like", default="ccsd", help="experiment whose time the others get")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -83,7 +83,19 @@ def main() -> None:
         least, most = spread(found, name, options.like, "cpu")
         rows.append((name, f"{share:.2f}", f"{least:.2f} to {most:.2f}", f"{steps / share:.0f}"))
     print(f"{machine()}; one thread")
-    print(table([("experiment", f"CPU time / {options.like}", "of all rounds", f"steps for {steps} of its"), *rows]))
+    print(
+        table(
+            [
+                (
+                    "experiment",
+                    f"CPU time / {options.like}",
+                    "range",
+                    f"steps in the time of {steps} of {options.like}",
+                ),
+                *rows,
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":

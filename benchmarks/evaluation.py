@@ -1,11 +1,11 @@
-"""Cases scored while the next one is segmented, against one after the other, as it is with `--workers 1`.
+"""Scoring cases while the next one is segmented, compared with one after the other, as with `--workers 1`.
 
     python benchmarks/evaluation.py [--cases 4] [--rounds 3] [--workers 2] [--device-s 1] [--json]
 
-Phantoms of BraTS's size. The label maps of 15 combinations are the reference, moved, with pieces lost and others made
-up; they are written and scored as `ccsd evaluate` does. What segments is either a GPU's stand-in, which only waits
-`--device-s` seconds a case, or a network on the CPUs. `ratio` is how many times as long a case takes one after the
-other, with the stand-in. The last table says how many cores keep such a GPU busy.
+The cases are phantoms of BraTS size. The label maps of 15 combinations are the reference, moved, with pieces removed
+and false positives added; they are written and scored as in `ccsd evaluate`. The segmentation is either a GPU's
+stand-in, which only waits `--device-s` seconds per case, or a network on the CPUs. `ratio` is the time per case one
+after the other divided by the overlapped time, with the stand-in. The last line gives the CPU time of scoring.
 """
 
 import json
@@ -37,13 +37,15 @@ from preprocess.parallel import given_cores
 from preprocess.store.reader import CaseStore, list_cases
 
 SUBSETS = [inputs.TASK.subset(name) for name in inputs.TASK.subset_names]
-HEAD = ("what segments", "one after the other, s a case", "overlapped, s a case", "ratio", "range")
+HEAD = ("segmentation by", "one after the other, s per case", "overlapped, s per case", "ratio", "range")
 
 
 def main() -> None:
     """Measure and print."""
     options = _arguments()
-    del sys.modules["__main__"].__file__  # or every worker would import what this script does, torch above all
+    del sys.modules[
+        "__main__"
+    ].__file__  # otherwise every worker would import what this script imports, above all torch
     stores = inputs.ours(options.work, options.cases)
     names = list_cases(stores)
     maps = {case: predictions(CaseStore(stores, case).read_label()) for case in names}
@@ -73,13 +75,13 @@ def main() -> None:
     per_case = scoring_seconds(stores, options, names, maps)
     print(f"{machine()}; {len(names)} cases, {options.rounds} rounds, {options.workers} workers\n")
     print(table([HEAD, *(row(found, kind, len(names)) for kind in ("gpu", "cpu"))]))
-    print(f"\nscoring and writing: {per_case:.1f} CPU seconds a case of {len(SUBSETS)} combinations")
+    print(f"\nscoring and writing: {per_case:.1f} CPU seconds per case of {len(SUBSETS)} combinations")
     if options.json:
         print(json.dumps({"ratio": ratio(found, "gpu, in turn", "gpu, overlapped", "wall"), "score_cpu_s": per_case}))
 
 
 def predictions(reference: Labels) -> Labels:
-    """Return K label maps as an imperfect network makes them: moved, with pieces lost and others made up."""
+    """Return K label maps like those of an imperfect network: moved, with pieces removed and false positives added."""
     maps = []
     for seed in range(len(SUBSETS)):
         rng = np.random.default_rng(seed)
@@ -98,7 +100,7 @@ def read(stores: Path, case: str) -> np.ndarray:
 
 
 def fresh_scoring(stores: Path, out: Path, names: list[str]) -> Scoring:
-    """Return what scores cases of which none is finished."""
+    """Return a scorer for cases of which none is finished."""
     shutil.rmtree(out, ignore_errors=True)
     settings, about = Evaluation(), {"experiment": "benchmark", "seed": 0, "model_hash": ""}
     finished = FinishedCases(out, Identity(cases=tuple(names)), names)

@@ -1,6 +1,6 @@
-"""How often the check `contrast` is wrong on cases in order, and how many exchanged files it finds: by SRC, any folder.
+"""How often the check `contrast` is wrong on correct cases, and how many exchanged files it finds, for any folder.
 
-Each case is looked at as it is, and with each pair of its files exchanged in memory, with and without its segmentation.
+Each case is checked as it is, and with each pair of its files exchanged in memory, with and without its segmentation.
 """
 
 import json
@@ -28,9 +28,9 @@ def exchanges(case: Loaded) -> Iterator[tuple[str, Loaded]]:
 def main() -> None:
     """Print the rates of a folder."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, help="folder of cases whose files are what their names say")
-    parser.add_argument("--task", default=DEFAULT_TASK, help="what the cases are of")
-    parser.add_argument("--labels", help="label convention, if the layout does not say it")
+    parser.add_argument("source", type=Path, help="folder of cases whose files match their names")
+    parser.add_argument("--task", default=DEFAULT_TASK, help="task of the cases")
+    parser.add_argument("--labels", help="label convention, if the layout does not determine it")
     parser.add_argument("--json", action="store_true", help="print one object with the ratio as the last line")
     options = parser.parse_args()
     found, tried = Counter[str](), Counter[str]()

@@ -1,13 +1,15 @@
-"""What fine-tuning gains: thirty cases from a finished run, against the same thirty from scratch at equal steps.
+"""What fine-tuning gains: training on thirty cases from a finished run, and on the same from scratch, at equal steps.
 
     python benchmarks/fine_tuning.py [--steps 60] [--start-steps 240] [--seeds 1] [--rates 0.3] [--json]
 
 A start is trained on 60 phantoms with clear contrasts. Thirty phantoms of another kind, with little contrast and much
-noise, are a hospital's own; 12 more are for testing. Then the same for a task with a fifth sequence, which the start
-has never seen. The trainings of a pair have the same settings, cases, seed and steps; what differs is `train.init`.
-Scored is the mean Dice over all combinations and regions. Takes 12 CPU minutes on one thread.
+noise, stand for a hospital's own cases; 12 more are for testing. Then the same is done for a task with a fifth
+sequence, which the start has never seen. The trainings of a pair have the same settings, cases, seed and steps; only
+`train.init` differs. The score is the mean Dice over all combinations and regions. This takes 12 CPU minutes on one
+thread.
 
-`ratio` is the mean Dice of fine-tuning to that from scratch, with four sequences; `ratio_of_five` is that of five.
+`ratio` is the mean Dice of fine-tuning divided by that from scratch, with four sequences; `ratio_of_five` is the same
+with five.
 """
 
 import argparse
@@ -41,11 +43,11 @@ SETTINGS = {
     "evaluation": {"overlap": 0.25, "cleanup": False, "keep_predictions": False},
 }
 TEST, OWN, FIRST = 12, 30, 60
-"""Cases for testing, of one's own, and of the start."""
+"""Numbers of cases: for testing, the hospital's own, and those of the start."""
 
 
 class Bench:
-    """A folder with cohorts, trainings and their scores; what is there is not made again."""
+    """A folder with cohorts, trainings and their scores; existing ones are reused."""
 
     def __init__(self, work: Path, seed: int) -> None:
         self.work, self.seed = work, seed
@@ -116,8 +118,8 @@ def main() -> None:
     """Train, score and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE.parent / "build/benchmarks/fine-tuning", help="folder")
-    parser.add_argument("--steps", type=int, default=60, help="of the trainings that are compared")
-    parser.add_argument("--start-steps", type=int, default=240, help="of the start")
+    parser.add_argument("--steps", type=int, default=60, help="steps of the trainings that are compared")
+    parser.add_argument("--start-steps", type=int, default=240, help="steps of the start")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.3], help="values of train.init_rate")
     parser.add_argument("--json", action="store_true", help="print one object with the ratio as the last line")
@@ -133,7 +135,7 @@ def main() -> None:
 
 
 def _row(scores: pd.DataFrame, scratch: pd.DataFrame) -> tuple[str, str]:
-    """Return the means of the seeds, and on how many of the cases the mean over the seeds is better."""
+    """Return the mean of each seed, and on how many cases the mean over the seeds is better."""
     better = int((scores.mean(axis=1) > scratch.mean(axis=1)).sum())
     return ", ".join(f"{mean:.3f}" for mean in scores.mean()), f"on {better} of {len(scores)} cases"
 

@@ -1,14 +1,14 @@
-"""What one GPU does with a training step, a training and an evaluation, in ten minutes: `make gpu-check`.
+"""Measure training steps, a training and an evaluation on one GPU, in ten minutes: `make gpu-check`.
 
     python benchmarks/gpu_check.py [--out build/gpu-check] [--minutes 10] [--no-tests]
 
-For each backbone, and for MONAI's DynUNet as the price of a normal network: time of a step (forward, backward, AdamW)
-of the default size, share of the card's peak, memory and the kernels that take most time. A short training by `ccsd
-train`, which has data and logging in it, and the evaluation of cases with all combinations by `ccsd evaluate`, scoring
-included, and how busy the device is meanwhile. At last the tests marked `gpu`, and what is compiled, in the time that
-is left. Writes gpu-check.json and gpu-check.md after each part. What failed, does not fit, or has no time left, is
-said, and makes the exit code 1. Nothing is fetched: benchmarks/README.md says what has to be installed.
-`--device cpu --tiny` tries the script itself.
+For each backbone, and for MONAI's DynUNet as the price of a normal network, it measures a step (forward, backward,
+AdamW) of the default size: time, share of the card's peak, memory, and the kernels that take most time. Then it runs a
+short training with `ccsd train`, which includes data and logging, and the evaluation of cases with all combinations
+with `ccsd evaluate`, scoring included, and measures how busy the device is. Finally, in the remaining time, it runs the
+tests marked `gpu`, and compiled networks. It writes gpu-check.json and gpu-check.md after each part. It reports what
+failed, did not fit, or had no time left; the exit code is then 1. Nothing is downloaded: benchmarks/README.md lists
+what has to be installed. `--device cpu --tiny` tries the script itself.
 """
 
 import argparse
@@ -33,10 +33,10 @@ def main() -> None:
     """Check, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build/gpu-check")
-    parser.add_argument("--minutes", type=float, default=10, help="after which nothing new is begun")
+    parser.add_argument("--minutes", type=float, default=10, help="after which nothing new is started")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes that only try the script")
-    parser.add_argument("--no-tests", action="store_true", help="leave out the tests marked gpu")
+    parser.add_argument("--no-tests", action="store_true", help="skip the tests marked gpu")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit(
@@ -66,7 +66,7 @@ def main() -> None:
 def parts(
     options: argparse.Namespace, device: torch.device, size: Size, ends: float
 ) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Return what is measured, what tells most first."""
+    """Return what is measured, the most informative parts first."""
 
     def row(name: str) -> tuple[str, Callable[[], dict[str, Any]]]:
         return name, lambda: step(name, device, size)
@@ -105,24 +105,24 @@ def gpu_tests(ends: float) -> dict[str, str]:
     words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *map(str, marked)]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=left)
     print(result.stdout[-3000:], result.stderr[-1000:], sep="\n", file=sys.stderr)
-    said = (result.stdout.strip().splitlines() or ["pytest said nothing"])[-1]
-    return {"note" if result.returncode else "result": said}
+    closing = (result.stdout.strip().splitlines() or ["pytest printed nothing"])[-1]
+    return {"note" if result.returncode else "result": closing}
 
 
 def attempt(action: Callable[[], Any], ends: float) -> dict[str, Any]:
-    """Run a measurement, and say what stood in its way."""
+    """Run a measurement; if it fails, return a note with the reason."""
     if time.monotonic() > ends:
         return {"note": "no time left"}
     try:
         return action() or {}
     except torch.OutOfMemoryError:
         return {"note": "out of memory"}
-    except Exception as error:  # noqa: BLE001 - the other measurements go on, and the report names it
+    except Exception as error:  # noqa: BLE001 - the other measurements continue, and the report has the error
         return {"note": f"{type(error).__name__}: {str(error)[:300]}"}
 
 
 def markdown(report: dict[str, Any], size: Size) -> str:
-    """Return the report for people."""
+    """Return the report as Markdown."""
     head = ("network", "step, s", "TFLOP", "of the peak", "GiB", "counted", "reserved", "largest costs")
     about = ", ".join(f"{key} {value}" for key, value in report["card"].items())
     evaluated = f"cases of {' x '.join(map(str, size.case))} by `ccsd evaluate`: {words(report.get('evaluation', {}))}"

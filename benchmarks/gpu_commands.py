@@ -1,4 +1,4 @@
-"""A training and an evaluation on one GPU, by the commands that a user types; part of `gpu_check.py`."""
+"""A training and an evaluation on one GPU, with the commands that a user runs; part of `gpu_check.py`."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ LOGGED = ("step_s", "data_share", "samples_per_s", "device_share", "tflops", "mf
 
 
 def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
-    """Train on phantoms by the commands that a user types, and return what the log says of the last steps."""
+    """Train on phantoms with the commands that a user runs, and return what the log has about the last steps."""
     ccsd = [sys.executable, "-m", "ccsd"]
     source, stores, run = out / "phantoms", out / "stores", out / "run"
     side = max(size.patch, 48)
@@ -73,11 +73,11 @@ def kernel_seconds(path: Path) -> float:
 
 
 def evaluation(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
-    """Evaluate phantoms of BraTS's size with the model of `training` and return seconds a case, scoring included.
+    """Evaluate phantoms of BraTS size with the model of `training` and return seconds per case, scoring included.
 
-    Once by the command that a user types, of which `case_s` is the time from one case to the next, without the start;
-    once within this process under the profiler, for the time in which the device works. `segment_s` is what the device
-    alone needs for a case.
+    This runs once with the user's command: `case_s` is the time from one case to the next, without the start-up. It
+    runs once more in this process under the profiler, to get the time in which the device works. `segment_s` is what
+    the device alone needs for a case.
     """
     source, stores, run, scores = (out / name for name in ("cases", "case-stores", "run", "scores"))
     for folder in (source, stores, scores):

@@ -28,7 +28,7 @@ CASE = (155, 240, 240)
 
 @dataclass(frozen=True, eq=False)
 class Size:
-    """How large everything is."""
+    """The sizes of what is measured."""
 
     batch: int = 2
     patch: int = 128
@@ -47,7 +47,7 @@ class Size:
 
 PEER = "DynUNet"
 COMPILED = ", compiled"
-"""As `runtime.compile` compiles a training."""
+"""Compiled as by `runtime.compile` in a training."""
 TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 7, 1)
 
 
@@ -60,7 +60,7 @@ class Row:
     mfu: float | None = None
     tflop: float | None = None
     counted_gib: float | None = None
-    """What `counting.py` says that a step holds, without the optimizer's moments."""
+    """What a step holds according to `counting.py`, without the optimizer's moments."""
     allocated_gib: float | None = None
     reserved_gib: float | None = None
     costs: list[tuple[str, float]] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Row:
 
 
 def card(device: torch.device) -> dict[str, Any]:
-    """Return what the device is."""
+    """Return a description of the device."""
     if device.type != "cuda":
         return {"name": "CPU"}
     found = torch.cuda.get_device_properties(device)
@@ -148,12 +148,12 @@ def our_loss(
 
 
 def our_model(backbone: str, size: Size) -> Model:
-    """Return the settings of a network of ours."""
+    """Return the settings of one of our networks."""
     return Model.model_validate({"backbone": backbone, **({} if backbone == "shaspec" else size.model)})
 
 
 def full_draw(size: Size) -> tuple[Draw, Tensor]:
-    """Return what a step with all sequences visits, and that all are there."""
+    """Return the draw of a step with all sequences, and the mask of available sequences."""
     available = torch.ones(size.batch, len(TASK.modalities), dtype=torch.bool)
     draw = draw_step(Distillation(), TASK, available, seed=0, step=0, total_steps=1, samples=range(size.batch))
     return draw, available
@@ -172,13 +172,13 @@ def dynunet_loss(device: torch.device, image: Tensor, label: Tensor) -> tuple[nn
 
 
 def counted_gib(kind: str, size: Size) -> float:
-    """Return what a step holds at its peak, counted on tensors without contents."""
+    """Return what a step holds at its peak, counted on tensors without data."""
     return round(Step(our_model(kind, size), batch=size.batch, patch=size.patch).peak_gib(), 2)
 
 
 @cache
 def counted_tflop(kind: str, size: Size) -> float:
-    """Return the 10^12 operations of forward and backward, counted on tensors without contents."""
+    """Return the operations (in 10^12) of forward and backward, counted on tensors without data."""
     if kind == PEER:
         with FakeTensorMode(allow_non_fake_inputs=True):
             image = torch.zeros(size.batch, len(TASK.modalities), *size.voxels)

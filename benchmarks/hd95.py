@@ -1,4 +1,4 @@
-"""HD95 of BraTS-sized masks: this project's against MONAI's and against a medpy-style one, in the same run.
+"""HD95 of BraTS-sized masks: this project's compared with MONAI's and with a medpy-style one, in the same run.
 
     python benchmarks/hd95.py [--cases 8] [--repeats 3] [--json]
 
@@ -45,7 +45,7 @@ def main() -> None:
             totals[name] += seconds
     speedups = {name: totals[name] / totals["ccsd"] for name in ("monai", "medpy-style")}
     for name, seconds in totals.items():
-        print(f"{name:12} {1000 * seconds / len(pairs):8.1f} ms a pair")
+        print(f"{name:12} {1000 * seconds / len(pairs):8.1f} ms per pair")
     print(f"same numbers on {len(pairs)} pairs; speed-up {', '.join(f'{n} {s:.1f}' for n, s in speedups.items())}")
     if options.json:
         report = {"ratio": min(speedups.values()), "speedups": speedups, "pairs": len(pairs)}
@@ -111,7 +111,7 @@ def time_best(function: Callable[[Mask, Mask], tuple[float | None, float | None]
 
 
 def check(values: dict[str, tuple[float | None, float | None]]) -> None:
-    """Fail when implementations disagree on what both compute."""
+    """Fail if implementations disagree on what both compute."""
     expected = values["ccsd"]
     for name, found in values.items():
         for own, other in zip(expected, found, strict=True):

@@ -36,7 +36,7 @@ def arguments(description: str) -> Namespace:
 
 
 def sources(work: Path, cases: int) -> list[CaseFiles]:
-    """Return phantoms of BraTS's size, written on first use."""
+    """Return phantoms of BraTS size, written on first use."""
     folder = work / f"source-{cases}"
     if not folder.exists():
         for name in write_cohort(work / "writing", cases=cases, size=SHAPE, seed=0, task=TASK):
@@ -67,7 +67,7 @@ def whole_arrays(work: Path, stores: Path) -> Path:
 
 
 def peer_python(folder: Path) -> Path:
-    """Return the interpreter of nnU-Net's environment, which is made on first use, with our version of PyTorch."""
+    """Return the interpreter of nnU-Net's environment, which is created on first use, with our version of PyTorch."""
     python = folder / "bin/python"
     if not (folder / "complete").exists():
         print(f"installing {PEER} into {folder}", file=sys.stderr)
@@ -88,7 +88,7 @@ def peer_environment(work: Path) -> dict[str, str]:
 
 
 def peer_dataset(work: Path, cases: list[CaseFiles], python: Path) -> list[str]:
-    """Lay the phantoms out as nnU-Net wants them, let it plan, and return the cases' names."""
+    """Arrange the phantoms as nnU-Net expects them, let it plan, and return the cases' names."""
     raw = work / "nnunet/nnUNet_raw" / DATASET
     environment = {**os.environ, **peer_environment(work)}
     for folder in ("imagesTr", "labelsTr"):

@@ -1,4 +1,4 @@
-"""Time and memory of processes, and persistent workers that take turns, so that a busy machine disturbs all alike.
+"""Time and memory of processes, and persistent workers that take turns, so that a busy machine affects all alike.
 
 Only the standard library: the peers' environments import this file too.
 """
@@ -24,21 +24,21 @@ def cpu_seconds() -> float:
 
 
 def peak_mib() -> float:
-    """Return the largest resident memory that this process has had, in MiB."""
+    """Return the peak resident memory of this process, in MiB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def timed(action: Callable[[], object]) -> Answer:
-    """Run an action and return its wall and CPU time in seconds, over all processes of the family."""
+    """Run an action and return its wall and CPU time in seconds, including descendant processes."""
     cpu, wall = cpu_seconds(), time.perf_counter()
     action()
     return {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
 
 
 def serve(commands: Mapping[str, Callable[..., Answer]]) -> None:
-    """Answer requests, one JSON object a line, until the input ends."""
+    """Answer requests, one JSON object per line, until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
     for line in sys.stdin:
@@ -47,7 +47,7 @@ def serve(commands: Mapping[str, Callable[..., Answer]]) -> None:
 
 
 class Peer:
-    """A server in a process of its own, with the interpreter of its own environment."""
+    """A server in a separate process, with the interpreter of its own environment."""
 
     def __init__(
         self, python: str | Path, script: Path, *arguments: object, environment: Mapping[str, str] = {}
@@ -81,7 +81,7 @@ class Peer:
 
 
 def take_turns(actions: Mapping[str, Callable[[], Answer]], rounds: int, seed: int = 0) -> dict[str, list[Answer]]:
-    """Run every action once per round, one at a time and in a new order in each round; the first round is not kept."""
+    """Run every action once per round, one at a time and in a new order in each round; discard the first round."""
     found: dict[str, list[Answer]] = {name: [] for name in actions}
     rng = random.Random(seed)
     for number in range(rounds + 1):

@@ -44,14 +44,14 @@ def dynunet(device: torch.device | None = None) -> nn.Module:
 
 
 def all_masks(device: torch.device) -> Tensor:
-    """Return the 15 combinations in the order of the field, 15 x 4."""
+    """Return the 15 combinations in the order of published tables, 15 x 4."""
     return torch.tensor([[m in name.split("+") for m in TASK.modalities] for name in TASK.subset_names], device=device)
 
 
 def compare(
     actions: Mapping[str, Callable[[], object]], options: argparse.Namespace, *, baseline: str, claimed: str, what: str
 ) -> None:
-    """Time the actions in turns and print how long each took in terms of the baseline."""
+    """Time the actions in turns and print how long each took relative to the baseline."""
     device = torch.device(options.device)
     counted = {name: flops(action) for name, action in actions.items()}
     found = take_turns({n: partial(synchronised, action, device) for n, action in actions.items()}, options.rounds)

@@ -1,4 +1,4 @@
-"""Runs in our environment: converts a case when it is asked to, as `ccsd convert` does."""
+"""Runs in our environment: converts a case on request, as `ccsd convert` does."""
 
 import sys
 from pathlib import Path
@@ -35,7 +35,7 @@ def prepare_only(case: str) -> Answer:
 
 
 def inflate(case: str) -> Answer:
-    """Do nothing but read and inflate the files: no conversion can be faster."""
+    """Only read and inflate the files: no conversion can be faster."""
     return timed(lambda: [gzip_ng.decompress(path.read_bytes()) for path in CASES[case].paths])
 
 

@@ -1,4 +1,4 @@
-"""Runs in our environment: reads crops with our stream, as RFNet does, and by plain copies, when it is asked to."""
+"""Runs in our environment: on request, reads crops with our stream, as RFNet does, and by plain copies."""
 
 import random
 import sys
@@ -87,7 +87,7 @@ def whole_loader(size: int, count: int) -> Answer:
 
 
 def copies(size: int, count: int) -> Answer:
-    """Copy crops within the memory, from one array to another."""
+    """Copy crops within memory, from one array to another."""
     source, target = np.ones((4, size, size, size), np.float32), np.ones((4, size, size, size), np.float32)
     return timed(lambda: [np.copyto(target, source) for _ in range(count)])
 

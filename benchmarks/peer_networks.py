@@ -1,8 +1,8 @@
-"""Published networks as plugins, from checkouts that the user has: adapters only, no line of theirs.
+"""Published networks as plugins, from the user's checkouts: this file has only adapters, and none of their code.
 
-Each factory takes `checkout`, the folder of the clone, and `patch`, the side of the cubic patch. What an adapter does:
-puts the sequences into the order of the network, hands on the mask, and turns probabilities of classes into logits of
-regions. RFNet, ShaSpec and IM-Fuse have no licence, mmFormer has the Apache License 2.0.
+Each factory takes `checkout`, the folder of the clone, and `patch`, the side of the cubic patch. An adapter puts the
+sequences into the order of the network, passes the mask on, and turns probabilities of classes into logits of regions.
+RFNet, ShaSpec and IM-Fuse have no licence, mmFormer has the Apache License 2.0.
 """
 
 import importlib
@@ -30,7 +30,7 @@ SOURCES = {
     "imfuse": "github.com/AImageLab-zip/IM-Fuse",
 }
 NEEDS = {
-    "imfuse": "It needs mamba_ssm, whose kernels run on CUDA GPUs only: on a machine without one, leave this peer out",
+    "imfuse": "It needs mamba_ssm, whose kernels run on CUDA GPUs only: on a machine without one, omit this peer",
     "shaspec": "It draws pictures with scikit-learn: pip install scikit-learn",
 }
 EPSILON = 1e-6
@@ -67,7 +67,7 @@ class RFNet(nn.Module):
 
 
 class ShaSpec(nn.Module):
-    """ShaSpec: logits of ET, WT and TC; what is available is an argument of a whole batch, so samples go one by one."""
+    """ShaSpec: logits of ET, WT and TC; availability is an argument for a whole batch, so samples go one by one."""
 
     ORDER = ("flair", "t1", "t1ce", "t2")
     REGIONS = ("ET", "WT", "TC")
@@ -92,7 +92,7 @@ class ShaSpec(nn.Module):
 
 
 class OneMask:
-    """Train as these networks are: one set of modalities for each sample, drawn evenly, and all outputs supervised.
+    """Train as these networks are trained: one random set of modalities per sample, and all outputs supervised.
 
     The loss of each output is ours, soft Dice and cross-entropy of the regions; the sum over the outputs is theirs.
     """
@@ -148,7 +148,7 @@ def shaspec(task: Task, checkout: str, patch: int) -> nn.Module:
 
 @contextmanager
 def _imported(peer: str, folder: Path, name: str) -> Iterator[ModuleType]:
-    """Import a module of a checkout; afterwards its modules, which have names such as `layers`, are forgotten."""
+    """Import a module of a checkout; afterwards drop its modules, which have names such as `layers`."""
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
@@ -156,7 +156,7 @@ def _imported(peer: str, folder: Path, name: str) -> Iterator[ModuleType]:
             module = importlib.import_module(name)
         except ImportError as error:
             raise UsageError(
-                f"{peer}: {folder} cannot be imported ({error}); give a clone of {SOURCES[peer]}. {NEEDS.get(peer, '')}"
+                f"{peer}: {folder} cannot be imported ({error}); use a clone of {SOURCES[peer]}. {NEEDS.get(peer, '')}"
             ) from None
         yield module
     finally:
@@ -168,7 +168,7 @@ def _imported(peer: str, folder: Path, name: str) -> Iterator[ModuleType]:
 
 
 def _order(task: Task, theirs: tuple[str, ...]) -> list[int]:
-    """Return which of our sequences each of theirs is."""
+    """Return the number of our sequence for each of theirs."""
     if set(task.modalities) != set(theirs):
         raise UsageError(
             f"the network takes {', '.join(theirs)}, the task {task.name} has {', '.join(task.modalities)}"

@@ -1,4 +1,4 @@
-"""Runs in nnU-Net's environment: converts and reads with nnU-Net's own code, when it is asked to."""
+"""Runs in nnU-Net's environment: converts and reads with nnU-Net's own code, on request."""
 
 import os
 import random
@@ -29,7 +29,7 @@ def convert(case: str) -> Answer:
     configuration.configuration["patch_size"] = [128, 128, 128]
     OUT.mkdir(parents=True, exist_ok=True)
     for older in OUT.glob(f"{case}*"):
-        older.unlink()  # it does not write over a file
+        older.unlink()  # it does not overwrite files
     images = [str(path) for path in sorted((RAW / "imagesTr").glob(f"{case}_*.nii.gz"))]
     label = str(RAW / f"labelsTr/{case}.nii.gz")
     description = load_json(str(RAW / "dataset.json"))

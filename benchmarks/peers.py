@@ -1,17 +1,17 @@
-"""Published networks beside ours, on phantoms, for equal steps and for equal time.
+"""Published networks compared with ours, on phantoms, for equal steps and for equal time.
 
     python benchmarks/peers.py --peer rfnet=../RFNet --peer mmformer=../mmFormer [--steps 100] [--patch 32] [--json]
 
-You bring the checkouts of RFNet, mmFormer, ShaSpec or IM-Fuse (`benchmarks/peer_networks.py` names their addresses and
-adapts them as plugins; nothing of theirs is in this repository). Each is trained in our loop, on our patches, with one
-set of modalities for each sample and all of its outputs supervised, as RFNet, mmFormer and IM-Fuse are by their
-authors; the loss of an output, the optimiser and its rate are ours. Ours is `unet` with the method `ccsd`, once for as
-many steps, and for each peer once more for as much CPU time of steps as the peer takes. All have the same cases,
-patches, seed and rate, and are scored by `ccsd evaluate` on the same test cases. One thread. The time of a step is
-measured apart from the trainings, as CPU time of forward, backward and update, so that other work on the machine
-counts little.
+You provide the checkouts of RFNet, mmFormer, ShaSpec or IM-Fuse (`benchmarks/peer_networks.py` has their addresses and
+adapts them as plugins; none of their code is in this repository). Each is trained in our loop, on our patches, with one
+set of modalities for each sample and all of its outputs supervised, as the authors of RFNet, mmFormer and IM-Fuse do;
+the loss of an output, the optimizer and its rate are ours. Ours is `unet` with the method `ccsd`: once for the same
+number of steps, and for each peer once more for the CPU time that the peer's steps take. All have the same cases,
+patches, seed and rate, and are scored by `ccsd evaluate` on the same test cases, with one thread. The time of a step is
+measured separately from the trainings, as CPU time of forward, backward and update, so that other work on the machine
+has little effect.
 
-`ratio` is the mean Dice of ours to that of the first peer, over all combinations and regions, for equal time.
+`ratio` is the mean Dice of ours divided by that of the first peer, over all combinations and regions, for equal time.
 """
 
 import argparse
@@ -39,9 +39,9 @@ HERE = Path(__file__).parent
 TRAIN, TEST = 24, 4
 OURS = {"model": {"backbone": "unet", "width": 16, "levels": 5}, "distillation": {"every_n": 4}}
 MEASURED = 4
-"""Steps whose time is measured: as many as DMCD scores once in."""
+"""Number of steps that are timed: DMCD scores once in as many."""
 SIZE = 48
-"""Voxels along the sides of the phantoms, as `Bench` makes them."""
+"""Voxels along the sides of the phantoms, as `Bench` creates them."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Found:
 
     @property
     def mean(self) -> float:
-        """Over regions and numbers of modalities."""
+        """Mean over regions and numbers of modalities."""
         return sum(sum(values) / len(values) for values in self.dice.values()) / len(self.dice)
 
     @property
     def row(self) -> tuple[str, ...]:
-        """Of the table."""
+        """The row in the table."""
         scores = (" / ".join(f"{value:.2f}" for value in values) for values in self.dice.values())
         cost = (
             f"{self.parameters / 1e6:.1f} M",
@@ -74,7 +74,7 @@ class Found:
 
 
 class Comparison:
-    """Trains and scores in one folder; what is finished there is not done again."""
+    """Trains and scores in one folder; what is finished there is not repeated."""
 
     def __init__(self, bench: Bench, given: argparse.Namespace) -> None:
         self.bench, self.given = bench, given
@@ -91,7 +91,7 @@ class Comparison:
         return Found(title, _parameters(folder), steps, step_s, _dice(scores / "metrics.tsv"))
 
     def settings(self, steps: int, sections: dict[str, Any]) -> list[str]:
-        """Return what is set for a training, as KEY=VALUE."""
+        """Return the settings of a training as KEY=VALUE."""
         given = self.given
         train = {"steps": steps, "validate_every": steps, "patch": [given.patch] * 3, "learning_rate": given.rate}
         pairs = {**sections, **{f"train.{key}": value for key, value in train.items()}}
@@ -102,7 +102,7 @@ class Comparison:
         return cpu_seconds_of_a_step(load_config(self.cohort / "config.yaml", self.settings(100, sections)))
 
     def rows(self) -> list[Found]:
-        """Return ours for equal steps, then each peer, and ours for the time of each."""
+        """Return ours for equal steps, then each peer, followed by ours for the same time."""
         steps, ours_s = self.given.steps, self.step_s(OURS)
         found = [self.found("ours, equal steps", f"ours-{steps}", steps, ours_s, OURS)]
         for name, checkout in self.given.peers.items():
@@ -111,7 +111,7 @@ class Comparison:
                 "distillation": {"method": "peer_networks:OneMask"},
             }
             peer_s = self.step_s(sections)
-            print(f"{name}: {peer_s:.2f} CPU s a step, ours: {ours_s:.2f}", flush=True)
+            print(f"{name}: {peer_s:.2f} CPU s per step, ours: {ours_s:.2f}", flush=True)
             found.append(self.found(name, f"{name}-{steps}", steps, peer_s, sections))
             same = max(1, round(steps * peer_s / ours_s))
             found.append(self.found(f"ours, the time of {name}", f"ours-{same}", same, ours_s, OURS))
@@ -167,7 +167,9 @@ def _dice(scores: Path) -> dict[str, list[float]]:
 def _peer(text: str) -> tuple[str, Path]:
     name, _, path = text.partition("=")
     if name not in SOURCES or not Path(path).is_dir() or not path:
-        raise argparse.ArgumentTypeError(f"{text}: give NAME=FOLDER of a clone; names: {', '.join(SOURCES)}")
+        raise argparse.ArgumentTypeError(
+            f"{text}: use NAME=FOLDER with the folder of a clone; names: {', '.join(SOURCES)}"
+        )
     return name, Path(path)
 
 
@@ -176,16 +178,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=_peer, action="append", required=True, metavar="NAME=PATH")
     parser.add_argument("--work", type=Path, default=HERE.parent / "build/benchmarks/peers", help="folder")
-    parser.add_argument("--steps", type=int, default=100, help="of the trainings for equal steps")
-    parser.add_argument("--patch", type=int, default=32, help="side; the phantoms have 48 voxels")
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of all")
+    parser.add_argument("--steps", type=int, default=100, help="steps of the trainings for equal steps")
+    parser.add_argument("--patch", type=int, default=32, help="side of the patches; the phantoms have 48 voxels")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of all trainings")
     parser.add_argument("--json", action="store_true", help="print one object with the ratio as the last line")
     given = parser.parse_args()
     given.peers = dict(given.peer)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     compared = Comparison(Bench(given.work, 0), given)
     print(
-        f"{machine()}; {TRAIN} phantoms of {SIZE}^3 to train, {TEST} to test, two patches of {given.patch}^3 a step\n"
+        f"{machine()}; {TRAIN} phantoms of {SIZE}^3 to train, {TEST} to test, two patches of {given.patch}^3 per step\n"
     )
     found = compared.rows()
     if given.json:

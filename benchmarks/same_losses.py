@@ -1,10 +1,10 @@
-"""Do two versions of the code train the same, bit for bit? The proof that a refactoring owes.
+"""Check that two versions of the code train the same, bit for bit, as a refactoring has to.
 
     python benchmarks/same_losses.py [--before main] [--after COMMIT] [--steps 20] [--set KEY=VALUE ...]
 
-Without `--after` the later version is the working tree, with what is not committed. Both train on the same phantoms, on
-one CPU thread, with the packages of this environment: each case of `CASES` from the same seed. Compared are the logged
-losses and the SHA-256 of the weights. Exit code 1 if anything differs; nothing is written to the repository.
+Without `--after` the later version is the working tree, including uncommitted changes. Both train on the same phantoms,
+on one CPU thread, with the packages of this environment: each case of `CASES` from the same seed. The logged losses and
+the SHA-256 of the weights are compared. The exit code is 1 if anything differs; nothing is written to the repository.
 """
 
 import argparse
@@ -38,14 +38,14 @@ CASES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 NOT_LEARNT = ("_s", "_mb", "tflops", "mfu", "share")
-"""Ends of the names of what the log says about time and memory."""
+"""Suffixes of the names of logged values about time and memory."""
 
 
 def main() -> None:
-    """Train each case with both versions and print what is the same."""
+    """Train each case with both versions and print whether they are the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", default="HEAD", help="commit to compare with")
-    parser.add_argument("--after", help="a later commit; without it the working tree")
+    parser.add_argument("--after", help="a later commit; default: the working tree")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of all trainings")
     options = parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> None:
 
 @contextmanager
 def version(commit: str | None) -> Iterator[Path]:
-    """Give the folder of a version of the code: the working tree, or a checkout of a commit that is removed again."""
+    """Yield the folder of a version of the code: the working tree, or a temporary checkout of a commit."""
     if commit is None:
         yield ROOT
         return
@@ -104,7 +104,7 @@ def learnt(code: Path, folder: Path, side: str, sets: list[str]) -> dict[str, An
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Return where two trainings part first."""
+    """Return where two trainings first differ."""
     first = next(key for key in {**old, **new} if old.get(key) != new.get(key))
     return f" from {first} on:\n  before {old.get(first)}\n  after  {new.get(first)}"
 

@@ -1,11 +1,11 @@
-"""What a training step holds in a GPU's memory at its peak, by option, and what it moves.
+"""The peak GPU memory of a training step, by option, and the bytes that it moves.
 
     python benchmarks/step_memory.py [--backbone light] [--patch 128] [--batch 2] [--json]
 
-Counted on tensors that have a shape but no contents, under CUDA's rules (`counting.py`): exact, in seconds, on any
-machine. Included are weights, gradients and activations; not included are the optimizer's moments (two more floats per
-weight, shared out by ZeRO) and what CUDA takes for itself and loses between blocks. Bytes are those of all kernels,
-before any are fused. `ratio` is the peak of the whole method with both options that save memory to the plain step's.
+Both are counted on tensors that have a shape but no data, under CUDA's rules (`counting.py`): exactly, in seconds, on
+any machine. Weights, gradients and activations are included. The optimizer's moments (two more floats per weight,
+divided among processes by ZeRO) and CUDA's own memory and fragmentation are not. Bytes are those of all kernels, before
+any are fused. `ratio` is the peak of the whole method with both memory-saving options, divided by the plain step's.
 """
 
 import argparse

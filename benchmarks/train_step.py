@@ -1,11 +1,11 @@
-"""What distillation costs: a training step with HMSD (4 subsets) against a plain full-set step of the same network.
+"""What distillation costs: a step with HMSD (4 subsets) compared with a plain full-set step of the same network.
 
     python benchmarks/train_step.py [--backbone light] [--patch 64] [--rounds 5] [--device cpu] [--json]
 
-Beside them: the whole objective (HMSD, DMCD and its scoring), the naive way (one complete forward per subset, as the
-field's code does it), and MONAI's DynUNet as the price of a normal four-channel network. All take turns in one
+Also timed: the whole objective (HMSD, DMCD and its scoring), the naive way (one complete forward per subset, as other
+published code does it), and MONAI's DynUNet as the price of a normal four-channel network. All take turns in one
 process. Forward and backward are timed, the optimizer is not: it is the same for all. FLOPs are counted by torch.
-`ratio` is the median over the rounds of HMSD's time to the plain step's.
+`ratio` is HMSD's time divided by the plain step's, as the median over the rounds.
 """
 
 import argparse

@@ -1,16 +1,17 @@
-"""Memory of each process under ZeRO stages 0 to 3 and under plain DDP with AdamW, and the formula beside it.
+"""Memory of each process under ZeRO stages 0 to 3 and under plain DDP with AdamW, compared with a formula.
 
     python benchmarks/zero_memory.py [--backbone light] [--width 32] [--processes 2] [--patch 16] [--json]
 
-Each variant gets fresh processes that take three steps. `state` is what stays between steps above an idle process
-(resident memory; allocated memory on a GPU), `peak` the most during a step above the same; both are the largest of all
-processes. The formula counts float32 weights P, over N processes, and what DeepSpeed keeps for float32 training:
+Each variant gets new processes that take three steps. `state` is what stays between steps in addition to an idle
+process (resident memory; allocated memory on a GPU), and `peak` is the maximum during a step in addition to the same;
+both are the largest of all processes. The formula counts float32 weights P, over N processes, and what DeepSpeed keeps
+for float32 training:
 
     DDP, stage 0    P weights + P gradients + 2P moments (DDP: + P in its buckets; stage 0 frees the gradients)
     stage 1, 2      P weights + (P copy + 2P moments) / N
     stage 3         (P weights + P copy + P gradients + 2P moments) / N, small parameters whole
 
-`ratio` is how many times as much DDP keeps as stage 3.
+`ratio` is DDP's `state` divided by that of stage 3.
 """
 
 import argparse

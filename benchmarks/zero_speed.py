@@ -1,10 +1,10 @@
-"""Time of a training step under ZeRO stages 0 to 3 against plain DDP with AdamW, in one paired run.
+"""Time of a training step under ZeRO stages 0 to 3 compared with plain DDP with AdamW, in one paired run.
 
     python benchmarks/zero_speed.py [--backbone light] [--processes 2] [--patch 32] [--rounds 5] [--json]
 
 All variants live in the same processes and take turns step by step, in a new order in each round, so that a busy
-machine disturbs all alike. Everything else is equal: network, objective, batch, clipping. `ratio` is the median over
-the rounds of a step of ZeRO stage 1 (the default) to a step of DDP.
+machine affects all alike. Everything else is equal: network, objective, batch, clipping. `ratio` is the time of a step
+with ZeRO stage 1 (the default) divided by that of DDP, as the median over the rounds.
 """
 
 import argparse

@@ -40,7 +40,7 @@ class Stepper:
 
 
 def options(description: str | None, patch: int) -> argparse.ArgumentParser:
-    """Return the options that both benchmarks have."""
+    """Return the options that both benchmarks share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="light", choices=["light", "unet", "shaspec"])
     parser.add_argument("--width", type=int, default=16, help="unet: channels of the first level")
@@ -53,7 +53,7 @@ def options(description: str | None, patch: int) -> argparse.ArgumentParser:
 
 
 def launch(work: Callable[..., object], chosen: argparse.Namespace, *arguments: object) -> list[Any]:
-    """Run `work(process, options, *arguments)` on every process of a new group; returns the answers, by rank."""
+    """Run `work(process, options, *arguments)` on every process of a new group; return the answers, by rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -63,7 +63,7 @@ def launch(work: Callable[..., object], chosen: argparse.Namespace, *arguments: 
 
 
 def stepper(variant: str, chosen: argparse.Namespace, process: Process) -> Stepper:
-    """Build the network anew and wrap it as the variant says; every process must call this."""
+    """Build a new network and wrap it for the variant; every process must call this."""
     torch.manual_seed(0)
     method = Distillation.model_validate({"method": chosen.method})
     net = SharedSpecificNet(Model.model_validate({"backbone": chosen.backbone, "width": chosen.width}), TASK)
@@ -85,7 +85,7 @@ def _one(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     warnings.filterwarnings("ignore")
     with joined() as process:
-        import deepspeed  # noqa: F401 - their memory is not the variant's
+        import deepspeed  # noqa: F401 - imported here, so that its memory does not count for the variant
         import torch._dynamo  # noqa: F401
 
         queue.put((rank, work(process, chosen, *arguments)))
@@ -102,7 +102,7 @@ def _inputs(patch: int, method: Distillation, process: Process) -> tuple[Any, ..
 
 def _ddp(objective: Objective, inputs: tuple[Any, ...], process: Process) -> Stepper:
     devices = [process.device.index] if process.device.type == "cuda" else None
-    # The running means are kept equal by the objective itself.
+    # The objective itself keeps the running means equal.
     module: nn.Module = DistributedDataParallel(objective, devices, broadcast_buffers=False)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
 

@@ -137,7 +137,7 @@ def test_all_outputs_are_supervised_with_one_mask_for_each_sample(image: Tensor,
 @pytest.mark.parametrize("peer", FILES)
 def test_what_is_no_checkout_is_refused_with_its_address(peer: str, tmp_path: Path) -> None:
     raw = {"name": "x", "phantom": {}, "model": peer_networks.options(peer, tmp_path, 32)}
-    with pytest.raises(UsageError, match=rf"^{peer}: .* cannot be imported .*give a clone of github\.com/"):
+    with pytest.raises(UsageError, match=rf"^{peer}: .* cannot be imported .*use a clone of github\.com/"):
         build_network(Config.model_validate(raw).model, GLIOMA)
 
 

@@ -1,4 +1,4 @@
-"""Patches for training: where they lie, how they reach the training process, how they are varied."""
+"""Patches for training: where they are taken from, how they reach the training process, how they are augmented."""
 
 from ccsd.data.augment import augment
 from ccsd.data.batch import Batch

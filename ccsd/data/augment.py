@@ -1,7 +1,7 @@
-"""Random variation of patches, as batched tensor operations on the device the patches are on.
+"""Random augmentation of patches, as batched tensor operations on the device the patches are on.
 
-Chance is drawn for each sample from its own key, on the host; each change is then one operation on all the samples it
-applies to. The result does not depend on the batch a sample is in, on the process, or on what was drawn before.
+Random numbers are drawn on the host, for each sample from its own key; each transform is then one operation on all the
+samples it applies to. The result does not depend on a sample's batch, on the process, or on what was drawn before.
 Background stays 0 and absent modalities stay 0.
 """
 
@@ -24,13 +24,13 @@ _INTENSITY: tuple[tuple[float, Callable[[Tensor, Tensor, Generators], Tensor]], 
     (0.15, intensity.low_resolution),
     (0.30, intensity.gamma),
 )
-"""Probability that a sample is varied so, and how; in the order in which it is done."""
+"""Probability that a transform applies to a sample, and the transform; in the order of application."""
 _AFFINE = 0.25
 _FLIP = 0.5
 
 
 def augment(image: Tensor, label: Tensor, available: Tensor, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-    """Return varied copies of patches: flips, rotation and scale, noise, blur, brightness, contrast, resolution, gamma.
+    """Return augmented patches (copies): flips, rotation, scale, noise, blur, brightness, contrast, resolution, gamma.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def augment(image: Tensor, label: Tensor, available: Tensor, keys: Sequence[Key]
 
 
 def _take(values: Tensor, rows: list[int]) -> Tensor:
-    """Return some samples. Like `_put` row by row, for an index by a list waits for the GPU."""
+    """Return some samples. Goes row by row, as `_put` does, because indexing with a list waits for the GPU."""
     return torch.stack([values[row] for row in rows])
 
 
@@ -72,5 +72,5 @@ def _put(values: Tensor, rows: list[int], changed: Tensor) -> None:
 
 
 def _selected(rngs: Generators, probability: float) -> list[int]:
-    """Return the samples that a change applies to."""
+    """Return the indices of the samples that a transform applies to."""
     return [row for row, rng in enumerate(rngs) if rng.random() < probability]

@@ -24,7 +24,7 @@ class Batch:
     available
         B x M bool.
     cases, corners
-        By sample: name of the case, and the patch's first voxel in it (negative where the patch sticks out).
+        By sample: name of the case, and the patch's first voxel in it (negative where the patch extends beyond it).
     samples
         Numbers of the samples among those of all processes.
     """
@@ -46,7 +46,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Slots:
-    """Memory for a fixed number of batches, allocated once and used again and again.
+    """Memory for a fixed number of batches, allocated once and reused.
 
     A fresh shared segment for each batch costs several times as much as reading the batch.
     """
@@ -59,7 +59,7 @@ class Slots:
             self.label.share_memory_()  # type: ignore[no-untyped-call]
 
     def pin(self) -> None:
-        """Lock the memory, so that a GPU copies from it without a detour and without the host waiting for it."""
+        """Lock the memory, so that a GPU copies from it directly and the host need not wait."""
         for tensor in (self.image, self.label):
             code = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)  # type: ignore[no-untyped-call]
             torch.cuda.check_error(int(code))

@@ -1,8 +1,8 @@
 """Random changes of intensity of a batch of patches: (image, mask, rngs) -> image.
 
 Images are B x M x D x H x W; the mask is true inside the brain of an available modality; each sample draws from its own
-generator. Each modality draws its own strength, and is left alone half of the time, so that modalities vary against one
-another. Values outside the mask do not matter: the caller sets them to 0.
+generator. Each modality draws its own strength and is unchanged half of the time, so that modalities vary relative to
+one another. Values outside the mask do not matter: the caller sets them to 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _VOXELS = (-3, -2, -1)
 def noise(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:  # noqa: ARG001 - one signature for all
     """Add Gaussian noise of a standard deviation up to 0.15."""
     added = torch.empty_like(image)
-    for row, rng in enumerate(rngs):  # a generator of its own keeps a sample's noise the same in any batch
+    for row, rng in enumerate(rngs):  # with its own generator, a sample's noise is the same in any batch
         added[row].normal_(generator=torch.Generator(image.device).manual_seed(int(rng.integers(2**62))))
     return image + _strength(image, rngs, 0.0, 0.15, neutral=0.0) * added
 
@@ -35,7 +35,7 @@ def brightness(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:  # noqa
 
 
 def contrast(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:
-    """Stretch around the brain's mean by 0.7 to 1.4, within the range of values that was there."""
+    """Stretch around the brain's mean by 0.7 to 1.4, within the original range of values."""
     low, high = _range(image, mask)
     mean, _ = _moments(image, mask)
     stretched = (image - mean) * _strength(image, rngs, 0.7, 1.4) + mean
@@ -43,7 +43,7 @@ def contrast(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:
 
 
 def gamma(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:
-    """Bend the range of values by an exponent of 0.7 to 1.5, keeping mean and standard deviation."""
+    """Apply an exponent of 0.7 to 1.5 to the range of values, keeping mean and standard deviation."""
     low, high = _range(image, mask)
     mean, std = _moments(image, mask)
     exponent = _strength(image, rngs, 0.7, 1.5)
@@ -64,7 +64,7 @@ def low_resolution(image: Tensor, mask: Tensor, rngs: Generators) -> Tensor:  # 
 
 
 def gaussian(voxels: int, sigma: float) -> Matrix:
-    """Return the N x N matrix that blurs along an axis; weights that reach outside fall to the voxels inside."""
+    """Return the N x N matrix that blurs along an axis; weights outside are redistributed to the voxels inside."""
     offsets = np.arange(voxels)[:, None] - np.arange(voxels)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
@@ -125,7 +125,7 @@ def _moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _range(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest value of each modality inside its mask; 0 and 0 where that is empty."""
+    """Return the smallest and largest value of each modality inside its mask; 0 and 0 if that is empty."""
     low = image.masked_fill(~mask, float("inf")).amin(_VOXELS, keepdim=True)
     high = image.masked_fill(~mask, float("-inf")).amax(_VOXELS, keepdim=True)
     return torch.where(low.isfinite(), low, 0), torch.where(high.isfinite(), high, 0)

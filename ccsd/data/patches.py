@@ -1,4 +1,4 @@
-"""Reading the patches of a step into a slot."""
+"""Read the patches of a step into a slot."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from preprocess.source.geometry import Box
 from preprocess.store.reader import CaseStore
 
 Filled = tuple[int, int, tuple[tuple[bool, ...], ...], tuple[str, ...], tuple[Corner, ...]]
-"""What travels between processes instead of a batch: step, slot, available modalities, cases, corners."""
+"""What is sent between processes instead of a batch: step, slot, available modalities, cases, corners."""
 
 
 class PatchReader:
@@ -35,7 +35,7 @@ class PatchReader:
     patch
         D, H, W of a patch; a case that is smaller is padded with 0.
     global_batch, rank, world
-        Samples per step over all processes, and which process of how many this is.
+        Samples per step over all processes, number of this process, number of processes.
     foreground
         Share of patches centred on a tumour voxel.
     checked
@@ -66,7 +66,7 @@ class PatchReader:
         self.data, self.cases, self.patch = data, sorted(cases), patch
         self.modalities = tuple(modalities)
         self.global_batch, self.seed, self.foreground = global_batch, seed, foreground
-        # A process without a sample of its own keeps step with the others by a copy, which counts for nothing.
+        # A process without a sample of its own computes a copy to stay in step with the others; it has no weight.
         self.samples = samples_of(rank, world, global_batch) or (0,)
 
     def fill(self, step: int, slots: Slots, slot: int) -> Filled:
@@ -103,7 +103,7 @@ class PatchReader:
 
 @dataclass(frozen=True)
 class _Case:
-    """What a process remembers of a case: its metadata and lists of chunks, no voxels and no open file."""
+    """What a process keeps of a case: its metadata and lists of chunks, no voxels and no open file."""
 
     store: CaseStore
     foreground: Mapping[int, Sequence[int]]
@@ -129,7 +129,7 @@ def read_patch(store: CaseStore, first: Corner, image: NDArray[np.float16], labe
 def check_cases(data: Path, cases: Sequence[str]) -> None:
     """Reject training cases that are not converted or have no segmentation.
 
-    Opens every store: on a shared file system one process does it for all.
+    This opens every store, so on a shared file system one process does it for all.
 
     Raises
     ------
@@ -142,20 +142,20 @@ def check_cases(data: Path, cases: Sequence[str]) -> None:
     if bare:
         raise InputError(
             f"{data}: training cases without a segmentation: {first_few(sorted(bare))}; "
-            "take them out of split.tsv, or add the segmentations and convert again"
+            "remove them from split.tsv, or add the segmentations and convert again"
         )
 
 
 @cache
 def _known(data: Path, case: str) -> _Case:
-    """Read the metadata of a case once: cases come in random order, so a smaller memory would never have the next."""
+    """Read the metadata of a case once: cases come in random order, so a smaller cache would rarely have the next."""
     store = CaseStore(data, case, copy_with_torch)
-    # Integers of Python take ten times the memory of these.
+    # Python's integers would take ten times the memory.
     foreground = {number: array("q", voxels) for number, voxels in store.meta.foreground.items()}
     store.meta = store.meta.model_copy(update={"foreground": {}})
     return _Case(store, foreground)
 
 
 def copy_with_torch(target: NDArray[Any], source: NDArray[Any]) -> None:
-    """Fill an array with another, several times as fast as NumPy where float16 becomes float32."""
+    """Fill an array with another, several times as fast as NumPy from float16 to float32."""
     torch.from_numpy(target).copy_(torch.from_numpy(source))

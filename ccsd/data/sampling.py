@@ -1,6 +1,6 @@
-"""Which case and which box a sample shows: a function of (seed, step, sample) alone.
+"""Which case and which box a sample shows depends only on (seed, step, sample).
 
-So any number of processes see together what one process sees, and a run resumes at a step without other state.
+So any number of processes together see what one process would see, and a run resumes at a step without other state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def corner(
     Parameters
     ----------
     shape
-        D, H, W of the case. Where it is smaller than the patch, the corner is negative or 0 and the case lies inside.
+        D, H, W of the case. Where it is smaller than the patch, the corner is negative or 0 and the patch contains it.
     foreground
         Flat voxel indices by class. With probability `share` the patch is centred on one, as far as the case's
         borders allow; each class is as likely as any other.

@@ -16,16 +16,16 @@ _SCALE = (0.8, 1.25)
 
 
 def turn_and_scale(image: Tensor, label: Tensor, rngs: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
-    """Turn each patch around its centre by up to 20 degrees about each axis, and scale it by 0.8 to 1.25.
+    """Rotate each patch around its centre by up to 20 degrees about each axis, and scale it by 0.8 to 1.25.
 
     Parameters
     ----------
     image
-        B x M x D x H x W; interpolated linearly, 0 from outside.
+        B x M x D x H x W; interpolated linearly, 0 outside.
     label
         B x D x H x W; takes the nearest voxel.
     rngs
-        What each patch draws its angles and its scale from.
+        Generators from which each patch draws its angles and its scale.
     """
     grid = sampling_grid(np.stack([_matrix(rng) for rng in rngs]), label.shape[1:], image.device)
     turned = functional.grid_sample(image, grid, mode="bilinear", align_corners=False)

@@ -28,7 +28,7 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memor
 class PatchStream(Iterator[Batch]):
     """Batches for step = start, start + 1, ... without end; `close` it, or use it in a `with` block.
 
-    What a sample shows depends on (seed, step, sample number) alone: see `ccsd.data.sampling`.
+    What a sample shows depends only on (seed, step, sample number): see `ccsd.data.sampling`.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class PatchStream(Iterator[Batch]):
         self._source: Iterator[Filled | InputError] | None
         if workers:
             self._source = _in_workers(self._reader, self._slots, start, workers, context)
-            # Before Python waits for children at its exit: workers do not end at its SIGTERM.
+            # This runs before Python waits for its children at exit, because workers ignore its SIGTERM.
             self._stop: Finalize[None] | None = Finalize(self, _shut_down, args=(self._source,), exitpriority=10)
         else:
             self._source = _fill_ring(self._reader, self._slots, start, stride=1, slots=range(1))
@@ -99,10 +99,10 @@ class PatchStream(Iterator[Batch]):
 
 
 class _SlotFiller(IterableDataset[Filled | InputError]):
-    """What a worker iterates: every n-th step, read in turn into the worker's own slots.
+    """What a worker iterates over: every n-th step, read in turn into the worker's own slots.
 
-    A worker is asked for a batch only when an older one was taken, so it never has more than `_PREFETCH` filled slots
-    beside the one in use, and three slots need no signal back.
+    A worker is asked for a batch only when an older one has been taken, so it never has more than `_PREFETCH` filled
+    slots beside the one in use, and three slots are enough without a signal back.
     """
 
     def __init__(self, reader: PatchReader, slots: Slots, start: int) -> None:
@@ -118,7 +118,7 @@ class _SlotFiller(IterableDataset[Filled | InputError]):
 def _fill_ring(
     reader: PatchReader, slots_memory: Slots, start: int, *, stride: int, slots: range
 ) -> Iterator[Filled | InputError]:
-    """Read every `stride`-th step into the given slots in turn; an input error is handed on and ends it."""
+    """Read every `stride`-th step into the given slots in turn; an input error is passed on and ends it."""
     step = start
     while True:
         for slot in slots:
@@ -146,8 +146,8 @@ def _in_workers(
 
 
 def _shut_down(source: Any) -> None:
-    """Stop the workers of a loader's iterator now, though an exception's traceback may still refer to it."""
-    source._shutdown_workers()  # noqa: SLF001 - the loader has no public way, and leaves it to the garbage collector
+    """Stop the workers of a loader's iterator now, even if an exception's traceback still refers to it."""
+    source._shutdown_workers()  # noqa: SLF001 - the loader has no public method, and leaves it to the garbage collector
 
 
 def _context(name: Context) -> BaseContext:
@@ -162,9 +162,9 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _follow_parent(_worker: int) -> None:
-    """Leave to the training process what a scheduler's warning or Ctrl-C means, and end when it ends.
+    """Ignore a scheduler's warning and Ctrl-C, which the training process handles, and end when it ends.
 
-    PyTorch's own watch looks at the parent process, which is the fork server, and that one waits for the workers.
+    PyTorch's own watchdog checks the parent process, which is the fork server, and that one waits for the workers.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -172,9 +172,9 @@ def _follow_parent(_worker: int) -> None:
 
 
 def check_shared_memory(reader: PatchReader, workers: int, processes: int = 1) -> None:
-    """Look whether the streams of all processes of this machine fit into its shared memory, before one is made.
+    """Check that the streams of all processes on this machine fit into its shared memory, before any is created.
 
-    Otherwise each of those that start together would see room for one, and the last would crash.
+    Otherwise each of several processes that start together would see room for its own, and the last would crash.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def check_shared_memory(reader: PatchReader, workers: int, processes: int = 1) -
         each = f" in each of {processes} processes" if processes > 1 else ""
         raise UsageError(
             f"{workers} workers{each} need {needed >> 20} MiB of shared memory, {_SHARED_MEMORY} has {free >> 20} MiB "
-            "free; set runtime.workers to 0 or fewer, use smaller patches, or give a container more (--shm-size)"
+            "free; use fewer runtime.workers (0 needs none), use smaller patches, or give a container more (--shm-size)"
         )
 
 

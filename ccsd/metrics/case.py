@@ -17,8 +17,8 @@ SCORE_COLUMNS = {
     "dice": "2 x overlap / sum of the volumes, 0 to 1",
     "hd95": "mm. The 95th percentile of the distance from each surface voxel to the other surface, the larger of both "
     "directions, as BraTS and MONAI define it",
-    "hd95_pooled": "mm. The 95th percentile of both directions' distances together, as medpy and most published tables "
-    "have it",
+    "hd95_pooled": "mm. The 95th percentile of both directions' distances together, as in medpy and most published "
+    "tables",
     "nsd": "normalised surface Dice: the share of both surfaces within 1 mm of the other",
     "sensitivity": "the share of the reference that was found; empty where there is no reference",
     "precision": "the share of the prediction that is right; empty where there is no prediction",
@@ -27,8 +27,8 @@ SCORE_COLUMNS = {
     "lesion_dice": "mean Dice over lesions by the rule of the task's challenge",
     "lesion_hd95": "mm. Mean HD95 over lesions by the same rule",
     "lesions": "lesions of the reference above the smallest volume of the rule",
-    "lesions_missed": "of them, those that no predicted lesion meets",
-    "lesions_false": "predicted lesions that meet none of the reference",
+    "lesions_missed": "those of them that no predicted lesion meets",
+    "lesions_false": "predicted lesions that meet no lesion of the reference",
 }
 """The columns of scores, with their meaning."""
 CLEANED = ("dice", "hd95", "hd95_pooled", "nsd", "lesion_dice", "lesion_hd95")
@@ -44,7 +44,7 @@ class _Region:
 
 
 class Reference:
-    """The reference of one case, with what every comparison needs computed once.
+    """The reference of one case; what every comparison needs is computed once.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ class Reference:
     spacing
         Distance of voxels in millimetres along the three axes.
     policy
-        What is scored where a region is empty.
+        How empty regions are scored.
     task
         The regions, the lesion-wise rule and the clean-up.
     shape
-        Of the volume before it was cropped, by default that of `labels`.
+        Shape of the volume before it was cropped, by default that of `labels`.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Reference:
     def score(self, labels: Labels, *, cleanup: bool = False) -> list[dict[str, Score]]:
         """Return one row per scored region for a predicted label map.
 
-        Columns without suffix are of the prediction as it is; those ending in `_clean` are of the prediction after
-        the clean-up of the task, if `cleanup`.
+        Columns without a suffix are for the prediction as it is; those ending in `_clean` are for the prediction after
+        the task's clean-up, if `cleanup`.
         """
         cleaned = clean_up(labels, self._spacing, self._task) if cleanup else labels
         rows = []

@@ -1,6 +1,6 @@
-"""Which voxels of a region are one lesion, by the rule of a task.
+"""Which voxels of a region form one lesion, by the rule of a task.
 
-Shapes: D x H x W. Dilation is of 18-connectivity, in voxels; components are 26-connected.
+Shapes: D x H x W. Dilation is 18-connected, in voxels; components are 26-connected.
 """
 
 from itertools import product
@@ -56,7 +56,7 @@ def _united(labels: Labels, mask: Mask, region: str, task: Task, voxel: float | 
     """Number lesions; of a prediction (`voxel` is the size of one in the unit of the rule) without the small ones."""
     rule = task.lesions
     via = rule.merged_via.get(region, ())
-    if via:  # a lesion's number matters here: as the official code counts, along the axes of a file
+    if via:  # a lesion's number matters here: count along the axes of a file, as the official code does
         labels, mask = labels.T, mask.T
     numbers = _merged(mask, rule.limits(region), voxel)
     for name in via:
@@ -82,10 +82,10 @@ def _merged(mask: Mask, limits: tuple[int, float], voxel: float | None) -> Numbe
 
 
 def united_by(numbers: Numbers, others: Numbers) -> Numbers:
-    """Return lesions of which those that touch the same one of `others` are one.
+    """Unite the lesions that touch the same one of `others`.
 
-    As the official code does it: nothing is united where only one pair touches, and a lesion that touches several goes
-    with the first of them.
+    This is as in the official code: nothing is united if only one pair touches, and a lesion that touches several is
+    assigned to the first of them.
     """
     pairs = _touching(numbers, others)
     if len(pairs) <= 1:

@@ -1,14 +1,14 @@
-"""Lesion-wise scores by the rules of the BraTS challenges: every lesion counts the same, missed and invented ones fail.
+"""Lesion-wise scores by the rules of the BraTS challenges: every lesion, and every false positive, counts the same.
 
 The rule of 2023: reference lesions are 26-connected components, and those whose dilations touch are one lesion. A
 predicted component belongs to every lesion whose dilation it meets; one that meets none is a false positive. A lesion
 is scored against the union of its predicted components. Small lesions are left out of the mean, false positives of any
-size are not; missed lesions and false positives score Dice 0 and the penalty distance. Where nothing is left to score,
+size are not; missed lesions and false positives score Dice 0 and the penalty distance. If nothing is left to score,
 Dice is 1 and the distance 0.
 
-Since 2024 predicted components are merged as those of the reference are, small ones are removed before anything is
-scored, and lesions of some regions that touch one lesion of another class are one (`ccsd.metrics.components`). Which
-rule holds, and its numbers, is in the file of the task, which cites the official code.
+Since 2024, predicted components are merged like those of the reference, small ones are removed before anything is
+scored, and lesions of some regions that touch the same lesion of another class are one (`ccsd.metrics.components`). The
+task file has the rule that applies, with its numbers, and cites the official code.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class LesionScores:
-    """Means over lesions, and how many there were."""
+    """Means over lesions, and numbers of lesions."""
 
     dice: float
     hd95: float

@@ -1,4 +1,4 @@
-"""Between label maps and the regions that are predicted and scored."""
+"""Convert between label maps and the regions that are predicted and scored."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ Spacing = tuple[float, float, float]
 def paint(probabilities: npt.NDArray[Any], task: Task, threshold: float = 0.5) -> Labels:
     """Return the label map of region probabilities.
 
-    Regions are painted in the order of the task, each in its class. The label map is therefore always consistent,
-    whatever the network says: for gliomas a voxel of ET belongs to TC and WT as well.
+    Regions are painted in the order of the task, each with its class. The label map is therefore always consistent,
+    whatever the network predicts: for gliomas, a voxel of ET belongs to TC and WT as well.
 
     Parameters
     ----------
@@ -42,10 +42,10 @@ def region_mask(labels: Labels, region: str, task: Task) -> Mask:
 
 
 def clean_up(labels: Labels, spacing: Spacing, task: Task) -> Labels:
-    """Return the labels with classes that a whole case has too little of turned into others, as the task says.
+    """Replace classes of which the whole case has too little by others, as the task specifies.
 
-    The clean-up of the field: a handful of ET voxels in a tumour without enhancement scores a Dice of 0. The input is
-    returned as it is when nothing changes.
+    This is the usual clean-up: a handful of ET voxels in a tumour without enhancement scores a Dice of 0. If nothing
+    changes, the input is returned.
     """
     cleaned = labels
     for name, rule in task.cleanup.items():
@@ -56,6 +56,6 @@ def clean_up(labels: Labels, spacing: Spacing, task: Task) -> Labels:
 
 
 def cleanup_label(task: Task) -> str:
-    """Return the clean-up as it is printed in tables, e.g. `ET<500mm3:NCR`."""
+    """Return the clean-up as printed in tables, e.g. `ET<500mm3:NCR`."""
     rules = [f"{name}<{rule.below_mm3:g}mm3:{rule.becomes}" for name, rule in task.cleanup.items()]
     return ";".join(rules) or "none"

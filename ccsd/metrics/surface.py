@@ -1,8 +1,8 @@
 """Distances between the surfaces of two regions: HD95 and normalised surface Dice.
 
 A surface voxel is a voxel of the region with one of its 6 neighbours outside (beyond the array is outside), as in MONAI
-and medpy. Only surface voxels are looked at, through a k-d tree: the distances are those of a distance transform of the
-whole volume, exactly, at a fraction of its cost.
+and medpy. Only surface voxels are examined, with a k-d tree: the distances are exactly those of a distance transform of
+the whole volume, at a fraction of its cost.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from preprocess.source.geometry import bounding_box
 Distances = npt.NDArray[np.float64]
 Voxels = npt.NDArray[np.intp]
 REACH = 2
-"""Neighbours are looked at up to this many voxels away."""
+"""Neighbours are examined up to this many voxels away."""
 _DIGITS = 9
 _ROUNDING = 1e-8
 
@@ -41,7 +41,7 @@ def surface_voxels(mask: Mask) -> Voxels:
 
 @dataclass(frozen=True)
 class Surface:
-    """The surface of one region; made once and compared with as many others as wanted."""
+    """The surface of one region, built once and compared with any number of others."""
 
     voxels: Voxels
     """N x 3, indices."""
@@ -75,8 +75,8 @@ class Surface:
     def distances_to(self, other: "Surface") -> Distances:
         """Return each surface voxel's distance in millimetres to the nearest surface voxel of `other`.
 
-        Most surfaces of a prediction lie within a voxel or two of the reference, where looking at the neighbours in
-        the order of their distance is quicker than a search; the others are searched for.
+        Most surface voxels of a prediction lie within a voxel or two of the reference, where checking the neighbours in
+        order of distance is faster than a search; the others are found by a search.
         """
         distances = np.empty(len(self.voxels), np.float64)
         low = np.minimum(self.voxels.min(axis=0), other.voxels.min(axis=0)) - REACH
@@ -96,7 +96,7 @@ class Surface:
 
 @cache
 def _neighbours(spacing: Spacing) -> list[tuple[float, Voxels]]:
-    """Return the offsets of neighbours by growing distance, as far as all nearer ones are among them."""
+    """Return the offsets of neighbours by increasing distance, up to where all nearer ones are included."""
     steps = np.arange(-REACH, REACH + 1)
     offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lengths = np.linalg.norm(offsets * np.asarray(spacing), axis=1)
@@ -108,7 +108,7 @@ def _neighbours(spacing: Spacing) -> list[tuple[float, Voxels]]:
 
 @dataclass(frozen=True)
 class SurfaceScores:
-    """What is measured between two surfaces, in millimetres and as a share."""
+    """The measures between two surfaces, in millimetres and as a share."""
 
     hd95: float
     """The larger of the two directions' 95th percentiles (BraTS, MONAI)."""
@@ -119,7 +119,7 @@ class SurfaceScores:
 
 
 def surface_scores(first: Surface, second: Surface, tolerance_mm: float = 1.0) -> SurfaceScores | None:
-    """Compare two surfaces; None when one of them is empty, because no distance is defined then."""
+    """Compare two surfaces; return None if one of them is empty, because no distance is defined then."""
     if first.empty or second.empty:
         return None
     there, back = first.distances_to(second), second.distances_to(first)
@@ -132,6 +132,6 @@ def surface_scores(first: Surface, second: Surface, tolerance_mm: float = 1.0) -
 
 
 def hd95(first: Mask, second: Mask, spacing: Spacing = (1.0, 1.0, 1.0)) -> float:
-    """Return the 95th percentile Hausdorff distance in millimetres of two masks, NaN when one of them is empty."""
+    """Return the 95th percentile Hausdorff distance in millimetres of two masks, NaN if one of them is empty."""
     scores = surface_scores(Surface.of(first, spacing), Surface.of(second, spacing))
     return float("nan") if scores is None else scores.hd95

@@ -1,4 +1,4 @@
-"""The network, and reading a trained one back."""
+"""The network, and loading a trained one."""
 
 from ccsd.model.net import Features, SharedSpecificNet
 from ccsd.model.network import Network

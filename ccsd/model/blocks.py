@@ -3,7 +3,7 @@
 With `groups=4` a block is four blocks of the same shape, one per modality, in the same parameters: channel
 `m * width + c` belongs to modality m and never sees another modality's channels.
 
-Shapes: N batch (or batch x modality), C channels over all groups or of the one, D H W space.
+Shapes: N batch (or batch x modality), C channels of all groups together, D H W space.
 """
 
 import copy
@@ -25,10 +25,10 @@ SLOPE = 0.01
 
 
 class Conv(nn.Conv3d):
-    """A 3-D convolution of all groups; on GPUs of several narrow groups and samples at once.
+    """A 3-D convolution of all groups; on GPUs, several narrow groups and samples are computed at once.
 
-    GPUs are slow with groups and with few channels. So neighbours are joined in one kernel that is zero outside of its
-    diagonal blocks, which computes the same.
+    GPUs are slow with groups and with few channels. So neighbours are joined in one kernel that is zero outside its
+    diagonal blocks; the result is the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,14 +54,14 @@ class Conv(nn.Conv3d):
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def kernel(self, weight: Tensor) -> Tensor:
-        """Return what to convolve with."""
+        """Return the kernel to convolve with."""
         return weight
 
 
 class MeanConv(Conv):
     """A 1 x 1 x 1 convolution of the means of cubes of `side` voxels.
 
-    On GPUs one convolution: torch's pooling is slow there, and its gradient not deterministic.
+    On GPUs it is one convolution: torch's pooling is slow there, and its gradient is not deterministic.
     """
 
     def __init__(self, in_channels: int, out_channels: int, side: int, groups: int) -> None:
@@ -82,21 +82,21 @@ class Up(nn.ConvTranspose3d):
         super().__init__(in_channels, out_channels, 2, 2)
 
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
-        """Map N x C x D x H x W to N x C' x 2D x 2H x 2W, to whose channels `shift` is added as well."""
+        """Map N x C x D x H x W to N x C' x 2D x 2H x 2W, and add `shift` to the channels."""
         bias: Tensor = self.bias  # type: ignore[assignment]
         x = channels_last(x) if on_gpu(x) else x
         return functional.conv_transpose3d(x, self.weight, bias + shift, self.stride)
 
 
 def _diagonal(kernels: Tensor) -> Tensor:
-    """Return the kernel of n * C' x n * C x ... with these n x C' x C x ... on its diagonal, and zeros elsewhere."""
+    """Return the n * C' x n * C x ... kernel with these n x C' x C x ... kernels on its diagonal, else zeros."""
     if len(kernels) == 1:
         return kernels[0]
     return torch.diag_embed(kernels.movedim(0, -1), dim1=0, dim2=2).flatten(2, 3).flatten(0, 1)
 
 
 def _shares(count: int, channels: int) -> list[int]:
-    """Return how many of `count` networks of so many channels are computed as one, for each of the convolutions."""
+    """Return, for each convolution, how many of `count` networks with so many channels it computes as one."""
     most = max(1, JOINED_CHANNELS // channels)
     return [min(most, count - first) for first in range(0, count, most)]
 
@@ -130,7 +130,7 @@ class Norm(nn.GroupNorm):
 def mean_pool(x: Tensor, side: int) -> Tensor:
     """Return the means of cubes of `side` voxels.
 
-    On GPUs by plain sums, for torch's pooling has no deterministic gradient there; on CPUs it is the faster one.
+    On GPUs it uses plain sums, because torch's pooling has no deterministic gradient there; on CPUs pooling is faster.
     """
     if not on_gpu(x):
         return functional.avg_pool3d(x, side)
@@ -151,7 +151,7 @@ class MeanPool(nn.Module):
 
 
 def _side_by_side(x: Tensor, conv: Conv) -> int:
-    """Return how many samples of a map GPUs put beside each other for a narrow convolution; one if they lie so."""
+    """Return how many samples of a map GPUs put side by side for a narrow convolution; 1 if they already are."""
     is_single = x.shape[1] == conv.in_channels and conv.groups == 1
     return neighbours(len(x), conv.out_channels) if on_gpu(x) and is_single else 1
 
@@ -201,7 +201,7 @@ class Stages(nn.ModuleList):
     """Modules that run one after another."""
 
     recompute = False
-    """Keep only what goes from module to module, and compute the rest again in the backward pass."""
+    """Whether to keep only the modules' outputs, and compute the rest again in the backward pass."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last output."""
@@ -232,7 +232,7 @@ class DeepHeads(nn.ModuleList):
 
 
 def start_low(head: nn.Conv3d) -> None:
-    """Start from a low prior: tumours fill a small part of a volume, which would cost steps to learn."""
+    """Start from a low prior: tumours fill a small part of a volume, which would otherwise take steps to learn."""
     nn.init.constant_(head.bias, -2.0)  # type: ignore[arg-type]
 
 

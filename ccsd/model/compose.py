@@ -1,7 +1,7 @@
 """Compose(S): what the decoder sees of the modalities in a subset S, and what stands in for the others.
 
 A modality in S contributes its own features, a modality outside S the mean of the shared features over S. Nothing of
-a modality outside S reaches the result. The subsets of a sample follow one another, as its features lie in memory.
+a modality outside S reaches the result. The subsets of a sample are consecutive, as its features are in memory.
 
 Shapes: B batch, K subsets, M modalities, m encoded modalities (those whose features exist), C channels.
 """
@@ -17,7 +17,7 @@ from ccsd.model.layout import beside, channels_last, neighbours, on_gpu, swap_mi
 
 
 def select(values: Tensor, axis: int, encoded: Sequence[int]) -> Tensor:
-    """Return the entries of the encoded modalities along an axis. An index by a list would wait for the GPU."""
+    """Return the entries of the encoded modalities along an axis. Indexing with a list would wait for the GPU."""
     return torch.stack([values.select(axis, modality) for modality in encoded], axis)
 
 
@@ -71,7 +71,7 @@ class SubsetProjection(nn.Module):
     ) -> tuple[Tensor, int]:
         """Project B x m x C x ... features for B x K x M subsets and add them to `up(x)`, (B*K) x C' x ....
 
-        Returns the sum and how many subsets lie beside each other in its channels: one on CPUs.
+        Returns the sum, and the number of subsets that are side by side in its channels: 1 on CPUs.
         """
         weight = select(_subset_weights(self.weight, subsets), 2, encoded)
         onto = up(x, self.bias)
@@ -85,7 +85,7 @@ class SubsetProjection(nn.Module):
 
 
 def _project_beside(features: Tensor, weight: Tensor, onto: Tensor) -> tuple[Tensor, int]:
-    """Add the projection to what is in channels-last order, and put the channels of several subsets beside each other.
+    """Add the projection to `onto` in channels-last order, and put the channels of several subsets beside each other.
 
     `weight` is B x K x m x C' x C.
     """
@@ -108,8 +108,8 @@ def _project_beside(features: Tensor, weight: Tensor, onto: Tensor) -> tuple[Ten
 class _Projection(torch.autograd.Function):
     """Swap the middle axes of n x count x V x C' rows, and add the products of B x V x c features with n x c x C'.
 
-    One product for each of the n, in place, and the gradient of the matrices, a sum over all voxels, in parts: what
-    the library chooses for it reads the voxels by few of a GPU's multiprocessors.
+    There is one product for each of the n, in place. The gradient of the matrices, a sum over all voxels, is computed
+    in parts, because the library's choice for it would use few of a GPU's multiprocessors.
     """
 
     PARTS = 64

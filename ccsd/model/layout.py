@@ -1,7 +1,7 @@
-"""How maps lie in a GPU's memory: channels last, and those of neighbouring samples beside each other.
+"""The layout of maps in a GPU's memory: channels last, and those of neighbouring samples beside each other.
 
-The kernels of GPUs for 3-D convolutions take as long for 16 channels as for 32, and half as long as for 64; for more
-they are as fast as the card. So several narrow networks are computed as one (`ccsd.model.blocks.Conv`).
+GPU kernels for 3-D convolutions take as long for 16 channels as for 32, and half as long as for 64; for more they are
+as fast as the card. So several narrow networks are computed as one (`ccsd.model.blocks.Conv`).
 
 Shapes: N samples, C channels, D H W space.
 """
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 JOINED_CHANNELS = 64
-"""Most channels of narrow networks that GPUs compute in one."""
+"""Maximum channels of narrow networks that GPUs compute as one."""
 
 
 def on_gpu(x: Tensor) -> bool:
-    """Tell whether a tensor is on a GPU, where other ways to the same result are fast."""
+    """Return whether a tensor is on a GPU, where other ways to the same result are fast."""
     return x.device.type != "cpu"
 
 
 def neighbours(count: int, channels: int) -> int:
-    """Return how many of `count` networks of so many channels GPUs compute as one: an even share, a power of two."""
+    """Return how many of `count` networks with so many channels GPUs compute as one: a power of two that divides it."""
     together = 1
     while count % (2 * together) == 0 and 2 * together * channels <= JOINED_CHANNELS:
         together *= 2
@@ -29,7 +29,7 @@ def neighbours(count: int, channels: int) -> int:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return a map of channels in the order that the fast kernels of GPUs have."""
+    """Return a map in the memory order of the fast GPU kernels."""
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
@@ -66,7 +66,7 @@ class _Swap(torch.autograd.Function):
 
 
 def swap_middle(rows: Tensor) -> Tensor:
-    """Return dense n x b x a x c of dense n x a x b x c, moving 16 bytes at a time where that divides a row."""
+    """Return dense n x b x a x c of dense n x a x b x c, moving 16 bytes at a time if that divides a row."""
     if rows.shape[-1] * rows.element_size() % 16 or torch.compiler.is_compiling():
         return rows.transpose(1, 2).contiguous()
     return rows.view(torch.complex128).transpose(1, 2).contiguous().view(rows.dtype)

@@ -23,7 +23,7 @@ from preprocess.task import Task
 
 @dataclass(frozen=True)
 class Features:
-    """What is known of each encoded modality, independent of any subset."""
+    """The features of each encoded modality, independent of any subset."""
 
     skips: list[Tensor]
     """Shared features of every level but the last, B x m x C_l x ..., finest first."""
@@ -43,7 +43,7 @@ class Backbone:
 
     shared: Callable[[], nn.Module]
     specific: Callable[[], nn.Module]
-    """The encoders of all modalities in one network of as many groups."""
+    """The encoders of all modalities in one network, with one group for each."""
     decoder: Callable[[], nn.Module]
     width: int
     """Channels C of the bottleneck."""
@@ -120,7 +120,7 @@ class SharedSpecificNet(Network):
         return found
 
     def recompute_encoders(self) -> None:
-        """Keep only the encoders' outputs by stage from now on, and compute the rest again in the backward pass."""
+        """From now on, keep only the outputs of the encoders' stages, and recompute the rest in the backward pass."""
         for module in self.modules():
             if isinstance(module, Stages):
                 module.recompute = True
@@ -139,6 +139,6 @@ class SharedSpecificNet(Network):
         return self._parts[encoded]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch between training and evaluation; forgets the partial encoders, whose weights would grow stale."""
+        """Switch between training and evaluation; drop the partial encoders, whose weights would become stale."""
         self._parts.clear()
         return super().train(mode)

@@ -1,4 +1,4 @@
-"""What objectives and inference ask of every network: encode once, decode any subsets.
+"""The interface of every network for objectives and inference: encode once, decode any subsets.
 
 Shapes: K subsets, B batch, M modalities, R regions, D H W space.
 """
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ccsd.model.layout import on_gpu
 
 JOINED_SUBSETS = 4
-"""Subsets whose finest level of the usual 16 channels GPUs compute in one."""
+"""Number of subsets whose finest level, with the usual 16 channels, GPUs compute as one."""
 
 
 class Network(nn.Module):
@@ -23,7 +23,7 @@ class Network(nn.Module):
     multiple: tuple[int, int, int]
     """What depth, height and width of an input must be multiples of."""
     composes = True
-    """Whether it encodes once for all subsets; otherwise each subset is a whole pass."""
+    """Whether it encodes once for all subsets; otherwise each subset takes a whole pass."""
 
     @abstractmethod
     def encode(self, image: Tensor, available: Tensor | None = None, encoded: Sequence[int] | None = None) -> Any:
@@ -36,7 +36,7 @@ class Network(nn.Module):
         available
             B x M bool; what is not available is replaced by zeros, whatever it holds, and never composed.
         encoded
-            The modalities to encode; the others are not touched. Without it all of them.
+            The modalities to encode; the others are not touched. None encodes all of them.
         """
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Network(nn.Module):
         decode_batch
             Subsets decoded together.
         encoded
-            The modalities that some subset uses; without it the device is asked, and waited for.
+            The modalities that some subset uses; None asks the device, and waits for it.
 
         Returns
         -------
@@ -92,7 +92,7 @@ class Network(nn.Module):
 
 
 def _rounds(count: int, most: int) -> list[int]:
-    """Return how many subsets are decoded in each round, as long as there are enough multiples of what GPUs join."""
+    """Return the number of subsets decoded in each round: multiples of what GPUs join, while there are enough."""
     sizes = []
     while count:
         size = min(count, most)

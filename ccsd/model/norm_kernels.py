@@ -1,11 +1,11 @@
-"""Triton kernels of group normalisation with a leaky rectifier, for maps in channels-last order on GPUs.
+"""Triton kernels for group normalisation with a leaky rectifier, for maps in channels-last order on GPUs.
 
-Torch's own kernels read a map several times more than needed, and convert it to channels first and back. These read it
-once for the sums, and once more together with what is added to it, to write the result; two such passes give the
-gradient. Sums are added up by many blocks in a fixed order, so that the same input always gives the same bits.
+Torch's own kernels read a map several times more often than needed, and convert it to channels first and back. These
+kernels read it once for the sums, and once more together with what is added to it, to write the result. Two such passes
+give the gradient. Many blocks add up the sums in a fixed order, so that the same input always gives the same bits.
 
-A map is N samples of V voxels of C channels, in this order in memory; the channels are `groups` groups of G, and those
-of one or more images, which share `own` weights and biases.
+A map is N samples of V voxels of C channels, in this order in memory. The channels form `groups` groups of G, and
+belong to one or more images, each of which has the same `own` weights and biases.
 Sums are float32 within a block, of which there are `splits` for each sample, and float64 over the blocks.
 """
 
@@ -19,12 +19,12 @@ from torch import Tensor
 TILE = 4096
 """Values that a block holds at once."""
 BLOCKS = 1024
-"""Blocks wanted for the sums: several for each of an H100's multiprocessors."""
+"""Target number of blocks for the sums: several for each of an H100's multiprocessors."""
 
 
 @triton.jit
 def _tile(n, v0, voxels, channels, BLOCK_V: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Return offsets within a sample, which of them exist, channels, and where the sample begins."""
+    """Return offsets within a sample, which of them exist, the channels, and the offset of the sample."""
     v = v0 + tl.arange(0, BLOCK_V)
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     there = (v[:, None] < voxels) & (c[None, :] < channels)
@@ -132,7 +132,7 @@ def _gradient_sums(
     BLOCK_V: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Write the sums of the gradient g before the rectifier and of g x, N x splits x 2 x C, and where needed g."""
+    """Write the sums of the gradient g before the rectifier and of g x, N x splits x 2 x C, and g if needed."""
     n, split = tl.program_id(0), tl.program_id(1)
     first = tl.zeros([BLOCK_V, BLOCK_C], tl.float32)
     second = tl.zeros([BLOCK_V, BLOCK_C], tl.float32)
@@ -204,7 +204,7 @@ def _gradient(
     BLOCK_V: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Write dx = a g + b x + d; g is given, or follows from the gradient of y."""
+    """Write dx = a g + b x + d; g is given, or derived from the gradient of y."""
     n = tl.program_id(0)
     where, there, c, base = _tile(n, tl.program_id(1) * BLOCK_V, voxels, channels, BLOCK_V, BLOCK_C)
     value = tl.load(x + base + where, there, other=0).to(tl.float32)

@@ -1,7 +1,8 @@
-"""Group normalisation, what is added to it, and the leaky rectifier behind it, in one function for GPUs.
+"""Group normalisation, an addition to it, and the leaky rectifier after it, in one function for GPUs.
 
-Computed in the tensor's own type: autocast would take float32 and hand that on. And computed as one, for the three read
-and write a map again and again, which costs more than most convolutions; only what the gradient needs is kept.
+It computes in the tensor's own type: autocast would use float32 and pass that on. It computes all three at once:
+separately they would read and write a map several times, which costs more than most convolutions. Only what the
+gradient needs is kept.
 
 Shapes: N batch, C channels, G groups, D H W space.
 """
@@ -25,7 +26,7 @@ def activated_norm(
     """
     with torch.autocast("cuda", enabled=False):
         added = None if added is None else added.to(x.dtype)
-        if torch.compiler.is_compiling():  # which fuses by itself, and knows nothing of the kernels
+        if torch.compiler.is_compiling():  # the compiler fuses on its own, and cannot use the kernels
             copies = x.shape[1] // len(weight)
             own_weight, own_bias = (t.to(x.dtype).repeat(copies) for t in (weight, bias))
             y = functional.group_norm(x, groups * copies, own_weight, own_bias, eps)
@@ -35,7 +36,7 @@ def activated_norm(
 
 
 class _ActivatedNorm(torch.autograd.Function):
-    """By Triton where it is at hand, by torch's own operations elsewhere."""
+    """Uses Triton if it is available, else torch's own operations."""
 
     @staticmethod
     def forward(

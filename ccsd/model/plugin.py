@@ -1,4 +1,4 @@
-"""Networks of plugins, as objectives and inference see every network; and the one door through which networks come.
+"""Give the networks of plugins the interface of every network, and build all networks.
 
 Shapes: K subsets, B batch, M modalities, R regions, D H W space.
 """
@@ -19,11 +19,11 @@ from preprocess.task import Task
 
 COMPOSES = ("encode", "compose", "decode")
 """The methods of a network that composes."""
-KEEPS_TO = "ccsd.plugins.interface and docs/how-to/plugins.md say what a network keeps to; `ccsd check-plugin` tests it"
+RULES = "ccsd.plugins.interface and docs/how-to/plugins.md have the rules for networks; `ccsd check-plugin` tests them"
 
 
 class PluginNetwork(Network):
-    """What both kinds share: the author's module under `network`, and a check of what it returns."""
+    """Base of both kinds: the author's module under `network`, and a check of what it returns."""
 
     def __init__(self, name: str, network: nn.Module, task: Task) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class PluginNetwork(Network):
         self.multiple = _multiple(name, network)
 
     def encode(self, image: Tensor, available: Tensor | None = None, encoded: Sequence[int] | None = None) -> Any:
-        """Encode what is available, or what is to be encoded; the rest is 0 for the author's module."""
+        """Encode what is available, or what is to be encoded; the author's module gets 0 for the rest."""
         if available is None:
             row = [encoded is None or number in encoded for number in range(image.shape[1])]
             available = torch.tensor(row, device=image.device).expand(len(image), -1)
@@ -41,12 +41,12 @@ class PluginNetwork(Network):
         raise NotImplementedError
 
     def _levels(self, found: Any, expected: tuple[int, ...]) -> list[Tensor]:
-        """Return the logits as a list, the finest first, after a look at its shape."""
+        """Return the logits as a list, the finest first, after checking their shapes."""
         levels = [found] if isinstance(found, Tensor) else found
         if not isinstance(levels, list | tuple) or not levels or not all(isinstance(z, Tensor) for z in levels):
             raise UsageError(
                 f"model.backbone={self.name}: returned {type(found).__name__}, expected logits or a list of logits, "
-                f"the finest first; {KEEPS_TO}"
+                f"the finest first; {RULES}"
             )
         levels = levels if self.training else levels[:1]
         for number, level in enumerate(levels):
@@ -55,7 +55,7 @@ class PluginNetwork(Network):
                 size = _by(expected) if number == 0 else f"{_by(whole)} x a coarser size, the finest logits first"
                 which = "logits" if number == 0 else f"coarser logits (number {number + 1} of {len(levels)})"
                 raise UsageError(
-                    f"model.backbone={self.name}: returned {which} of {_by(shape)}, expected {size}; {KEEPS_TO}"
+                    f"model.backbone={self.name}: returned {which} of {_by(shape)}, expected {size}; {RULES}"
                 )
         return [*levels]
 
@@ -73,7 +73,7 @@ class ComposingNetwork(PluginNetwork):
 
 
 class WholeNetwork(PluginNetwork):
-    """A `ccsd.plugins.interface.AnyNetwork`: its features are the image, and a subset is a whole pass."""
+    """A `ccsd.plugins.interface.AnyNetwork`: its features are the image, and a subset takes a whole pass."""
 
     composes = False
 
@@ -87,12 +87,12 @@ class WholeNetwork(PluginNetwork):
 
 
 def build_network(settings: Model, task: Task) -> Network:
-    """Return a new network with the initial weights that torch's seed gives.
+    """Return a new network, initialised from torch's seed.
 
     Raises
     ------
     UsageError
-        If it is a plugin's that cannot be found or built, or does not keep to the interface.
+        If it is a plugin that cannot be found or built, or does not follow the interface.
     """
     name = settings.backbone
     if not is_plugin(BACKBONE, name):
@@ -100,41 +100,40 @@ def build_network(settings: Model, task: Task) -> Network:
     network = find(BACKBONE, name).build(task, settings.options)
     if not isinstance(network, nn.Module):
         raise UsageError(
-            f"model.backbone={name}: its factory returned {type(network).__name__}, expected a torch.nn.Module; "
-            f"{KEEPS_TO}"
+            f"model.backbone={name}: its factory returned {type(network).__name__}, expected a torch.nn.Module; {RULES}"
         )
     _refuse_weights(name, network)
     has = [method for method in COMPOSES if callable(getattr(network, method, None))]
     if has and len(has) < len(COMPOSES):
         missing = ", ".join(method for method in COMPOSES if method not in has)
-        raise UsageError(f"model.backbone={name}: has {', '.join(has)} but not {missing}; {KEEPS_TO}")
+        raise UsageError(f"model.backbone={name}: has {', '.join(has)} but not {missing}; {RULES}")
     return (ComposingNetwork if has else WholeNetwork)(name, network, task)
 
 
 def _refuse_weights(name: str, network: nn.Module) -> None:
-    """Raise a UsageError where weights are such that ZeRO or checkpoints cannot have them."""
+    """Raise a UsageError for weights that ZeRO or checkpoints cannot handle."""
     every = dict(network.named_parameters(remove_duplicate=False))
     if lazy := [own for own, parameter in every.items() if is_lazy(parameter)]:
         raise UsageError(
-            f"model.backbone={name}: {', '.join(lazy[:3])} have no size yet, which optimiser and weights need; give "
-            "lazy layers their channels, or run the network once in the factory"
+            f"model.backbone={name}: {', '.join(lazy[:3])} have no size yet, which the optimizer and the saved weights "
+            "need; give lazy layers their channels, or run the network once in the factory"
         )
     first: dict[int, str] = {}
     if tied := [(own, first[id(p)]) for own, p in every.items() if first.setdefault(id(p), own) != own]:
         raise UsageError(
-            f"model.backbone={name}: {' is '.join(tied[0])} under another name, and checkpoints have each weight once; "
-            "register a module that is shared once, and call it where it is needed"
+            f"model.backbone={name}: {' is '.join(tied[0])} under another name, but checkpoints hold each weight once; "
+            "register a shared module only once, and call it where it is needed"
         )
     still = [own for own, parameter in network.named_parameters() if not parameter.requires_grad]
     if still:
         raise UsageError(
-            f"model.backbone={name}: {', '.join(still[:3])} are parameters that do not learn, for which ZeRO and "
-            "checkpoints have no place; register them as buffers"
+            f"model.backbone={name}: {', '.join(still[:3])} are parameters that do not learn, which ZeRO and "
+            "checkpoints do not support; register them as buffers"
         )
 
 
 def refuse_patch(network: Network, patch: Sequence[int]) -> None:
-    """Raise a UsageError if a patch does not fit a network; that of ours is known to the configuration."""
+    """Raise a UsageError if a patch does not fit a network; for ours, the configuration checks this."""
     if any(side % unit for side, unit in zip(patch, network.multiple, strict=True)):
         raise UsageError(
             f"train.patch {list(patch)} does not fit the network: depth, height and width must be multiples of "
@@ -149,7 +148,7 @@ def _multiple(name: str, network: nn.Module) -> tuple[int, int, int]:
         return depth, height, width
     raise UsageError(
         f"model.backbone={name}: its attribute `multiple` is {multiple!r}, expected three whole numbers, of which "
-        f"depth, height and width of an input must be multiples, such as (8, 8, 8); {KEEPS_TO}"
+        f"depth, height and width of an input must be multiples, such as (8, 8, 8); {RULES}"
     )
 
 

@@ -1,7 +1,7 @@
 """The `shaspec` backbone: a 3-D ResNet-50 with weight-standardised convolutions and ASPP, about 188 M parameters.
 
-Layer sizes are those of ShaSpec's published code (github.com/billhhh/ShaSpec, read for facts); this is an
-implementation of our own, with group normalisation in place of instance normalisation.
+Layer sizes are those of ShaSpec's published code (github.com/billhhh/ShaSpec, read for facts); this is our own
+implementation, with group normalisation in place of instance normalisation.
 
 Resolutions for an input of 80 x 160 x 160: skips of 64 channels at 80^3, 256 at 40^3, 512 at 20^3 and 1024 at 10^3,
 bottleneck of 256 at 5^3. Depth must be a multiple of 16, height and width of 32.
@@ -90,7 +90,7 @@ class Bottleneck(nn.Module):
 
 
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling: views of several reaches and the global mean, mixed (Chen et al. 2017)."""
+    """Atrous spatial pyramid pooling: views of several dilations and the global mean, mixed (Chen et al. 2017)."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()

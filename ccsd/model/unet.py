@@ -1,11 +1,11 @@
-"""The backbones `light` and `unet`: residual 3-D U-Nets whose encoders cost most and whose decoder is light.
+"""The backbones `light` and `unet`: residual 3-D U-Nets with a light decoder, whose encoders cost most.
 
 All combinations of one volume share the encoding and pay one decode each, so the decoder decides what a combination
 costs: it works on summed skips of one modality's width instead of all of them concatenated.
 
-`light` spends little where voxels are many. At full resolution it has half the channels of `unet` and one convolution
-where that has two, in the shared encoder and the decoder; the specific encoders, of which only the coarsest features
-are used, begin at half the resolution with half the channels.
+`light` saves computation where there are many voxels. At full resolution it has half the channels of `unet` and one
+convolution where that has two, in the shared encoder and the decoder; the specific encoders, of which only the coarsest
+features are used, begin at half the resolution with half the channels.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def channels(width: int, levels: int) -> tuple[int, ...]:
 def light_channels(width: int, levels: int) -> tuple[int, ...]:
     """Return the channels of each level of `light`: `light_channels(16, 5)` is 8, 32, 64, 128, 256.
 
-    The finest has half of the width, and 8 at least where the width has them: with 4 boundaries stayed coarse.
+    The finest level has half the width, but at least 8 if the width allows it: with 4, boundaries stayed coarse.
     """
     finest, *coarser = channels(width, levels)
     return (min(finest, max(8, finest // 2)), *coarser)
@@ -38,8 +38,8 @@ def light_channels(width: int, levels: int) -> tuple[int, ...]:
 class Encoder(nn.Module):
     """From one image to a pyramid of features; with `groups=4`, four such networks in one.
 
-    Takes N x groups x D x H x W, returns one map per level, N x (groups * C_l) x D/2^l x H/2^l x W/2^l, from the
-    resolution on that its first block has.
+    Takes N x groups x D x H x W, returns one map per level, N x (groups * C_l) x D/2^l x H/2^l x W/2^l, starting
+    at the resolution of its first block.
     """
 
     def __init__(self, first: nn.Module, widths: Sequence[int], groups: int = 1) -> None:
@@ -73,8 +73,8 @@ class Decoder(nn.Module):
 
     Takes slots (B*K) x (M*C) x d x h x w, the modalities' skips and the B x K x M subsets; returns
     (B*K) x regions x D x H x W logits, in training followed by those of the coarser `deep` outputs, finer first.
-    `light` has one convolution at full resolution instead of two, and sums logits of that and of half the resolution:
-    the few channels at full resolution then have the boundaries to learn, not everything.
+    `light` has one convolution at full resolution instead of two, and sums logits of full and half resolution: the few
+    channels at full resolution then only have to learn the boundaries.
     """
 
     def __init__(self, widths: Sequence[int], modalities: int, regions: int, *, deep: bool, light: bool) -> None:

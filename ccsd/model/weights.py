@@ -30,12 +30,12 @@ _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-"""Kinds of numbers by their name in safetensors, as far as networks have them."""
+"""Data types by their name in safetensors, as far as networks use them."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A finished training, read back."""
+    """The loaded result of a finished training."""
 
     net: Network
     config: Config
@@ -43,14 +43,14 @@ class TrainedModel:
 
 
 def load_model(model: Path | SavedModel, device: torch.device | str = "cpu") -> TrainedModel:
-    """Read a finished training, ready for inference.
+    """Load the result of a finished training, ready for inference.
 
     Parameters
     ----------
     model
         Folder of a run, or what `ccsd.packed.find.saved_models` returns.
     device
-        Where its network goes.
+        Device for its network.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def load_model(model: Path | SavedModel, device: torch.device | str = "cpu") -> 
 
 
 def _refuse_unusable(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor], what: str) -> None:
-    """Reject weights of another kind of number than those they replace, and NaN: it would find nothing, unnoticed."""
+    """Reject weights of another data type than those they replace, and NaN, which would silently find nothing."""
     for name, value in weights.items():
         if name in fresh and value.dtype != fresh[name].dtype:
             raise UsageError(
@@ -89,14 +89,14 @@ def _refuse_unusable(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor],
 
 
 def _unfilled(saved: SavedModel) -> Network:
-    """Return the network of a model; a plugin that is another one than in the training is reported."""
+    """Return the network of a model; report a plugin that differs from the one in the training."""
     record, config = saved.record, saved.config
     name = config.model.backbone
     if not is_plugin(BACKBONE, name):
         try:
             with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
                 return build_network(config.model, config.task)
-        except (RuntimeError, TypeError) as error:  # of sizes that no machine has
+        except (RuntimeError, TypeError) as error:  # for sizes that no machine has
             raise UsageError(f"{saved.where}: its network cannot be built: {error}; {RECORD_FILE} is damaged") from None
     then = next((plugin for plugin in record.plugins if plugin.kind == BACKBONE.noun), None)
     try:
@@ -118,10 +118,10 @@ def save_weights(path: Path, weights: dict[str, Tensor], about: Mapping[str, str
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], words: dict[str, str]) -> None:
-    """Write a safetensors file that is as readable as the user's other files: the library makes it private."""
+    """Write a safetensors file with the permissions of the user's other files; the library makes it private."""
     path.touch()
     mode = path.stat().st_mode
-    # A plugin's may be views, which the library refuses.
+    # A plugin's tensors may be views, which the library rejects.
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=words)
     path.chmod(mode)
 
@@ -144,7 +144,8 @@ def load_weights(path: Path | Weights) -> tuple[dict[str, Tensor], dict[str, str
         raise UsageError(f"{path}: no such file; a finished `ccsd train --run {path.parent}` writes it") from None
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UsageError(
-            f"{path}: not a whole safetensors file ({error}); copy it again or train again; other formats are not read"
+            f"{path}: not a complete safetensors file ({error}); copy it again or train again; other formats are not "
+            "read"
         ) from None
 
 
@@ -154,7 +155,7 @@ def file_hash(path: Path) -> str:
 
 
 def _mapped(weights: Weights) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read weights in a packed file as pages of it, as the library does with a file of their own."""
+    """Map the weights in a packed file into memory, as the library does with a separate file."""
     with weights.path.open("rb") as file:
         whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     content = memoryview(whole)[weights.start : weights.start + (weights.size or 0)]
@@ -166,7 +167,7 @@ def _mapped(weights: Weights) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: _tensor(data, **entry) for name, entry in about.items()}, json.loads(words.get(ABOUT, "{}"))
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise UsageError(
-            f"{weights.path}: the weights in it are not whole safetensors ({error}); pack the run again"
+            f"{weights.path}: the weights in it are not complete safetensors ({error}); pack the run again"
         ) from None
 
 

@@ -1,1 +1,1 @@
-"""Networks and objectives of others: what they keep to, how they are found, and a test that their authors can run."""
+"""Networks and objectives from plugins: their interface, how they are found, and a test that their authors can run."""

@@ -1,4 +1,4 @@
-"""Checks of a network by itself: shapes, absent sequences, gradients, samples apart, determinism, sizes, memory.
+"""Checks of a network alone: shapes, absent sequences, gradients, samples apart, determinism, sizes, memory.
 
 Shapes: K subsets, B batch, M sequences, R regions, D H W space.
 """
@@ -19,7 +19,7 @@ BATCH = 2
 CLOSE = 1e-4
 """How far logits may differ, as a share of their spread, when sums are taken in another order."""
 BF16 = 0.2
-"""The same in bfloat16, of which a number has 8 bits."""
+"""The same in bfloat16, whose numbers have 8 significant bits."""
 LEAST_SIDE = 16
 MIB = 2**20
 
@@ -31,7 +31,7 @@ def patch_for(multiple: Sequence[int]) -> tuple[int, int, int]:
 
 
 class NetworkChecks:
-    """The checks of the network of a configuration. `without_gradient` begin the names of weights that need none."""
+    """The checks of a configuration's network; `without_gradient` are prefixes of the weights that need no gradient."""
 
     def __init__(self, config: Config, without_gradient: Sequence[str] = ()) -> None:
         self.config, self.without_gradient = config, tuple(without_gradient)
@@ -60,8 +60,10 @@ class NetworkChecks:
         found = self._logits(self._network().eval(), self.image)
         expected = (len(self.subsets), BATCH, self.regions, *self.config.train.patch)
         finite = bool(found.isfinite().all())
-        squashed = all(self._looks_like_probabilities(seed) for seed in range(3))  # by chance only of one seed
-        words = (", not all finite" if not finite else "") + (", all from 0 to 1, as probabilities" if squashed else "")
+        squashed = all(self._looks_like_probabilities(seed) for seed in range(3))  # one seed alone could be by chance
+        words = (", not all finite" if not finite else "") + (
+            ", all from 0 to 1, like probabilities" if squashed else ""
+        )
         return Outcome(
             "shapes", tuple(found.shape) == expected and not words, f"finite logits {_by(expected)}",
             f"{_by(found.shape)}{words}",
@@ -78,24 +80,24 @@ class NetworkChecks:
             without = ~self.subsets[:, number]
             worst = max(worst, _distance(self._logits(net, other)[without], right[without]))
         return Outcome(
-            "absent sequences", worst <= CLOSE, f"logits that noise in absent sequences leaves within {CLOSE:g}",
+            "absent sequences", worst <= CLOSE, f"logits that noise in absent sequences changes by at most {CLOSE:g}",
             f"{worst:.2g} of their spread",
-            "In compose, take only features of the sequences of the subset; in encode, keep the sequences apart",
+            "In compose, use only features of the sequences in the subset; in encode, keep the sequences apart",
         )  # fmt: skip
 
     @torch.no_grad()
     def sets_apart(self) -> Outcome:
-        """A set gives the same encoded and decoded by itself as among all others."""
+        """A set gives the same logits when encoded and decoded alone as among all others."""
         net, worst = self._network().eval(), 0.0
         for subset, right in zip(self.subsets, self._logits(net, self.image), strict=True):
             rows = subset.expand(BATCH, -1)
             found = net.decode_levels(net.encode(self.image, rows), rows[None], 1)[0][0]
             worst = max(worst, _distance(found, right))
         return Outcome(
-            "sets apart", worst <= CLOSE, f"logits of a set by itself within {CLOSE:g} of those among other sets",
+            "sets apart", worst <= CLOSE, f"logits of a set alone within {CLOSE:g} of those among other sets",
             f"{worst:.2g} of their spread",
-            "In encode, let what is available change no features of another sequence; in compose and decode, change "
-            "nothing in place that the next set gets; divide by nothing that is 0 where a sequence is",
+            "In encode, what is available must not change the features of another sequence; in compose and decode, do "
+            "not change in place what the next set gets; do not divide by what is 0 where a sequence is 0",
         )  # fmt: skip
 
     def counting(self) -> Outcome:
@@ -110,8 +112,8 @@ class NetworkChecks:
                 blind.append(name)
         found = f"none in {', '.join(blind)}" if blind else "a change in each"
         return Outcome(
-            "sequences count", not blind, "logits that change with each sequence that is there", found,
-            "Let every sequence reach the decoder",
+            "sequences count", not blind, "logits that change with each sequence that is present", found,
+            "Make every sequence reach the decoder",
         )  # fmt: skip
 
     def gradients(self) -> Outcome:
@@ -122,13 +124,13 @@ class NetworkChecks:
         own = {name.removeprefix("network."): parameter for name, parameter in net.named_parameters()}
         needed = {name: p for name, p in own.items() if not name.startswith(self.without_gradient or ("\0",))}
         return gradient_outcome(
-            needed, "Use every weight in every step, or name those that need no gradient by --without-gradient"
+            needed, "Use every weight in every step, or name those that need no gradient with --without-gradient"
         )
 
     def samples_apart(self) -> Outcome:
         """A sample's logits are the same beside another one in training, and alone in evaluation.
 
-        In training the batch stays as large as it is: so layers that draw draw the same again.
+        In training the batch keeps its size, so that layers that draw random numbers draw the same again.
         """
         other, distances = self.image.clone(), []
         other[1:] = 3 + 2 * self._noise(1, self.config.train.patch)[1:]
@@ -136,13 +138,13 @@ class NetworkChecks:
             right, found = (self._logits(self._network().train(training), z)[:, :1] for z in (self.image, image))
             distances.append(_distance(found, right))
         return Outcome(
-            "samples apart", max(distances) <= CLOSE, f"logits of a sample that the others leave within {CLOSE:g}",
+            "samples apart", max(distances) <= CLOSE, f"logits of a sample that others change by at most {CLOSE:g}",
             f"{distances[0]:.2g} of their spread in training, {distances[1]:.2g} in evaluation",
-            "Normalise each sample by itself (GroupNorm, InstanceNorm), not the batch",
+            "Normalise each sample separately (GroupNorm, InstanceNorm), not the batch",
         )  # fmt: skip
 
     def determinism(self) -> Outcome:
-        """The same seed and state give the same logits and gradients, and in evaluation any seed does."""
+        """The same seed and state give the same logits and gradients; in evaluation any seed gives the same."""
         results, net = [], self._network().train()
         state = {name: value.clone() for name, value in net.state_dict().items()}
         for _ in range(2):
@@ -154,12 +156,13 @@ class NetworkChecks:
             results.append([loss.detach(), *(p.grad for p in net.parameters() if p.grad is not None)])
         same = all(torch.equal(a, b) for a, b in zip(*results, strict=True))
         still = torch.equal(self._logits(net.eval(), self.image), self._logits(net, self.image))
-        found = "them" if same else "others"
+        found = "them" if same else "different ones"
         return Outcome(
-            "determinism", same and still, "equal loss and gradients for equal seeds and state, no chance in eval()",
-            found if still else f"{found}, and other logits in eval() each time",
-            "Draw by torch's own generator and in training only, nothing from random, numpy, a generator of your own "
-            "or the clock; keep all state in parameters and persistent buffers",
+            "determinism", same and still,
+            "equal loss and gradients for equal seeds and state, no randomness in eval()",
+            found if still else f"{found}, and different logits in eval() each time",
+            "Draw random numbers only from torch's own generator and only in training, not from random, numpy, your "
+            "own generator or the clock; keep all state in parameters and persistent buffers",
         )  # fmt: skip
 
     def state_dict(self) -> Outcome:
@@ -168,7 +171,7 @@ class NetworkChecks:
         other.load_state_dict({name: value.clone() for name, value in net.state_dict().items()})
         distance = _distance(self._logits(other.eval(), self.image), self._logits(net.eval(), self.image))
         return Outcome(
-            "state_dict", distance == 0, "equal logits of a new network with these weights", f"{distance:.2g}",
+            "state_dict", distance == 0, "equal logits from a new network with these weights", f"{distance:.2g}",
             "Register all state as parameters or persistent buffers",
         )  # fmt: skip
 
@@ -184,14 +187,14 @@ class NetworkChecks:
         )  # fmt: skip
 
     def sizes(self) -> Outcome:
-        """Each side may be longer by `multiple`; a network of one size refuses the others by a ValueError."""
+        """Each side may be longer by `multiple`; a network of one size rejects the others with a ValueError."""
         net, patch, seen = self._network().eval(), self.config.train.patch, []
         for axis in range(3):
             longer = tuple(side + net.multiple[axis] * (axis == other) for other, side in enumerate(patch))
             try:
                 shape = self._logits(net, self._noise(0, longer)).shape[-3:]
                 seen.append((tuple(shape) == longer, _by(shape)))
-            except UsageError as error:  # of ours, about what came out
+            except UsageError as error:  # our own, about the output
                 seen.append((False, str(error)))
             except ValueError as error:
                 seen.append((True, f"{_by(longer)} refused ({str(error)[:100]})"))
@@ -201,12 +204,12 @@ class NetworkChecks:
             "patch sizes", all(good for good, _ in seen),
             f"logits for {_by(patch)} with {_by(net.multiple)} more along each axis",
             "; ".join(text for _, text in seen),
-            "Let `multiple` be what the sides must be multiples of; a network of one size raises a ValueError for "
+            "Set `multiple` to what the sides must be multiples of; a network of one size must raise a ValueError for "
             "others",
         )  # fmt: skip
 
     def memory(self) -> Outcome:
-        """What a step keeps."""
+        """The memory that a step keeps."""
         net, kept = self._network().train(), {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -250,7 +253,7 @@ class NetworkChecks:
 
 
 def _subsets(sequences: int) -> Tensor:
-    """Return all sets of up to four sequences; of more, all, those of one, and those without one."""
+    """Return all sets of up to four sequences; for more, the full set, those of one, and those without one."""
     if sequences <= 4:  # noqa: PLR2004
         rows = [[n >> m & 1 for m in range(sequences)] for n in range(1, 2**sequences)]
     else:
@@ -260,7 +263,7 @@ def _subsets(sequences: int) -> Tensor:
 
 
 def _distance(found: Tensor, right: Tensor) -> float:
-    """Return the largest difference as a share of the spread of what is right."""
+    """Return the largest difference as a share of the spread of the right values."""
     if not found.numel():
         return 0.0
     distance = (found - right).abs().max() / right.std().clamp(min=1e-12)

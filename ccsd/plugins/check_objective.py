@@ -18,7 +18,7 @@ from ccsd.plugins.outcome import Check, Outcome
 BATCH, STEPS = 4, 3
 CLOSE, BF16 = 1e-3, 0.2
 FOREGROUND = (0.5, 0.2, 0.05, 0.0)
-"""Share of each sample: different, so that a mean over the voxels of all shows, and none, as many patches have."""
+"""Share of each sample: different, so that a mean over the voxels of all is noticed; one is 0, as in many patches."""
 OURS = "classify."
 """Weights of our networks for a term of our methods, which other objectives need not use."""
 
@@ -61,16 +61,16 @@ class ObjectiveChecks:
             "result", finite and loss.requires_grad, "a finite loss with a gradient, and finite terms",
             f"loss {float(loss.detach()):.4g}; terms {', '.join(terms) or 'none'}"
             f"{'' if finite else ', not all finite'}{'' if loss.requires_grad else ', without a gradient'}",
-            "Return the loss before it is detached; divide by nothing that can be 0, such as the voxels of a region",
+            "Return the loss with its gradient; do not divide by what can be 0, such as the voxels of a region",
         )  # fmt: skip
 
     def absent(self) -> Outcome:
-        """What is not available has no part in the loss."""
+        """What is not available does not affect the loss."""
         right = self._loss("fp32")
         hidden = self.image.masked_fill(~self.available[..., None, None, None], torch.nan)
         found = self._loss("fp32", image=hidden)
         return Outcome(
-            "absent sequences", found == right, f"the loss {right:.6g} also with NaN in absent sequences",
+            "absent sequences", found == right, f"the loss {right:.6g} even with NaN in absent sequences",
             f"{found:.6g}", "Use step.image and step.available, and compose only what is available",
         )  # fmt: skip
 
@@ -82,8 +82,8 @@ class ObjectiveChecks:
         found = sum(parts) / BATCH
         return Outcome(
             "mean over samples", abs(found - whole) <= CLOSE * abs(whole), f"{whole:.6g}, the loss of {BATCH} samples",
-            f"{found:.6g} as the mean of each by itself",
-            "Take a mean over the samples, each of which draws from its own step.generators[i], and mix no samples",
+            f"{found:.6g} as the mean of each alone",
+            "Take a mean over the samples, each of which draws from its own step.generators[i]; do not mix samples",
         )  # fmt: skip
 
     def gradients(self) -> Outcome:
@@ -94,15 +94,15 @@ class ObjectiveChecks:
         names = {name.removeprefix("net.").removeprefix("network."): p for name, p in objective.named_parameters()}
         needed = {name: p for name, p in names.items() if not name.startswith((OURS, *self.without_gradient))}
         return gradient_outcome(
-            needed, "Use all outputs of the network, or name the weights that need no gradient by --without-gradient"
+            needed, "Use all outputs of the network, or name the weights that need no gradient with --without-gradient"
         )
 
     def determinism(self) -> Outcome:
         """The same step gives the same loss."""
         one, again = self._loss("fp32"), self._loss("fp32")
         return Outcome(
-            "determinism", one == again, f"the loss {one:.6g} of the same step again", f"{again:.6g}",
-            "Draw from step.generators only, nothing from random, numpy.random or the clock",
+            "determinism", one == again, f"the loss {one:.6g} for the same step again", f"{again:.6g}",
+            "Draw random numbers only from step.generators, not from random, numpy.random or the clock",
         )  # fmt: skip
 
     def bf16(self) -> Outcome:
@@ -110,7 +110,7 @@ class ObjectiveChecks:
         right, found = self._loss("fp32"), self._loss("bf16")
         return Outcome(
             "bf16", abs(found - right) <= BF16 * abs(right), f"a loss within {BF16:g} of {right:.4g}", f"{found:.4g}",
-            "Turn logits into float32 before sums, logarithms and exponentials",
+            "Convert logits to float32 before sums, logarithms and exponentials",
         )  # fmt: skip
 
     def _objective(self, precision: str) -> Any:
@@ -118,13 +118,13 @@ class ObjectiveChecks:
         train = self.config.train.model_copy(update={"precision": precision})
         objective = build_objective(self.config.model_copy(update={"train": train}))
         for module in objective.modules():
-            if isinstance(module, _DropoutNd):  # which draws another way in each cut of the batch
+            if isinstance(module, _DropoutNd):  # it draws differently for each split of the batch
                 module.eval()
         return objective
 
     @torch.no_grad()
     def _draws(self) -> bool:
-        """Tell whether layers of the network draw in training, which they do another way in each cut of the batch."""
+        """Return whether layers of the network draw in training, which differs for each split of the batch."""
         net, found = self._objective("fp32").net, []
         for seed in range(2):
             torch.manual_seed(seed)

@@ -1,6 +1,6 @@
 """Checks of a plugin in trainings on phantoms: it learns, a resumed run equals a whole one, two processes equal one.
 
-Each training is a `ccsd train` of its own on the CPU, as an author would run it.
+Each training is a separate `ccsd train` on the CPU, as an author would run it.
 """
 
 import json
@@ -31,15 +31,15 @@ from preprocess.splits import make_split
 CASES, LEAST_SIZE = 4, 32
 CLOSE = 0.05
 """How far the weights of two processes may be from those of one, as a share of how far they moved: AdamW divides by
-the size of gradients, which carries the rounding of sums into weights whose gradients are next to nothing."""
+the size of gradients, which passes the rounding of sums on to weights whose gradients are almost 0."""
 CURVE = 1e-3
 BATCHES = 4
-"""Of patches, that the loss before and after the training is that of."""
+"""Batches of patches on which the loss is measured before and after the training."""
 TAIL = 1500
 
 
 class TrainingChecks:
-    """The checks of a configuration, in a folder of their own; the steps are a multiple of 20."""
+    """The checks of a configuration, in their own folder; the steps are a multiple of 20."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.folder, self.steps = config, folder, config.train.steps
@@ -54,9 +54,9 @@ class TrainingChecks:
         self._train("whole")
         first, last = self._loss_of(self._beginning()), self._loss_of(self._weights("whole"))
         return Outcome(
-            "learns", last < first, f"a lower loss of the same patches of phantoms after {self.steps} steps",
+            "learns", last < first, f"a lower loss on the same patches of phantoms after {self.steps} steps",
             f"{first:.4g} before, {last:.4g} after",
-            "Try another --set train.learning_rate; see that the logits have a gradient to the loss",
+            "Try another --set train.learning_rate; check that gradients flow from the loss to the logits",
         )  # fmt: skip
 
     def resumes(self) -> Outcome:
@@ -64,14 +64,14 @@ class TrainingChecks:
         whole, parts = self.folder / "whole", self.folder / "parts"
         shutil.copytree(whole, parts, ignore=shutil.ignore_patterns(RECORD_FILE, WEIGHTS))
         shutil.rmtree(parts / CHECKPOINTS / f"step-{self.steps:08d}")
-        said = self._train("parts")
-        if f"resuming from step {self.steps // 2}" not in said:
-            raise UsageError(f"the second run did not resume from step {self.steps // 2}: {said[-TAIL:]}")
+        output = self._train("parts")
+        if f"resuming from step {self.steps // 2}" not in output:
+            raise UsageError(f"the second run did not resume from step {self.steps // 2}: {output[-TAIL:]}")
         same = (whole / WEIGHTS).read_bytes() == (parts / WEIGHTS).read_bytes()
         return Outcome(
-            "resumes", same, f"after a stop at step {self.steps // 2} the weights of an undisturbed run",
-            "them" if same else f"others, {self._apart('parts'):.2g} of the way that they moved",
-            "Keep all state in parameters and buffers; draw by torch's generator or step.generators only",
+            "resumes", same, f"after a stop at step {self.steps // 2}, the weights of an uninterrupted run",
+            "them" if same else f"different ones, off by {self._apart('parts'):.2g} of the distance that they moved",
+            "Keep all state in parameters and buffers; draw only from torch's generator or step.generators",
         )  # fmt: skip
 
     def two_processes(self) -> Outcome:
@@ -82,9 +82,9 @@ class TrainingChecks:
         curve = max(abs(one - two) / abs(one) for one, two in pairs)
         return Outcome(
             "two processes", apart <= CLOSE and curve <= CURVE,
-            f"the loss of one process within {CURVE:g}, its weights within {CLOSE:g} of the way that they moved",
+            f"the loss of one process within {CURVE:g}, its weights within {CLOSE:g} of the distance that they moved",
             f"{curve:.2g} and {apart:.2g}, with ZeRO stage 2",
-            "Let the loss be a mean over samples; use every weight in every step; wait for no other process",
+            "Return a mean over samples as the loss; use every weight in every step; do not wait for other processes",
         )  # fmt: skip
 
     def _prepare(self) -> None:
@@ -97,7 +97,7 @@ class TrainingChecks:
         (self.folder / "study.yaml").write_text(json.dumps(raw), encoding="utf-8")
 
     def _train(self, name: str, *more: str) -> str:
-        """Train and return what was said.
+        """Train and return the output.
 
         Raises
         ------

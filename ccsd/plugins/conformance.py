@@ -1,4 +1,4 @@
-"""What an author can run: whether a plugin keeps to what training, inference and ZeRO rely on."""
+"""Test whether a plugin keeps the rules that training, inference and ZeRO rely on; authors can run this."""
 
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -17,9 +17,9 @@ from ccsd.plugins.outcome import Check, Outcome, outcome_of
 
 TRAIN = {"batch_size": 2, "precision": "fp32", "learning_rate": 2e-3, "select": "last"}
 RUNTIME = {"workers": 0, "sinks": [], "micro_batch": 1}
-"""Of one process too: layers that draw then draw for each sample what they draw on two processes."""
+"""Micro-batches of one sample, also for one process: layers that draw then draw the same as on two processes."""
 UNIT = 20
-"""The steps are logged each 10, and resumed from half of them."""
+"""The number of steps is a multiple of this: every tenth is logged, and a run resumes from half of them."""
 
 
 def kind_of(name: str, *, objective: bool) -> Kind:
@@ -37,20 +37,20 @@ def kind_of(name: str, *, objective: bool) -> Kind:
     for kind in KINDS:
         if any(point.name == name for point in metadata.entry_points(group=kind.group)):
             return kind
-    raise UsageError(f"{name}: no backbone and no objective of this name. Backbones: {offered(BACKBONE)}. "
+    raise UsageError(f"{name}: no backbone or objective has this name. Backbones: {offered(BACKBONE)}. "
                      f"Objectives: {offered(OBJECTIVE)}")  # fmt: skip
 
 
 def config_for(kind: Kind, name: str, overrides: Sequence[str], steps: int) -> Config:
-    """Return the configuration that a plugin is tried with: a small one, changed by `KEY=VALUE`.
+    """Return the configuration that a plugin is tested with: a small one, changed by `KEY=VALUE`.
 
     Raises
     ------
     UsageError
-        If it cannot be used, or the plugin is not there.
+        If it is invalid, or the plugin is not found.
     """
     if steps % UNIT or steps <= 0:
-        raise UsageError(f"--steps {steps}: give a multiple of {UNIT}")
+        raise UsageError(f"--steps {steps}: use a multiple of {UNIT}")
     find(kind, name)
     raw: dict[str, Any] = {"name": "check", "phantom": {}, "train": dict(TRAIN), "runtime": dict(RUNTIME)}
     if kind is BACKBONE:
@@ -69,20 +69,20 @@ def config_for(kind: Kind, name: str, overrides: Sequence[str], steps: int) -> C
 
 
 def run_checks(kind: Kind, config: Config, folder: Path, without_gradient: Sequence[str] = ()) -> Iterator[Outcome]:
-    """Run the checks one after the other; the rest is left out where the first, or the first training, failed.
+    """Run the checks one after the other; skip the rest if the first check, or the first training, fails.
 
     Parameters
     ----------
     folder
-        Gets phantoms and runs; removed by the caller.
+        Folder for phantoms and runs; the caller removes it.
     without_gradient
-        Beginnings of the names of weights that need no gradient.
+        Prefixes of the names of weights that need no gradient.
     """
     start = tuple(without_gradient)
     checks = NetworkChecks(config, start).all() if kind is BACKBONE else ObjectiveChecks(config, start).all()
     for number, (name, check) in enumerate(checks.items()):
         yield (outcome := outcome_of(name, check))
-        if number == 0 and not outcome.passed:  # what it returns cannot be used: all others would say so again
+        if number == 0 and not outcome.passed:  # its result is unusable: all others would report the same
             return
     yield from _in_order(TrainingChecks(config, folder).all())
 

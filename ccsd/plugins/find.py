@@ -1,6 +1,6 @@
-"""From the name of a network or an objective to its factory: ours, an entry point, or `package.module:factory`.
+"""Find the factory of a network or an objective by name: ours, an entry point, or `package.module:factory`.
 
-Without torch, and without importing the plugin until it is built: the workflow asks here whether it is there.
+This needs no torch and imports the plugin only when it is built, because the workflow checks here whether it exists.
 """
 
 import hashlib
@@ -23,24 +23,24 @@ from preprocess.task import Task
 BuiltInBackbone = Literal["light", "unet", "shaspec"]
 Method = Literal["full", "dropout", "hmsd", "dmcd", "ccsd"]
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_.]*)?$"
-"""Of an entry point, or a module and what is in it."""
+"""The name of an entry point, or of a module and an object in it."""
 WHERE = (
-    "a module must be installed (`pip install`), or its folder must be on PYTHONPATH wherever the study computes: "
-    "`export PYTHONPATH=FOLDER` before the command, whose jobs inherit it"
+    "a module must be installed (`pip install`), or its folder must be on PYTHONPATH wherever the study runs: "
+    "`export PYTHONPATH=FOLDER` before the command; its jobs inherit it"
 )
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a plugin stands in for."""
+    """What a plugin replaces."""
 
     noun: str
     group: str
-    """Of the entry points."""
+    """Group of the entry points."""
     key: str
     """The setting that names it."""
     options: str
-    """The setting that it gets."""
+    """The setting whose keys it receives."""
     built_in: tuple[str, ...]
 
 
@@ -50,7 +50,7 @@ KINDS = (BACKBONE, OBJECTIVE)
 
 
 class PluginRecord(BaseModel):
-    """Which plugin a run was trained with, as run.json has it."""
+    """Which plugin a run was trained with, as recorded in run.json."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -69,7 +69,7 @@ class PluginRecord(BaseModel):
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that is there, not yet imported."""
+    """A plugin that was found, but is not yet imported."""
 
     kind: Kind
     name: str
@@ -99,17 +99,17 @@ class Plugin:
                 raise UsageError(f"{what}: {self.module} has no {part}; it has: {names or 'nothing callable'}")
             found = getattr(found, part)
         if not callable(found):
-            raise UsageError(f"{what}: {self.attribute} of {self.module} is no factory: it cannot be called")
+            raise UsageError(f"{what}: {self.attribute} of {self.module} is not a factory: it cannot be called")
         factory: Callable[..., Any] = found
         return factory
 
     def build(self, task: Task, options: Mapping[str, Any]) -> Any:
-        """Return what the factory makes of the task and the options.
+        """Return what the factory builds from the task and the options.
 
         Raises
         ------
         UsageError
-            If it cannot be imported, does not take these options, or fails.
+            If it cannot be imported, does not accept these options, or fails.
         """
         factory = self.load()
         try:
@@ -131,7 +131,7 @@ class Plugin:
 
     @property
     def record(self) -> PluginRecord:
-        """What run.json has of it."""
+        """The entry in run.json."""
         spec = _spec(self.module)
         file = Path(spec.origin) if spec and spec.origin else None
         source = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file and file.is_file() else ""
@@ -145,7 +145,7 @@ class Plugin:
 
 
 def is_plugin(kind: Kind, name: str) -> bool:
-    """Tell whether a name is none of ours."""
+    """Return whether a name is not one of ours."""
     return name not in kind.built_in
 
 
@@ -162,7 +162,7 @@ def find(kind: Kind, name: str) -> Plugin:
     points = [point for point in metadata.entry_points(group=kind.group) if point.name == name]
     if len({point.value for point in points}) > 1:
         owners = " and ".join(sorted(f"{_owner(point)[0]} ({point.value})" for point in points))
-        raise UsageError(f"{kind.key}={name}: several packages offer this name, {owners}; name one as module:factory")
+        raise UsageError(f"{kind.key}={name}: several packages offer this name, {owners}; select one as module:factory")
     if not points:
         raise UsageError(f"{kind.key}={name}: there is no such {kind.noun}; {offered(kind)}")
     module, _, attribute = points[0].value.partition(":")
@@ -170,7 +170,7 @@ def find(kind: Kind, name: str) -> Plugin:
 
 
 def offered(kind: Kind) -> str:
-    """Return in words what there is to choose from."""
+    """Return the available choices in words."""
     points = sorted({(point.name, _owner(point)[0]) for point in metadata.entry_points(group=kind.group)})
     installed = ", ".join(f"{name} (of {owner})" for name, owner in points) or "none"
     return (
@@ -188,11 +188,11 @@ def _of_path(kind: Kind, name: str) -> Plugin:
 
 
 def _spec(module: str) -> ModuleSpec | None:
-    """Return where a module lies; its packages are not imported, as they may need what this machine lacks."""
+    """Return the location of a module without importing its packages, which may need what this machine lacks."""
     name, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # of __main__
+    except ValueError:  # for __main__
         return None
     for part in rest:
         name, within = f"{name}.{part}", spec and spec.submodule_search_locations

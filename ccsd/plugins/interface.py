@@ -1,4 +1,4 @@
-"""What a network or an objective of one's own keeps to. docs/how-to/plugins.md has a worked example of each.
+"""The interface for your own network or objective. docs/how-to/plugins.md has a worked example of each.
 
 A factory is called with the task, which names the sequences and the regions, and with the keys of `model.options` or
 `distillation.options`.
@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 class ComposingBackbone(Protocol):
-    """A network that encodes each sequence once and decodes any set of them: trains with every method.
+    """A network that encodes each sequence once and decodes any set of them: it can be trained with every method.
 
-    A `torch.nn.Module`. A sample's logits depend on nothing of another sample, as samples are computed together in
-    other numbers in every setting; so no batch normalisation. Weights that a module owns are used in its own `forward`,
-    as ZeRO stage 3 gathers them there.
+    It is a `torch.nn.Module`. A sample's logits must not depend on other samples, because the number of samples that
+    are computed together differs between settings; so there must be no batch normalisation. A module must use its
+    weights in its own `forward`, because ZeRO stage 3 gathers them there.
     """
 
     multiple: tuple[int, int, int]
@@ -29,16 +29,16 @@ class ComposingBackbone(Protocol):
         """Encode B x M x D x H x W, z-scored; what is not `available` (B x M bool) is 0 and will not be composed."""
 
     def compose(self, features: Any, subsets: Tensor) -> Any:
-        """Return what the decoder gets of K x B x M subsets; nothing of a sequence outside a subset may be in it."""
+        """Return the decoder's input for K x B x M subsets; it must contain nothing of sequences outside a subset."""
 
     def decode(self, composed: Any) -> Tensor | Sequence[Tensor]:
         """Return logits K x B x R x D x H x W; in training, coarser ones may follow in a list, finer first."""
 
 
 class AnyNetwork(Protocol):
-    """Any network: trains with the methods `full` and `dropout`, and with objectives of its author.
+    """Any network: it can be trained with the methods `full` and `dropout`, and with its author's objectives.
 
-    A `torch.nn.Module` that keeps to what `ComposingBackbone` says of samples and of weights.
+    It is a `torch.nn.Module`, and follows the rules of `ComposingBackbone` for samples and weights.
     """
 
     multiple: tuple[int, int, int]
@@ -61,9 +61,9 @@ class Segmenting(Protocol):
         """Return the features of B x M x D x H x W; what is not available is never seen."""
 
     def decode_levels(self, features: Any, subsets: Tensor, decode_batch: int) -> list[Tensor]:
-        """Return logits K x B x R x D x H x W of K x B x M subsets, and coarser ones where the network has them.
+        """Return logits K x B x R x D x H x W of K x B x M subsets, and coarser ones if the network has them.
 
-        Of a network that composes this costs a decode for each subset, of any other a whole pass.
+        For a network that composes, each subset costs a decode; for any other, a whole pass.
         """
 
 
@@ -78,24 +78,24 @@ class Step:
     available: Tensor
     """B x M bool; at least one in each row."""
     number: int
-    """Of the step, from 0."""
+    """Number of the step, from 0."""
     total: int
     """Steps of the whole training."""
     generators: tuple[np.random.Generator, ...]
-    """One for each sample, the same whatever processes and micro-batches the step is cut into, and after a resumption.
+    """One for each sample, the same for any split of the step into processes and micro-batches, and after resuming.
 
-    Draw from these; torch's own chance is seeded by the step and the first sample, so that it is resumed exactly, but
-    it is another in another cut.
+    Draw from these. Torch's own generator is seeded by the step and the first sample, so that a resumed run draws the
+    same, but another split draws differently.
     """
 
 
 class OwnObjective(Protocol):
-    """A method of one's own. It may be a `torch.nn.Module` with weights that are trained and saved in checkpoints.
+    """Your own method. It may be a `torch.nn.Module` with weights that are trained and saved in checkpoints.
 
-    The loss is a mean over the samples, each of which counts by itself: so the mean over micro-batches and processes is
-    that of the whole batch. Every weight of the network takes part in every step. Nothing waits for another process,
-    and nothing asks the device (no `.item()`, no `if` on a tensor), which would stop a GPU.
+    The loss must be a mean over the samples, each of which counts separately, so that the mean over micro-batches and
+    processes is that of the whole batch. Every weight of the network must take part in every step. The method must not
+    wait for another process, nor read from the device (no `.item()`, no `if` on a tensor), which would stop a GPU.
     """
 
     def __call__(self, network: Segmenting, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the loss, a scalar, and named terms for the log, scalars under the same names in every step."""
+        """Return the loss (a scalar) and named terms for the log (scalars, with the same names in every step)."""

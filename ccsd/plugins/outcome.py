@@ -1,4 +1,4 @@
-"""What one check of a plugin found, as the line that is printed."""
+"""The outcome of one check of a plugin, and the line that is printed for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ WIDTH = 24
 
 @dataclass(frozen=True)
 class Outcome:
-    """One check: what was expected, what came out, and what to do if that is something else."""
+    """One check: what was expected, what was found, and what to do if they differ."""
 
     name: str
     passed: bool
@@ -25,9 +25,9 @@ Check = Callable[[], Outcome]
 
 
 def outcome_of(name: str, check: Check) -> Outcome:
-    """Run a check; an error of the plugin's is a failure."""
+    """Run a check; an error in the plugin is a failure."""
     try:
         return check()
     except Exception as error:  # noqa: BLE001 - the code is someone else's
         text = " ".join(str(error).split())[:600]
-        return Outcome(name, False, "no error", f"{type(error).__name__}: {text}", "Correct this first")
+        return Outcome(name, False, "no error", f"{type(error).__name__}: {text}", "Fix this first")

@@ -225,7 +225,7 @@ def test_a_run_of_several_that_cannot_be_used_is_named(case: Path, runs: list[Pa
     with pytest.raises(UsageError, match=r"nothing: not a finished run"):
         list(predict([case], tmp_path / "out", [*runs, tmp_path / "nothing"]))
     (runs[1] / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"made/b/model.safetensors: not a whole safetensors file"):
+    with pytest.raises(UsageError, match=r"made/b/model.safetensors: not a complete safetensors file"):
         list(predict([case], tmp_path / "out", runs))
     record = json.loads((runs[2] / "run.json").read_text())
     (runs[2] / "run.json").write_text(json.dumps({**record, "spacing_mm": None}))

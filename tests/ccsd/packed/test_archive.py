@@ -98,7 +98,7 @@ def test_every_kind_of_number_is_read_as_the_library_does(tmp_path: Path) -> Non
 def test_weights_cannot_lead_out_of_their_place(header: bytes, tmp_path: Path) -> None:
     content = len(header).to_bytes(8, "little") + header + bytes(16)
     (tmp_path / "file").write_bytes(bytes(64) + content + b"what follows")
-    with pytest.raises(UsageError, match="file: the weights in it are not whole safetensors"):
+    with pytest.raises(UsageError, match="file: the weights in it are not complete safetensors"):
         load_weights(Weights(tmp_path / "file", 64, len(content)))
 
 

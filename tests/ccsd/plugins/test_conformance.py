@@ -128,14 +128,14 @@ def test_a_name_tells_its_kind(installed: Path) -> None:
     assert kind_of("one-subset", objective=False) is OBJECTIVE
     assert kind_of("a.b:C", objective=False) is BACKBONE
     assert kind_of("a.b:C", objective=True) is OBJECTIVE
-    with pytest.raises(UsageError, match=r"no backbone and no objective of this name\. Backbones: ours: light, .*mean"):
+    with pytest.raises(UsageError, match=r"no backbone or objective has this name\. Backbones: ours: light, .*mean"):
         kind_of("meen", objective=False)
 
 
 @pytest.mark.parametrize("steps", ["0", "-20", "30"])
 def test_steps_that_do_not_fit_are_refused(steps: str) -> None:
     done = CliRunner().invoke(app, ["check-plugin", "support.faulty:Right", "--steps", steps])
-    assert "give a multiple of 20" in str(done.exception)
+    assert "use a multiple of 20" in str(done.exception)
 
 
 @pytest.mark.slow
