@@ -100,7 +100,7 @@ def united_by(numbers: Numbers, others: Numbers) -> Numbers:
 
 
 def _touching(numbers: Numbers, others: Numbers) -> list[tuple[int, int]]:
-    """Return the pairs of lesions that have voxels beside each other, or in common, sorted."""
+    """Return the pairs of lesions that have adjacent or common voxels, sorted."""
     box = grown_box(numbers > 0, 1)
     if box is None:
         return []

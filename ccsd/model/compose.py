@@ -85,7 +85,7 @@ class SubsetProjection(nn.Module):
 
 
 def _project_beside(features: Tensor, weight: Tensor, onto: Tensor) -> tuple[Tensor, int]:
-    """Add the projection to `onto` in channels-last order, and put the channels of several subsets beside each other.
+    """Add the projection to `onto` in channels-last order, and put the channels of several subsets side by side.
 
     `weight` is B x K x m x C' x C.
     """

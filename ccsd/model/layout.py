@@ -1,4 +1,4 @@
-"""The layout of maps in a GPU's memory: channels last, and those of neighbouring samples beside each other.
+"""The layout of maps in a GPU's memory: channels last, and those of neighbouring samples side by side.
 
 GPU kernels for 3-D convolutions take as long for 16 channels as for 32, and half as long as for 64; for more they are
 as fast as the card. So several narrow networks are computed as one (`ccsd.model.blocks.Conv`).
@@ -34,7 +34,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def beside(x: Tensor, count: int) -> Tensor:
-    """Put the channels of `count` samples each beside each other: N*count x C x ... to N x count*C x ...."""
+    """Put the channels of every `count` samples side by side: N*count x C x ... to N x count*C x ...."""
     if count == 1:
         return x
     if x.shape[1] == 1 or not x.is_contiguous(memory_format=torch.channels_last_3d):

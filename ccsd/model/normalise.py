@@ -22,7 +22,7 @@ def activated_norm(
 ) -> Tensor:
     """Return rectified(normalised x + added), N x C x D x H x W, in the type of `x`; a slope of 1 rectifies nothing.
 
-    `groups`, `weight` and `bias` are those of one sample, of which C may hold several beside each other.
+    `groups`, `weight` and `bias` are those of one sample, of which C may hold several side by side.
     """
     with torch.autocast("cuda", enabled=False):
         added = None if added is None else added.to(x.dtype)

@@ -56,7 +56,7 @@ class LossScale:
 
     @property
     def state(self) -> tuple[float | None, int]:
-        """What a checkpoint keeps: the value, None where there is no scale, and the steps since it last changed."""
+        """What a checkpoint keeps: the value (None without a scale), and the steps since it last changed."""
         return (self.value if self.enabled else None), self.good_steps
 
     def update(self, *, good: bool) -> bool:

@@ -17,7 +17,7 @@ from ccsd.training.flops import step_tflop
 from preprocess.files import complete_or_absent
 
 COMPUTED = ("forward", "backward", "update")
-"""The parts that a GPU computes one after another; copies and augmentation of the next batch run beside them.
+"""The parts that a GPU computes one after another; copies and augmentation of the next batch run at the same time.
 
 The time of a part runs from when its first kernel may start to the end of its last, gaps between kernels included.
 """
