@@ -232,7 +232,7 @@ def test_terms_have_the_same_names_in_every_step(image: Tensor, label: Tensor) -
     )
     draw = draw_step(config_of().distillation, GLIOMA, AVAILABLE, seed=0, step=0, total_steps=1, samples=[0, 1, 2])
     objective(image, label, AVAILABLE, draw)
-    with pytest.raises(UsageError, match="its terms are b, and were a in an earlier step"):
+    with pytest.raises(UsageError, match="its terms are b, but were a in an earlier step"):
         objective(image, label, AVAILABLE, draw)
 
 
