@@ -35,7 +35,7 @@ from preprocess.splits import Split
 LESS_MEMORY = (
     "runtime.micro_batch (1 is the least), runtime.decode_batch (1 is the least) and "
     "runtime.activation_checkpointing=true need less and change nothing that is learnt; "
-    "docs/how-to/training.md says how much"
+    "docs/how-to/gpus.md says how much"
 )
 MOST_BROKEN = 5
 """Steps in a row that may be left out because their gradients are not finite."""
