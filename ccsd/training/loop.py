@@ -34,7 +34,7 @@ from preprocess.splits import Split
 
 LESS_MEMORY = (
     "runtime.micro_batch (1 is the least), runtime.decode_batch (1 is the least) and "
-    "runtime.activation_checkpointing=true need less and do not change the result; see docs/how-to/training.md"
+    "runtime.activation_checkpointing=true need less and do not change the result; see docs/how-to/gpus.md"
 )
 MOST_BROKEN = 5
 """Steps in a row that may be left out because their gradients are not finite."""
