@@ -25,9 +25,7 @@ from preprocess.task import Task
 WITHOUT_COMPOSING = ("full", "dropout")
 """Methods of ours for networks that do not compose."""
 KEEPS_TO = (
-
     "ccsd.plugins.interface and docs/how-to/plugins.md say what an objective keeps to; `ccsd check-plugin` tests it"
-
 )
 
 
