@@ -140,7 +140,7 @@ def write(root: Path) -> None:
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in model.model_fields.items():
         section = _section(field)
-        if section not in (None, Task):  # its keys are those of a file of its own, which docs/how-to/data.md explains
+        if section not in (None, Task):  # its keys are those of a file of its own: docs/reference/data.md
             yield name, section
 
 

@@ -9,7 +9,7 @@ from ccsd.cli.options import TASK, LabelsOption, LayoutOption, TaskOption, repor
 
 
 def audit(
-    src: Annotated[Path, typer.Argument(help="Folder with cases in any layout of docs/how-to/data.md, or a mix.")],
+    src: Annotated[Path, typer.Argument(help="Folder with cases in any layout of docs/reference/data.md, or a mix.")],
     out: Annotated[Path, typer.Option(help="Folder for audit.html, audit.tsv and files.tsv.")] = Path("audit"),
     workers: Annotated[int, typer.Option(min=1, help="Processes that read cases at the same time.")] = 1,
     task: TaskOption = TASK,

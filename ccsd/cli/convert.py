@@ -10,7 +10,7 @@ from preprocess.errors import InputError
 
 
 def convert(
-    src: Annotated[Path, typer.Argument(help="Folder with cases in any layout of docs/how-to/data.md, or a mix.")],
+    src: Annotated[Path, typer.Argument(help="Folder with cases in any layout of docs/reference/data.md, or a mix.")],
     dest: Annotated[Path, typer.Argument(help="Folder for the stores, one CASE.zarr per case.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes that convert cases at the same time.")] = 1,
     part: Annotated[str, typer.Option(help="I/N: convert the I-th of N parts, write no table of the data set.")] = "",

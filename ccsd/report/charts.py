@@ -98,8 +98,8 @@ _APART = 0.4
 _TICKS_MM = (0, 1, 3, 10, 30, 100, 300)
 
 
-def by_size(summary: pd.DataFrame, experiment: str, task: Task) -> Markup | None:
-    """Draw mean Dice and HD95 against the number of sequences, with 95 % intervals."""
+def by_size(summary: pd.DataFrame, metrics: pd.DataFrame, experiment: str, task: Task) -> Markup | None:
+    """Draw mean Dice and HD95 against the number of sequences, with 95 % intervals and a thin line for each seed."""
     part = summary[(summary["experiment"] == experiment) & (summary["scope"] == "size")]
     if part["name"].nunique() < 2:  # noqa: PLR2004 - one number is no curve
         return None
@@ -108,6 +108,7 @@ def by_size(summary: pd.DataFrame, experiment: str, task: Task) -> Markup | None
             for place, region in enumerate(task.scored_regions):
                 rows = part[(part["metric"] == metric) & (part["region"] == region)]
                 shift = (place - (len(task.scored_regions) - 1) / 2) * 0.05
+                _seed_lines(axis, metrics, (experiment, region, metric), shift, _region_style(place))
                 _interval_line(axis, rows, shift, _region_style(place), region)
             axis.set(xlabel="sequences available", ylabel=label, xticks=_sizes(task))
             if metric == "dice":
@@ -121,8 +122,11 @@ def by_size(summary: pd.DataFrame, experiment: str, task: Task) -> Markup | None
         return inline(drawing, f"size-{experiment}", f"{experiment}: {_size_words(part, task)}")
 
 
-def by_experiment(summary: pd.DataFrame, task: Task) -> Markup | None:
-    """Draw each region's mean Dice against the number of sequences, one line per experiment, with 95 % intervals."""
+def by_experiment(summary: pd.DataFrame, metrics: pd.DataFrame, task: Task) -> Markup | None:
+    """Draw each region's mean Dice against the number of sequences, one line per experiment.
+
+    Each mean has its 95 % interval, and each of several seeds a thin line.
+    """
     part = summary[(summary["metric"] == "dice") & (summary["scope"] == "size")]
     names = [str(name) for name in part["experiment"].unique()]
     if len(names) < 2:  # noqa: PLR2004 - nothing to compare
@@ -131,7 +135,9 @@ def by_experiment(summary: pd.DataFrame, task: Task) -> Markup | None:
         for axis, region in zip(axes, task.scored_regions, strict=True):
             for place, name in enumerate(names):
                 rows = part[(part["region"] == region) & (part["experiment"] == name)]
-                _interval_line(axis, rows, (place - (len(names) - 1) / 2) * _APART / len(names), _style(place), name)
+                shift = (place - (len(names) - 1) / 2) * _APART / len(names)
+                _seed_lines(axis, metrics, (name, region, "dice"), shift, _style(place))
+                _interval_line(axis, rows, shift, _style(place), name)
             axis.set(title=_title(task.word(region)), xlabel="sequences available", xticks=_sizes(task))
         axes[0].set_ylabel("Dice")
         drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(names)))
@@ -235,6 +241,20 @@ def _interval_line(axis: Any, rows: pd.DataFrame, shift: float, style: dict[str,
     mean, low, high = (rows[name].to_numpy(np.float64) for name in ("mean", "low", "high"))
     axis.plot(x, mean, ms=6, label=label, **style)
     axis.vlines(x, low, high, color=style["color"], lw=2, alpha=0.6)
+
+
+def _seed_lines(
+    axis: Any, metrics: pd.DataFrame, which: tuple[str, str, str], shift: float, style: dict[str, Any]
+) -> None:
+    """Draw the means of each seed of an experiment in a region, by a metric; nothing with a single seed."""
+    experiment, region, metric = which
+    part = metrics[(metrics["experiment"] == experiment) & (metrics["region"] == region)]
+    if part["seed"].nunique() < 2:  # noqa: PLR2004 - the mean is that of the only one
+        return
+    for _, of_seed in part.groupby("seed"):
+        subsets = of_seed.groupby(["modalities", "subset"])[metric].mean()
+        sizes = subsets.groupby(level="modalities").mean()
+        axis.plot(sizes.index.to_numpy() + shift, sizes.to_numpy(), color=style["color"], lw=0.7, alpha=0.6, zorder=1)
 
 
 def _size_words(part: pd.DataFrame, task: Task) -> str:

@@ -116,7 +116,7 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
         experiments=[_experiment_section(study, summary, str(name), more) for name in summary["experiment"].unique()],
         runs=[_training_section(training, task) for training in study.trainings],
         leader=leader,
-        comparison=_comparison(summary, comparison, seeds, task),
+        comparison=_comparison(study, summary, comparison, seeds),
         columns=tables.columns(tables.MAIN, task),
         more_columns=tables.columns(more, task),
         task=task,
@@ -136,12 +136,15 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
     )
 
 
-def _comparison(summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans, task: Task) -> dict[str, Any] | None:
+def _comparison(
+    study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans
+) -> dict[str, Any] | None:
     """Return what the page shows of several experiments side by side; None with a single one."""
     if comparison.empty:
         return None
+    task = study.task
     return {
-        "chart": charts.by_experiment(summary, task),
+        "chart": charts.by_experiment(summary, study.metrics, task),
         "overview": tables.overview_rows(summary, task),
         "seeds": seeds,
         "overall": tables.difference_rows(comparison, task, "overall"),
@@ -172,7 +175,7 @@ def _experiment_section(study: StudyResults, summary: pd.DataFrame, name: str, m
         name=name,
         scores=tables.score_table(summary, name, tables.MAIN, task),
         more_scores=tables.score_table(summary, name, more, task),
-        by_size=charts.by_size(summary, name, task),
+        by_size=charts.by_size(summary, study.metrics, name, task),
         distributions=charts.distributions(study.metrics, name, task),
         drops=tables.drop_table(summary, name, task),
         worst=tables.worst_cases(study, name),

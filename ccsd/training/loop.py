@@ -34,7 +34,7 @@ from preprocess.splits import Split
 
 LESS_MEMORY = (
     "A smaller runtime.micro_batch or runtime.decode_batch (at least 1), or runtime.activation_checkpointing=true, "
-    "needs less and does not change what is learnt; see docs/how-to/training.md"
+    "needs less and does not change the result; see docs/how-to/gpus.md"
 )
 MOST_BROKEN = 5
 """Steps in a row that may be skipped because their gradients are not finite."""

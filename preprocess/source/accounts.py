@@ -67,7 +67,7 @@ def find_cases(
         more = "".join(f"; {line}" for line in summary(found.files, task)[1:])
         raise InputError(
             f"{src}: no case found; expected files like CASE_flair.nii.gz, CASE-t2f.nii.gz or imagesTr/CASE.nii.gz "
-            f"in this folder or below it (docs/how-to/data.md shows every layout){more}"
+            f"in this folder or below it (docs/reference/data.md shows every layout){more}"
         )
     if labels is None:
         return found

@@ -3,7 +3,6 @@
 import json
 from itertools import permutations
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -133,8 +132,8 @@ def test_shipped_tasks_are_read_by_name_and_no_two_are_one() -> None:
 
 
 def test_the_documentation_lists_every_shipped_task_with_what_it_has() -> None:
-    page = (ROOT / "docs/how-to/data.md").read_text()
-    table = page[page.index("## Tasks") : page.index("### A task of your own")]
+    page = (ROOT / "docs/reference/data.md").read_text()
+    table = page[page.index("## Tasks") : page.index("### Keys of a task file")]
     for task in shipped_tasks().values():
         (row,) = [line for line in table.splitlines() if line.startswith(f"| `{task.name}` |")]
         assert row.endswith(f"| {', '.join(task.sequences.values())} | {', '.join(task.classes)} | "
@@ -269,13 +268,12 @@ def test_a_task_is_made_from_its_own_dump() -> None:
 
 
 def test_the_example_in_the_documentation_is_a_task(tmp_path: Path) -> None:
-    page = (ROOT / "docs/how-to/data.md").read_text()
-    (tmp_path / "mine.yaml").write_text(
-        dedent(page[page.index("    sequences: {") : page.index("| key | what it is |")])
-    )
+    guide = (ROOT / "docs/how-to/data.md").read_text()
+    start = guide.index("sequences: {")
+    (tmp_path / "mine.yaml").write_text(guide[start : guide.index("```", start)])
     task = read_task(str(tmp_path / "mine.yaml"))
     assert (task.modalities, task.conventions["brats2023"].foreign) == (("t1ce", "adc"), {2: "ED"})
-    keys = {
-        line.split("`")[1] for line in page[page.index("| key | what it is |") :].splitlines()[2:] if line[:3] == "| `"
-    }
+    page = (ROOT / "docs/reference/data.md").read_text()
+    table = page[page.index("### Keys of a task file") : page.index("## Layouts")]
+    keys = {line.split("`")[1] for line in table.splitlines() if line[:3] == "| `"}
     assert {name for name in Task.model_fields if name != "name"} <= keys

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ccsd.report.charts import by_experiment
 from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import overview
@@ -39,6 +40,15 @@ def test_overview_has_every_experiment_for_every_number_of_sequences(tables):
     for start in (0, 3, 6):
         means = [line.regions["WT"]["mean"] for line in lines[start : start + 3]]
         assert ["WT" in line.best for line in lines[start : start + 3]] == [mean == max(means) for mean in means]
+
+
+def test_the_chart_has_a_thin_line_for_each_of_several_seeds(tables):
+    metrics = tables[0].assign(modalities=tables[0]["subset"].str.count(r"\+") + 1)
+    single = metrics[metrics["seed"] == 0]
+    thin = "stroke-width: 0.7"
+
+    assert str(by_experiment(tables[1], metrics, GLIOMA)).count(thin) == 3 * 3 * 2  # regions, experiments, seeds
+    assert thin not in str(by_experiment(summarise(single, GLIOMA), single, GLIOMA))
 
 
 def test_sentences_say_what_is_clear_and_what_is_not(tables):

@@ -82,15 +82,17 @@ def test_a_broken_layout_is_refused_with_file_key_and_what_is_allowed(kind: str,
 
 
 def test_the_documentation_lists_every_layout_and_its_example_works(tmp_path: Path) -> None:
-    page = (ROOT / "docs/how-to/data.md").read_text()
-    table = page[page.index("| layout |") : page.index("**Names of your own**")]
+    page = (ROOT / "docs/reference/data.md").read_text()
+    table = page[page.index("| layout |") : page.index("### Keys of a layout")]
     for layout in shipped_layouts():
         (row,) = [line for line in table.splitlines() if f"`{layout.name}`" in line.split(" | ")[0]]
         tasks = ", ".join(f"`{task}`" for task in layout.tasks) or "any"
         assert row.endswith(
             f"| {tasks} | `{layout.numbering}` |" if layout.numbering else f"| {tasks} | you name them |"
         )
-    example = page[page.index("       numbering: ") : page.index("3. Try it")]
+    guide = (ROOT / "docs/how-to/data.md").read_text()
+    start = guide.index("    numbering: brats2023  ")
+    example = guide[start : guide.index("    ```", start)]
     (tmp_path / "mine.yaml").write_text(dedent(example))
     touch(tmp_path, *(f"P7/scan1/{name}.nii" for name in ("dark-fluid", "t1-km", "tumour", "scout2")))
     assert UNKNOWN not in {file.role for file in survey([tmp_path], GLIOMA, str(tmp_path / "mine.yaml")).files}
