@@ -89,7 +89,7 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
             return ""  # `all` only lists the requested files
         if content["local"]:
             self.seen_live.add(content["jobid"])
-        return f"{_now()} {name}: begins{_where(content['log'])}"
+        return f"{_now()} {name}: started{_where(content['log'])}"
 
     def _ended(self, content: dict[str, Any]) -> str:
         names = [self.names.get(job, str(job)) for job in self.finished]

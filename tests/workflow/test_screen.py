@@ -15,7 +15,7 @@ def test_each_job_has_two_lines(project: Callable[..., Project]) -> None:
     lines = [line[9:] for line in done.stderr.splitlines()]
     for job in JOBS:
         assert [line.partition(": ")[2].partition(" (")[0] for line in lines if line.startswith(f"{job}: ")] == [
-            "begins",
+            "started",
             f"done, {JOBS.index(job) + 1} of 7 steps",
         ]
     assert len(done.stderr.splitlines()) < 50
