@@ -3,7 +3,8 @@
 import math
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,27 @@ def build_engine(
 
     if device.type == "cpu":
         # Would compile C++ on the first start where it finds a compiler; the same program must run where there is none.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # Set before DeepSpeed tries the compiler for all of its own kernels, which nothing here asks for.
+        vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
     optimizer = make_optimizer(module, train, taken, fused=device.type == "cuda" and runtime.offload == "none")
     settings = deepspeed_config(train, runtime, world, device)
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+    with _compiling_nothing():
+        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     return engine
+
+
+@contextmanager
+def _compiling_nothing() -> Iterator[None]:
+    """Leave out torch.compile: DeepSpeed wants it for an optimizer that nobody uses here, and importing it takes 1.4 s."""
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TORCHDYNAMO_DISABLE"]
+        else:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
 
 
 def make_optimizer(
