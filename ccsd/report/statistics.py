@@ -83,7 +83,7 @@ def _case_matrices(part: pd.DataFrame, metrics: Sequence[str], task: Task) -> It
     )
     order = subset_order(part["subset"].unique(), task)
     for metric in metrics:
-        yield metric, wide[metric].reindex(columns=order).astype(np.float64)
+        yield metric, pd.DataFrame(wide[metric]).reindex(columns=order).astype(np.float64)
 
 
 def scopes(names: list[str], task: Task) -> Iterator[tuple[str, str, list[str]]]:
