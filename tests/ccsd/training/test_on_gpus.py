@@ -136,7 +136,7 @@ class Engine:
         return 1.0  # the one wait of a step: nothing else may
 
 
-MANY = 12
+MANY = 7
 """Steps among which is every kind of augmentation."""
 
 
