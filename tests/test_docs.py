@@ -123,6 +123,8 @@ SMALL = ("train.steps=2", "train.batch_size=1", "train.patch=[16,16,16]", "model
          "runtime.workers=0")  # fmt: skip
 SHORTER = {
     "phantom": ["--cases", "6", "--size", "32"],
+    "convert": ["--workers", "1"],
+    "evaluate": ["--workers", "1"],
     "train": [word for setting in SMALL for word in ("--set", setting)],
 }
 """Added to a command: the last of two options counts."""
