@@ -3,12 +3,11 @@
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -17,6 +16,7 @@ from ccsd.cli import app
 from ccsd.config import Config
 from cluster.settings import JobSettings
 from support import ROOT
+from support.forked import run_forked
 
 PAGES = sorted(
     path for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern) if path.is_file()
@@ -121,9 +121,12 @@ def test_the_page_of_plugins_has_every_check() -> None:
     }
 
 
-SMALL = ("train.steps=2", "train.batch_size=1", "train.patch=[16,16,16]", "model.width=4", "model.levels=3")
+SMALL = ("train.steps=2", "train.batch_size=1", "train.patch=[16,16,16]", "model.width=4", "model.levels=3",
+         "runtime.workers=0")  # fmt: skip
 SHORTER = {
     "phantom": ["--cases", "6", "--size", "32"],
+    "convert": ["--workers", "1"],
+    "evaluate": ["--workers", "1"],
     "train": [word for setting in SMALL for word in ("--set", setting)],
 }
 """Added to a command: the last of two options counts."""
@@ -161,21 +164,21 @@ def test_the_blocks_of_the_readme_and_the_docs_run_one_after_the_other(tmp_path:
         "phantom", "convert", "split", "train", "evaluate", "report", "predict", "evaluate", "doctor",
     ]  # fmt: skip
     shutil.copytree(ROOT / "config", tmp_path / "config")
-    run(shell(block), tmp_path)
+    run_forked([[step] for step in shell(block)], tmp_path)
     assert (tmp_path / "results/one/report.html").is_file()
     assert list((tmp_path / "out").rglob("*.nii.gz"))
 
-    (train,) = (words for words in shell(block) if words[3] == "train")
+    (train,) = (words for words in shell(block) if words[0] == "train")
     again = [word.replace("ccsd-s0", "ccsd-s1") for word in train]
-    run([[*again, "--set", "train.seed=1"]], tmp_path)  # for what averages several models
+    steps: list[Any] = [[*again, "--set", "train.seed=1"]]  # for what averages several models
     (tmp_path / "list.tsv").write_text((tmp_path / "results/one/data/split.tsv").read_text())
     for name, replaced in OTHERS.items():
         page = (ROOT / name).read_text(encoding="utf-8")
         for theirs, ours in replaced.items():
             assert theirs in page, theirs
             page = page.replace(theirs, ours)
-        for found in blocks(page):
-            run(found, tmp_path)
+        steps += [step for found in blocks(page) for step in found]
+    run_forked([[step] for step in steps], tmp_path)
     assert (tmp_path / "out2/BraTS20_Training_001.nii.gz").is_file()
     assert list((tmp_path / "back").iterdir())
     assert list((tmp_path / "out3").iterdir())
@@ -184,19 +187,13 @@ def test_the_blocks_of_the_readme_and_the_docs_run_one_after_the_other(tmp_path:
 
 def shell(block: str) -> list[list[str]]:
     """Return the commands of a block, in their shorter forms."""
-    return [[sys.executable, "-m", "ccsd", *words, *SHORTER.get(words[0], [])] for words in commands(block)]
+    return [[*words, *SHORTER.get(words[0], [])] for words in commands(block)]
 
 
-def blocks(page: str) -> Iterator[list[list[str]]]:
+def blocks(page: str) -> Iterator[list[list[str]] | list[str]]:
     """Yield what the blocks of a page do: commands, or one program in Python."""
     for block in re.findall(r"(?:^    .*\n)+", page, re.MULTILINE):
         if block.startswith("    ccsd "):
             yield shell(block)
         elif re.match(r" +(from|import) ", block):
-            yield [[sys.executable, "-c", textwrap.dedent(block)]]
-
-
-def run(commands: list[list[str]], folder: Path) -> None:
-    for command in commands:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            yield [textwrap.dedent(block)]

@@ -152,7 +152,7 @@ def test_another_task_is_refused(tmp_path: Path) -> None:
         peer_networks.rfnet(FIVE, str(checkout("rfnet", tmp_path)), 32)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_the_script_prints_a_row_for_each_and_ours_for_its_time(tmp_path: Path) -> None:
     words = ["--peer", f"rfnet={checkout('rfnet', tmp_path / 'clone')}", "--work", tmp_path / "work", "--steps", "1"]

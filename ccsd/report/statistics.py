@@ -59,11 +59,14 @@ def summarise(metrics: pd.DataFrame, task: Task, names: Sequence[str] = METRICS)
     rows = []
     for (experiment, region), part in metrics.groupby(["experiment", "region"], sort=False):
         about = {"experiment": experiment, "region": region, **facts(part)}
-        wides = {metric: case_matrix(part, metric, task) for metric in names}
-        for scope, name, columns in scopes(subset_order(part["subset"].unique(), task), task):
+        order = subset_order(part["subset"].unique(), task)
+        wides = {metric: table.to_numpy() for metric, table in _case_matrices(part, names, task)}
+        full = [order.index(task.full_name)] if task.full_name in order else None
+        for scope, name, columns in scopes(order, task):
             shared = {**about, "scope": scope, "name": name, **_empties(part[part["subset"].isin(columns)])}
+            at = [order.index(column) for column in columns]
             rows += [
-                {**shared, "metric": metric, **_mean_in(wide, columns, task.full_name)}
+                {**shared, "metric": metric, **_mean_in(wide[:, at], None if full is None else wide[:, full])}
                 for metric, wide in wides.items()
             ]
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
@@ -71,8 +74,16 @@ def summarise(metrics: pd.DataFrame, task: Task, names: Sequence[str] = METRICS)
 
 def case_matrix(part: pd.DataFrame, metric: str, task: Task) -> pd.DataFrame:
     """Return one score per case (rows) and combination (columns, in the order of tables), seeds averaged."""
-    wide = part.pivot_table(index="case", columns="subset", values=metric, aggfunc="mean", dropna=False, observed=True)
-    return wide.reindex(columns=subset_order(part["subset"].unique(), task)).astype(np.float64)
+    return dict(_case_matrices(part, [metric], task))[metric]
+
+
+def _case_matrices(part: pd.DataFrame, metrics: Sequence[str], task: Task) -> Iterator[tuple[str, pd.DataFrame]]:
+    wide = part.pivot_table(
+        index="case", columns="subset", values=list(metrics), aggfunc="mean", dropna=False, observed=True
+    )
+    order = subset_order(part["subset"].unique(), task)
+    for metric in metrics:
+        yield metric, pd.DataFrame(wide[metric]).reindex(columns=order).astype(np.float64)
 
 
 def scopes(names: list[str], task: Task) -> Iterator[tuple[str, str, list[str]]]:
@@ -137,9 +148,9 @@ def _resampling(cases: int, resamples: int, seed: int) -> Matrix:
     return np.stack([np.bincount(row, minlength=cases) for row in picks]).astype(np.float64)
 
 
-def _mean_in(wide: pd.DataFrame, columns: list[str], full: str) -> dict[str, float | int]:
-    values = wide[columns].to_numpy()
-    values = values[~np.isnan(values).all(axis=1)]
+def _mean_in(scores: Matrix, full: Matrix | None) -> dict[str, float | int]:
+    """Describe the scores of cases (rows) under combinations (columns); `full` has those with all sequences."""
+    values = _without_empty_rows(scores)
     low, high = bootstrap(values)
     per_case = mean(values, axis=1)
     row = {
@@ -149,11 +160,16 @@ def _mean_in(wide: pd.DataFrame, columns: list[str], full: str) -> dict[str, flo
         "high": high,
         "median": float(np.median(per_case)) if len(per_case) else float("nan"),
     }
-    if full in wide:
-        change = wide[columns].sub(wide[full], axis=0).dropna(how="all").to_numpy()
+    if full is not None:
+        change = _without_empty_rows(scores - full)
         drop_low, drop_high = bootstrap(change)
         row |= {"drop": overall(change), "drop_low": drop_low, "drop_high": drop_high}
     return row
+
+
+def _without_empty_rows(values: Matrix) -> Matrix:
+    kept: Matrix = values[~np.isnan(values).all(axis=1)]
+    return kept
 
 
 def _empties(part: pd.DataFrame) -> dict[str, int]:
@@ -220,12 +236,15 @@ def _compare_pair(metrics: pd.DataFrame, pair: tuple[str, str], metric: str, tas
         parts = [metrics[(metrics["experiment"] == name) & (metrics["region"] == region)] for name in pair]
         own, base = (case_matrix(part, metric, task) for part in parts)
         by_seed = [[case_matrix(rows, metric, task) for rows in seeds] for seeds in _seeds(*parts)]
-        changes = list(_seed_changes(*by_seed))
+        both = [name for name in own.columns if name in base.columns]
+        change = own[both].sub(base[both]).to_numpy()
+        changes = [found.reindex(columns=both).to_numpy() for found in _seed_changes(*by_seed)]
         shared = {"experiment": pair[0], "baseline": pair[1], "region": region, "metric": metric, **_origin(*parts)}
         shared |= {"seeds": len(by_seed[0]), "baseline_seeds": len(by_seed[1])}
-        for scope, name, columns in scopes([name for name in own.columns if name in base.columns], task):
-            change = own[columns].sub(base[columns]).to_numpy()
-            yield {**shared, "scope": scope, "name": name, **_test(change), **_seed_range(changes, columns)}
+        for scope, name, columns in scopes(both, task):
+            at = [both.index(column) for column in columns]
+            by_seeds = _seed_range(found[:, at] for found in changes)
+            yield {**shared, "scope": scope, "name": name, **_test(change[:, at]), **by_seeds}
 
 
 def _seeds(*parts: pd.DataFrame) -> list[list[pd.DataFrame]]:
@@ -248,8 +267,8 @@ def _seed_changes(own: list[pd.DataFrame], base: list[pd.DataFrame]) -> Iterator
     yield from (one.sub(other) for one in own for other in base)
 
 
-def _seed_range(changes: Iterable[pd.DataFrame], columns: list[str]) -> dict[str, float]:
-    found = [overall(change.reindex(columns=columns).dropna(how="all").to_numpy()) for change in changes]
+def _seed_range(changes: Iterable[Matrix]) -> dict[str, float]:
+    found = [overall(_without_empty_rows(change)) for change in changes]
     found = [difference for difference in found if not math.isnan(difference)]
     return {"seeds_low": min(found, default=math.nan), "seeds_high": max(found, default=math.nan)}
 
@@ -264,7 +283,7 @@ def _origin(part: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
 
 def _test(change: Matrix) -> dict[str, float | int]:
     """Describe the changes of cases (rows) under combinations (columns)."""
-    change = change[~np.isnan(change).all(axis=1)]
+    change = _without_empty_rows(change)
     low, high = bootstrap(change)
     difference, p = overall(change), _wilcoxon(mean(change, axis=1))
     return {"cases": len(change), "difference": difference, "low": low, "high": high, "p": p}

@@ -3,7 +3,8 @@
 import math
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,27 @@ def build_engine(
 
     if device.type == "cpu":
         # It would compile C++ on the first start if there is a compiler; the program must also run without one.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # Set before DeepSpeed tries the compiler for all of its own kernels, none of which is used here.
+        vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
     optimizer = make_optimizer(module, train, taken, fused=device.type == "cuda" and runtime.offload == "none")
     settings = deepspeed_config(train, runtime, world, device)
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+    with _compiling_nothing():
+        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     return engine
+
+
+@contextmanager
+def _compiling_nothing() -> Iterator[None]:
+    """Leave out torch.compile, which takes 1.4 s to import: DeepSpeed has it for an optimizer that is not used here."""
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TORCHDYNAMO_DISABLE"]
+        else:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
 
 
 def make_optimizer(

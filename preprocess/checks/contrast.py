@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.stats import rankdata
 
 from preprocess.source.load import Loaded, Sample
 
@@ -42,6 +41,8 @@ def contrasts(case: Loaded) -> Iterator[str]:
     sample = case.sample
     if sample.mask.sum() < _FEWEST:
         return
+    from scipy.stats import rankdata  # all of scipy.stats: most who import this module check nothing
+
     inside = _inside(sample.mask)
     ranks = {name: _scores(rankdata(image[inside])) for name, image in sample.images.items()}
     found = min(_in_their_places(ranks), default=(0.0, "", ""))

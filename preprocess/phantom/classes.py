@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from preprocess.phantom.fields import Mask
 from preprocess.phantom.tumour import ENHANCING, NECROTIC, OEDEMA
@@ -102,6 +101,8 @@ def _shells(label: NDArray[np.uint8], parts: NDArray[np.uint8], count: int) -> S
     """Return masks with equal numbers of voxels, the first outside."""
     if not count:
         return []
+    from scipy import ndimage  # Snakemake asks for the names of phantoms each time that it starts
+
     sizes = np.bincount(label.ravel())
     sizes[0] = 0
     if sizes.any():

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,8 @@ from preprocess.errors import InputError
 from preprocess.phantom.cohort import case_names
 from preprocess.source import nifti
 from preprocess.task import Task, shipped_tasks
+from support import ROOT
+from support.forked import run_forked
 from support.processes import ccsd_here
 from support.tasks import FIVE, FOURTH, ONE, TWO, changed
 
@@ -27,23 +27,6 @@ QUICK, SLOW = (ONE, FOURTH), (TWO, FIVE, shipped_tasks()["brats-ped"])
 CHOSEN = {task.name: task for task in (*QUICK, *SLOW)}
 NAMES = [*(task.name for task in QUICK), *(pytest.param(task.name, marks=pytest.mark.slow) for task in SLOW)]
 Studies = Callable[[str], Path]
-COMMANDS = """
-import json, os, sys
-import deepspeed, torch._dynamo
-import ccsd.report, ccsd.training.loop
-from ccsd.cli import app
-
-for plan in json.loads(sys.argv[1]):
-    if os.fork():  # a process can train once, and importing takes longer than a study
-        assert os.wait()[1] == 0
-        continue
-    for words in plan:
-        try:
-            app(words, standalone_mode=False)
-        except SystemExit as end:
-            assert not end.code, (words, end.code)
-    break
-"""
 
 
 def commands(task: Task, root: Path) -> list[list[str]]:
@@ -71,7 +54,7 @@ def study_of(tmp_path_factory: pytest.TempPathFactory) -> Studies:
         if name not in made:
             group = next(group for group in (QUICK, SLOW) if CHOSEN[name] in group)
             places = {task.name: tmp_path_factory.mktemp(task.name) for task in group}
-            run([prepared(task, places[task.name]) for task in group])
+            run_forked([prepared(task, places[task.name]) for task in group], ROOT)
             made.update(places)
         return made[name]
 
@@ -82,12 +65,6 @@ def prepared(task: Task, root: Path) -> list[list[str]]:
     (root / "task.yaml").write_text(yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False))
     (root / "config.yaml").write_text(json.dumps(settings(task)))
     return commands(task, root)
-
-
-def run(plans: list[list[list[str]]]) -> None:
-    command = [sys.executable, "-c", COMMANDS, json.dumps(plans)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def settings(task: Task) -> dict[str, object]:

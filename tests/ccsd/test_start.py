@@ -162,6 +162,7 @@ def test_a_prediction_says_where_the_model_comes_from(
     assert f"model: {run}, {WORDS if tuned else 'trained from scratch'}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_says_where_the_models_come_from_and_what_they_may_have_seen(study: Path) -> None:
     data_hash = json.loads((study / "runs/ccsd-s0/run.json").read_text())["data_hash"]
     fine_tuned(study / "runs/ccsd-s0", data_hash=data_hash, split_hash="another")

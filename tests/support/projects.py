@@ -66,6 +66,8 @@ TINY = {
 }  # fmt: skip
 """A study of seconds, with the real stages."""
 HERE = ("--profile", "cluster/local", "--configfile", "study.yaml")
+ONE_RANK = ("--set-threads", "train=1", "--set-resources", "train:tasks_per_node=1")
+"""For studies of several trainings, which then run side by side."""
 KEPT = {".lock"}
 """Hidden files that stay: removing a file that others lock is a race."""
 

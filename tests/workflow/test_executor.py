@@ -15,13 +15,11 @@ SUBMIT = "sh -c 'setsid bash \"$0\" >> jobs.log 2>&1 & echo $!'"
 ON_EXECUTOR = (
     "--executor", "cluster-generic", "--cluster-generic-submit-cmd", SUBMIT, "--jobs", "2", "--nolock",
     "--configfile", "study.yaml", "--latency-wait", "10", "--seconds-between-status-checks", "1",
-    "--set-resources", "train:cluster=executor", "train:tasks_per_node=2",
+    "--set-resources", "train:cluster=executor", "train:tasks_per_node=1",
 )  # fmt: skip
 
 
-def test_a_training_that_is_told_to_end_is_started_again_and_resumes(
-    project: Callable[..., Project], undisturbed: Project
-) -> None:
+def test_a_training_that_is_told_to_end_is_started_again_and_resumes(project: Callable[..., Project]) -> None:
     clone = project(stand_in=False)
     clone.configure(**TINY)
     running = clone.start(*ON_EXECUTOR)

@@ -17,7 +17,7 @@ from support.projects import HERE, Project
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODEL = "results/study/runs/ccsd-s0/model.safetensors"
-DELETE_ROUNDS = int(os.environ.get("DELETE_ROUNDS", "2"))
+DELETE_ROUNDS = int(os.environ.get("DELETE_ROUNDS", "1"))
 """By hand more."""
 
 OWN_MOUNTS = ("unshare", "--map-root-user", "--mount", "bash", "-euc")
@@ -176,7 +176,8 @@ def test_a_folder_of_results_that_cannot_be_written_is_told(
     assert done.returncode == 1, text
     assert word in text
     assert "Traceback" not in text
-    _ends_as(undisturbed, finished)
+    if given:
+        _ends_as(undisturbed, finished)
 
 
 def test_cases_may_lie_where_nothing_can_be_written(

@@ -11,7 +11,7 @@ import pytest
 from ccsd.evaluation import read_metrics
 from preprocess.phantom.cohort import case_names
 from preprocess.splits import read_split
-from support.projects import HERE, TINY, Project
+from support.projects import HERE, ONE_RANK, TINY, Project
 from support.tasks import GLIOMA
 
 
@@ -69,11 +69,11 @@ def test_real_folds_hold_out_every_case_once_and_one_fold_more_repeats_nothing(
     study["split"] = {"list": _with_test_set(clone, 8), "folds": 2, "val": 0.2}
     study["train"] = {**study["train"], "steps": 4, "validate_every": 4}
     clone.configure(**study, folds=[0, 1])
-    done = clone.snakemake(*HERE, "--until", "train", "--config", "folds=[0]", "ensembles=false")
+    done = clone.snakemake(*HERE, *ONE_RANK, "--until", "train", "--config", "folds=[0]", "ensembles=false")
     assert done.returncode == 0, done.stdout + done.stderr
     first = clone.results / "runs" / "ccsd-f0-s0"
     before = (first / "model.safetensors").stat().st_mtime_ns
-    done = clone.snakemake(*HERE)
+    done = clone.snakemake(*HERE, *ONE_RANK)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (first / "model.safetensors").stat().st_mtime_ns == before
 

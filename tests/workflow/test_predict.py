@@ -13,7 +13,7 @@ import pytest
 
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation.run import evaluate_model
-from support.projects import HERE, TINY, Project
+from support.projects import HERE, ONE_RANK, TINY, Project
 
 NEW = {"source": "new", "cases_per_job": 2, "models": ["ccsd-s1", "ccsd-s0+1"], "cleanup": True, "allow": ["affine"]}
 STUDY = {"phantom": {"cases": 3}, "seeds": [0, 1], "ensembles": True, "predict": NEW}
@@ -98,10 +98,11 @@ def test_a_model_that_there_is_not_is_refused_before_anything_runs(original: Pro
 def test_real_stages_score_an_ensemble_and_segment_new_cases(project: Callable[..., Project], tmp_path: Path) -> None:
     clone = project(stand_in=False)
     new = {"source": "results/study/phantoms", "cases_per_job": 4, "models": ["ccsd-s0+1"]}
-    clone.configure(**TINY, seeds=[0, 1], ensembles=True)
-    assert clone.snakemake(*HERE).returncode == 0
-    clone.configure(**TINY, seeds=[0, 1], ensembles=True, predict=new)
-    done = clone.snakemake(*HERE)
+    study = {**TINY, "train": {**TINY["train"], "steps": 4, "validate_every": 4}, "seeds": [0, 1], "ensembles": True}
+    clone.configure(**study)
+    assert clone.snakemake(*HERE, *ONE_RANK).returncode == 0
+    clone.configure(**study, predict=new)
+    done = clone.snakemake(*HERE, *ONE_RANK)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rule evaluate" not in done.stdout + done.stderr  # `predict` decides no score
 
@@ -133,8 +134,9 @@ def test_a_folder_of_cases_is_one_job_array(project: Callable[..., Project], slu
     clone.configure(**{**STUDY, "predict": {**NEW, "models": ["ccsd-s0+1"]}})
     for number in range(5):
         _add_case(clone, f"P{number}")
+    assert clone.snakemake(*HERE, "--until", "train").returncode == 0
     done = clone.snakemake(
-        "--profile", "slurm", "--configfile", "study.yaml", "--slurm-array-jobs", "predict",
+        "--profile", "slurm", "--configfile", "study.yaml", "--slurm-array-jobs", "predict", "--until", "predict",
         "--max-status-checks-per-second", "1", "--seconds-between-status-checks", "1",
         "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
         "--set-resources", "train:tasks_per_node=1", "train:gpus_per_node=0", "predict:slurm_partition=gpu",

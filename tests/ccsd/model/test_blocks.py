@@ -106,7 +106,7 @@ DEEP = {"width": 4, "levels": 4, "deep_supervision": True}
         (PLAIN, 8, 4, False),
         (DEEP, 16, 3, False),
         ({"backbone": "unet", **PLAIN}, 8, 4, False),
-        pytest.param({"backbone": "shaspec"}, 32, 2, False, marks=pytest.mark.slow),
+        pytest.param({"backbone": "shaspec"}, 32, 2, False, marks=pytest.mark.exhaustive),  # 188 M parameters
         pytest.param(PLAIN, 8, 4, True, marks=pytest.mark.slow),
         pytest.param(DEEP, 16, 3, True, marks=pytest.mark.slow),
     ],

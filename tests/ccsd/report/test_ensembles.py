@@ -18,6 +18,8 @@ from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import seed_means
 from support.tasks import GLIOMA
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def page(study: Path, make_run: Callable[..., Path], add_experiment: Callable[..., None]) -> str:

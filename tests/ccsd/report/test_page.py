@@ -11,6 +11,7 @@ from ccsd.evaluation import read_metrics
 from ccsd.report import write_report
 from support import ROOT
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # but for those of the fixture `page`
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 

@@ -144,8 +144,7 @@ def test_a_run_of_four_sequences_becomes_one_of_five(runs: Path, inputs: Path, t
     (tmp_path / "tiny.yaml").write_text(json.dumps(config.model_dump(mode="json")))
     run = tmp_path / "five"
     given = (f"train.init={runs / 'start'}", "train.freeze=1", f"runtime.zero_stage={stage}")
-    ((stopped,),) = launch_trainings(tmp_path, training(run, *given, stop_at=2))
-    ((ended,),) = launch_trainings(tmp_path, training(run, *given))
+    ((stopped, ended),) = launch_trainings(tmp_path, training(run, *given, stop_at=2), training(run, *given))
     assert (stopped.code, ended.code) == (75, 0), stopped.text + ended.text
     assert "new: the specific encoders of adc (the mean of those of the start" in stopped.text
     before, after = weights(runs / "start"), weights(run)

@@ -10,7 +10,9 @@ from ccsd.training.step import LossScale
 from support.comparing import WEIGHT, assert_close, assert_same_run, losses, weights
 from support.trainings import Launch, training
 
-FP16 = "train.precision=fp16"
+SMALL = ("model.width=2", "train.batch_size=2")
+"""CPUs compute convolutions of float16 slowly."""
+FP16 = ("train.precision=fp16", *SMALL)
 
 
 @pytest.mark.slow
@@ -67,12 +69,12 @@ def test_only_float16_is_scaled() -> None:
 
 @pytest.mark.slow
 def test_float16_learns_what_float32_learns_in_every_stage_and_resumes(launch: Launch, tmp_path: Path) -> None:
-    plans = [training(tmp_path / "fp32")]
-    plans += [training(tmp_path / str(stage), FP16, f"runtime.zero_stage={stage}", nan_at=[]) for stage in range(4)]
+    plans = [training(tmp_path / "fp32", *SMALL)]
+    plans += [training(tmp_path / str(stage), *FP16, f"runtime.zero_stage={stage}", nan_at=[]) for stage in range(4)]
     plans += [
-        training(tmp_path / "whole", FP16, nan_at=[1]),
-        training(tmp_path / "parts", FP16, nan_at=[1], stop_at=3),
-        training(tmp_path / "parts", FP16),
+        training(tmp_path / "whole", *FP16, nan_at=[1]),
+        training(tmp_path / "parts", *FP16, nan_at=[1], stop_at=3),
+        training(tmp_path / "parts", *FP16),
     ]
     endings = launch(*plans)[0]
     assert [ending.code for ending in endings] == [0] * 6 + [75, 0], endings

@@ -11,6 +11,7 @@ import pytest
 
 from ccsd.records import RunRecord, read_events
 from support.comparing import LOSS, WEIGHT, assert_close, assert_same_run, losses, weights
+from support.processes import ccsd_here
 from support.trainings import Ending, Launch, training
 
 pytestmark = pytest.mark.slow
@@ -91,17 +92,16 @@ def test_the_record_says_whose_they_are(alone: list[Ending], runs: Path) -> None
 
 @pytest.mark.parametrize("name", KINDS)
 def test_it_is_scored_and_used_like_any_other(
-    name: str, alone: list[Ending], runs: Path, inputs: Path, cohort: Path, tmp_path: Path
+    name: str, alone: list[Ending], runs: Path, inputs: Path, cohort: Path, tmp_path: Path, installed: Path
 ) -> None:
-    ccsd = [sys.executable, "-m", "ccsd"]
-    model = ["--model", str(runs / name), "--device", "cpu"]
-    scored = [*ccsd, "evaluate", *model, "--data", str(inputs / "data"), "--out", str(tmp_path / "scores")]
-    subprocess.run(scored, check=True, timeout=120)
+    model = ("--model", runs / name, "--device", "cpu")
+    scored = ccsd_here("evaluate", *model, "--data", inputs / "data", "--out", tmp_path / "scores")
+    assert scored.returncode == 0, scored.stderr
     lines = (tmp_path / "scores/metrics.tsv").read_text().splitlines()
     cases = json.loads((tmp_path / "scores/evaluation.json").read_text())["cases"]
     assert len(lines) == 1 + cases * 15 * 3
     case = min(path for path in cohort.iterdir() if path.is_dir())
-    subprocess.run([*ccsd, "predict", str(case), str(tmp_path / "out.nii.gz"), *model], check=True, timeout=120)
+    assert ccsd_here("predict", case, tmp_path / "out.nii.gz", *model).returncode == 0
     assert (tmp_path / "out.nii.gz").is_file()
 
 
