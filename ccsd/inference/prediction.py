@@ -1,8 +1,9 @@
 """What models make of one case: label map, probabilities, what it shows; and writing it."""
 
+import math
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccsd import __version__
-from ccsd.inference.case import in_mm, is_resampled, paint_tensor, segment_case
+from ccsd.inference.case import in_mm, is_resampled, segment_case
 from ccsd.inference.finished import preview_file, probabilities_file, read_record, record_file
 from ccsd.inference.measure import MeasuredLesion, measure_lesions
 from ccsd.inference.options import Job
-from ccsd.inference.record import InputRecord, PredictionRecord
+from ccsd.inference.record import ExpectedDiceRecord, InputRecord, PredictionRecord
 from ccsd.inference.sanity import oddities, outside_the_brain
 from ccsd.metrics import clean_up
+from ccsd.records import ExpectedDice
 from preprocess.case import Prepared, region_volumes
 from preprocess.files import complete_or_absent
 from preprocess.source import nifti
@@ -38,6 +40,10 @@ class Prediction:
     """What a person should check before trusting it."""
     convention: LabelConvention
     """What the numbers in `labels` mean."""
+    confidence: dict[str, float | None] = field(repr=False)
+    """By region the Dice that the models' own probabilities lead one to expect; None where nothing is painted."""
+    expected_dice: dict[str, ExpectedDice]
+    """By region what validation cases make of the confidence; empty if the models are not calibrated."""
     _case: Prepared = field(repr=False)
     _classes: NDArray[np.uint8] = field(repr=False)
     _regions: NDArray[np.float32] = field(repr=False)
@@ -154,10 +160,17 @@ class Prediction:
             labels=self.label_names,
             spacing_mm=tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist()),
             outside_brain_share=self._outside,
+            confidence=self.confidence,
+            **self._expected_record(),
             volumes_mm3=self.volumes_mm3,
             volumes_ml=self.volumes_ml,
             lesions=self.lesions,
         )
+
+    def _expected_record(self) -> dict[str, dict[str, ExpectedDiceRecord]]:
+        """Return what the record has only of models that are calibrated."""
+        found = {name: ExpectedDiceRecord(**asdict(one)) for name, one in self.expected_dice.items()}
+        return {"expected_dice": found} if found else {}
 
     def _write(self, path: Path, array: NDArray[np.generic]) -> None:
         nifti.write(path, array, self.affine, self._case.meta.geometry.forms)
@@ -188,7 +201,7 @@ def segment(job: Job, case: Prepared, files: Mapping[str, Any]) -> Prediction:
     """
     task, geometry, used = job.ensemble.task, case.meta.geometry, case.meta.modalities
     (found,) = segment_case(job.ensemble, case.image, geometry.spacing, [used], job.settings, job.device)
-    classes = paint_tensor(found.probabilities, task).cpu().numpy()
+    classes = found.labels.cpu().numpy()
     if job.options.cleanup:
         classes = clean_up(classes, geometry.spacing, task)
     notes = [str(finding) for finding in case.findings if finding.check != "spacing"]  # which is fixed here
@@ -199,7 +212,13 @@ def segment(job: Job, case: Prepared, files: Mapping[str, Any]) -> Prediction:
     missing = tuple(name for name in task.modalities if name not in used)
     regions, convention = found.probabilities.cpu().numpy(), job.convention(case.meta.label_convention)
     made = {**job.made, "files": files}
-    return Prediction(used, missing, tuple(notes), convention, case, classes, regions, outside, made)
+    sure = dict(zip(task.regions, found.confidence.tolist(), strict=True))
+    expected = job.expected_dice(len(used), sure)
+    shown = {region: None if math.isnan(value) else value for region, value in sure.items()}
+    return Prediction(
+        used, missing, tuple(notes), convention, shown, expected,
+        _case=case, _classes=classes, _regions=regions, _outside=outside, _made=made,
+    )  # fmt: skip
 
 
 def _remove_earlier(path: Path, written: Collection[str]) -> None:
