@@ -11,6 +11,7 @@ tenth of the segmentations that are among the tenth and the fifth with the lowes
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +25,7 @@ from ccsd.evaluation.calibrate import Point, fitted
 from ccsd.inference.case import segment_case
 from ccsd.inference.ensemble import load_ensemble, read_members
 from ccsd.metrics.regions import region_mask
+from ccsd.report.expected import held, with_expected
 from preprocess.convert import convert
 from preprocess.phantom.cohort import write_cohort
 from preprocess.store.reader import CaseStore, list_cases
@@ -39,53 +41,22 @@ def main() -> None:
     members = read_members(options.model)
     known = [Point(*row) for row in points["calibrate"][list(Point.__annotations__)].itertuples(index=False)]
     calibration = fitted(known, members, members[0].config.evaluation, options.level)
-    for name in ("test", "harder"):
-        table = points[name].copy()
-        found = [
-            calibration.expected(r, s, c)
-            for r, s, c in zip(table.region, table.sequences, table.confidence, strict=True)
-        ]
-        table["expected"], table["low"], table["high"] = zip(*((f.value, f.low, f.high) for f in found), strict=True)
+    for name in list(COHORTS)[1:]:
+        table = points[name].rename(columns={"sequences": "modalities"}).assign(model_hash="this")
+        table = with_expected(table, {"this": calibration})
         print(f"\n{name}: {table['case'].nunique()} cases\n")
-        print(held_table(table).to_string(index=False, float_format="%.2f"))
+        print(pd.DataFrame(map(asdict, held(table))).to_string(index=False, float_format="%.2f"))
         print(f"\nadded by agreement, {name}\n")
         print(added_table(points["calibrate"], table).to_string(index=False, float_format="%.3f"))
 
 
-def held_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how well expectations hold, a row per region and number of sequences."""
-    return pd.DataFrame(
-        {
-            "region": region,
-            "sequences": sequences,
-            "cases": part["case"].nunique(),
-            "Dice": part["dice"].mean(),
-            "expected": part["expected"].mean(),
-            "covered": ((part["low"] <= part["dice"]) & (part["dice"] <= part["high"])).mean(),
-            "width": (part["high"] - part["low"]).mean(),
-            "error": (part["dice"] - part["expected"]).abs().mean(),
-            "rank": part["expected"].corr(part["dice"], "spearman"),
-            "within": np.mean([p["expected"].corr(p["dice"], "spearman") for _, p in part.groupby("subset")]),
-            "in 1/10": found_share(part, 0.1),
-            "in 1/5": found_share(part, 0.2),
-        }
-        for (region, sequences), part in _by_curve(table)
-    )
-
-
-def found_share(part: pd.DataFrame, share: float) -> float:
-    """Return which part of the worst tenth by Dice is in the share with the lowest expectation."""
-    worst = part.nsmallest(max(1, round(0.1 * len(part))), "dice").index
-    suspected = part.nsmallest(max(1, round(share * len(part))), "expected").index
-    return float(worst.isin(suspected).mean())
-
-
 def added_table(known: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean error of lines through confidence alone, agreement alone and both, fitted on known cases."""
+    """Return the mean error of what is expected, and of lines through one or both signals, fitted on known cases."""
     rows = []
     for (region, sequences), part in _by_curve(table):
         own = known[(known["region"] == region) & (known["sequences"] == sequences)]
         row: dict[str, Any] = {"region": region, "sequences": sequences}
+        row["calibrated"] = (part["dice"] - part["expected"]).abs().mean()
         for signals in (["confidence"], ["agreement"], ["confidence", "agreement"]):
             if sequences > 1 or signals == ["confidence"]:
                 design = [np.column_stack([np.ones(len(t)), t[signals]]) for t in (own, part)]
@@ -97,7 +68,7 @@ def added_table(known: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_curve(table: pd.DataFrame) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:
-    yield from table.groupby(["region", "sequences"], sort=False)
+    yield from table.groupby(["region", "modalities"], sort=False)
 
 
 def cohort_points(options: Namespace, name: str) -> pd.DataFrame:

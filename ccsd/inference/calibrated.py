@@ -13,6 +13,8 @@ from ccsd.study import CALIBRATION_FILE
 if TYPE_CHECKING:
     from ccsd.config import Evaluation
 
+SETTINGS = ("overlap", "flips", "painted")
+"""What changes the segmentations, beside the weights."""
 _DIGITS = 12
 
 
@@ -51,7 +53,7 @@ def read_calibration(members: Sequence[Member]) -> Calibration | None:
 
 def decisive(settings: "Evaluation") -> dict[str, Any]:
     """Return what of an evaluation changes the segmentations, beside the weights."""
-    return {"overlap": settings.overlap, "flips": settings.flips, "painted": PAINTED}
+    return dict(zip(SETTINGS, (settings.overlap, settings.flips, PAINTED), strict=True))
 
 
 def unlike(calibration: Calibration, settings: "Evaluation", *, cleanup: bool) -> str:
