@@ -206,7 +206,7 @@ def _identity(
         **_which(ensemble),
         spacing_mm=list(ensemble.spacing),
         painted=PAINTED,
-        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
+        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "calibrate"}),
     )
 
 

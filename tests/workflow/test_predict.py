@@ -87,6 +87,19 @@ def test_typed_again_nothing_runs_and_what_is_gone_or_new_is_made(finished: Proj
     assert {call.split()[0] for call in calls} == {"predict"}
 
 
+def test_models_are_calibrated_where_that_is_asked_for_before_they_segment(finished: Project) -> None:
+    assert finished.calls("calibrate") == []
+    finished.configure(**STUDY, evaluation={"calibrate": True, "overlap": 0.25})
+    calls = [call for call in _again(finished) if call.split()[0] in ("calibrate", "predict", "report")]
+    runs = [f"results/study/runs/ccsd-s{seed}" for seed in (0, 1)]
+    asked = {call for call in calls if call.startswith("calibrate")}
+    how = "--set evaluation.overlap=0.25 --set evaluation.flips=false --data results/study/data"
+    assert asked == {f"calibrate {' '.join(models)} {how}" for models in (runs[:1], runs[1:], runs)}
+    of_both = calls.index(f"calibrate {' '.join(runs)} {how}")
+    assert all(calls.index(c) > of_both for c in calls if c.startswith("predict") and all(run in c for run in runs))
+    assert _again(finished) == []
+
+
 def test_a_model_that_there_is_not_is_refused_before_anything_runs(original: Project) -> None:
     done = original.snakemake(*HERE, "--config", "predict={source: new, models: [ccsd-s2]}", "--dry-run")
     assert done.returncode == 1
