@@ -31,5 +31,6 @@ def calibrate(
     done = write(runs, data, overrides or (), device, level)
     for note in done.notes:
         typer.echo(f"note: {note}", err=True)
-    typer.echo(f"calibrated by {done.calibration.cases} cases")
+    cases = done.calibration.cases
+    typer.echo(f"calibrated by {cases} case{'s' * (cases != 1)}")
     typer.echo(done.path)

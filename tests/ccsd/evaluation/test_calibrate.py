@@ -86,7 +86,7 @@ def test_a_table_has_the_confidence_and_one_of_an_earlier_version_is_read(study:
 
 
 def test_validation_cases_alone_calibrate_and_predict_says_so(run: Path, made_study: Path, tmp_path: Path) -> None:
-    assert "calibrated by 1 cases" in said(
+    assert "calibrated by 1 case\n" in said(
         "calibrate", run, "--data", made_study / "data", "--set", "evaluation.overlap=0"
     )
     (calibration,) = [Calibration.read(run)]
