@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -36,13 +36,23 @@ class _Record(BaseModel):
         UsageError
             If it is missing, or is not such a record.
         """
-        path = folder / cls.FILE
-        try:
-            return cls.parse(path.read_bytes(), path)
-        except (FileNotFoundError, NotADirectoryError):
+        if not (path := folder / cls.FILE).exists():
             raise UsageError(
                 f"{folder}: not a finished {cls.KIND} ({cls.FILE} is missing); `{cls.COMMAND}` writes it at the end"
-            ) from None
+            )
+        return cls.read_file(path)
+
+    @classmethod
+    def read_file(cls, path: Path) -> Self:
+        """Read the record that a file is.
+
+        Raises
+        ------
+        UsageError
+            If it is none, or cannot be read.
+        """
+        try:
+            return cls.parse(path.read_bytes(), path)
         except OSError as error:
             raise cls._unreadable(path, str(error.strerror)) from None
 
@@ -234,6 +244,9 @@ class ExpectedDice:
         return f"{self.value:.2f}{interval}"
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class Curve(BaseModel):
     """From confidence to Dice, for one region and number of sequences; between its points it is straight."""
 
@@ -241,21 +254,25 @@ class Curve(BaseModel):
 
     region: str
     sequences: PositiveInt
-    cases: PositiveInt
-    """By which it was fitted."""
-    confidence: tuple[float, ...] = Field(min_length=2)
+    patients: PositiveInt
+    """By whose cases it was fitted."""
+    seen: tuple[_Share, _Share]
+    """The lowest and the highest confidence of those cases."""
+    confidence: tuple[_Share, ...] = Field(min_length=2)
     """Increasing."""
-    expected: tuple[float, ...]
-    low: tuple[float, ...] | None = None
-    high: tuple[float, ...] | None = None
+    expected: tuple[_Share, ...]
+    low: tuple[_Share, ...] | None = None
+    high: tuple[_Share, ...] | None = None
 
     @model_validator(mode="after")
     def _is_a_curve(self) -> Self:
-        points = [values for values in (self.expected, self.low, self.high) if values is not None]
-        if any(len(values) != len(self.confidence) for values in points) or (self.low is None) != (self.high is None):
-            raise ValueError("expected, low and high must be as many as confidence")
-        if any(a >= b for a, b in itertools.pairwise(self.confidence)):
-            raise ValueError("confidence must increase")
+        low, high = self.low or self.expected, self.high or self.expected
+        if (self.low is None) != (self.high is None) or not len(low) == len(high) == len(self.expected):
+            raise ValueError("expected, low and high must be as many")
+        if len(self.expected) != len(self.confidence) or any(a >= b for a, b in itertools.pairwise(self.confidence)):
+            raise ValueError("confidence must increase, and be as many as expected")
+        if any(not a <= b <= c for a, b, c in zip(low, self.expected, high, strict=True)):
+            raise ValueError("expected must lie between low and high")
         return self
 
 
@@ -268,19 +285,27 @@ class Calibration(_Record):
     model_hash: str
     """As in `Identity`."""
     split_hash: str = ""
+    data_hash: str = ""
     task: str
     level: float = Field(gt=0, lt=1)
     cases: PositiveInt
+    patients: PositiveInt
+    resampled: bool = False
+    """Whether one of them was resampled to the voxels of the training."""
     settings: dict[str, Any]
     """Of the evaluation: those that change the segmentations."""
     versions: dict[str, str] = {}
     curves: tuple[Curve, ...]
 
+    def curve(self, region: str, sequences: int) -> Curve | None:
+        """Return the curve of a region and number of sequences, if the calibration saw such segmentations."""
+        return next((c for c in self.curves if (c.region, c.sequences) == (region, sequences)), None)
+
     def expected(self, region: str, sequences: int, confidence: float) -> ExpectedDice | None:
         """Return the Dice to expect; None for what the calibration did not see, or where nothing is painted."""
         import numpy as np  # which takes longer to import than all else here
 
-        curve = next((c for c in self.curves if (c.region, c.sequences) == (region, sequences)), None)
+        curve = self.curve(region, sequences)
         if curve is None or math.isnan(confidence):
             return None
         shown = (curve.expected, curve.low, curve.high)

@@ -31,6 +31,6 @@ def calibrate(
     done = write(runs, data, overrides or (), device, level)
     for note in done.notes:
         typer.echo(f"note: {note}", err=True)
-    cases = done.calibration.cases
-    typer.echo(f"calibrated by {cases} case{'s' * (cases != 1)}")
+    counts = (done.calibration.cases, "case"), (done.calibration.patients, "patient")
+    typer.echo(f"calibrated by {' of '.join(f'{count} {word}' + 's' * (count != 1) for count, word in counts)}")
     typer.echo(done.path)

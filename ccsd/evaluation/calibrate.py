@@ -1,7 +1,7 @@
 """`ccsd calibrate RUN...`: how good segmentations are of which the models are so and so sure, on validation cases."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,20 +13,20 @@ from ccsd.config import Evaluation
 from ccsd.config.load import evaluation_settings
 from ccsd.device import choose_device
 from ccsd.errors import UsageError
-from ccsd.evaluation.fit import fewest_cases, fit
+from ccsd.evaluation.fit import fewest_patients, fit
 from ccsd.inference.calibrated import calibration_file, decisive
-from ccsd.inference.case import segment_case
+from ccsd.inference.case import is_resampled, segment_case
 from ccsd.inference.ensemble import Ensemble, Member, hash_of, load_ensemble, read_members
 from ccsd.metrics.regions import region_mask
 from ccsd.records import Calibration, Curve
 from ccsd.study import StudyFolder
-from preprocess.dataset import data_task, read_fingerprint
-from preprocess.errors import first_few
+from preprocess.dataset import data_task, find_patients, kept_patients, read_fingerprint
+from preprocess.errors import InputError, first_few
 from preprocess.files import write_text
 from preprocess.parallel import track
 from preprocess.splits import FILE as SPLIT_FILE
 from preprocess.splits import read_split, short_hash
-from preprocess.store.reader import CaseStore
+from preprocess.store.reader import CaseStore, list_cases
 from preprocess.task import refuse_mixture
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def calibrate(
     Raises
     ------
     UsageError
-        If a run cannot be used, is packed, or does not say its split; if there is no validation case, or `level` or
-        the data cannot be used.
+        If a run cannot be used, is packed, or does not say its split; if there is no validation case, or none in which
+        the models paint anything; if `level` or the data cannot be used.
     InputError
         If the data belong to another task.
     """
@@ -98,26 +98,27 @@ def calibrate(
             "pack it again"
         )
     data = data or _data_of(members)
-    cases = cases_to_calibrate(members, data)
+    patients = cases_to_calibrate(members, data)
     settings = evaluation_settings(members[0].config.evaluation, overrides, members[0].config.task)
+    stores = [CaseStore(data, case) for case in patients]
     ensemble = load_ensemble(members, chosen := choose_device(device))
-    work = (point for case in track(cases, len(cases), "calibrating") for point in points(
-        ensemble, CaseStore(data, case), settings, chosen
-    ))  # fmt: skip
-    calibration = fitted(list(work), members, settings, level)
+    resampled = any(is_resampled(ensemble, store.meta.geometry.spacing) for store in stores)
+    work = track(stores, len(stores), "calibrating")
+    found = [point for store in work for point in points(ensemble, store, settings, chosen)]
+    calibration = fitted(found, patients, members, settings, level).model_copy(update={"resampled": resampled})
     write_text(path, calibration.model_dump_json(indent=2) + "\n")
-    return Calibrated(path, calibration, tuple(_notes(calibration)))
+    return Calibrated(path, calibration, tuple(_notes(calibration, members)))
 
 
-def cases_to_calibrate(members: Sequence[Member], data: Path) -> list[str]:
-    """Return the validation cases on which no model was trained, and which none is tested on.
+def cases_to_calibrate(members: Sequence[Member], data: Path) -> dict[str, str]:
+    """Return the validation cases, each with its patient, of whom no model was trained or is tested on any scan.
 
     Raises
     ------
     UsageError
         If a run does not say its split, there is no such case, or the data are not those of the training.
     InputError
-        If the data belong to another task.
+        If the data belong to another task, or lack a case.
     """
     first = members[0]
     refuse_mixture([(first.where, first.config.task), (str(data), data_task(data))])
@@ -135,12 +136,17 @@ def cases_to_calibrate(members: Sequence[Member], data: Path) -> list[str]:
         split = read_split(folder)
         val.update(split.val)
         known.update((*split.train, *split.test))
-    if not val - known:
+    whose = find_patients({case: CaseStore(data, case).meta for case in list_cases(data)}, kept_patients(data))
+    used = {patient for case, patient in whose.items() if case in known}
+    if absent := sorted(val - whose.keys()):
+        raise InputError(f"{data}: has no store of {first_few(absent)}; `ccsd convert` makes it")
+    found = {case: whose[case] for case in sorted(val - known) if whose[case] not in used}
+    if not found:
         raise UsageError(
-            f"{first.where}: no validation case is left that the models were not trained or are tested on; make a "
+            f"{first.where}: no validation case is left of a patient whom no model was trained or is tested on; make a "
             "split with validation cases (split.val), and do not calibrate models of several folds together"
         )
-    return sorted(val - known)
+    return found
 
 
 def points(ensemble: Ensemble, store: CaseStore, settings: Evaluation, device: "torch.device") -> Iterator[Point]:
@@ -168,26 +174,42 @@ def points(ensemble: Ensemble, store: CaseStore, settings: Evaluation, device: "
                 yield Point(store.case, "+".join(subset), len(subset), region, sure, float(dice))
 
 
-def fitted(found: Sequence[Point], members: Sequence[Member], settings: Evaluation, level: float) -> Calibration:
-    """Return the calibration that points lead to, a curve for each region and number of sequences."""
+def fitted(
+    found: Sequence[Point], patients: Mapping[str, str], members: Sequence[Member], settings: Evaluation, level: float
+) -> Calibration:
+    """Return the calibration that points lead to, a curve for each region and number of sequences.
+
+    `patients` are those of the cases.
+
+    Raises
+    ------
+    UsageError
+        If there is no point.
+    """
+    if not found:
+        raise UsageError(
+            f"{members[0].where}: paints nothing in any validation case, so that there is nothing to expect; train "
+            "longer, or look at its validation"
+        )
     by_curve: dict[tuple[str, int], list[Point]] = defaultdict(list)
     for point in found:
         by_curve[point.region, point.sequences].append(point)
-    task = members[0].config.task
     curves = []
     for (region, sequences), own in sorted(by_curve.items(), key=lambda item: item[0][1]):
-        case, sure, dice = (
-            np.array([getattr(point, name) for point in own]) for name in ("case", "confidence", "dice")
-        )
-        curves.append(Curve(region=region, sequences=sequences, **fit(case, sure, dice, level)))
+        sure, dice = (np.array([getattr(point, name) for point in own]) for name in ("confidence", "dice"))
+        patient = np.array([patients[point.case] for point in own])
+        curves.append(Curve(region=region, sequences=sequences, **fit(patient, sure, dice, level)))
     splits = sorted({member.record.split_hash for member in members})
+    cases = {point.case for point in found}
     return Calibration(
         format=1,
         model_hash=hash_of(members),
         split_hash=splits[0] if len(splits) == 1 else short_hash("\n".join(splits)),
-        task=task.label,
+        data_hash=members[0].record.data_hash,
+        task=members[0].config.task.label,
         level=level,
-        cases=len({point.case for point in found}),
+        cases=len(cases),
+        patients=len({patients[case] for case in cases}),
         settings=decisive(settings),
         versions={"ccsd": __version__},
         curves=tuple(curves),
@@ -205,11 +227,18 @@ def _data_of(members: Sequence[Member]) -> Path:
     return data
 
 
-def _notes(calibration: Calibration) -> Iterator[str]:
-    needed = fewest_cases(calibration.level)
-    few = [f"{c.region} from {c.sequences}: {c.cases}" for c in calibration.curves if c.low is None]
-    if few:
+def _notes(calibration: Calibration, members: Sequence[Member]) -> Iterator[str]:
+    needed, sizes = fewest_patients(calibration.level), {curve.sequences for curve in calibration.curves}
+    seen = {(curve.region, curve.sequences): curve.patients for curve in calibration.curves}
+    all_of = {(name, size): seen.get((name, size), 0) for name in members[0].config.task.regions for size in sizes}
+    if few := [f"{name} from {size}: {count}" for (name, size), count in all_of.items() if count < needed]:
         yield (
-            f"too few cases for an interval of {calibration.level:.0%}, which needs {needed} in which the region was "
-            f"painted (region from sequences: cases): {first_few(few, 12)}"
+            f"too few patients for an interval of {100 * calibration.level:g} %, which needs {needed} in whom the "
+            f"region was painted (region from sequences: patients): {first_few(few, 12)}"
         )
+    for member in members:
+        if member.record.may_know_test_cases:
+            yield (
+                f"{member.where}: what it was fine-tuned from learnt from another split of the same data; if it knew "
+                "these cases, the expected Dice is too high"
+            )

@@ -1,13 +1,13 @@
 """Which calibration belongs to models, and whether it holds for how they are used."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccsd.errors import UsageError
 from ccsd.inference.brain import PAINTED
 from ccsd.inference.ensemble import Member, hash_of
-from ccsd.records import Calibration
+from ccsd.records import Calibration, ExpectedDice
 from ccsd.study import CALIBRATION_FILE
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SETTINGS = ("overlap", "flips", "painted")
 """What changes the segmentations, beside the weights."""
+DOUBT = "expected Dice: "
+"""What warnings about it begin with."""
 _DIGITS = 12
 
 
@@ -42,7 +44,7 @@ def read_calibration(members: Sequence[Member]) -> Calibration | None:
         return next((found for found in packed if found is not None and found.model_hash == wanted), None)
     if not path.exists():
         return None
-    found = Calibration.parse(path.read_bytes(), path)
+    found = Calibration.read_file(path)
     if found.model_hash != wanted:
         raise UsageError(
             f"{path}: is of other weights (model {found.model_hash[:_DIGITS]}) than {members[0].where} (model "
@@ -63,3 +65,38 @@ def unlike(calibration: Calibration, settings: "Evaluation", *, cleanup: bool) -
         calibration.settings.get(key) != used[key]
     )]  # fmt: skip
     return ", ".join([*words, *(["without --cleanup"] if cleanup else [])])
+
+
+def expectations(
+    calibration: Calibration | None, sequences: int, confidence: Mapping[str, float], *, resampled: bool
+) -> tuple[dict[str, ExpectedDice], tuple[str, ...]]:
+    """Return the Dice to expect by region, without those that a calibration says nothing of, and warnings about it.
+
+    Parameters
+    ----------
+    calibration
+        Of the models, if there is one.
+    sequences
+        How many were used.
+    confidence
+        By region; NaN where nothing is painted.
+    resampled
+        Whether the case was brought to the voxels of the training.
+    """
+    if calibration is None:
+        return {}, ()
+    if resampled and not calibration.resampled:
+        return {}, (f"{DOUBT}none, because the voxels were resampled, as in no case of the calibration",)
+    found = {name: calibration.expected(name, sequences, sure) for name, sure in confidence.items()}
+    expected = {name: one for name, one in found.items() if one is not None}
+    return expected, tuple(_doubts(calibration, sequences, {name: confidence[name] for name in expected}))
+
+
+def _doubts(calibration: Calibration, sequences: int, confidence: Mapping[str, float]) -> Iterator[str]:
+    for region, sure in confidence.items():
+        curve = calibration.curve(region, sequences)
+        if curve is not None and sure < (least := curve.seen[0]):
+            yield (
+                f"{DOUBT}that of {region} may be too high; the confidence, {sure:.2f}, is lower than in every case of "
+                f"the calibration (from {least:.2f})"
+            )

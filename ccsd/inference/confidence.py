@@ -36,5 +36,5 @@ def confidence(probabilities: "Tensor", labels: "Tensor", task: Task) -> "Tensor
         painted = torch.isin(labels, labels.new_tensor(task.numbers(region)))
         voxels, whole = painted.sum(), sure.sum(dtype=torch.float64)
         dice = 2 * (sure * painted).sum(dtype=torch.float64) / (voxels + whole)
-        found.append(torch.where(voxels > 0, dice, torch.nan))
+        found.append(torch.where(voxels > 0, dice.clamp(max=1), torch.nan))  # blended, 1 may come to 1.0000001
     return torch.stack(found)

@@ -1,6 +1,5 @@
 """How to segment: the options of a call, and what they come to with the models."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ from ccsd.errors import UsageError
 from ccsd.inference.calibrated import read_calibration, unlike
 from ccsd.inference.ensemble import Ensemble
 from ccsd.inference.record import FORMAT
-from ccsd.records import Calibration, ExpectedDice
+from ccsd.records import Calibration
 from preprocess.checks import check_names
 from preprocess.task import LabelConvention, Task
 
@@ -102,13 +101,6 @@ class Job:
             calibration, note = None, f"no expected Dice: the models were calibrated otherwise ({other})"
         made = {"format": FORMAT, "models": models, "options": wanted}
         return cls(ensemble, device, options, settings, made, calibration, note)
-
-    def expected_dice(self, sequences: int, confidence: Mapping[str, float]) -> dict[str, ExpectedDice]:
-        """Return the Dice to expect of regions; without those that the calibration says nothing of."""
-        if self.calibration is None:
-            return {}
-        found = {name: self.calibration.expected(name, sequences, sure) for name, sure in confidence.items()}
-        return {name: one for name, one in found.items() if one is not None}
 
     def convention(self, of_input: LabelConvention) -> LabelConvention:
         """Return the label numbers to write for an input that has its own."""

@@ -12,7 +12,7 @@ from ccsd.errors import UsageError
 from ccsd.inference.ensemble import load_ensemble, read_members
 from ccsd.inference.finished import is_finished, record_file, taken_for
 from ccsd.inference.options import Job, Options
-from ccsd.inference.prediction import segment
+from ccsd.inference.prediction import expect_again, segment
 from ccsd.inference.table import forget_failure, note_failure, write_table
 from ccsd.records import ExpectedDice
 from preprocess.case import prepare
@@ -189,13 +189,14 @@ def predict(
 def _outcome(case: CaseFiles, path: Path, job: Job, folder: Path | None) -> Outcome:
     """Segment a case, unless that is done; in a folder, note why it failed."""
     made = {**job.made, "files": taken_for(case)}
-    if job.options.skip_existing and is_finished(path, made, preview=job.options.preview):
-        outcome = Outcome(case.case, path, skipped=True, warnings=_unknown_origin(path))
-    else:
-        try:
+    try:
+        if job.options.skip_existing and is_finished(path, made, preview=job.options.preview):
+            expect_again(path, job)
+            outcome = Outcome(case.case, path, skipped=True, warnings=_unknown_origin(path))
+        else:
             outcome = _predict_case(case, path, job, made)
-        except (InputError, UsageError) as error:
-            outcome = Outcome(case.case, path, error=str(error))
+    except (InputError, UsageError) as error:
+        outcome = Outcome(case.case, path, error=str(error))
     if folder is not None and outcome.error:
         note_failure(folder, case.case, outcome.error)
     elif folder is not None:

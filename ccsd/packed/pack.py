@@ -72,7 +72,7 @@ def pack(
     contents[frame.TASK] = yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False).encode()
     if (calibration := read_calibration(members)) is not None:
         contents[CALIBRATION_FILE] = calibration.model_dump_json(indent=2).encode() + b"\n"
-    contents[frame.CARD] = card(name, members, records, scores, notes).encode()
+    contents[frame.CARD] = card(name, members, records, scores, notes, calibration).encode()
     about = {
         "name": name,
         "task": task.label,

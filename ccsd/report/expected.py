@@ -11,12 +11,12 @@ from ccsd.inference.calibrated import SETTINGS
 from ccsd.inference.confidence import COLUMN
 from ccsd.records import Calibration
 from ccsd.report.results import StudyResults
-from ccsd.study import CALIBRATION_FILE
+from ccsd.study import CALIBRATIONS
 
 WORST = 0.1
 """Share of the segmentations, those of lowest Dice, that are called failures."""
-_FEWEST = 3
-"""Cases for a rank correlation."""
+_FEWEST, _FEWEST_SHARED = 3, 10
+"""Cases for a rank correlation, and segmentations of which a tenth can be taken."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Held:
     within: float
     """The mean of those within single combinations."""
     in_tenth: float
-    """Share of the failures that are in the tenth with the lowest expected Dice."""
+    """Share of the failures that are in the tenth with the lowest expected Dice; NaN for fewer than ten of them."""
     in_fifth: float
 
 
@@ -52,12 +52,31 @@ def expected_scores(study: StudyResults, experiment: str) -> pd.DataFrame:
 
 
 def with_expected(scores: pd.DataFrame, known: dict[str, Calibration]) -> pd.DataFrame:
-    """Return scores with what calibrations, by `model_hash` in the table, expect of them; others are left out."""
+    """Return scores with what calibrations, by `model_hash` in the table, expect of them; others are left out.
+
+    The new columns are `expected`, `low` and `high`, and `level`.
+    """
     keys = zip(scores["model_hash"], scores["region"], scores["modalities"], scores[COLUMN], strict=True)
     found = [known[model].expected(str(region), int(size), float(sure)) for model, region, size, sure in keys]
-    rows = [(np.nan,) * 3 if one is None else (one.value, one.low, one.high) for one in found]
-    columns = pd.DataFrame(rows, scores.index, ["expected", "low", "high"], dtype=np.float64)
+    rows = [(np.nan,) * 4 if one is None else (one.value, one.low, one.high, one.level) for one in found]
+    columns = pd.DataFrame(rows, scores.index, ["expected", "low", "high", "level"], dtype=np.float64)
     return scores.join(columns).dropna(subset=["expected", "dice"])
+
+
+def remarks(study: StudyResults, scores: pd.DataFrame) -> str:
+    """Return what to know of expectations of an experiment (`expected_scores`) beside how well they hold."""
+    if scores.empty:
+        return ""
+    levels = " and ".join(f"{100 * level:g} %" for level in sorted(scores["level"].unique()))
+    own = study.metrics[study.metrics["model_hash"].isin(scores["model_hash"])]
+    bare, missed = int(own["empty"].isin(("prediction", "both")).sum()), int((own["empty"] == "prediction").sum())
+    text = f"The interval is meant to hold the Dice of {levels} of the segmentations."
+    if bare == 0:
+        return text
+    return (
+        f"{text} Where nothing of a region is painted there is no expected Dice: this is so {bare} "
+        f"time{'s' * (bare != 1)}, {missed} of them wrongly, and none of them is in the table."
+    )
 
 
 def held(scores: pd.DataFrame) -> list[Held]:
@@ -73,7 +92,8 @@ def held(scores: pd.DataFrame) -> list[Held]:
 def _held(region: str, sequences: int | None, part: pd.DataFrame) -> Held:
     has_interval = part["low"].notna()
     inside = (part["low"] <= part["dice"]) & (part["dice"] <= part["high"])
-    own = [_rank(one) for _, one in part.groupby("subset") if one["case"].nunique() >= _FEWEST]
+    own = [_rank(one) for _, one in part.groupby(["subset", "model_hash"]) if one["case"].nunique() >= _FEWEST]
+    own = [rank for rank in own if not np.isnan(rank)]
     return Held(
         region,
         sequences,
@@ -90,9 +110,14 @@ def _held(region: str, sequences: int | None, part: pd.DataFrame) -> Held:
 
 
 def found_share(part: pd.DataFrame, share: float) -> float:
-    """Return which part of the failures is among the share of the segmentations with the lowest expected Dice."""
+    """Return which part of the failures is among the share of the segmentations with the lowest expected Dice.
+
+    Where many have the same expected Dice, those of which the models are less sure go first.
+    """
+    if len(part) < _FEWEST_SHARED:
+        return np.nan
     worst = part.nsmallest(max(1, round(WORST * len(part))), "dice").index
-    suspected = part.nsmallest(max(1, round(share * len(part))), "expected").index
+    suspected = part.nsmallest(max(1, round(share * len(part))), ["expected", COLUMN]).index
     return float(worst.isin(suspected).mean())
 
 
@@ -104,9 +129,8 @@ def _rank(part: pd.DataFrame) -> float:
 
 def _calibrations(study: StudyResults) -> dict[str, Calibration]:
     """Return the calibrations of the study's runs that hold for what was scored, by the hash in tables."""
-    pattern = f"runs/*/{CALIBRATION_FILE.replace('.', '*.')}"
-    files = sorted(study.folder.root.glob(pattern))
-    found = {one.model_hash: one for one in (Calibration.parse(path.read_bytes(), path) for path in files)}
+    files = sorted(study.folder.root.glob(f"runs/*/{CALIBRATIONS}"))
+    found = {one.model_hash: one for one in map(Calibration.read_file, files)}
     used: dict[str, list[Any]] = {}
     for record in study.evaluations.values():
         identity = record.identity

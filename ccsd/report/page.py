@@ -18,7 +18,7 @@ from ccsd.records import RunRecord
 from ccsd.report import charts, tables
 from ccsd.report import sentences as words
 from ccsd.report.cautions import warnings
-from ccsd.report.expected import Held, expected_scores, held
+from ccsd.report.expected import Held, expected_scores, held, remarks
 from ccsd.report.galleries import Gallery, galleries
 from ccsd.report.published import Protocol, protocol_of
 from ccsd.report.results import StudyResults, TrainingResults, read_results
@@ -46,6 +46,7 @@ class ExperimentSection:
     held: list[Held]
     """How well the expected Dice holds; empty if the models are not calibrated."""
     expectations: Markup | None
+    remarks: str
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def _experiment_section(study: StudyResults, summary: pd.DataFrame, name: str, m
         galleries=galleries(study, name),
         held=held(expected),
         expectations=None if expected.empty else charts.expectations(expected, name, task),
+        remarks=remarks(study, expected),
     )
 
 

@@ -27,7 +27,8 @@ from ccsd.study import CALIBRATION_FILE
 from preprocess.dataset import read_fingerprint
 from support.tasks import GLIOMA
 
-CURVE = {"sequences": 2, "cases": 40, "confidence": (0, 1), "expected": (0.2, 0.8), "low": (0, 0.7), "high": (0.5, 0.9)}
+CURVE = {"sequences": 2, "patients": 40, "seen": (0, 1), "confidence": (0, 1)}
+CURVE |= {"expected": (0.2, 0.8), "low": (0, 0.7), "high": (0.5, 0.9)}
 
 
 @pytest.fixture
@@ -48,7 +49,12 @@ def calibrated(run: Path, **changes: Any) -> None:
     """Write a calibration whose numbers are known."""
     members = read_members(run)
     about = {"format": 1, "model_hash": members[0].record.model_hash, "task": members[0].config.task.label}
-    about |= {"level": 0.9, "cases": 40, "settings": {"overlap": 0.5, "flips": False, "painted": "brain"}}
+    about |= {
+        "level": 0.9,
+        "cases": 44,
+        "patients": 40,
+        "settings": {"overlap": 0.5, "flips": False, "painted": "brain"},
+    }
     curves = tuple(Curve(region=region, **CURVE) for region in ("WT", "ET"))
     Calibration(**{**about, "curves": curves, **changes}).write(run)
 
@@ -86,7 +92,7 @@ def test_a_table_has_the_confidence_and_one_of_an_earlier_version_is_read(study:
 
 
 def test_validation_cases_alone_calibrate_and_predict_says_so(run: Path, made_study: Path, tmp_path: Path) -> None:
-    assert "calibrated by 1 case\n" in said(
+    assert "calibrated by 1 case of 1 patient\n" in said(
         "calibrate", run, "--data", made_study / "data", "--set", "evaluation.overlap=0"
     )
     (calibration,) = [Calibration.read(run)]

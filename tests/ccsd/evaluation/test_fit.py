@@ -1,9 +1,9 @@
-"""The curve from confidence to Dice: its interval holds what it says on new cases, and goes by case."""
+"""The curve from confidence to Dice: its interval holds what it says on new cases, and goes by patient."""
 
 import numpy as np
 import pytest
 
-from ccsd.evaluation.fit import GRID, fewest_cases, fit
+from ccsd.evaluation.fit import GRID, fewest_patients, fit
 
 
 def cohort(cases: int, seed: int, combinations: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,10 +44,29 @@ def test_more_confidence_never_means_less_dice() -> None:
         assert np.all((np.array(curve["low"]) <= curve["expected"]) & (np.array(curve["expected"]) <= curve["high"]))
 
 
+def test_an_interval_is_that_of_the_definition_in_whatever_order_the_points_come() -> None:
+    """One point a patient, confidence in two values: everything can be counted by hand."""
+    sure = np.repeat([0.55, 0.95], 10)
+    dice = np.concatenate([0.50 + 0.01 * np.arange(10), 0.80 + 0.01 * np.arange(10)])
+    found = []
+    for order in (np.arange(20), np.arange(20)[::-1]):
+        curve = fit(np.arange(20), sure[order], dice[order], 0.9)
+        found.append([np.interp(0.55, curve["confidence"], curve[part]) for part in ("expected", "low", "high")])
+    own, other = np.arange(10), 0.1 / 0.5  # by how much the other group is surer, and its misses smaller
+    ends = []
+    for sign in (1, -1):
+        without = 0.50 + 0.01 * (45 - own) / 9
+        near = without + sign * np.abs(0.50 + 0.01 * own - without)
+        far = 0.545 + sign * np.abs(0.01 * own - 0.01 * (45 - own) / 9) / other
+        ends.append(sorted(sign * np.concatenate([near, far]))[18] * sign)  # the 19th of 20 + 1: 0.9 * 21 = 18.9
+    np.testing.assert_allclose(found, [[0.545, ends[1], ends[0]]] * 2, atol=1e-5)
+    assert curve["seen"] == (0.55, 0.95)
+
+
 def test_too_few_cases_give_no_interval() -> None:
-    assert [fewest_cases(level) for level in (0.5, 0.8, 0.9, 0.95, 0.99)] == [1, 4, 9, 19, 99]
-    assert fit(*cohort(8, 0), 0.9).keys() == {"cases", "confidence", "expected"}
+    assert [fewest_patients(level) for level in (0.1, 0.5, 0.8, 0.9, 0.95, 0.99)] == [2, 2, 4, 9, 19, 99]
+    assert fit(*cohort(8, 0), 0.9).keys() == {"patients", "seen", "confidence", "expected"}
     assert "low" in fit(*cohort(9, 0), 0.9)
-    alone = fit(*cohort(1, 0, 1), 0.9)
+    alone = fit(*cohort(1, 0, 1), 0.5)
     assert len(set(alone["expected"])) == 1
     assert len(alone["confidence"]) == len(GRID)

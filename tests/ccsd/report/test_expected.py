@@ -21,12 +21,15 @@ def calibration(model_hash: str, **changes: object) -> Calibration:
     """Return one by which Dice is the confidence, 0.1 more or less."""
     low, high = (tuple(np.clip(np.array(SURE) + off, 0, 1)) for off in (-0.1, 0.1))
     curves = [
-        Curve(region=region, sequences=size, cases=30, confidence=SURE, expected=SURE, low=low, high=high)
+        Curve(
+            region=region, sequences=size, patients=30, seen=(0, 1), confidence=SURE, expected=SURE, low=low, high=high
+        )
         for region in ("WT", "TC", "ET")
         for size in (1, 2, 3, 4)
     ]
     settings = {"overlap": 0.5, "flips": False, "painted": "brain"}
-    about = {"format": 1, "model_hash": model_hash, "task": "brats-gli-pre@0", "level": 0.9, "cases": 30}
+    about = {"format": 1, "model_hash": model_hash, "task": "brats-gli-pre@0", "level": 0.9}
+    about |= {"cases": 30, "patients": 30}
     return Calibration(**{**about, "settings": settings, "curves": tuple(curves), **changes})
 
 
