@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from ccsd.config.load import validate_config
 from ccsd.config.schema import Config
@@ -288,8 +297,9 @@ class Calibration(_Record):
     data_hash: str = ""
     task: str
     level: float = Field(gt=0, lt=1)
-    cases: PositiveInt
-    patients: PositiveInt
+    cases: NonNegativeInt
+    """In which something was painted."""
+    patients: NonNegativeInt
     resampled: bool = False
     """Whether one of them was resampled to the voxels of the training."""
     settings: dict[str, Any]

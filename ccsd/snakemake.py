@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ccsd.config.schema import Evaluation
+from ccsd.errors import UsageError
 from ccsd.new_cases import NewCases
 from ccsd.runs import members, run_key
 from ccsd.study import Study
@@ -87,7 +88,18 @@ def calibrated_models(new: NewCases) -> list[str]:
     """Return the models that are calibrated: with `evaluation.calibrate` all but those of several folds.
 
     Of those each case outside the test set was in some training.
+
+    Raises
+    ------
+    UsageError
+        If there will be no validation case.
     """
+    split = new.study.config.split
+    if new.study.config.evaluation.calibrate and split.val == 0 and (split.list is None or split.folds is not None):
+        raise UsageError(
+            "configuration: evaluation.calibrate needs validation cases, and split.val is 0; give it a share, or leave "
+            "evaluation.calibrate out"
+        )
     names = dict.fromkeys([*new.study.models, *(new.models if new.cases else ())])
     wanted = names if new.study.config.evaluation.calibrate else ()
     return [name for name in wanted if len({run_key(run).fold for run in members(name)}) == 1]

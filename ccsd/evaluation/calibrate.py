@@ -83,10 +83,10 @@ def calibrate(
     Raises
     ------
     UsageError
-        If a run cannot be used, is packed, or does not say its split; if there is no validation case, or none in which
-        the models paint anything; if `level` or the data cannot be used.
+        If a run cannot be used, is packed, or does not say its split; if there is no validation case, or `level` or
+        the data cannot be used.
     InputError
-        If the data belong to another task.
+        If the data belong to another task, or lack a case.
     """
     if not 0 < level < 1:
         raise UsageError(f"--level {level:g}: must be between 0 and 1, for example 0.9")
@@ -180,17 +180,7 @@ def fitted(
     """Return the calibration that points lead to, a curve for each region and number of sequences.
 
     `patients` are those of the cases.
-
-    Raises
-    ------
-    UsageError
-        If there is no point.
     """
-    if not found:
-        raise UsageError(
-            f"{members[0].where}: paints nothing in any validation case, so that there is nothing to expect; train "
-            "longer, or look at its validation"
-        )
     by_curve: dict[tuple[str, int], list[Point]] = defaultdict(list)
     for point in found:
         by_curve[point.region, point.sequences].append(point)
@@ -228,6 +218,8 @@ def _data_of(members: Sequence[Member]) -> Path:
 
 
 def _notes(calibration: Calibration, members: Sequence[Member]) -> Iterator[str]:
+    if not calibration.curves:
+        yield f"{members[0].where}: paints nothing in any validation case, so there will be no expected Dice"
     needed, sizes = fewest_patients(calibration.level), {curve.sequences for curve in calibration.curves}
     seen = {(curve.region, curve.sequences): curve.patients for curve in calibration.curves}
     all_of = {(name, size): seen.get((name, size), 0) for name in members[0].config.task.regions for size in sizes}

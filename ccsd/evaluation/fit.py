@@ -59,8 +59,8 @@ def _jackknife(number: NDArray[Any], x: Floats, y: Floats, share: Floats, level:
     for left_out in range(patients):
         own = number == left_out
         curve = _rising(x[~own], y[~own], share[~own])
-        miss = np.abs(y[own] - np.interp(x[own], *curve)) / _scale(x[own])
-        centre, width = np.interp(GRID, *curve), miss[:, None] * _scale(GRID)
+        miss = np.abs(y[own] - np.interp(x[own], *curve)) / scale(x[own])
+        centre, width = np.interp(GRID, *curve), miss[:, None] * scale(GRID)
         below.append(centre - width)
         above.append(centre + width)
         weights.append(share[own] / (patients + 1))
@@ -68,7 +68,7 @@ def _jackknife(number: NDArray[Any], x: Floats, y: Floats, share: Floats, level:
     return -_quantile(-np.concatenate(below), weight, level), _quantile(np.concatenate(above), weight, level)
 
 
-def _scale(confidence: Floats) -> Floats:
+def scale(confidence: Floats) -> Floats:
     """Return how far Dice strays, up to a factor: models that are less sure are wrong by more."""
     return 0.05 + 1 - confidence
 

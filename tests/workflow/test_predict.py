@@ -13,6 +13,9 @@ import pytest
 
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation.run import evaluate_model
+from ccsd.inference.calibrated import read_calibration
+from ccsd.inference.ensemble import read_members
+from preprocess.dataset import read_fingerprint
 from support.projects import HERE, TINY, Project
 
 NEW = {"source": "new", "cases_per_job": 2, "models": ["ccsd-s1", "ccsd-s0+1"], "cleanup": True, "allow": ["affine"]}
@@ -98,6 +101,9 @@ def test_models_are_calibrated_where_that_is_asked_for_before_they_segment(finis
     of_both = calls.index(f"calibrate {' '.join(runs)} {how}")
     assert all(calls.index(c) > of_both for c in calls if c.startswith("predict") and all(run in c for run in runs))
     assert _again(finished) == []
+    done = finished.snakemake(*HERE, "--config", "split={val: 0}", "--dry-run")
+    assert done.returncode == 1
+    assert "evaluation.calibrate needs validation cases, and split.val is 0" in done.stdout + done.stderr
 
 
 def test_a_model_that_there_is_not_is_refused_before_anything_runs(original: Project) -> None:
@@ -113,10 +119,11 @@ def test_real_stages_score_an_ensemble_and_segment_new_cases(project: Callable[.
     new = {"source": "results/study/phantoms", "cases_per_job": 4, "models": ["ccsd-s0+1"]}
     clone.configure(**TINY, seeds=[0, 1], ensembles=True)
     assert clone.snakemake(*HERE).returncode == 0
-    clone.configure(**TINY, seeds=[0, 1], ensembles=True, predict=new)
+    study = {**TINY, "evaluation": {**TINY["evaluation"], "calibrate": True}}
+    clone.configure(**study, seeds=[0, 1], ensembles=True, predict=new)
     done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "rule evaluate" not in done.stdout + done.stderr  # `predict` decides no score
+    assert "rule evaluate" not in done.stdout + done.stderr  # `predict` decides no score, nor does `calibrate`
 
     table = read_metrics(clone.results / "metrics.tsv")
     assert list(table["experiment"].unique()) == ["ccsd", "ccsd-s0+1"]
@@ -129,7 +136,19 @@ def test_real_stages_score_an_ensemble_and_segment_new_cases(project: Callable[.
     assert len(list(made.glob("*.nii.gz"))) == 6
     seeds = {tuple(m["seed"] for m in json.loads(path.read_text())["models"]) for path in made.glob("*.json")}
     assert seeds == {(0, 1)}
-    assert "ccsd-s0+1" in (clone.results / "report.html").read_text()
+    page = (clone.results / "report.html").read_text()
+    assert "ccsd-s0+1" in page
+
+    for models in (runs[:1], runs[1:], runs):
+        calibration = read_calibration(read_members(models))
+        assert calibration is not None
+        assert calibration.data_hash == read_fingerprint(clone.results / "data")["data_hash"]
+    known = {curve.region for curve in calibration.curves if curve.sequences == 4}
+    for path in made.glob("*.json"):
+        record = json.loads(path.read_text())
+        painted = {region for region, sure in record["confidence"].items() if sure is not None}
+        assert set(record.get("expected_dice", ())) == painted & known
+    assert ('id="expected"' in page) == bool(table["confidence"].notna().any())
 
 
 COUNTED = '#!/bin/bash\necho "$*" >> "{folder}/sbatch-calls.txt"\nexec {program} "$@"\n'
