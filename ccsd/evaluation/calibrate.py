@@ -141,10 +141,14 @@ def cases_to_calibrate(members: Sequence[Member], data: Path) -> dict[str, str]:
     if absent := sorted(val - whose.keys()):
         raise InputError(f"{data}: has no store of {first_few(absent)}; `ccsd convert` makes it")
     found = {case: whose[case] for case in sorted(val - known) if whose[case] not in used}
+    if not val:
+        raise UsageError(
+            f"{first.where}: its split has no validation case; make one that has (split.val), and train again"
+        )
     if not found:
         raise UsageError(
-            f"{first.where}: no validation case is left of a patient whom no model was trained or is tested on; make a "
-            "split with validation cases (split.val), and do not calibrate models of several folds together"
+            f"{first.where}: of each patient with a validation case another scan was trained on or is tested on; make "
+            "a split that keeps patients together, and do not calibrate models of several folds together"
         )
     return found
 

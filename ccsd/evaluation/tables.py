@@ -38,7 +38,9 @@ PROVENANCE = {
     "split_hash": "first 12 digits of the hash of the split, of a fold that of all folds; empty without a model",
 }
 """How its scores came about."""
-SURE = {COLUMN: f"{MEANING}; empty where nothing is painted, and without a model"}
+SURE = {
+    COLUMN: f"{MEANING}; empty where nothing is painted, for regions that no model predicts itself, and without a model"
+}
 """What the models say of their scores themselves."""
 COLUMNS = (*KEYS, *SCORE_COLUMNS, *(f"{name}_clean" for name in CLEANED), *SURE, *PROVENANCE)
 LATER = ("fold", COLUMN)

@@ -69,6 +69,7 @@ def remarks(study: StudyResults, scores: pd.DataFrame) -> str:
         return ""
     levels = " and ".join(f"{100 * level:g} %" for level in sorted(scores["level"].unique()))
     own = study.metrics[study.metrics["model_hash"].isin(scores["model_hash"])]
+    own = own[own["region"].isin(study.task.regions)]  # others are scored, but no output of a model
     bare, missed = int(own["empty"].isin(("prediction", "both")).sum()), int((own["empty"] == "prediction").sum())
     text = f"The interval is meant to hold the Dice of {levels} of the segmentations."
     if bare == 0:

@@ -250,8 +250,10 @@ def test_what_cannot_be_calibrated_or_is_of_others_is_refused(
         calibrate(stranger, data)
     known(stranger, made_study)
     (stranger / "split.tsv").write_text((run / "split.tsv").read_text().replace("\tval", "\ttrain"))
-    with pytest.raises(UsageError, match="no validation case is left"):
+    with pytest.raises(UsageError, match="do not calibrate models of several folds together"):
         calibrate([run, stranger], data)
+    with pytest.raises(UsageError, match="stranger: its split has no validation case"):
+        calibrate(stranger, data)
 
 
 def test_everything_goes_by_patient(run: Path, made_study: Path, tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_everything_goes_by_patient(run: Path, made_study: Path, tmp_path: Path)
     cases = {part: name for name, part in re.findall(r"(.+)\t(train|val)", (run / "split.tsv").read_text())}
     assert list(cases_to_calibrate(members, data)) == [cases["val"]]
     (data / "patients.tsv").write_text(f"case\tpatient\n{cases['val']}\tone\n{cases['train']}\tone\n")
-    with pytest.raises(UsageError, match="no validation case is left"):
+    with pytest.raises(UsageError, match="of each patient with a validation case another scan was trained on"):
         cases_to_calibrate(members, data)
     (data / "patients.tsv").unlink()
     shutil.rmtree(data / f"{cases['val']}.zarr")

@@ -54,6 +54,28 @@ def test_what_held_is_counted() -> None:
     assert abs(chance.rank) < 0.3 < found.rank
 
 
+def test_what_cannot_be_said_is_left_out() -> None:
+    """Few segmentations, equal ones, and equal expectations, of which the model is less sure of the failures."""
+    about = {"modalities": 1, "region": "WT", "model_hash": "a"}
+    flat = calibration("a").model_copy(
+        update={
+            "curves": (
+                Curve(region="WT", sequences=1, patients=2, seen=(0, 1), confidence=(0, 1), expected=(0.5, 0.5)),
+            )
+        }
+    )
+    sure, dice = np.linspace(0.9, 0.1, 20), np.linspace(0.8, 0.2, 20)
+    table = pd.DataFrame({**about, "case": range(20), "subset": "t1", "confidence": sure, "dice": dice})
+    (found,) = held(with_expected(table, {"a": flat}))
+    assert found.in_tenth == found.in_fifth == 1
+    assert np.isnan([found.covered, found.width, found.rank, found.within]).all()
+    (few,) = held(with_expected(table[:9], {"a": flat}))
+    assert np.isnan(few.in_tenth)
+    equal = pd.concat([table, table.assign(subset="t2", dice=0.5)], ignore_index=True)
+    (found,) = held(with_expected(equal, {"a": calibration("a")}))
+    assert found.within == pytest.approx(1)
+
+
 def test_the_page_shows_it_for_the_weights_and_settings_that_were_calibrated(study: Path) -> None:
     run = study / "runs" / "ccsd-s0"
     weights = json.loads((run / "run.json").read_text())["model_hash"]
@@ -69,4 +91,8 @@ def test_the_page_shows_it_for_the_weights_and_settings_that_were_calibrated(stu
     page = write_report(study).page.read_text()
     section = page[page.index('<section id="expected"') :].partition("</section>")[0]
     assert section.count("<tr") == 1 + len(held(scores))
+    assert "The interval is meant to hold the Dice of 90 % of the segmentations." in section
+    bare = table[table["confidence"].isna()]
+    count = f"this is so {len(bare)} time{'s' * (len(bare) != 1)}, {(bare['empty'] == 'prediction').sum()} of them"
+    assert (count in section) == (len(bare) > 0)
     assert re.search(r'aria-label="ccsd: Dice of every segmentation against the expected Dice', section)
