@@ -25,7 +25,7 @@ from preprocess.errors import InputError, first_few
 from preprocess.files import write_text
 from preprocess.parallel import track
 from preprocess.splits import FILE as SPLIT_FILE
-from preprocess.splits import read_split, short_hash
+from preprocess.splits import Split, read_split, short_hash
 from preprocess.store.reader import CaseStore, list_cases
 from preprocess.task import refuse_mixture
 
@@ -122,28 +122,17 @@ def cases_to_calibrate(members: Sequence[Member], data: Path) -> dict[str, str]:
     """
     first = members[0]
     refuse_mixture([(first.where, first.config.task), (str(data), data_task(data))])
-    here = read_fingerprint(data).get("data_hash")
-    known: set[str] = set()
-    val: set[str] = set()
-    for member in members:
-        folder = member.saved.folder
-        if folder is None or not (folder / SPLIT_FILE).is_file():
-            raise UsageError(f"{member.where}: {SPLIT_FILE} is missing, which says what it was trained on; train again")
-        if member.record.data_hash != here:
-            raise UsageError(
-                f"{data}: not the data that {member.where} was trained on; name those, with --data, or train again"
-            )
-        split = read_split(folder)
-        val.update(split.val)
-        known.update((*split.train, *split.test))
+    splits = [_split_of(member, data) for member in members]
+    val = {case for split in splits for case in split.val}
+    known = {case for split in splits for case in (*split.train, *split.test)}
     whose = find_patients({case: CaseStore(data, case).meta for case in list_cases(data)}, kept_patients(data))
-    used = {patient for case, patient in whose.items() if case in known}
     if absent := sorted(val - whose.keys()):
         raise InputError(f"{data}: has no store of {first_few(absent)}; `ccsd convert` makes it")
+    used = {patient for case, patient in whose.items() if case in known}
     found = {case: whose[case] for case in sorted(val - known) if whose[case] not in used}
     if not val:
         raise UsageError(
-            f"{first.where}: its split has no validation case; make one that has (split.val), and train again"
+            f"{first.where}: its split has no validation case; make one with some (split.val), train again"
         )
     if not found:
         raise UsageError(
@@ -151,6 +140,18 @@ def cases_to_calibrate(members: Sequence[Member], data: Path) -> dict[str, str]:
             "a split that keeps patients together, and do not calibrate models of several folds together"
         )
     return found
+
+
+def _split_of(member: Member, data: Path) -> Split:
+    """Return the split that a run was trained by, of data that are those of its training."""
+    folder = member.saved.folder
+    if folder is None or not (folder / SPLIT_FILE).is_file():
+        raise UsageError(f"{member.where}: {SPLIT_FILE} is missing, which says what it was trained on; train again")
+    if member.record.data_hash != read_fingerprint(data).get("data_hash"):
+        raise UsageError(
+            f"{data}: not the data that {member.where} was trained on; name those, with --data, or train again"
+        )
+    return read_split(folder)
 
 
 def points(ensemble: Ensemble, store: CaseStore, settings: Evaluation, device: "torch.device") -> Iterator[Point]:
