@@ -136,8 +136,7 @@ def test_real_stages_score_an_ensemble_and_segment_new_cases(project: Callable[.
     assert len(list(made.glob("*.nii.gz"))) == 6
     seeds = {tuple(m["seed"] for m in json.loads(path.read_text())["models"]) for path in made.glob("*.json")}
     assert seeds == {(0, 1)}
-    page = (clone.results / "report.html").read_text()
-    assert "ccsd-s0+1" in page
+    assert "ccsd-s0+1" in (clone.results / "report.html").read_text()
 
     for models in (runs[:1], runs[1:], runs):
         calibration = read_calibration(read_members(models))
@@ -148,7 +147,6 @@ def test_real_stages_score_an_ensemble_and_segment_new_cases(project: Callable[.
         record = json.loads(path.read_text())
         painted = {region for region, sure in record["confidence"].items() if sure is not None}
         assert set(record.get("expected_dice", ())) == painted & known
-    assert ('id="expected"' in page) == bool(table["confidence"].notna().any())
 
 
 COUNTED = '#!/bin/bash\necho "$*" >> "{folder}/sbatch-calls.txt"\nexec {program} "$@"\n'
