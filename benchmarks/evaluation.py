@@ -27,7 +27,7 @@ from ccsd.config.schema import Model
 from ccsd.data.patches import copy_with_torch
 from ccsd.evaluation.finished_cases import FinishedCases
 from ccsd.evaluation.pipeline import overlapped
-from ccsd.evaluation.scoring import Scoring
+from ccsd.evaluation.scoring import Found, Scoring
 from ccsd.inference.window import predict_probabilities
 from ccsd.metrics.policy import policy_of
 from ccsd.metrics.regions import Labels
@@ -51,14 +51,14 @@ def main() -> None:
     maps = {case: predictions(CaseStore(stores, case).read_label()) for case in names}
     net = SharedSpecificNet(Model(width=4, levels=4), inputs.TASK).eval()
 
-    def waits(case: str, _: np.ndarray) -> tuple[list[tuple[str, ...]], Labels]:
+    def waits(case: str, _: np.ndarray) -> Found:
         time.sleep(options.device_s)
-        return SUBSETS, maps[case]
+        return found_of(maps[case])
 
-    def computes(case: str, image: np.ndarray) -> tuple[list[tuple[str, ...]], Labels]:
+    def computes(case: str, image: np.ndarray) -> Found:
         part = torch.from_numpy(image[:, :64, :64, :128])  # all of it would take minutes
         predict_probabilities(net, part, SUBSETS, inputs.TASK, patch=(64, 64, 64), overlap=0)
-        return SUBSETS, maps[case]
+        return found_of(maps[case])
 
     def run(segment: object, workers: int) -> Answer:
         scoring = fresh_scoring(stores, options.work / "evaluation", names)
@@ -78,6 +78,11 @@ def main() -> None:
     print(f"\nscoring and writing: {per_case:.1f} CPU seconds per case of {len(SUBSETS)} combinations")
     if options.json:
         print(json.dumps({"ratio": ratio(found, "gpu, in turn", "gpu, overlapped", "wall"), "score_cpu_s": per_case}))
+
+
+def found_of(maps: Labels) -> Found:
+    """Return label maps as the segmenting hands them on."""
+    return Found(tuple(SUBSETS), maps, np.ones((len(SUBSETS), len(inputs.TASK.regions))))
 
 
 def predictions(reference: Labels) -> Labels:
@@ -112,7 +117,7 @@ def scoring_seconds(stores: Path, options: Namespace, names: list[str], maps: di
     scoring, taken = fresh_scoring(stores, options.work / "evaluation", names), []
     for case in names:
         began = cpu_seconds()
-        scoring.score(case, (SUBSETS, maps[case]))
+        scoring.score(case, found_of(maps[case]))
         taken.append(cpu_seconds() - began)
     return statistics.median(taken)
 

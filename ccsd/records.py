@@ -1,19 +1,31 @@
-"""The records beside results: run.json of a training, metrics.jsonl of its course, evaluation.json of its scores.
+"""The records beside results: run.json and calibration.json of a training, metrics.jsonl, evaluation.json of scores.
 
 Keys that this version does not know are ignored, and keys of a later version may be missing.
 """
 
+import itertools
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from ccsd.config.load import validate_config
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.plugins.find import PluginRecord
-from ccsd.study import EVALUATION_FILE, EVENTS, RECORD_FILE
+from ccsd.study import CALIBRATION_FILE, EVALUATION_FILE, EVENTS, RECORD_FILE
 from preprocess.files import write_text
 from preprocess.task import Task
 
@@ -33,13 +45,23 @@ class _Record(BaseModel):
         UsageError
             If it is missing, or is not such a record.
         """
-        path = folder / cls.FILE
-        try:
-            return cls.parse(path.read_bytes(), path)
-        except (FileNotFoundError, NotADirectoryError):
+        if not (path := folder / cls.FILE).exists():
             raise UsageError(
                 f"{folder}: not a finished {cls.KIND} ({cls.FILE} is missing); `{cls.COMMAND}` writes it at the end"
-            ) from None
+            )
+        return cls.read_file(path)
+
+    @classmethod
+    def read_file(cls, path: Path) -> Self:
+        """Read the record that a file is.
+
+        Raises
+        ------
+        UsageError
+            If it is none, or cannot be read.
+        """
+        try:
+            return cls.parse(path.read_bytes(), path)
         except OSError as error:
             raise cls._unreadable(path, str(error.strerror)) from None
 
@@ -213,6 +235,93 @@ class EvaluationRecord(_Record):
     cases: int | None = None
     cases_by_subset: dict[str, int] = {}
     device: str | None = None
+
+
+@dataclass(frozen=True)
+class ExpectedDice:
+    """The Dice that a calibration expects of the segmentation of one region."""
+
+    value: float
+    low: float | None
+    """Lower end of the interval; None where too few cases calibrated."""
+    high: float | None
+    level: float
+    """Share of cases like those of the calibration whose Dice lies in the interval."""
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None or self.high is None else f" ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f}{interval}"
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Curve(BaseModel):
+    """From confidence to Dice, for one region and number of sequences; between its points it is straight."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    region: str
+    sequences: PositiveInt
+    patients: PositiveInt
+    """By whose cases it was fitted."""
+    seen: tuple[_Share, _Share]
+    """The lowest and the highest confidence of those cases."""
+    confidence: tuple[_Share, ...] = Field(min_length=2)
+    """Increasing."""
+    expected: tuple[_Share, ...]
+    low: tuple[_Share, ...] | None = None
+    high: tuple[_Share, ...] | None = None
+
+    @model_validator(mode="after")
+    def _is_a_curve(self) -> Self:
+        low, high = self.low or self.expected, self.high or self.expected
+        if (self.low is None) != (self.high is None) or not len(low) == len(high) == len(self.expected):
+            raise ValueError("expected, low and high must be as many")
+        if len(self.expected) != len(self.confidence) or any(a >= b for a, b in itertools.pairwise(self.confidence)):
+            raise ValueError("confidence must increase, and be as many as expected")
+        if any(not a <= b <= c for a, b, c in zip(low, self.expected, high, strict=True)):
+            raise ValueError("expected must lie between low and high")
+        return self
+
+
+class Calibration(_Record):
+    """What confidence came to on cases that the models did not train on: `calibration.json`."""
+
+    FILE, KIND, COMMAND = CALIBRATION_FILE, "calibration", "ccsd calibrate"
+
+    format: Literal[1]
+    model_hash: str
+    """As in `Identity`."""
+    split_hash: str = ""
+    data_hash: str = ""
+    task: str
+    level: float = Field(gt=0, lt=1)
+    cases: NonNegativeInt
+    """In which something was painted."""
+    patients: NonNegativeInt
+    resampled: bool = False
+    """Whether one of them was resampled to the voxels of the training."""
+    settings: dict[str, Any]
+    """Of the evaluation: those that change the segmentations."""
+    versions: dict[str, str] = {}
+    curves: tuple[Curve, ...]
+
+    def curve(self, region: str, sequences: int) -> Curve | None:
+        """Return the curve of a region and number of sequences, if the calibration saw such segmentations."""
+        return next((c for c in self.curves if (c.region, c.sequences) == (region, sequences)), None)
+
+    def expected(self, region: str, sequences: int, confidence: float) -> ExpectedDice | None:
+        """Return the Dice to expect; None for what the calibration did not see, or where nothing is painted."""
+        import numpy as np  # which takes longer to import than all else here
+
+        curve = self.curve(region, sequences)
+        if curve is None or math.isnan(confidence):
+            return None
+        shown = (curve.expected, curve.low, curve.high)
+        value, low, high = (None if v is None else float(np.interp(confidence, curve.confidence, v)) for v in shown)
+        assert value is not None
+        return ExpectedDice(value, low, high, self.level)
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:

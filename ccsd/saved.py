@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ccsd.config.schema import Config
-from ccsd.records import RunRecord
+from ccsd.records import Calibration, RunRecord
 from ccsd.study import WEIGHTS
 
 BLOCK = 1 << 20
@@ -42,6 +42,8 @@ class SavedModel:
     weights: Weights
     folder: Path | None = None
     """Of a run."""
+    calibration: Calibration | None = None
+    """Of all models of a packed file together; that of a run lies in its folder."""
 
     @cached_property
     def config(self) -> Config:

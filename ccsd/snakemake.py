@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ccsd.config.schema import Evaluation
+from ccsd.errors import UsageError
 from ccsd.new_cases import NewCases
 from ccsd.runs import members, run_key
 from ccsd.study import Study
@@ -66,7 +67,7 @@ def evaluation_options(study: Study, group: str, model: str | None = None) -> st
     """
     others = models_of(study, members(model)[1:]) if model is not None else []
     subsets = [item for name in study.groups[group] for item in ("-m", name)]
-    fields = [name for name in Evaluation.model_fields if name not in {"subsets", "subsets_per_job"}]
+    fields = [name for name in Evaluation.model_fields if name not in {"subsets", "subsets_per_job", "calibrate"}]
     values = study.config.evaluation.model_dump(mode="json")
     settings = [item for name in fields for item in ("--set", f"evaluation.{name}={json.dumps(values[name])}")]
     return shlex.join([*others, *subsets, *settings, *_task(study)])
@@ -81,6 +82,35 @@ def fold_option(run: str) -> str:
 def models_of(study: Study, runs: Iterable[str]) -> list[str]:
     """Return the options that name trained models."""
     return [word for run in runs for word in ("--model", str(study.folder.run(run)))]
+
+
+def calibrated_models(new: NewCases) -> list[str]:
+    """Return the models that are calibrated: with `evaluation.calibrate` all but those of several folds.
+
+    Of those each case outside the test set was in some training.
+
+    Raises
+    ------
+    UsageError
+        If there will be no validation case.
+    """
+    split = new.study.config.split
+    if new.study.config.evaluation.calibrate and split.val == 0 and (split.list is None or split.folds is not None):
+        raise UsageError(
+            "configuration: evaluation.calibrate needs validation cases, and split.val is 0; give it a share, or leave "
+            "evaluation.calibrate out"
+        )
+    names = dict.fromkeys([*new.study.models, *(new.models if new.cases else ())])
+    wanted = names if new.study.config.evaluation.calibrate else ()
+    return [name for name in wanted if len({run_key(run).fold for run in members(name)}) == 1]
+
+
+def calibration_options(study: Study, model: str) -> str:
+    """Return the options of `ccsd calibrate` for a run or an ensemble: its runs, and how it is used."""
+    scored, runs = study.config.evaluation, [str(study.folder.run(run)) for run in members(model)]
+    settings = {"overlap": scored.overlap, "flips": scored.flips}
+    words = [word for name, value in settings.items() for word in ("--set", f"evaluation.{name}={json.dumps(value)}")]
+    return shlex.join([*runs, *words])
 
 
 def prediction_options(new: NewCases, model: str) -> str:

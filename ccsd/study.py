@@ -30,6 +30,7 @@ from preprocess.splits import Split, read_split
 from preprocess.task import Task, default_task, refuse_mixture, shipped_tasks
 
 WEIGHTS, RECORD_FILE, EVENTS, TRACE = "model.safetensors", "run.json", "metrics.jsonl", "trace.json.gz"
+CALIBRATION_FILE, CALIBRATIONS = "calibration.json", "calibration*.json"
 """Files of a training run."""
 CHECKPOINTS, BEST, OVERLAYS, JOB = "checkpoints", "best.safetensors", "overlays", "job"
 """Its folders, of which the first has the best validated weights."""

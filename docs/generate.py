@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ccsd.config.schema import Config
-from ccsd.evaluation.tables import KEYS, PROVENANCE
+from ccsd.evaluation.tables import KEYS, PROVENANCE, SURE
 from ccsd.inference.measure import MeasuredLesion
 from ccsd.inference.record import FilesRecord, InputRecord, OptionsRecord, PredictionRecord
 from ccsd.inference.table import COLUMNS as PREDICTION_COLUMNS
@@ -98,7 +98,7 @@ def cli_reference() -> str:
 def metrics_reference() -> str:
     """Return the columns of the table of scores."""
     clean = f"the same after the clean-up of the task: {', '.join(f'`{name}`' for name in CLEANED)}"
-    columns = {**KEYS, **SCORE_COLUMNS, "*_clean": clean, **PROVENANCE}
+    columns = {**KEYS, **SCORE_COLUMNS, "*_clean": clean, **SURE, **PROVENANCE}
     text = [
         HEADER + "# Columns of metrics.tsv\n",
         METRICS_TEXT,

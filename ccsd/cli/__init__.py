@@ -15,6 +15,7 @@ from ccsd import __version__
 from ccsd.cli import (
     adopt,
     audit,
+    calibrate,
     check_plugin,
     convert,
     doctor,
@@ -41,8 +42,8 @@ app = typer.Typer(
 )
 for command in (
     phantom.phantom, audit.audit, convert.convert, convert.restore, split.split, train.train, evaluate.evaluate,
-    adopt.adopt, report.report, predict.predict, predict.export, models.pack, models.models, doctor.doctor,
-    check_plugin.check_plugin,
+    adopt.adopt, calibrate.calibrate, report.report, predict.predict, predict.export, models.pack, models.models,
+    doctor.doctor, check_plugin.check_plugin,
 ):  # fmt: skip
     app.command()(command)
 

@@ -88,5 +88,8 @@ def _tell(outcome: "Outcome") -> bool:
     missing = f", missing {', '.join(outcome.missing)}" if outcome.missing else ""
     volumes = ", ".join(f"{region} {size:.1f} ml" for region, size in outcome.volumes_ml.items())
     typer.echo(f"{outcome.case}: used {', '.join(outcome.used)}{missing}; {volumes}; labels {outcome.labels}")
+    if outcome.expected_dice:
+        dice = ", ".join(f"{region} {expected}" for region, expected in outcome.expected_dice.items())
+        typer.echo(f"{outcome.case}: expected Dice {dice}")
     typer.echo(outcome.path)
     return True

@@ -134,6 +134,10 @@ class Evaluation(Section):
     hd95_penalty: float = Field(373.13, ge=0, description="HD95 in mm where exactly one of both regions is empty")
     cleanup: bool = Field(True, description="also score with the clean-up of the task, if it has one (*_clean columns)")
     keep_predictions: bool = Field(True, description="write the predicted label maps as NIfTI")
+    calibrate: bool = Field(
+        False,
+        description="also calibrate each model on its validation cases, so that `predict` says which Dice to expect",
+    )
 
     def of(self, task: Task) -> Self:
         """Return the settings with the combinations by their canonical names.

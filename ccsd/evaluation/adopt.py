@@ -292,7 +292,9 @@ def _record(job: _Job, rows: Sequence[ScoreRow], about: Mapping[str, str]) -> Ev
         split_hash=job.cases.split_hash,
         cases=tuple(cases),
         subsets=tuple(job.task.ordered_subsets({subset for subset, _ in scored})),
-        settings=job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"}),
+        settings=job.settings.model_dump(
+            mode="json", exclude={"subsets", "subsets_per_job", "calibrate", "overlap", "flips"}
+        ),
         ignore_affine=job.ignore_affine,
         **about,
     )

@@ -122,7 +122,9 @@ def evaluate_folders(
 
 def _identity(job: _Job, about: dict[str, str]) -> Identity:
     """Return everything that decides the numbers."""
-    settings = job.settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "overlap", "flips"})
+    settings = job.settings.model_dump(
+        mode="json", exclude={"subsets", "subsets_per_job", "calibrate", "overlap", "flips"}
+    )
     return Identity(
         experiment=job.name,
         cases=tuple(sorted({pair.case for _, pair in job.pairs})),

@@ -17,13 +17,13 @@ from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
 from ccsd.evaluation.held_out import split_to_score, warn_of_known_cases
 from ccsd.evaluation.pipeline import overlapped, prepare_workers
-from ccsd.evaluation.scoring import Scoring
+from ccsd.evaluation.scoring import Found, Scoring
 from ccsd.evaluation.tables import DIGITS, evaluation_record, scoring_label, write_metrics
 from ccsd.inference.brain import PAINTED
-from ccsd.inference.case import paint_tensor, segment_case
+from ccsd.inference.case import segment_case
 from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
 from ccsd.metrics.policy import policy_of
-from ccsd.metrics.regions import Labels, Spacing
+from ccsd.metrics.regions import Spacing
 from ccsd.records import EvaluationRecord, Identity
 from ccsd.study import SCORES_FILE
 from preprocess.errors import first_few
@@ -206,7 +206,7 @@ def _identity(
         **_which(ensemble),
         spacing_mm=list(ensemble.spacing),
         painted=PAINTED,
-        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job"}),
+        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "calibrate"}),
     )
 
 
@@ -245,14 +245,17 @@ def _read(job: _Job, case: CaseStore) -> _Image:
 _NOTHING = np.zeros((0, 0, 0, 0), np.float32)
 
 
-def _segment(job: _Job, image: _Image) -> tuple[tuple[Subset, ...], Labels]:
-    """Return the label maps of the combinations, K x D x H x W."""
+def _segment(job: _Job, image: _Image) -> Found:
+    """Return the label maps of the combinations, and how sure the models are of them."""
     if not image.subsets:
-        return (), np.zeros((0, 0, 0, 0), np.uint8)
+        return Found((), np.zeros((0, 0, 0, 0), np.uint8), np.zeros((0, len(job.task.regions))))
     import torch
 
-    found = segment_case(job.ensemble, image.voxels, image.spacing, image.subsets, job.settings, job.device)
-    return image.subsets, torch.stack([paint_tensor(one.probabilities, job.task) for one in found]).cpu().numpy()
+    maps, sure = [], []
+    for one in segment_case(job.ensemble, image.voxels, image.spacing, image.subsets, job.settings, job.device):
+        maps.append(one.labels)
+        sure.append(one.confidence)
+    return Found(image.subsets, torch.stack(maps).cpu().numpy(), torch.stack(sure).cpu().numpy())
 
 
 def _write(job: _Job, out: Path, rows: list[ScoreRow]) -> None:

@@ -1,18 +1,36 @@
 """What is done with the label maps of a case: they are written and scored. Runs in workers, which need no torch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ccsd.config import Evaluation
 from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
 from ccsd.evaluation.tables import scored_as
+from ccsd.inference.confidence import COLUMN
 from ccsd.inference.labelmaps import write_labelmap
 from ccsd.metrics import Policy, Reference
+from ccsd.metrics.case import NAN
 from ccsd.metrics.regions import Labels
 from ccsd.study import prediction_file
 from preprocess.store.reader import CaseStore
 from preprocess.task import Subset, Task
+
+CONFIDENCE_DECIMALS = 4
+"""Of the table: more of them would differ with how many combinations are computed together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the models make of a case, for K combinations."""
+
+    subsets: tuple[Subset, ...]
+    labels: Labels
+    """K x D x H x W, classes of the task."""
+    confidence: NDArray[np.float64]
+    """K x R, see `ccsd.inference.confidence`; NaN where nothing is painted."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class Scoring:
     """The columns `experiment`, `seed` and `model_hash`."""
     finished: FinishedCases
 
-    def score(self, case: str, found: tuple[Sequence[Subset], Labels]) -> list[ScoreRow]:
+    def score(self, case: str, found: Found) -> list[ScoreRow]:
         """Write and score the label maps of a case (K combinations, K x D x H x W), and record that it is finished.
 
         Raises
@@ -39,15 +57,16 @@ class Scoring:
         store = CaseStore(self.data, case)
         geometry = store.meta.geometry
         convention = self.task.output_convention(store.meta.label_convention)
-        subsets, maps = found
         rows: list[ScoreRow] = []
-        if subsets:
+        if found.subsets:
             reference = Reference(store.read_label(), geometry.spacing, self.policy, self.task, geometry.shape)
-        for subset, labels in zip(subsets, maps, strict=True):
+        for subset, labels, sure in zip(found.subsets, found.labels, found.confidence, strict=True):
             if self.settings.keep_predictions:
                 write_labelmap(prediction_file(self.out, "+".join(subset), case), labels, geometry, convention)
             shared = self._keys(case, subset)
-            rows += [{**shared, **row} for row in reference.score(labels, cleanup=self.settings.cleanup)]
+            by_region = dict(zip(self.task.regions, sure.round(CONFIDENCE_DECIMALS).tolist(), strict=True))
+            scores = reference.score(labels, cleanup=self.settings.cleanup)
+            rows += [{**shared, **row, COLUMN: by_region.get(str(row["region"]), NAN)} for row in scores]
         self.finished.write(case, rows)
         return rows
 

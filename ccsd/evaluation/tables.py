@@ -12,8 +12,9 @@ import pandas as pd
 from ccsd import __version__
 from ccsd.config import Evaluation
 from ccsd.errors import UsageError
+from ccsd.inference.confidence import COLUMN, MEANING
 from ccsd.metrics import Policy
-from ccsd.metrics.case import CLEANED, SCORE_COLUMNS
+from ccsd.metrics.case import CLEANED, NAN, SCORE_COLUMNS
 from ccsd.metrics.regions import cleanup_label
 from ccsd.records import EvaluationRecord, Identity
 from preprocess.files import write_text
@@ -37,9 +38,13 @@ PROVENANCE = {
     "split_hash": "first 12 digits of the hash of the split, of a fold that of all folds; empty without a model",
 }
 """How its scores came about."""
-COLUMNS = (*KEYS, *SCORE_COLUMNS, *(f"{name}_clean" for name in CLEANED), *PROVENANCE)
-FOLD = "fold"
-"""The column that tables of earlier versions lack."""
+SURE = {
+    COLUMN: f"{MEANING}; empty where nothing is painted, for regions that no model predicts itself, and without a model"
+}
+"""What the models say of their scores themselves."""
+COLUMNS = (*KEYS, *SCORE_COLUMNS, *(f"{name}_clean" for name in CLEANED), *SURE, *PROVENANCE)
+LATER = ("fold", COLUMN)
+"""The columns that tables of earlier versions lack."""
 DIGITS = 12
 """Digits of a hash that tables show."""
 
@@ -71,10 +76,13 @@ def read_metrics(path: Path) -> pd.DataFrame:
             table = pd.read_csv(path, sep="\t", dtype=DTYPES, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as a table of scores: {error}; run `ccsd evaluate` again") from None
-    missing = [name for name in COLUMNS if name not in table.columns and name != FOLD]
+    absent = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in absent if name not in LATER]
     if missing:
         raise UsageError(f"{path}: not a table of scores, columns missing: {', '.join(missing)}")
-    return table if FOLD in table.columns else table.assign(fold=float("nan")).astype({FOLD: "Int64"})[list(COLUMNS)]
+    if not absent:
+        return table
+    return table.assign(**dict.fromkeys(absent, NAN)).astype({name: DTYPES[name] for name in absent})[list(COLUMNS)]
 
 
 def mean_dice(table: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ccsd.errors import UsageError
 from ccsd.inference.brain import brain_of, cut
+from ccsd.inference.confidence import confidence
 from ccsd.inference.resample import needs_resampling, resample_image, resample_probabilities, target_shape
 from ccsd.inference.window import predict_probabilities
 from ccsd.metrics.regions import Spacing
@@ -60,8 +61,12 @@ class Segmented:
 
     probabilities: "Tensor"
     """R x D x H x W, 0 outside the brain that the modalities of the combination show."""
+    labels: "Tensor"
+    """D x H x W, classes of the task: the label map that they paint."""
     outside: "Tensor"
     """A single number: the share of the voxels that would be painted, but lie outside the brain."""
+    confidence: "Tensor"
+    """R, what the probabilities say of the Dice: see `ccsd.inference.confidence`."""
 
 
 def segment_case(
@@ -115,7 +120,9 @@ def _within_the_brain(regions: "Tensor", image: "Tensor", subset: Subset, task: 
 
     with torch.inference_mode():
         brain = brain_of(image[[task.modalities.index(name) for name in subset]])
-        return Segmented(regions, cut(regions, brain.to(regions.device)))
+        outside = cut(regions, brain.to(regions.device))
+        labels = paint_tensor(regions, task)
+        return Segmented(regions, labels, outside, confidence(regions, labels, task))
 
 
 def mean_probabilities(

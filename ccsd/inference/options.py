@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ccsd.errors import UsageError
+from ccsd.inference.calibrated import read_calibration, unlike
 from ccsd.inference.ensemble import Ensemble
 from ccsd.inference.record import FORMAT
+from ccsd.records import Calibration
 from preprocess.checks import check_names
 from preprocess.task import LabelConvention, Task
 
@@ -72,6 +74,10 @@ class Job:
     """Those of the (first) model, with what the options change."""
     made: dict[str, Any]
     """What decides the segmentations of all cases, for their records."""
+    calibration: Calibration | None = None
+    """Of the models, if there is one and it holds for these options."""
+    note: str = ""
+    """Why a calibration is not used."""
 
     @classmethod
     def of(cls, ensemble: Ensemble, device: "torch.device", options: Options) -> "Job":
@@ -90,7 +96,11 @@ class Job:
             "allow": sorted(options.allow),
         }
         models = [identity.model_dump(exclude_unset=True) for identity in ensemble.identities]
-        return cls(ensemble, device, options, settings, {"format": FORMAT, "models": models, "options": wanted})
+        calibration, note = read_calibration(ensemble.members), ""
+        if calibration and (other := unlike(calibration, settings, cleanup=options.cleanup)):
+            calibration, note = None, f"no expected Dice: the models were calibrated otherwise ({other})"
+        made = {"format": FORMAT, "models": models, "options": wanted}
+        return cls(ensemble, device, options, settings, made, calibration, note)
 
     def convention(self, of_input: LabelConvention) -> LabelConvention:
         """Return the label numbers to write for an input that has its own."""

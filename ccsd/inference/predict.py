@@ -12,8 +12,9 @@ from ccsd.errors import UsageError
 from ccsd.inference.ensemble import load_ensemble, read_members
 from ccsd.inference.finished import is_finished, record_file, taken_for
 from ccsd.inference.options import Job, Options
-from ccsd.inference.prediction import segment
+from ccsd.inference.prediction import expect_again, segment
 from ccsd.inference.table import forget_failure, note_failure, write_table
+from ccsd.records import ExpectedDice
 from preprocess.case import prepare
 from preprocess.errors import RAW_SCANS, InputError
 from preprocess.files import sweep
@@ -125,6 +126,8 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     volumes_ml: dict[str, float] = field(default_factory=dict)
     """By region."""
+    expected_dice: dict[str, ExpectedDice] = field(default_factory=dict)
+    """By region, of models that are calibrated."""
     labels: str = ""
     """What each value in the file means."""
     error: str | None = None
@@ -170,6 +173,8 @@ def predict(
     job = Job.of(load_ensemble(members, device), device, options)
     for member in members:
         print(f"model: {member.where}, {member.record.origin}", file=sys.stderr)
+    if job.note:
+        print(f"note: {job.note}", file=sys.stderr)
     print(f"segmenting (cases: {len(own)}, device: {device.type})", file=sys.stderr, flush=True)
     folder = None if nifti.stem(out) else out
     sweep(folder or out.parent)
@@ -184,13 +189,14 @@ def predict(
 def _outcome(case: CaseFiles, path: Path, job: Job, folder: Path | None) -> Outcome:
     """Segment a case, unless that is done; in a folder, note why it failed."""
     made = {**job.made, "files": taken_for(case)}
-    if job.options.skip_existing and is_finished(path, made, preview=job.options.preview):
-        outcome = Outcome(case.case, path, skipped=True, warnings=_unknown_origin(path))
-    else:
-        try:
+    try:
+        if job.options.skip_existing and is_finished(path, made, preview=job.options.preview):
+            expect_again(path, job)
+            outcome = Outcome(case.case, path, skipped=True, warnings=_unknown_origin(path))
+        else:
             outcome = _predict_case(case, path, job, made)
-        except (InputError, UsageError) as error:
-            outcome = Outcome(case.case, path, error=str(error))
+    except (InputError, UsageError) as error:
+        outcome = Outcome(case.case, path, error=str(error))
     if folder is not None and outcome.error:
         note_failure(folder, case.case, outcome.error)
     elif folder is not None:
@@ -211,4 +217,5 @@ def _predict_case(case: CaseFiles, path: Path, job: Job, made: dict[str, Any]) -
     missing = tuple(name for name in found.missing if name not in there or name in used)
     found = replace(found, missing=missing)  # without those that -m leaves out
     found.save(path, probabilities=options.probabilities, preview=options.preview)
-    return Outcome(case.case, path, found.used, missing, found.warnings, found.volumes_ml, str(found.convention))
+    shown = found.volumes_ml, found.expected_dice, str(found.convention)
+    return Outcome(case.case, path, found.used, missing, found.warnings, *shown)

@@ -1,8 +1,9 @@
 """What models make of one case: label map, probabilities, what it shows; and writing it."""
 
+import math
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccsd import __version__
-from ccsd.inference.case import in_mm, is_resampled, paint_tensor, segment_case
+from ccsd.inference.calibrated import DOUBT, expectations
+from ccsd.inference.case import in_mm, is_resampled, segment_case
 from ccsd.inference.finished import preview_file, probabilities_file, read_record, record_file
 from ccsd.inference.measure import MeasuredLesion, measure_lesions
 from ccsd.inference.options import Job
-from ccsd.inference.record import InputRecord, PredictionRecord
+from ccsd.inference.record import ExpectedDiceRecord, InputRecord, PredictionRecord
 from ccsd.inference.sanity import oddities, outside_the_brain
 from ccsd.metrics import clean_up
+from ccsd.records import ExpectedDice
 from preprocess.case import Prepared, region_volumes
-from preprocess.files import complete_or_absent
+from preprocess.files import complete_or_absent, write_text
 from preprocess.source import nifti
 from preprocess.source.geometry import to_source
 from preprocess.source.labels import to_convention
 from preprocess.task import LabelConvention, Subset, Task
+
+_RESAMPLED = "were resampled to the training's"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,10 @@ class Prediction:
     """What a person should check before trusting it."""
     convention: LabelConvention
     """What the numbers in `labels` mean."""
+    confidence: dict[str, float | None] = field(repr=False)
+    """By region the Dice that the models' own probabilities lead one to expect; None where nothing is painted."""
+    expected_dice: dict[str, ExpectedDice]
+    """By region what validation cases make of the confidence; empty if the models are not calibrated."""
     _case: Prepared = field(repr=False)
     _classes: NDArray[np.uint8] = field(repr=False)
     _regions: NDArray[np.float32] = field(repr=False)
@@ -154,6 +163,8 @@ class Prediction:
             labels=self.label_names,
             spacing_mm=tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist()),
             outside_brain_share=self._outside,
+            confidence=self.confidence,
+            **_expected_record(self.expected_dice),
             volumes_mm3=self.volumes_mm3,
             volumes_ml=self.volumes_ml,
             lesions=self.lesions,
@@ -161,6 +172,12 @@ class Prediction:
 
     def _write(self, path: Path, array: NDArray[np.generic]) -> None:
         nifti.write(path, array, self.affine, self._case.meta.geometry.forms)
+
+
+def _expected_record(expected: Mapping[str, ExpectedDice]) -> dict[str, dict[str, ExpectedDiceRecord]]:
+    """Return what the record has only of models that are calibrated."""
+    found = {name: ExpectedDiceRecord(**asdict(one)) for name, one in expected.items()}
+    return {"expected_dice": found} if found else {}
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -188,18 +205,46 @@ def segment(job: Job, case: Prepared, files: Mapping[str, Any]) -> Prediction:
     """
     task, geometry, used = job.ensemble.task, case.meta.geometry, case.meta.modalities
     (found,) = segment_case(job.ensemble, case.image, geometry.spacing, [used], job.settings, job.device)
-    classes = paint_tensor(found.probabilities, task).cpu().numpy()
+    classes = found.labels.cpu().numpy()
     if job.options.cleanup:
         classes = clean_up(classes, geometry.spacing, task)
     notes = [str(finding) for finding in case.findings if finding.check != "spacing"]  # which is fixed here
     notes += [*oddities(case), *outside_the_brain(outside := float(found.outside))]
-    if is_resampled(job.ensemble, geometry.spacing):
+    if resampled := is_resampled(job.ensemble, geometry.spacing):
         own, training = in_mm(geometry.spacing), in_mm(job.ensemble.spacing)
-        notes.append(f"voxels of {own} were resampled to the training's {training} and back")
+        notes.append(f"voxels of {own} {_RESAMPLED} {training} and back")
     missing = tuple(name for name in task.modalities if name not in used)
     regions, convention = found.probabilities.cpu().numpy(), job.convention(case.meta.label_convention)
     made = {**job.made, "files": files}
-    return Prediction(used, missing, tuple(notes), convention, case, classes, regions, outside, made)
+    sure = dict(zip(task.regions, found.confidence.tolist(), strict=True))
+    expected, doubts = expectations(job.calibration, len(used), sure, resampled=resampled)
+    shown = {region: None if math.isnan(value) else value for region, value in sure.items()}
+    return Prediction(
+        used, missing, (*notes, *doubts), convention, shown, expected,
+        _case=case, _classes=classes, _regions=regions, _outside=outside, _made=made,
+    )  # fmt: skip
+
+
+def expect_again(path: Path, job: Job) -> None:
+    """Bring the record of a segmentation that is there in line with a calibration that may be newer.
+
+    A record without confidence, from an earlier version, stays as it is; so do all where there is no calibration.
+
+    Raises
+    ------
+    InputError
+        If the record cannot be written.
+    """
+    if job.calibration is None or (record := read_record(path)) is None or not record.confidence:
+        return
+    sure = {name: math.nan if value is None else value for name, value in record.confidence.items()}
+    resampled = any(_RESAMPLED in warning for warning in record.warnings)
+    expected, doubts = expectations(job.calibration, len(record.used), sure, resampled=resampled)
+    kept = [warning for warning in record.warnings if not warning.startswith(DOUBT)]
+    earlier: dict[str, Any] = {"expected_dice": {}} if record.expected_dice else {}
+    renewed = record.model_copy(update={**earlier, **_expected_record(expected), "warnings": (*kept, *doubts)})
+    if renewed != record:
+        write_text(record_file(path), renewed.model_dump_json(indent=2, exclude_unset=True) + "\n")
 
 
 def _remove_earlier(path: Path, written: Collection[str]) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ccsd.inference.confidence import MEANING
 from ccsd.inference.measure import MeasuredLesion
 from ccsd.records import ModelIdentity
 
@@ -13,6 +14,7 @@ FORMAT: Final = 2
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Size = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
@@ -54,6 +56,15 @@ class InputRecord(_Part):
     voxels_sha256: Digest = Field(description="SHA-256 of what it shows, whatever the type, margin and orientation")
 
 
+class ExpectedDiceRecord(_Part):
+    """The Dice of a region that the calibration of the models expects."""
+
+    value: Share = Field(description="the Dice to expect")
+    low: Share | None = Field(description="lower end of the interval; null where too few cases calibrated")
+    high: Share | None = Field(description="upper end of the interval")
+    level: Share = Field(description="share of cases like those of the calibration whose Dice lies in the interval")
+
+
 class PredictionRecord(_Part):
     """What `ccsd predict` writes beside a segmentation."""
 
@@ -78,6 +89,12 @@ class PredictionRecord(_Part):
         ge=0,
         le=1,
         description="share, 0 to 1, of the voxels that the models would have painted, but that lie outside the brain",
+    )
+    confidence: dict[str, Share | None] = Field(
+        default={}, description=f"by region {MEANING}; null where nothing is painted"
+    )
+    expected_dice: dict[str, ExpectedDiceRecord] = Field(
+        default={}, description="by region, of models that `ccsd calibrate` calibrated: the Dice to expect"
     )
     volumes_mm3: dict[str, Size] = Field(description="volume by region")
     volumes_ml: dict[str, Size] = Field(description="the same in millilitres")

@@ -29,6 +29,9 @@ COLUMNS = {
     "REGION_lesions": "number of lesions of each region",
     "REGION_longest_mm": "longest diameter of the largest lesion in an axial slice",
     "REGION_perpendicular_mm": "the one perpendicular to it",
+    "REGION_expected_dice": "Dice to expect, of models that are calibrated",
+    "REGION_expected_low": "lower end of its interval",
+    "REGION_expected_high": "upper end",
     "warnings": "what a person should check, joined by `; `",
     "ccsd_version": "version of the program",
 }
@@ -97,10 +100,18 @@ def _row(folder: Path, case: str, record: PredictionRecord | None, task: Task) -
     for region in (name for name in task.regions if name in record.volumes_mm3):
         lesions = record.lesions.get(region, ())
         row |= {f"{region}_mm3": f"{record.volumes_mm3[region]:.9g}", f"{region}_lesions": str(len(lesions))}
+        row |= _expected(region, record)
         if lesions:
             row |= {f"{region}_longest_mm": f"{lesions[0].longest_diameter_mm:g}"}
             row |= {f"{region}_perpendicular_mm": f"{lesions[0].perpendicular_diameter_mm:g}"}
     return row
+
+
+def _expected(region: str, record: PredictionRecord) -> Row:
+    if (found := record.expected_dice.get(region)) is None:
+        return {}
+    ends = {"expected_dice": found.value, "expected_low": found.low, "expected_high": found.high}
+    return {f"{region}_{name}": f"{value:.4g}" for name, value in ends.items() if value is not None}
 
 
 def _failure(folder: Path, case: str) -> str:

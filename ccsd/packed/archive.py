@@ -2,6 +2,7 @@
 
     models/1/model.safetensors, models/1/run.json, ...     one folder for each model of an ensemble
     task.yaml, card.md                                     what is segmented from what; the card for people
+    calibration.json                                       of models that are calibrated: which Dice to expect
     model.json                                             format, names, and size and SHA-256 of each member above
 
 The comment at the end of the file has the SHA-256 of all that is no member's content, so that no byte can change
@@ -37,9 +38,9 @@ from ccsd.packed.frame import (
     refuse_steering,
 )
 from ccsd.packed.portable import refuse_this_machine
-from ccsd.records import RunRecord
+from ccsd.records import Calibration, RunRecord
 from ccsd.saved import BLOCK, SavedModel, Weights, joint_hash, part_hash
-from ccsd.study import RECORD_FILE, WEIGHTS
+from ccsd.study import CALIBRATION_FILE, RECORD_FILE, WEIGHTS
 from preprocess.errors import first_few
 from preprocess.files import complete_or_absent
 
@@ -135,9 +136,20 @@ class PackedFile:
         if record.model_hash != entry.sha256:
             raise damaged(where, f"{RECORD_FILE} describes other weights")
         label = f"{name} of {self.manifest.name}" if several else name
-        saved = SavedModel(where, label, record, Weights(self.path, span.start, span.size, entry.sha256))
+        weight = Weights(self.path, span.start, span.size, entry.sha256)
+        saved = SavedModel(where, label, record, weight, calibration=self._calibration())
         refuse_this_machine(saved)
         return saved
+
+    def _calibration(self) -> Calibration | None:
+        if CALIBRATION_FILE not in self.spans:
+            return None
+        content = self.text(CALIBRATION_FILE)
+        found = Calibration.parse(content, f"{self.where}, {CALIBRATION_FILE}")
+        refuse_steering(content, f"{self.where}, {CALIBRATION_FILE}")
+        if found.model_hash != self.manifest.model_hash:
+            raise damaged(self.where, f"{CALIBRATION_FILE} is of other weights")
+        return found
 
     def check(self) -> None:
         """Check every member, the weights included.
@@ -298,6 +310,7 @@ def _refuse_others(manifest: Manifest, spans: Mapping[str, Span], where: str) ->
     """Reject a file whose members are not exactly those of its list and of its models."""
     numbers = range(1, len(manifest.models) + 1)
     wanted = {CARD, TASK, *(f"models/{n}/{name}" for n in numbers for name in (RECORD_FILE, WEIGHTS))}
+    wanted |= {CALIBRATION_FILE} & set(manifest.files)  # not every model is calibrated
     for what, names in (("the list in model.json", set(manifest.files)), ("the file", set(spans) - {MANIFEST})):
         if names != wanted or not manifest.models:
             odd = first_few(sorted(names ^ wanted), 5) or "models"

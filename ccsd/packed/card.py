@@ -8,7 +8,7 @@ from ccsd.inference.case import in_mm, training_spacing
 from ccsd.inference.ensemble import Member, hash_of
 from ccsd.metrics.regions import Spacing
 from ccsd.packed.scores import Scores
-from ccsd.records import RunRecord
+from ccsd.records import Calibration, RunRecord
 from ccsd.report.statistics import by_key
 
 NOT_CLINICAL = (
@@ -21,7 +21,12 @@ _METRICS = {"dice": ("Dice", 3), "hd95": ("HD95 in mm", 1)}
 
 
 def card(
-    name: str, members: Sequence[Member], records: Sequence[RunRecord], scores: Scores | None, notes: Sequence[str]
+    name: str,
+    members: Sequence[Member],
+    records: Sequence[RunRecord],
+    scores: Scores | None,
+    notes: Sequence[str],
+    calibration: Calibration | None = None,
 ) -> str:
     """Return the model card as Markdown; `records` are those of the members as they are packed."""
     lines = [f"# {name}", "", NOT_CLINICAL]
@@ -31,7 +36,9 @@ def card(
     lines += ["", *_about(members), "", "## Training", ""]
     for member, record in zip(members, records, strict=True):
         lines += _training(member, record)
-    lines += ["", "## Scores", "", *_scores(scores), "", "## What it was not tested on", ""]
+    lines += ["", "## Scores", "", *_scores(scores)]
+    lines += [] if calibration is None else ["", "## Expected Dice", "", _calibrated(calibration)]
+    lines += ["", "## What it was not tested on", ""]
     lines += [f"- {text}" for text in _untested(members, records, scores)]
     return "\n".join(lines) + "\n"
 
@@ -100,6 +107,21 @@ def _scores(scores: Scores | None) -> Iterator[str]:
             cells = [rows.get((name, scope, group, region, metric)) for region in task.scored_regions]
             row = "all of these" if scope == "overall" else group
             yield f"| {row} | {' | '.join(_cell(cell, digits) for cell in cells)} |"
+
+
+def _calibrated(found: Calibration) -> str:
+    """Return by what the models were calibrated, and for what that holds."""
+    counts = (found.cases, "case"), (found.patients, "patient")
+    cases, patients = (f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
+    settings = f"windows with overlap {found.settings.get('overlap')}"
+    settings += f" and {'' if found.settings.get('flips') else 'no '}mirror images"
+    none = all(curve.low is None for curve in found.curves)
+    interval = "too few for an interval" if none else f"with an interval for {100 * found.level:g} % of such cases"
+    return (
+        f"Calibrated by {cases} of {patients}, {interval}: validation cases of the files `{_short(found.data_hash)}`, "
+        f"split `{_short(found.split_hash)}`. Holds for such cases and for {settings}; ccsd "
+        f"{found.versions.get('ccsd', 'unknown')}."
+    )
 
 
 def _cell(row: Mapping[str, Any] | None, digits: int) -> str:

@@ -11,13 +11,15 @@ from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from ccsd.errors import UsageError
-from ccsd.study import RECORD_FILE, WEIGHTS
+from ccsd.study import CALIBRATION_FILE, RECORD_FILE, WEIGHTS
 
 MANIFEST, CARD, TASK = "model.json", "card.md", "task.yaml"
 MOST_TEXT = 16 << 20
 """Bytes that a member other than weights may have."""
 
-_MEMBER = re.compile(rf"({MANIFEST}|{CARD}|{TASK}|models/[1-9][0-9]{{0,2}}/({RECORD_FILE}|{WEIGHTS}))", re.ASCII)
+_MEMBER = re.compile(
+    rf"({MANIFEST}|{CARD}|{TASK}|{CALIBRATION_FILE}|models/[1-9][0-9]{{0,2}}/({RECORD_FILE}|{WEIGHTS}))", re.ASCII
+)
 SEAL = b"ccsd model, sha256 of the frame: "
 SEALED = len(SEAL) + 64
 LOCAL_HEADER = 30

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ccsd.errors import UsageError
+from ccsd.inference.calibrated import read_calibration
 from ccsd.inference.ensemble import Member, evaluated_as, hash_of, load_ensemble, read_members
 from ccsd.packed import archive, frame
 from ccsd.packed.card import card
@@ -15,7 +16,7 @@ from ccsd.packed.portable import refuse_this_machine
 from ccsd.packed.scores import read_scores
 from ccsd.records import RunRecord, Start
 from ccsd.saved import Weights
-from ccsd.study import RECORD_FILE, WEIGHTS
+from ccsd.study import CALIBRATION_FILE, RECORD_FILE, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ def pack(
         contents[f"{folder}/{WEIGHTS}"] = replace(member.saved.weights, expected=record.model_hash)
         contents[f"{folder}/{RECORD_FILE}"] = _as_json(record)
     contents[frame.TASK] = yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False).encode()
-    contents[frame.CARD] = card(name, members, records, scores, notes).encode()
+    if (calibration := read_calibration(members)) is not None:
+        contents[CALIBRATION_FILE] = calibration.model_dump_json(indent=2).encode() + b"\n"
+    contents[frame.CARD] = card(name, members, records, scores, notes, calibration).encode()
     about = {
         "name": name,
         "task": task.label,

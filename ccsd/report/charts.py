@@ -164,6 +164,30 @@ def distributions(metrics: pd.DataFrame, experiment: str, task: Task) -> Markup:
         )
 
 
+def expectations(scores: pd.DataFrame, experiment: str, task: Task) -> Markup:
+    """Draw each segmentation's Dice against the one that was expected, coloured by the number of sequences."""
+    sizes = sorted(int(size) for size in scores["modalities"].unique())
+    with _one_each(task, 3.2) as (drawing, axes):
+        for axis, region in zip(axes, task.scored_regions, strict=True):
+            if region not in task.regions:  # scored, but no output of a model, which so says nothing of it
+                axis.set_axis_off()
+                continue
+            axis.plot([0, 1], [0, 1], color=TEXT, lw=1)
+            for size in sizes:
+                part = scores[(scores["region"] == region) & (scores["modalities"] == size)]
+                colour = SERIES[(size - 1) % len(SERIES)]
+                axis.plot(part["expected"], part["dice"], ".", color=colour, ms=4, alpha=0.55, label=f"{size} there")
+            axis.set(title=_title(task.word(region)), xlabel="expected Dice", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        axes[0].set_ylabel("Dice")
+        drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(sizes)))
+        return inline(
+            drawing,
+            f"expected-{experiment}",
+            f"{experiment}: Dice of every segmentation against the expected Dice, for "
+            f"{listed(list(task.regions))}; the table has the numbers.",
+        )
+
+
 def training(run: TrainingResults) -> Markup | None:
     """Draw the losses and the validation Dice against the step."""
     steps, checks = run.of_kind("train"), run.of_kind("validation")

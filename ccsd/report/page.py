@@ -18,6 +18,7 @@ from ccsd.records import RunRecord
 from ccsd.report import charts, tables
 from ccsd.report import sentences as words
 from ccsd.report.cautions import warnings
+from ccsd.report.expected import Held, expected_scores, held, remarks
 from ccsd.report.galleries import Gallery, galleries
 from ccsd.report.published import Protocol, protocol_of
 from ccsd.report.results import StudyResults, TrainingResults, read_results
@@ -42,6 +43,10 @@ class ExperimentSection:
     drops: list[tuple[str, list[tables.Cell]]]
     worst: list[dict[str, Any]]
     galleries: list[Gallery]
+    held: list[Held]
+    """How well the expected Dice holds; empty if the models are not calibrated."""
+    expectations: Markup | None
+    remarks: str
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ def _more(study: StudyResults) -> tables.Shown:
 
 
 def _experiment_section(study: StudyResults, summary: pd.DataFrame, name: str, more: tables.Shown) -> ExperimentSection:
-    task = study.task
+    task, expected = study.task, expected_scores(study, name)
     return ExperimentSection(
         name=name,
         scores=tables.score_table(summary, name, tables.MAIN, task),
@@ -180,6 +185,9 @@ def _experiment_section(study: StudyResults, summary: pd.DataFrame, name: str, m
         drops=tables.drop_table(summary, name, task),
         worst=tables.worst_cases(study, name),
         galleries=galleries(study, name),
+        held=held(expected),
+        expectations=None if expected.empty else charts.expectations(expected, name, task),
+        remarks=remarks(study, expected),
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from ccsd.errors import UsageError
 from ccsd.evaluation.tables import read_metrics, scoring_label
 from ccsd.inference.brain import PAINTED
+from ccsd.inference.confidence import COLUMN as CONFIDENCE
 from ccsd.records import EvaluationRecord, Identity, RunRecord, read_events
 from ccsd.study import RECORD_FILE, SCORES_FILE, StudyFolder
 from preprocess.reading import YAML_ERRORS, read_yaml
@@ -74,7 +75,8 @@ def read_results(root: Path) -> StudyResults:
     records = {name: EvaluationRecord.read(path) for name, path in scored.items()}
     task = _common_task({scored[name]: record.task for name, record in records.items()})
     tables = {name: read_metrics(path / SCORES_FILE) for name, path in scored.items()}
-    metrics = pd.concat(tables.values(), ignore_index=True).drop_duplicates()
+    metrics = pd.concat(tables.values(), ignore_index=True)
+    metrics = metrics.drop_duplicates([name for name in metrics if name != CONFIDENCE])  # which has rounding
     _refuse_scores_computed_twice(root, metrics, tables)
     _refuse_one_name_for_two(root, metrics, tables)
     config = _read_config(folder.config)

@@ -15,7 +15,7 @@ from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.model.weights import ABOUT, file_hash, load_weights, save_weights
 from ccsd.records import RunRecord
-from ccsd.study import BEST, WEIGHTS
+from ccsd.study import BEST, CALIBRATIONS, WEIGHTS
 from ccsd.training.distributed import Process
 from ccsd.training.engine import whole_weights
 from preprocess.files import write_text
@@ -52,6 +52,8 @@ def write_result(engine: Any, run: Path, best: Path | None, record: RunRecord, s
     if from_best and best is not None:
         weights, words = load_weights(best)
         step = int(words["step"])
+    for calibration in run.glob(CALIBRATIONS):  # those of earlier weights
+        calibration.unlink(missing_ok=True)
     save_weights(run / WEIGHTS, weights, {"step": str(step)})
     write_text(run / SPLIT_FILE, split.as_tsv())
     record.model_copy(update={"selected_step": step, "model_hash": file_hash(run / WEIGHTS)}).write(run)

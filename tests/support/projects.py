@@ -40,6 +40,7 @@ left = {{
     "split": lambda: [Path(rest[0]) / name for name in ("cases.tsv", "dataset.json", "split.tsv")],
     "train": lambda: [option("--run") / name for name in ("model.safetensors", "run.json")],
     "evaluate": lambda: [option("--out") / name for name in ("metrics.tsv", "evaluation.json")],
+    "calibrate": lambda: [Path(rest[0]) / "calibration.json"],
     "predict": lambda: [Path(rest[1]) / (case.name + ".nii.gz") for case in Path(rest[0]).iterdir()],
     "report": lambda: [option("--out"), *(Path(rest[0]) / n for n in TABLES)],
 }}[stage]()

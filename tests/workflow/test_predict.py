@@ -13,6 +13,9 @@ import pytest
 
 from ccsd.evaluation import read_metrics
 from ccsd.evaluation.run import evaluate_model
+from ccsd.inference.calibrated import read_calibration
+from ccsd.inference.ensemble import read_members
+from preprocess.dataset import read_fingerprint
 from support.projects import HERE, ONE_RANK, TINY, Project
 
 NEW = {"source": "new", "cases_per_job": 2, "models": ["ccsd-s1", "ccsd-s0+1"], "cleanup": True, "allow": ["affine"]}
@@ -87,6 +90,22 @@ def test_typed_again_nothing_runs_and_what_is_gone_or_new_is_made(finished: Proj
     assert {call.split()[0] for call in calls} == {"predict"}
 
 
+def test_models_are_calibrated_where_that_is_asked_for_before_they_segment(finished: Project) -> None:
+    assert finished.calls("calibrate") == []
+    finished.configure(**STUDY, evaluation={"calibrate": True, "overlap": 0.25})
+    calls = [call for call in _again(finished) if call.split()[0] in ("calibrate", "predict", "report")]
+    runs = [f"results/study/runs/ccsd-s{seed}" for seed in (0, 1)]
+    asked = {call for call in calls if call.startswith("calibrate")}
+    how = "--set evaluation.overlap=0.25 --set evaluation.flips=false --data results/study/data"
+    assert asked == {f"calibrate {' '.join(models)} {how}" for models in (runs[:1], runs[1:], runs)}
+    of_both = calls.index(f"calibrate {' '.join(runs)} {how}")
+    assert all(calls.index(c) > of_both for c in calls if c.startswith("predict") and all(run in c for run in runs))
+    assert _again(finished) == []
+    done = finished.snakemake(*HERE, "--config", "split={val: 0}", "--dry-run")
+    assert done.returncode == 1
+    assert "evaluation.calibrate needs validation cases, and split.val is 0" in done.stdout + done.stderr
+
+
 def test_a_model_that_there_is_not_is_refused_before_anything_runs(original: Project) -> None:
     done = original.snakemake(*HERE, "--config", "predict={source: new, models: [ccsd-s2]}", "--dry-run")
     assert done.returncode == 1
@@ -101,10 +120,10 @@ def test_real_stages_score_an_ensemble_and_segment_new_cases(project: Callable[.
     study = {**TINY, "train": {**TINY["train"], "steps": 4, "validate_every": 4}, "seeds": [0, 1], "ensembles": True}
     clone.configure(**study)
     assert clone.snakemake(*HERE, *ONE_RANK).returncode == 0
-    clone.configure(**study, predict=new)
+    clone.configure(**{**study, "evaluation": {**study["evaluation"], "calibrate": True}}, predict=new)
     done = clone.snakemake(*HERE, *ONE_RANK)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "rule evaluate" not in done.stdout + done.stderr  # `predict` decides no score
+    assert "rule evaluate" not in done.stdout + done.stderr  # `predict` decides no score, nor does `calibrate`
 
     table = read_metrics(clone.results / "metrics.tsv")
     assert list(table["experiment"].unique()) == ["ccsd", "ccsd-s0+1"]
@@ -118,6 +137,16 @@ def test_real_stages_score_an_ensemble_and_segment_new_cases(project: Callable[.
     seeds = {tuple(m["seed"] for m in json.loads(path.read_text())["models"]) for path in made.glob("*.json")}
     assert seeds == {(0, 1)}
     assert "ccsd-s0+1" in (clone.results / "report.html").read_text()
+
+    for models in (runs[:1], runs[1:], runs):
+        calibration = read_calibration(read_members(models))
+        assert calibration is not None
+        assert calibration.data_hash == read_fingerprint(clone.results / "data")["data_hash"]
+    known = {curve.region for curve in calibration.curves if curve.sequences == 4}
+    for path in made.glob("*.json"):
+        record = json.loads(path.read_text())
+        painted = {region for region, sure in record["confidence"].items() if sure is not None}
+        assert set(record.get("expected_dice", ())) == painted & known
 
 
 COUNTED = '#!/bin/bash\necho "$*" >> "{folder}/sbatch-calls.txt"\nexec {program} "$@"\n'

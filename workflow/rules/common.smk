@@ -6,6 +6,8 @@ from snakemake.exceptions import WorkflowError
 
 from ccsd.errors import USER_ERRORS
 from ccsd.snakemake import (
+    calibrated_models,
+    calibration_options,
     convert_options,
     evaluation_options,
     fold_option,
@@ -50,6 +52,7 @@ try:
     PARTS = study.parts
     NEW = NewCases(study)
     NEW_JOBS = NEW.jobs
+    CALIBRATED = calibrated_models(NEW)
     profile.read_texts(workflow)
     # Rules have it by way of `resources`: what depends on them is no reason to do anything again.
     CCSD = profile.program(workflow)

@@ -10,6 +10,11 @@ rule predict:
         lambda wildcards: [
             study.folder.run(run) / WEIGHTS for run in members(wildcards.run)
         ],
+        lambda wildcards: [
+            study.folder.mark("calibrate", run)
+            for run in CALIBRATED
+            if run == wildcards.run
+        ],
     output:
         touch(study.folder.mark("predict", "{run}", "{part}")),
     log:

@@ -6,6 +6,7 @@ rule report:
     input:
         expand(GROUP / SCORES_FILE, run=study.models, group=study.groups),
         study.folder.adopted(),
+        [study.folder.mark("calibrate", run) for run in CALIBRATED],
     output:
         report(
             study.folder.scores,

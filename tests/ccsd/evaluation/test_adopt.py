@@ -36,7 +36,7 @@ def ours_of(study: Path, *subsets: str) -> pd.DataFrame:
 
 
 def scores_of(table: pd.DataFrame) -> pd.DataFrame:
-    own = table.drop(columns=["experiment", "seed", "model_hash"])
+    own = table.drop(columns=["experiment", "seed", "model_hash", "confidence"])  # a label map has none
     return own.sort_values(KEYS).reset_index(drop=True)
 
 

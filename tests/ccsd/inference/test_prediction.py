@@ -29,7 +29,7 @@ from support.processes import ccsd_here
 from support.tasks import GLIOMA
 
 SCHEMA = json.loads((ROOT / "workflow/schemas/prediction.schema.json").read_text())
-WITHOUT_UNIT = {"format", "axial_slice", "overlap", "seed", "fold"}
+WITHOUT_UNIT = {"format", "axial_slice", "overlap", "seed", "fold", "confidence", "value", "low", "high", "level"}
 
 
 @pytest.fixture

@@ -24,6 +24,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
     """Several trainings in one launch: starting a process takes longer than they do."""
     best = "train.select=best"
+    for name in ("calibration.json", "calibration-1234.json"):  # of weights that were there before
+        (runs / "parts").mkdir(exist_ok=True)
+        (runs / "parts" / name).write_text("{}")
     items = {
         "whole": training(runs / "whole", best),
         "stopped": training(runs / "parts", best, stop_at=2),
@@ -71,6 +74,7 @@ def test_what_a_training_leaves(endings: dict[str, Ending], runs: Path) -> None:
     ]
     assert len(list((runs / "whole/checkpoints").glob("step-*"))) == 2
     assert list((runs / "parts/tensorboard").iterdir())
+    assert not list((runs / "parts").glob("calibration*"))
 
 
 def test_a_finished_training_is_not_done_again(endings: dict[str, Ending]) -> None:

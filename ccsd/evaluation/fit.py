@@ -1,0 +1,97 @@
+"""From the confidence of models to the Dice to expect: fitted on cases that they did not train on, with an interval.
+
+The combinations and the scans of one patient are no independent samples, so everything goes by patient: in the fit
+each weighs the same, and the interval is that of the jackknife+ (Barber et al. 2021, doi:10.1214/20-AOS1965) that
+leaves out whole patients, with weights as in conformal prediction for hierarchical data (Lee, Barber and Willett,
+arXiv 2306.06342).
+"""
+
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Curve = tuple[Floats, Floats]
+GRID = np.linspace(0, 1, 41)
+"""Confidences at which a curve is kept."""
+_ROUNDING = 9
+
+
+def fewest_patients(level: float) -> int:
+    """Return of how many patients an interval of that level needs a calibration at least: 9 for 0.9."""
+    return max(2, ceil(round(1 / (1 - level) - 1, _ROUNDING)))  # one is left out in turn
+
+
+def fit(patient: NDArray[Any], confidence: Floats, dice: Floats, level: float) -> dict[str, Any]:
+    """Return a curve (`ccsd.records.Curve` without region and number of sequences) through the points of some patients.
+
+    Parameters
+    ----------
+    patient
+        N, which patient each point is of.
+    confidence, dice
+        N, 0 to 1: what the models said, and what came true.
+    level
+        Share of new cases whose Dice shall lie in the interval. With fewer than `fewest_patients` there is none.
+    """
+    names, number = np.unique(patient, return_inverse=True)
+    share = 1 / np.bincount(number)[number]
+    expected = np.interp(GRID, *_rising(confidence, dice, share))
+    low, high = None, None
+    if len(names) >= fewest_patients(level):
+        low, high = _jackknife(number, confidence, dice, share, level)
+        low, high = np.minimum(low, expected), np.maximum(high, expected)
+    shown = {"confidence": GRID, "expected": expected, "low": low, "high": high}
+    seen = (confidence.min(), confidence.max())
+    return {"patients": len(names), "seen": seen, **{key: _rounded(v) for key, v in shown.items() if v is not None}}
+
+
+def _rounded(values: Floats) -> tuple[float, ...]:
+    return tuple(np.clip(values, 0, 1).round(6).tolist())
+
+
+def _jackknife(number: NDArray[Any], x: Floats, y: Floats, share: Floats, level: float) -> tuple[Floats, Floats]:
+    """Return the ends of the interval on the grid."""
+    below, above, weights = [], [], []
+    patients = int(number.max()) + 1
+    for left_out in range(patients):
+        own = number == left_out
+        curve = _rising(x[~own], y[~own], share[~own])
+        miss = np.abs(y[own] - np.interp(x[own], *curve)) / scale(x[own])
+        centre, width = np.interp(GRID, *curve), miss[:, None] * scale(GRID)
+        below.append(centre - width)
+        above.append(centre + width)
+        weights.append(share[own] / (patients + 1))
+    weight = np.concatenate(weights)
+    return -_quantile(-np.concatenate(below), weight, level), _quantile(np.concatenate(above), weight, level)
+
+
+def scale(confidence: Floats) -> Floats:
+    """Return how far Dice strays, up to a factor: models that are less sure are wrong by more."""
+    return 0.05 + 1 - confidence
+
+
+def _rising(x: Floats, y: Floats, weight: Floats) -> Curve:
+    """Return the isotonic regression: corners of the rising curve of least squares, where it is flat their middles."""
+    blocks: list[tuple[float, float, float]] = []  # weight, mean of x, mean of y
+    at, number = np.unique(x, return_inverse=True)  # equal x are one point, in whatever order they come
+    total = np.bincount(number, weight)
+    mean = np.bincount(number, weight * y) / total
+    for block in zip(total.tolist(), at.tolist(), mean.tolist(), strict=True):
+        blocks.append(block)
+        while len(blocks) > 1 and blocks[-2][2] >= blocks[-1][2]:
+            (w, *first), (v, *second) = blocks[-2:]
+            x_mean, y_mean = ((w * a + v * b) / (w + v) for a, b in zip(first, second, strict=True))
+            blocks[-2:] = [(w + v, x_mean, y_mean)]
+    _, *corners = np.array(blocks).T
+    return corners[0], corners[1]
+
+
+def _quantile(values: Floats, weight: Floats, level: float) -> Floats:
+    """Return for each column of values (N x G) the smallest one at or below which lies that much of the weight."""
+    order = np.argsort(values, axis=0)
+    reached = np.cumsum(weight[order], axis=0).round(_ROUNDING) >= round(level, _ROUNDING)
+    found: Floats = np.take_along_axis(values, np.take_along_axis(order, reached.argmax(axis=0)[None], 0), 0)[0]
+    return found

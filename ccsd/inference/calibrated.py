@@ -1,0 +1,102 @@
+"""Which calibration belongs to models, and whether it holds for how they are used."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ccsd.errors import UsageError
+from ccsd.inference.brain import PAINTED
+from ccsd.inference.ensemble import Member, hash_of
+from ccsd.records import Calibration, ExpectedDice
+from ccsd.study import CALIBRATION_FILE
+
+if TYPE_CHECKING:
+    from ccsd.config import Evaluation
+
+SETTINGS = ("overlap", "flips", "painted")
+"""What changes the segmentations, beside the weights."""
+DOUBT = "expected Dice: "
+"""What warnings about it begin with."""
+_DIGITS = 12
+
+
+def calibration_file(members: Sequence[Member]) -> Path | None:
+    """Return where a calibration of runs lies, beside run.json of the (first) run; None of a packed model."""
+    folder = members[0].saved.folder
+    if folder is None or any(member.saved.folder is None for member in members):
+        return None
+    if len(members) == 1:
+        return folder / CALIBRATION_FILE
+    return (folder / CALIBRATION_FILE).with_stem(f"calibration-{hash_of(members)[:_DIGITS]}")
+
+
+def read_calibration(members: Sequence[Member]) -> Calibration | None:
+    """Return the calibration of models, if there is one.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or is of other weights.
+    """
+    wanted, path = hash_of(members), calibration_file(members)
+    if path is None:
+        packed = [member.saved.calibration for member in members]
+        return next((found for found in packed if found is not None and found.model_hash == wanted), None)
+    if not path.exists():
+        return None
+    found = Calibration.read_file(path)
+    if found.model_hash != wanted:
+        raise UsageError(
+            f"{path}: is of other weights (model {found.model_hash[:_DIGITS]}) than {members[0].where} (model "
+            f"{wanted[:_DIGITS]}); run `ccsd calibrate` again, or remove it"
+        )
+    return found
+
+
+def decisive(settings: "Evaluation") -> dict[str, Any]:
+    """Return what of an evaluation changes the segmentations, beside the weights."""
+    return dict(zip(SETTINGS, (settings.overlap, settings.flips, PAINTED), strict=True))
+
+
+def unlike(calibration: Calibration, settings: "Evaluation", *, cleanup: bool) -> str:
+    """Return in what a calibration differs from how the models are used, in words; empty where it holds."""
+    used = decisive(settings)
+    words = [f"{key} {calibration.settings.get(key)}, not {used[key]}" for key in used if (
+        calibration.settings.get(key) != used[key]
+    )]  # fmt: skip
+    return ", ".join([*words, *(["without --cleanup"] if cleanup else [])])
+
+
+def expectations(
+    calibration: Calibration | None, sequences: int, confidence: Mapping[str, float], *, resampled: bool
+) -> tuple[dict[str, ExpectedDice], tuple[str, ...]]:
+    """Return the Dice to expect by region, without those that a calibration says nothing of, and warnings about it.
+
+    Parameters
+    ----------
+    calibration
+        Of the models, if there is one.
+    sequences
+        How many were used.
+    confidence
+        By region; NaN where nothing is painted.
+    resampled
+        Whether the case was brought to the voxels of the training.
+    """
+    if calibration is None:
+        return {}, ()
+    if resampled and not calibration.resampled:
+        return {}, (f"{DOUBT}none, because the voxels were resampled, as in no case of the calibration",)
+    found = {name: calibration.expected(name, sequences, sure) for name, sure in confidence.items()}
+    expected = {name: one for name, one in found.items() if one is not None}
+    return expected, tuple(_doubts(calibration, sequences, {name: confidence[name] for name in expected}))
+
+
+def _doubts(calibration: Calibration, sequences: int, confidence: Mapping[str, float]) -> Iterator[str]:
+    for region, sure in confidence.items():
+        curve = calibration.curve(region, sequences)
+        if curve is not None and sure < (least := curve.seen[0]):
+            yield (
+                f"{DOUBT}that of {region} may be too high; the confidence, {sure:.2f}, is lower than in every case of "
+                f"the calibration (from {least:.2f})"
+            )
