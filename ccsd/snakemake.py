@@ -97,7 +97,7 @@ def prediction_options(new: NewCases, model: str) -> str:
 def rejected_cases(study: Study) -> list[str]:
     """Return a line for each case that conversion rejected, and what to do about them; usually none."""
     rejected = read_refusals(study.folder.data)
-    lines = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in rejected.items()]
+    lines = [f"left out, rejected by the conversion: {case}: {reason}" for case, reason in rejected.items()]
     advice = "To use them, fix them or allow the check (convert.allow), and add --forcerun convert once."
     return [*lines, advice] if lines else []
 

@@ -80,7 +80,7 @@ def test_a_flipped_bit_in_a_chunk_is_told_and_mended_as_it_says(undisturbed: Pro
     content = bytearray(chunks.read_bytes())
     content[len(content) // 2] ^= 4
     chunks.write_bytes(content)
-    _fails(finished, f"{case}.zarr, array image, chunk", "damaged, its checksum is wrong", "Remove the case's store")
+    _fails(finished, f"{case}.zarr, array image, chunk", "damaged: its checksum is wrong", "Remove the case's store")
 
     shutil.rmtree(store)
     _ends_as(undisturbed, finished)
