@@ -1,4 +1,4 @@
-"""New cases as jobs of the workflow, and ensembles of seeds. A stand-in leaves the files of the stages."""
+"""New cases as jobs of the workflow, and ensembles of seeds. A stand-in writes each stage's files."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A case that cannot be used: the study goes on without it and says so, or stops when there are too many."""
+"""Unusable cases: the study continues without them and reports this, or stops if there are too many."""
 
 import subprocess
 import sys
