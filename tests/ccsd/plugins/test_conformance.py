@@ -176,6 +176,6 @@ def test_the_command_prints_a_line_for_each_check(name: str, words: tuple[str, .
     if name == "support.faulty:Leaks":
         assert done.returncode == 2
         assert [line.split(":")[0] for line in bad] == ["FAIL  absent sequences", "FAIL  sets apart"]
-        assert "Leaks does not keep to the interface: absent sequences, sets apart; " in done.stderr
+        assert "Leaks does not follow the interface: absent sequences, sets apart; " in done.stderr
     else:
         assert (done.returncode, bad) == (0, [])
