@@ -70,7 +70,7 @@ def convert(
     labels
         Label convention of all segmentations, instead of those of the layouts.
     task
-        What is segmented from what.
+        The segmentation task.
 
     Raises
     ------

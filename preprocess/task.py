@@ -1,4 +1,4 @@
-"""A task: what is segmented from what, as data, in one small YAML file.
+"""A task: which classes are segmented from which sequences, described in one small YAML file.
 
 Users refer to sequences, classes and regions by name; every tensor and array has them in the order of the task. The
 tasks that come with the program are in `preprocess/tasks`; a user's own task is a file of the same kind.
@@ -61,7 +61,7 @@ Subset = tuple[str, ...]
 
 
 class Task(TaskFile):
-    """What is segmented from what: the keys of a task file, and what they mean together."""
+    """Which classes are segmented from which sequences: the keys of a task file, and what they mean together."""
 
     @property
     def modalities(self) -> tuple[str, ...]:

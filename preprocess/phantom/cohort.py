@@ -66,7 +66,7 @@ def write_cohort(
     size
         Voxels (1 mm) along all axes, or along each.
     task
-        What is segmented from what.
+        The segmentation task.
 
     Raises
     ------

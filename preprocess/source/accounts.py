@@ -45,7 +45,7 @@ def find_cases(
     Parameters
     ----------
     task
-        What is segmented from what.
+        The segmentation task.
     layout
         Name or file of the layout; detected by default.
     labels

@@ -105,7 +105,7 @@ def survey(sources: Sequence[Path], task: Task, layout: str | None = None) -> Su
         shipped layouts and those in the sources (`FOLDER_LAYOUT`); the rule for names without a layout applies to the
         rest.
     task
-        What is segmented from what. Images of other sequences are ignored.
+        The segmentation task. Images of other sequences are ignored.
 
     Raises
     ------

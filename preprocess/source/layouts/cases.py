@@ -29,7 +29,7 @@ class CaseFiles:
     case
         Name of the case.
     task
-        What is segmented from what.
+        The segmentation task.
     images
         Path by modality, only those that exist; several may be in one file.
     label
