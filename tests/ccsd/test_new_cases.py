@@ -43,7 +43,7 @@ def test_jobs_are_models_times_parts(source: Path) -> None:
     [
         ({"source": "nowhere"}, {}, "nowhere: no such folder"),
         ({"source": "."}, {}, "predict.source: . has no case of the task brats-gli-pre; `ccsd audit .`"),
-        ({"models": ["ccsd-s2"]}, {}, "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, and several seeds"),
+        ({"models": ["ccsd-s2"]}, {}, "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, or several seeds"),
         ({"models": ["ccsd-s1+1"]}, {}, "no model 'ccsd-s1+1'"),
         ({"models": ["other-s0"]}, {}, "no model 'other-s0'"),
         ({"models": [""]}, {}, "no model ''"),

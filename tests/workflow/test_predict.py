@@ -33,7 +33,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
         _add_case(clone, f"P{number}")
     done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "The segmentations of 5 new cases lie in" in done.stdout + done.stderr
+    assert "The segmentations of 5 new cases are in" in done.stdout + done.stderr
     return clone
 
 
@@ -90,7 +90,7 @@ def test_typed_again_nothing_runs_and_what_is_gone_or_new_is_made(finished: Proj
 def test_a_model_that_there_is_not_is_refused_before_anything_runs(original: Project) -> None:
     done = original.snakemake(*HERE, "--config", "predict={source: new, models: [ccsd-s2]}", "--dry-run")
     assert done.returncode == 1
-    assert "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, and several seeds" in done.stdout + done.stderr
+    assert "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, or several seeds" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
