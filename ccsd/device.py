@@ -130,10 +130,10 @@ def driver_version() -> str | None:
         return found[1]
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        words = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return said[0] if said else None
+    return words[0] if words else None
 
 
 def require_precision(precision: str, device: "torch.device") -> None:

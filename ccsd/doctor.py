@@ -116,16 +116,16 @@ def try_profile(profile: str) -> dict[str, str | None]:
     if not (here / "Snakefile").exists():
         raise UsageError(f"{here}: no Snakefile; run `ccsd doctor --profile {profile}` in the repository")
     with TemporaryDirectory() as scratch:
-        said = Path(scratch, "said.json")
+        answer = Path(scratch, "answer.json")
         command = [
             sys.executable, "-m", "snakemake", "--profile", profile, "--snakefile", str(here / "Snakefile"),
             "--configfile", str(here / "config/demo.yaml"), "--directory", scratch,
         ]  # fmt: skip
         done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, TRIAL_ONLY: str(said)}, check=False
+            command, capture_output=True, text=True, env={**os.environ, TRIAL_ONLY: str(answer)}, check=False
         )
-        if said.exists():
-            return dict(json.loads(said.read_text(encoding="utf-8")))
+        if answer.exists():
+            return dict(json.loads(answer.read_text(encoding="utf-8")))
     lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("  File ")]
     raise UsageError(f"the profile {profile} cannot be tested:\n" + "\n".join(lines[-8:]))
 

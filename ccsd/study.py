@@ -82,7 +82,7 @@ class StudyFolder:
         return sorted(path for path in self.root.glob("runs/*") if path.is_dir())
 
     def evaluations(self) -> dict[str, Path]:
-        """Folders that hold scores, sorted, by `RUN/GROUP`."""
+        """Folders that contain scores, sorted, by `RUN/GROUP`."""
         found = sorted(path.parent for path in self.root.glob(f"evaluation/*/[!.]*/{SCORES_FILE}"))
         return {f"{path.parent.name}/{path.name}": path for path in found}
 

@@ -102,7 +102,7 @@ def _unreadable(files: CaseFiles, text: str) -> CaseAudit:
 
 
 def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
-    """Add a finding to cases that hold an image of another case."""
+    """Add a finding to cases that contain an image of another case."""
     owners: dict[str, list[str]] = {}
     for item in audits:
         for digest in set(item.digests.values()):

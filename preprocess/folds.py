@@ -79,7 +79,7 @@ class Folds:
         return Split(tuple(sorted(self.held_out)), (), self.test, self.task, self.hash)
 
     def as_tsv(self) -> str:
-        """Return a table with the columns case, split, fold, validates and, where it is known, task."""
+        """Return a table with the columns case, split, fold, validates and, if known, task."""
         return self._table(("case", "split", FOLD, VALIDATES, *(["task"] if self.task else [])))
 
     def _table(self, columns: tuple[str, ...]) -> str:
@@ -92,7 +92,7 @@ class Folds:
 
 
 def read_folds(dest: Path) -> Folds | None:
-    """Return the folds of a converted data set; None where its split has none, or there is no split.
+    """Return the folds of a converted data set; None if its split has no folds, or there is no split.
 
     Raises
     ------

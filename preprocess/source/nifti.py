@@ -177,7 +177,7 @@ def _voxels(data: bytes | memoryview, header: nib.Nifti1Header) -> NDArray[np.ge
 
 
 def scaled(array: NDArray[Any], slope: float | None, inter: float | None) -> NDArray[Any]:
-    """Return stored values as they are, in the machine's byte order, or scaled in float32 where a header says so."""
+    """Return stored values as they are, in the machine's byte order, or scaled in float32 if a header requests it."""
     if (slope, inter) in ((None, None), (1.0, 0.0)):
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     with np.errstate(all="ignore"):  # values that are not finite are found later

@@ -1,4 +1,4 @@
-"""Which device is taken: a GPU that was asked for or given is used, or the program stops and says why."""
+"""Choice of the device: a requested or assigned GPU is used, or the program stops and reports why."""
 
 import re
 from pathlib import Path

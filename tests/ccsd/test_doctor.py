@@ -1,4 +1,4 @@
-"""`ccsd doctor`: the judgement on made-up machines, and the command on this one."""
+"""`ccsd doctor`: the diagnosis of made-up machines, and the command on this one."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""An installation without extras converts, predicts and evaluates; what needs more says what to install."""
+"""An installation without extras converts, predicts and evaluates; other commands report what to install."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The run that a training starts from: what counts of it, what is refused, and who says where a model comes from."""
+"""The run that a training starts from: what matters about it, what is rejected, and records of a model's origin."""
 
 import json
 import shutil

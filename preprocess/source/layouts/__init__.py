@@ -253,8 +253,8 @@ def _with_modality(candidate: Candidate, task: Task) -> Candidate:
 
 
 def _best(found: Sequence[Candidate]) -> Candidate:
-    said = max(candidate.match.said for candidate in found)
-    best = [candidate for candidate in found if candidate.match.said == said]
+    most = max(candidate.match.specificity for candidate in found)
+    best = [candidate for candidate in found if candidate.match.specificity == most]
     if len({candidate.meaning for candidate in best}) > 1:
         names = " and ".join(candidate.layout.name for candidate in best)
         raise InputError(f"{best[0].path}: matches the layouts {names}, which disagree; choose one with --layout")

@@ -41,22 +41,22 @@ def doubts(found: Sequence[Candidate], places: Collection[Path], task: Task) -> 
 
 def _contrast(images: Sequence[Candidate], places: Collection[Path]) -> dict[Key, str]:
     """Return the cases with a T1 that may be contrast-enhanced, judged by a word in its name or that of a folder."""
-    told = {candidate.key for candidate in images if candidate.match.role == "t1ce"}
+    contrasted = {candidate.key for candidate in images if candidate.match.role == "t1ce"}
     return {
         c.key: f"{c.path} may be T1 with or without contrast"
         for c in images
-        if c.match.role == "t1" and _may_be_contrast(c, places, told=c.key in told)
+        if c.match.role == "t1" and _may_be_contrast(c, places, has_t1ce=c.key in contrasted)
     }
 
 
-def _may_be_contrast(candidate: Candidate, places: Collection[Path], *, told: bool) -> bool:
+def _may_be_contrast(candidate: Candidate, places: Collection[Path], *, has_t1ce: bool) -> bool:
     """Return whether names leave open if a T1 has contrast; words that a T1ce of the case shares do not count."""
     path, case = candidate.path, candidate.match.case
-    if may_be_contrast(stem(path) or "") and not (told and may_be_contrast(case)):
+    if may_be_contrast(stem(path) or "") and not (has_t1ce and may_be_contrast(case)):
         return True
     if ALIASES.get(path.parent.name.lower()) == "t1ce":
         return True
-    return not told and any(may_be_contrast(name) for name in _folders(path, places))
+    return not has_t1ce and any(may_be_contrast(name) for name in _folders(path, places))
 
 
 def _folders(path: Path, places: Collection[Path]) -> list[str]:
@@ -159,7 +159,7 @@ def _single_files(images: Sequence[Candidate], labels: Sequence[Candidate]) -> d
         roles = {candidate.match.role for candidate in files}
         if len(files) > 1 and len(roles) > 1 and all(counts[candidate.key] == 1 for candidate in files):
             names = first_few([candidate.path.name for candidate in files])
-            problems |= {c.key: f"{folder} may hold one case or one per file: {names}" for c in files}
+            problems |= {c.key: f"{folder} may contain one case or one per file: {names}" for c in files}
     return problems
 
 

@@ -49,7 +49,7 @@ class Match:
         As in the path; a case may have several parts, separated by `/`.
     channel
         Number of the modality, for `CHANNEL`.
-    said
+    specificity
         Length of the match, increased if a folder above identifies the data set.
     """
 
@@ -60,7 +60,7 @@ class Match:
     case: str
     patient: str | None = None
     channel: int | None = None
-    said: int = 0
+    specificity: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,10 @@ class Layout(BaseModel):
                 named = found.groupdict()
                 number = named.get("channel")
                 channel = None if number is None else int(number)
-                root, case, said = found["root"], found["case"], len(path) - len(found["root"])
+                root, case, matched = found["root"], found["case"], len(path) - len(found["root"])
                 root = without_own_folder(root, case)
                 patient = self._known.get(_joined(case), named.get("patient"))
-                return Match(role, rank, pattern, root, case, patient, channel, said + self._shown(root))
+                return Match(role, rank, pattern, root, case, patient, channel, matched + self._shown(root))
         return None
 
     def _shown(self, root: str) -> int:

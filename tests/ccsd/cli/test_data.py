@@ -1,4 +1,4 @@
-"""The commands for data, as a person types them: exit codes, one message, nothing half-written."""
+"""The commands for data, as users run them: exit codes, one message, nothing half-written."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The task in a configuration: by name, by path or whole, and what it decides of the other settings."""
+"""The task in a configuration: by name, by path or in full, and its effect on other settings."""
 
 import json
 from pathlib import Path

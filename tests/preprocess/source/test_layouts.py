@@ -161,7 +161,7 @@ AMBIGUOUS = {
         "two files for segmentation", ["a/a_t1.nii", "a/final_seg.nii", "a/gtv_seg.nii"]
     ),
     "many names in one folder": (
-        "may hold one case", [f"p/{n}.nii" for n in ("4_AX_T1", "7_AX_T1", "3_AX_T2", "9_AX_T2_FLAIR")]
+        "may contain one case", [f"p/{n}.nii" for n in ("4_AX_T1", "7_AX_T1", "3_AX_T2", "9_AX_T2_FLAIR")]
     ),
     "contrast or not": ("may be T1 with or without contrast", ["p/P1_gd_reg_T1.nii", "p/P1_gd_reg_T2.nii"]),
     "contrast or surgery": (

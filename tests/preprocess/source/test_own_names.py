@@ -43,7 +43,7 @@ def test_names_that_leave_a_case_open_refuse_all_of_it(kind: str, tmp_path: Path
     found = discover(touch(tmp_path / "src", "fine/fine_t1.nii", *(f"{name}.nii" for name in names)), task=GLIOMA)
     problems = {case.case: case.problem for case in found}
     assert [name for name, problem in problems.items() if problem is None] == ["fine"]
-    assert any(words in str(problem) or "may hold one case" in str(problem) for problem in problems.values())
+    assert any(words in str(problem) or "may contain one case" in str(problem) for problem in problems.values())
     assert all("rename the files, or describe them in a layout" in str(p) for p in problems.values() if p)
 
 
