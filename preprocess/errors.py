@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-RAW_SCANS = "docs/how-to/raw-scans.md says how"
+RAW_SCANS = "see docs/how-to/raw-scans.md"
 """Where messages about images that are not registered or skull-stripped refer to."""
 
 

@@ -134,7 +134,7 @@ def read_fold_list(path: Path) -> Folds:
         for number in own:
             if number == held_out[case] or number not in folds.numbers:
                 why = "holds it out" if number == held_out[case] else "does not exist"
-                raise InputError(f"{path}: case {case} cannot validate in fold {number}, which {why}")
+                raise InputError(f"{path}: case {case} cannot be used for validation in fold {number}, which {why}")
     return folds
 
 
@@ -153,8 +153,8 @@ def _fold_of(row: Mapping[str, str], where: str) -> int | None:
         )
     if name == "train" and not _NUMBER.fullmatch(fold):
         raise InputError(
-            f"{where}: case {case} has the fold {fold!r}; give each case a number from 0 on, or, if no fold may train "
-            "on it, leave the fold empty and put `test` in a column `split`"
+            f"{where}: case {case} has the fold {fold!r}; give each case a number from 0 up, or, if no fold may "
+            "train on it, leave the fold empty and put `test` in a column `split`"
         )
     return int(fold) if fold else None
 
@@ -197,7 +197,7 @@ def make_folds(
         As in `make_split`; also if the list has a number of folds other than `count`, or there are too few patients.
     """
     if not 0 <= val < 1:
-        raise InputError(f"a share of {val:g} of the cases cannot validate; give one from 0 on and below 1 (--val)")
+        raise InputError(f"validation share {val:g}: give 0 or more, and less than 1 (--val)")
     cohort = read_cohort(dest, max_refused, patients)
     folds, notes = (
         (_drawn(cohort.labelled, cohort, count, seed), []) if listed is None else _listed(cohort, listed, count, seed)
@@ -209,7 +209,9 @@ def make_folds(
         for assigned in _assignments(folds):
             notes += cohort.check_patients(assigned, listed, allow_torn)
     if empty := [number for number in folds.numbers if not folds.split(number).train]:
-        raise InputError(f"{listed or dest}: fold {empty[0]} has nothing to train on: all other cases validate in it")
+        raise InputError(
+            f"{listed or dest}: fold {empty[0]} has nothing to train on: all other cases are for validation"
+        )
     write_text(dest / FILE, folds.as_tsv())
     return folds, [*cohort.notes, *dict.fromkeys(notes)]
 

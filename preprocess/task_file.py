@@ -157,7 +157,7 @@ class TaskFile(Part):
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
         if taken := [name for name in self.sequences if name in RESERVED]:
-            raise ValueError(f"sequences: {taken[0]} means something else in names of files; choose another name")
+            raise ValueError(f"sequences: {taken[0]} means something else in file names; choose another name")
         shown = list(self.sequences.values())
         if len(set(shown)) < len(shown) or not all(name.strip() for name in shown):
             raise ValueError("sequences: give each a display name of its own")
@@ -188,7 +188,7 @@ class TaskFile(Part):
             raise ValueError(f"scored: {', '.join(sorted(twice))} is already among the regions")
         for name, classes in self.scored_regions.items():
             if not classes or len(set(classes)) < len(classes):
-                raise ValueError(f"regions: {name} needs at least one class, each once")
+                raise ValueError(f"regions: {name} needs at least one class, and none twice")
         if lost := [name for name in self.classes if not any(name in parts for parts in self.regions.values())]:
             raise ValueError(f"regions: no region has the class {', '.join(lost)}")
         folded = [name.casefold() for name in self.scored_regions]

@@ -124,7 +124,7 @@ def _range(array: NDArray[Any]) -> tuple[float, float]:
 
 
 def _one_value(value: float) -> str:
-    return f"is {value:g} everywhere" if np.isfinite(value) else "has no voxel that is finite"
+    return f"is {value:g} everywhere" if np.isfinite(value) else "has no finite voxels"
 
 
 def voxel_digest(volume: Volume) -> str:

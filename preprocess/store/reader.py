@@ -150,7 +150,7 @@ class CaseStore:
     def _open(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> ShardArray:
         array = ShardArray(self._path / name, f"{self._path}, array {name}", dtype, self.copy)
         if array.shape != shape:
-            raise InputError(f"{self._path}, array {name}: shape {array.shape}, but its crop box says {shape}")
+            raise InputError(f"{self._path}, array {name}: shape {array.shape}, but its crop box has {shape}")
         return array
 
     def _box(self, box: Box | None) -> Box:

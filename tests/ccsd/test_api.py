@@ -125,7 +125,7 @@ EYE = np.eye(4)
         ({"t1": (volume(16, 16, 16, 2), EYE)}, r"t1: shape \(16, 16, 16, 2\); expected one volume with three axes"),
         ({"t1": (volume(16, 16), EYE)}, "expected one volume with three axes"),
         ({"t1": (holed(), EYE)}, "t1 has 512 voxels that are not finite"),
-        ({"t1": (np.full((9, 9, 9), np.nan), EYE)}, "all images are empty or copies|has no voxel that is finite"),
+        ({"t1": (np.full((9, 9, 9), np.nan), EYE)}, "all images are empty or copies|has no finite voxels"),
         ({"t1": (volume(), np.eye(3))}, "t1: the affine must be 4 x 4 numbers"),
         ({"t1": (volume(), "here")}, "t1: the affine must be 4 x 4 numbers"),
         ({"t1": (volume(), np.diag([1, 1, 1, 5]))}, "the last row 0, 0, 0, 1"),

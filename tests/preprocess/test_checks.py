@@ -108,7 +108,7 @@ def test_an_image_of_zeros(cases: list[Loaded]) -> None:
 
 def test_an_image_without_a_finite_voxel_is_a_placeholder(cases: list[Loaded]) -> None:
     lost = changed(cases[0], "t2", lambda a: np.full(a.shape, np.nan, np.float32))
-    assert str(examine(lost)[0]).startswith("t2 has no voxel that is finite; replace or remove the file")
+    assert str(examine(lost)[0]).startswith("t2 has no finite voxels; replace or remove the file")
     around = changed(cases[0], "t2", lambda a: np.where(cases[0].images["t1"].array == 0, np.nan, 0).astype(np.float32))
     assert str(examine(around)[0]).startswith("t2 is 0 everywhere")
 

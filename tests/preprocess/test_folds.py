@@ -183,8 +183,8 @@ def test_a_torn_patient_may_be_allowed(stores: Path, tmp_path: Path) -> None:
         ({"count": 7}, r"7 folds need at least 7 patients .*there are 6; use fewer"),
         ({"count": 1}, "1 folds: give two or more"),
         ({"count": 3, "val": 0.7}, r"fold 0 of 3 has \d patients for training and validation"),
-        ({"count": 3, "val": -0.1}, r"a share of -0.1 of the cases cannot validate"),
-        ({"count": 3, "val": float("nan")}, r"a share of nan of the cases cannot validate"),
+        ({"count": 3, "val": -0.1}, r"validation share -0\.1: give 0 or more"),
+        ({"count": 3, "val": float("nan")}, r"validation share nan: give 0 or more"),
         ({}, "give the number of folds"),
     ],
 )

@@ -125,7 +125,7 @@ class Layout(BaseModel):
         if not set(self.files) - {SEGMENTATION}:
             raise ValueError("files: no image; give at least one sequence, by its name in the task")
         if VOLUMES in self.files and set(self.files) - {VOLUMES, SEGMENTATION}:
-            raise ValueError(f"files: {VOLUMES} and single images; describe them in two layouts")
+            raise ValueError(f"files: has both {VOLUMES} and single images; describe them in two layouts")
         if (VOLUMES in self.files) != bool(self.channels):
             raise ValueError(f"channels: the order of the modalities in files.{VOLUMES}; give both or neither")
         if not all("(?P<channel>" in pattern for pattern in self.files.get(CHANNEL, ())):

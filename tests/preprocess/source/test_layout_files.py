@@ -61,7 +61,7 @@ WRONG = {
         ("brats2023", "brats2099"),
         "numbering: unknown brats2099; allowed in the task brats-gli-pre: brats2023, brats2020",
     ),
-    "volumes": (("flair:", "volumes:"), "files: volumes and single images"),
+    "volumes": (("flair:", "volumes:"), "files: has both volumes and single images"),
     "order": (("numbering:", "channels: [t1]\nnumbering:"), "channels: the order of the modalities"),
     "case": (('"(?P<patient>P[0-9]+)/scan[0-9]"', '"("'), r"mine.yaml: .*case: '\(': missing \)"),
     "folder above": (("numbering:", 'below: "("\nnumbering:'), r"below: '\(': missing \)"),
