@@ -292,10 +292,10 @@ def test_a_task_without_a_common_sequence_is_refused_also_where_regions_are_comm
     [
         (
             {"width": 8, "levels": 2},
-            "has model.width=8, the configuration model.width=4; .* set model.width=8, or train",
+            "has model.width=8, but the configuration model.width=4; .* set model.width=8, or train",
         ),
-        ({"width": 4, "levels": 3}, "has model.levels=3, the configuration model.levels=2"),
-        ({"backbone": "shaspec", **SMALL}, "has model.backbone=shaspec, the configuration model.backbone=light"),
+        ({"width": 4, "levels": 3}, "has model.levels=3, but the configuration model.levels=2"),
+        ({"backbone": "shaspec", **SMALL}, "has model.backbone=shaspec, but the configuration model.backbone=light"),
     ],
 )
 def test_another_network_is_refused_before_its_weights_are_read(tmp_path: Path, theirs: Any, words: str) -> None:
