@@ -3,13 +3,13 @@
 #     snakemake --profile cluster/local --configfile config/demo.yaml     the demo, on this machine
 #     snakemake --profile slurm                                           config/config.yaml, on a SLURM cluster
 #
-# Every rule is one call of the `ccsd` command: a stage is debugged by typing the command that `snakemake -np` prints.
+# Every rule is one call of the `ccsd` command: to debug a stage, run the command that `snakemake -np` prints.
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-# A --configfile takes the place of config/config.yaml, it is not laid over it.
+# A --configfile replaces config/config.yaml; it is not merged with it.
 if not workflow.config_settings.configfiles:
 
     configfile: "config/config.yaml"
@@ -40,7 +40,7 @@ onsuccess:
             [
                 *found_files(study),
                 *rejected_cases(study),
-                f"The report lies at {study.folder.report.absolute()}",
+                f"The report is {study.folder.report.absolute()}",
                 *segmented_cases(NEW),
             ]
         )

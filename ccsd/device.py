@@ -1,7 +1,7 @@
-"""Which device to compute on: a GPU that was asked for is used, or the program stops with the reason.
+"""Which device to compute on: a requested GPU is used, or the program stops with the reason.
 
 choose_device("auto")     the GPU of this process; the CPU only where there is no sign of a GPU
-choose_device("cpu")      the CPU, whatever there is; also CCSD_DEVICE=cpu
+choose_device("cpu")      always the CPU; also CCSD_DEVICE=cpu
 """
 
 import os
@@ -41,9 +41,9 @@ PEAKS = {
     "V100": 125,
     "T4": 65,
 }
-"""Dense TFLOP/s in bfloat16 or float16 without sparsity, by NVIDIA's data sheets; the first name in a card's counts."""
+"""Dense TFLOP/s in bfloat16 or float16 from NVIDIA's data sheets; the first entry found in a card's name is used."""
 SLOW_BF16 = ((9, 8), (9, 15))
-"""Versions of cuDNN for which torch computes 3-D convolutions in bfloat16 by itself."""
+"""Versions of cuDNN for which torch uses its own, slower 3-D convolutions in bfloat16."""
 
 
 def choose_device(wanted: str | None = None, local_rank: int = 0) -> "torch.device":
@@ -52,14 +52,14 @@ def choose_device(wanted: str | None = None, local_rank: int = 0) -> "torch.devi
     Parameters
     ----------
     wanted
-        auto or cpu; auto without it.
+        auto or cpu; None means auto.
     local_rank
-        Which process of this machine this is.
+        Index of this process on this machine.
 
     Raises
     ------
     UsageError
-        If GPUs were asked for or given and this process cannot use one.
+        If GPUs were requested or assigned but this process cannot use one.
     """
     import torch
 
@@ -73,28 +73,28 @@ def choose_device(wanted: str | None = None, local_rank: int = 0) -> "torch.devi
         return torch.device("cpu")
     device = torch.device("cuda", gpu_index(local_rank, torch.cuda.device_count()))
     torch.cuda.set_device(device)
-    torch.backends.cudnn.benchmark = True  # shapes are few and come again
+    torch.backends.cudnn.benchmark = True  # there are few shapes, and they recur
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     return device
 
 
 def sign_of_gpus(environment: Mapping[str, str], first: Path = Path("/dev/nvidia0")) -> str | None:
-    """Return what says that there should be GPUs; None where nothing does, or where they are hidden on purpose."""
+    """Return the evidence that there should be GPUs; None if there is none, or if they are hidden on purpose."""
     asked = environment.get(GPUS, "")
     if asked not in {"", "0"}:
-        return f"gpus_per_node={asked} was asked for"
+        return f"gpus_per_node={asked} was requested"
     if environment.get("CUDA_VISIBLE_DEVICES", "all") in {"", "-1"}:
         return None
     for name, none in (("SLURM_JOB_GPUS", ""), ("SLURM_STEP_GPUS", ""), ("SLURM_GPUS_ON_NODE", "0")):
         given = environment.get(name, "")
         if given not in {"", none}:
-            return f"SLURM gave this job GPUs ({name}={given})"
-    # A job without GPUs may see the device files of its node, which it must not open.
+            return f"SLURM assigned GPUs to this job ({name}={given})"
+    # A job without GPUs may see the device files of its node, but must not open them.
     return f"there is a GPU ({first})" if "SLURM_JOB_ID" not in environment and first.exists() else None
 
 
 def gpu_index(local_rank: int, visible: int) -> int:
-    """Return which of the visible GPUs a process uses; where one is visible, it was chosen for this process.
+    """Return which of the visible GPUs a process uses; if only one is visible, it was chosen for this process.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def gpu_index(local_rank: int, visible: int) -> int:
 
 
 def why_unusable() -> str:
-    """Say why torch cannot use a GPU here, and what to install."""
+    """Return why torch cannot use a GPU here, and what to install."""
     import torch
 
     build = "a build for CPUs" if torch.version.cuda is None else f"a build for CUDA {torch.version.cuda}"
@@ -121,7 +121,7 @@ def why_unusable() -> str:
 
 
 def driver_version() -> str | None:
-    """Return the version of the NVIDIA driver; None where there is none."""
+    """Return the version of the NVIDIA driver; None if there is none."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text()
     except OSError:
@@ -130,19 +130,19 @@ def driver_version() -> str | None:
         return found[1]
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        words = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return said[0] if said else None
+    return words[0] if words else None
 
 
 def require_precision(precision: str, device: "torch.device") -> None:
-    """Refuse a training in bfloat16 on a GPU that only emulates it, and one on a GPU that torch has no kernels for.
+    """Reject training in bfloat16 on a GPU that only emulates it, and training on a GPU without kernels in torch.
 
     Raises
     ------
     UsageError
-        With the precision to take, or the build to install.
+        With the precision to use, or the build to install.
     """
     import torch
 
@@ -159,30 +159,30 @@ def require_precision(precision: str, device: "torch.device") -> None:
 
 
 def missing_kernels(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
-    """Say that a GPU is older than all that this build of torch has kernels for; None where it is not."""
+    """Return a message if a GPU is too old for the kernels of this build of torch; otherwise None."""
     oldest = min((int(arch[3:].rstrip("abcdef")) for arch in built_for if arch.startswith("sm_")), default=0)
     if 10 * capability[0] + capability[1] >= oldest:
         return None
     return (
-        f"{name} (sm_{capability[0]}{capability[1]}) is older than all GPUs that this build of torch serves "
+        f"{name} (sm_{capability[0]}{capability[1]}) is older than all GPUs that this build of torch supports "
         f"({', '.join(built_for)}); install one for CUDA 12.6: `pip install --force-reinstall torch --index-url "
         f"https://download.pytorch.org/whl/cu126`, or {MEAN_CPU}"
     )
 
 
 def peak_tflops(name: str) -> float | None:
-    """Return the most that a card computes in a second in half precision, in 10^12; None of one that is not known."""
+    """Return the peak of a card in half precision in TFLOP/s; None for an unknown card."""
     return next((float(peak) for known, peak in PEAKS.items() if re.search(rf"\b{known}\b", name)), None)
 
 
 @contextmanager
 def explain_out_of_memory(device: "torch.device", remedy: str) -> Iterator[None]:
-    """Say what to do where what is done within does not fit into a GPU.
+    """Turn an out-of-memory error of a GPU within the block into a message that says what to do.
 
     Raises
     ------
     UsageError
-        With the peak, what the card has, and the remedy.
+        With the peak, the memory of the card, and the remedy.
     """
     import torch
 
@@ -198,7 +198,7 @@ def explain_out_of_memory(device: "torch.device", remedy: str) -> Iterator[None]
 
 
 def gpu_note(name: str, capability: tuple[int, int], cudnn: int | None) -> str | None:
-    """Return what makes a GPU slower than expected; `cudnn` is the number that torch reports, 91002 for 9.10.2."""
+    """Return why a GPU is slower than expected; `cudnn` is the number that torch reports, 91002 for 9.10.2."""
     if capability < AMPERE:
         return f"{name} only emulates bfloat16: set train.precision to fp16"
     low, high = SLOW_BF16
@@ -207,5 +207,5 @@ def gpu_note(name: str, capability: tuple[int, int], cudnn: int | None) -> str |
         return None
     return (
         f"torch does not use cuDNN {version[0]}.{version[1]} for 3-D convolutions in bfloat16, which are several times "
-        f"as slow without it: install {high[0]}.{high[1]} or newer, which a newer torch brings"
+        f"slower without it: install {high[0]}.{high[1]} or newer, which comes with a newer torch"
     )

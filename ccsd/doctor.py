@@ -1,6 +1,6 @@
-"""What a bug report needs to know about a machine, and what is wrong with it in plain words.
+"""What a bug report needs to know about a machine, and a diagnosis in plain words.
 
-Facts are gathered once, into plain values; the judgement is a pure function of them.
+Facts are collected once, as plain values; the diagnosis is a pure function of them.
 """
 
 import json
@@ -33,7 +33,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True)
 class Facts:
-    """The machine as found; None means that it could not be found out."""
+    """The machine as found; None means unknown."""
 
     python: str
     system: str
@@ -53,22 +53,22 @@ class Facts:
     missing_extras: dict[str, list[str]] = field(default_factory=dict)
     jobs: dict[str, str | None] | None = None
     gpu_problem: str | None = None
-    """Why GPUs that should be there cannot be used; a training would refuse."""
+    """Why GPUs that should be available cannot be used; a training would stop with this error."""
     gpu_notes: tuple[str, ...] = ()
 
 
 @dataclass
 class Diagnosis:
-    """What is wrong: `blocking` makes running impossible, `warnings` make it slow or limited."""
+    """What is wrong: with `blocking` problems nothing can run; with `warnings` it is slow or limited."""
 
     blocking: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 def inspect_machine(folder: Path, profile: str | None = None) -> Facts:
-    """Look at this machine; `folder` is where results would be written.
+    """Inspect this machine; `folder` is where results would be written.
 
-    With a profile SLURM is asked about each kind of job that it leads to.
+    With a profile, SLURM is asked about each kind of job that the profile leads to.
 
     Raises
     ------
@@ -102,36 +102,36 @@ def inspect_machine(folder: Path, profile: str | None = None) -> Facts:
 
 
 def try_profile(profile: str) -> dict[str, str | None]:
-    """Return, for each kind of job, why SLURM would refuse it with this profile; None where it would take it.
+    """Return, for each kind of job, why SLURM would reject it with this profile; None if it would accept it.
 
-    The workflow itself asks, on the demo, and ends before it starts anything.
+    The workflow of the demo asks SLURM itself, and exits before it starts anything.
 
     Raises
     ------
     UsageError
-        If it does not come to that; the message is Snakemake's.
+        If the workflow fails before it can ask; the message is Snakemake's.
     """
     require("workflow", "`--profile`")
     here = Path.cwd()
     if not (here / "Snakefile").exists():
-        raise UsageError(f"{here}: no Snakefile; type `ccsd doctor --profile {profile}` in the repository")
+        raise UsageError(f"{here}: no Snakefile; run `ccsd doctor --profile {profile}` in the repository")
     with TemporaryDirectory() as scratch:
-        said = Path(scratch, "said.json")
+        answer = Path(scratch, "answer.json")
         command = [
             sys.executable, "-m", "snakemake", "--profile", profile, "--snakefile", str(here / "Snakefile"),
             "--configfile", str(here / "config/demo.yaml"), "--directory", scratch,
         ]  # fmt: skip
         done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, TRIAL_ONLY: str(said)}, check=False
+            command, capture_output=True, text=True, env={**os.environ, TRIAL_ONLY: str(answer)}, check=False
         )
-        if said.exists():
-            return dict(json.loads(said.read_text(encoding="utf-8")))
+        if answer.exists():
+            return dict(json.loads(answer.read_text(encoding="utf-8")))
     lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("  File ")]
-    raise UsageError(f"the profile {profile} cannot be tried:\n" + "\n".join(lines[-8:]))
+    raise UsageError(f"the profile {profile} cannot be tested:\n" + "\n".join(lines[-8:]))
 
 
 def diagnose(facts: Facts) -> Diagnosis:
-    """Say what is wrong with a machine, each time with what to do about it."""
+    """Return what is wrong with a machine, and what to do about it."""
     found = Diagnosis()
     if not facts.python.startswith(("3.11.", "3.12.")):
         found.blocking.append(f"Python {facts.python} is not supported; use 3.11 or 3.12: make env PYTHON=python3.11")
@@ -146,7 +146,7 @@ def diagnose(facts: Facts) -> Diagnosis:
             f"DeepSpeed does not start ({facts.accelerator_error}); without a GPU, set DS_ACCELERATOR=cpu"
         )
     if not facts.writable:
-        found.blocking.append(f"{facts.folder} cannot be written to; results need a folder of yours")
+        found.blocking.append(f"{facts.folder} cannot be written to; choose a folder you can write to")
     _judge_size(facts, found)
     _judge_gpus(facts, found)
     _judge_slurm(facts, found)
@@ -156,7 +156,7 @@ def diagnose(facts: Facts) -> Diagnosis:
 
 
 def as_text(facts: Facts, found: Diagnosis) -> str:
-    """Return the text for people, ready to be pasted into a bug report."""
+    """Return readable text, ready to be pasted into a bug report."""
     programs = ", ".join(f"{name} {version or 'missing'}" for name, version in facts.versions.items())
     accelerator = f"accelerator {facts.accelerator or 'unknown'}" if facts.versions["deepspeed"] else "missing"
     lines = [
@@ -174,7 +174,7 @@ def as_text(facts: Facts, found: Diagnosis) -> str:
     ]
     if not found.blocking:
         lacking = any(facts.missing_extras.values())
-        lines.append(f"All that is needed{' to convert, predict, evaluate and report' * lacking} is here.")
+        lines.append(f"Everything required{' to convert, predict, evaluate and report' * lacking} is installed.")
     return "\n".join(lines)
 
 
@@ -184,7 +184,7 @@ def as_dict(facts: Facts, found: Diagnosis) -> dict[str, Any]:
 
 
 def available_cpus() -> int:
-    """Return the CPU cores that this process may use: affinity and the limit of its control group."""
+    """Return the number of CPU cores that this process may use: its affinity or the limit of its control group."""
     cores = len(os.sched_getaffinity(0))
     quota = _cgroup("cpu.max")
     if quota is not None and not quota.startswith("max"):
@@ -238,7 +238,7 @@ def _gpus() -> list[str]:
 
 
 def _accelerator() -> tuple[str | None, str | None]:
-    """Ask DeepSpeed in a process of its own: where it finds no accelerator it may end the whole program."""
+    """Ask DeepSpeed in a separate process: if it finds no accelerator, it may exit the whole program."""
     code = "from deepspeed.accelerator import get_accelerator as g; print(g().device_name())"
     environment = dict(os.environ)
     if not _gpus():
@@ -257,7 +257,7 @@ def _ask_slurm() -> tuple[str | None, str | None]:
     except FileNotFoundError:
         return None, "sinfo is not installed"
     except subprocess.TimeoutExpired:
-        return None, f"no answer within {SLURM_TIMEOUT_S:g} s"
+        return None, f"no response within {SLURM_TIMEOUT_S:g} s"
     if done.returncode != 0:
         return None, (done.stderr.strip().splitlines() or ["no message"])[-1]
     return "; ".join(done.stdout.splitlines()), None
@@ -266,7 +266,7 @@ def _ask_slurm() -> tuple[str | None, str | None]:
 def _judge_size(facts: Facts, found: Diagnosis) -> None:
     if facts.disk_gb < LOW_DISK_GB:
         found.warnings.append(
-            f"only {facts.disk_gb:g} GB of disk are free; the 1251 cases of BraTS 2021 take about 16 GB as Zarr"
+            f"only {facts.disk_gb:g} GB of disk space are free; the 1251 cases of BraTS 2021 take about 16 GB as Zarr"
         )
     if facts.memory_gb < LOW_MEMORY_GB:
         found.warnings.append(f"only {facts.memory_gb:g} GB of memory: use a small patch and batch")
@@ -295,17 +295,17 @@ def _judge_gpus(facts: Facts, found: Diagnosis) -> None:
         found.blocking.append(facts.gpu_problem)
     elif facts.driver and not facts.gpus:
         found.warnings.append(
-            "there is an NVIDIA driver, but torch sees no GPU: a CPU build of torch, a driver older than torch's CUDA, "
-            "or an empty CUDA_VISIBLE_DEVICES"
+            "there is an NVIDIA driver, but torch sees no GPU; possible causes: a CPU build of torch, a driver too old "
+            "for torch's CUDA version, or an empty CUDA_VISIBLE_DEVICES"
         )
     elif not facts.gpus:
         elsewhere = "" if facts.slurm_answer is None else "; jobs on this cluster may have them"
-        found.warnings.append(f"no GPU here: the demo runs in minutes, a study on BraTS needs GPUs{elsewhere}")
+        found.warnings.append(f"no GPU here: the demo runs in minutes, but a study on BraTS needs GPUs{elsewhere}")
 
 
 def _judge_slurm(facts: Facts, found: Diagnosis) -> None:
     if facts.slurm_error is not None:
-        found.warnings.append(f"SLURM is installed but does not answer: {facts.slurm_error}")
+        found.warnings.append(f"SLURM is installed but does not respond: {facts.slurm_error}")
     elif facts.slurm_answer is None:
         found.warnings.append(
             "no SLURM here: everything runs on this machine; `snakemake --profile slurm` needs sbatch"
@@ -314,10 +314,10 @@ def _judge_slurm(facts: Facts, found: Diagnosis) -> None:
 
 def _jobs_line(jobs: dict[str, str | None]) -> str:
     taken = ", ".join(name for name, words in jobs.items() if words is None)
-    return f"SLURM would take: {taken or 'none'}" if jobs else "this profile submits none to SLURM"
+    return f"SLURM would accept: {taken or 'none'}" if jobs else "this profile submits none to SLURM"
 
 
 def _slurm_line(facts: Facts) -> str:
     if facts.slurm_answer is not None:
-        return f"answers, partitions (nodes, state): {facts.slurm_answer}"
-    return "does not answer" if facts.slurm_error else "not found"
+        return f"available; partitions (nodes, state): {facts.slurm_answer}"
+    return "does not respond" if facts.slurm_error else "not found"

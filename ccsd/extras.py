@@ -18,11 +18,11 @@ def missing_from(extra: str) -> list[str]:
 
 def install_line(extra: str) -> str:
     """Return the command that installs an extra."""
-    return f"pip install '.[{extra}]' in the checkout installs it"
+    return f"run `pip install '.[{extra}]'` in the checkout"
 
 
 def require(extra: str, purpose: str) -> None:
-    """Reject a command whose extra is not installed, before it starts anything.
+    """Fail if the extra of a command is not installed, before it starts anything.
 
     Raises
     ------

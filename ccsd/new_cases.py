@@ -1,4 +1,4 @@
-"""New cases that the models of a study segment: which there are, by which models, in which jobs of the workflow."""
+"""New cases that the models of a study segment: the cases, the models, and the jobs of the workflow."""
 
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from preprocess.parallel import select_part
 
 
 class NewCases:
-    """What `predict` of a configuration leads to; nothing where it names no source.
+    """The cases, models and jobs that `predict` in a configuration leads to; empty without a source.
 
     Raises
     ------
@@ -25,7 +25,7 @@ class NewCases:
             runs = members(name)
             if len(set(runs)) < len(runs) or not set(runs) <= set(study.runs):
                 raise UsageError(
-                    f"configuration: predict.models: no model {name!r}; allowed: {', '.join(study.runs)}, and several "
+                    f"configuration: predict.models: no model {name!r}; allowed: {', '.join(study.runs)}, or several "
                     "seeds or folds of an experiment together, such as ccsd-s0+1 or ccsd-f0+1-s0"
                 )
 
@@ -36,23 +36,23 @@ class NewCases:
 
     @property
     def cases(self) -> list[str]:
-        """Their names, from file names alone, in the order of `ccsd predict`.
+        """Names of the cases, from file names alone, in the order of `ccsd predict`.
 
         Raises
         ------
         UsageError
-            If there is a source without any.
+            If there is a source without cases.
         """
         return list(self._taken)
 
     @cached_property
     def _taken(self) -> dict[str, dict[str, Any]]:
-        """Each case with what its files are taken for.
+        """The files of each case by role.
 
         Raises
         ------
         UsageError
-            If there is a source without any.
+            If there is a source without cases.
         """
         if self.settings.source is None:
             return {}
@@ -64,24 +64,24 @@ class NewCases:
         if not found:
             raise UsageError(
                 f"configuration: predict.source: {self.settings.source} has no case of the task {task.name}; `ccsd "
-                f"audit {self.settings.source}` says what its files are taken for"
+                f"audit {self.settings.source}` shows how its files are read"
             )
         return found
 
     @property
     def jobs(self) -> list[tuple[str, str]]:
-        """Names of a model and of a part of the cases, `1-of-40`, for each job."""
+        """For each job, the name of a model and of a part of the cases such as `1-of-40`."""
         parts = part_names(len(self.cases), self.settings.cases_per_job) if self.cases else []
         return [(model, part) for model in self.models for part in parts]
 
     def digest(self, model: str) -> str:
-        """Return a digest of what decides the segmentations beside the options of the command and the images."""
+        """Return a digest of what affects the segmentations, besides the options of the command and the images."""
         from ccsd.inference.record import FORMAT
 
         return digest([self.study.weights_digest(model), self._taken, FORMAT])
 
     def outdated_marks(self) -> dict[Path, list[Path]]:
-        """Return, for each folder from which results were deleted, the marks that say they are there."""
+        """Return, for each folder from which results were deleted, the marks that say they exist."""
         found: dict[Path, list[Path]] = {}
         endings = [".nii.gz", *(["_probabilities.nii.gz"] if self.settings.probabilities else [])]
         endings += [".png"] if self.settings.preview else []

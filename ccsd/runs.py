@@ -1,4 +1,4 @@
-"""The runs of a study: experiments, folds and seeds; what runs and ensembles of them are called."""
+"""The runs of a study: experiments, folds and seeds, and the names of runs and ensembles."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,17 +16,17 @@ _NAME = re.compile(r"(?P<experiment>.+?)(-f(?P<folds>\d+(\+\d+)*))?-s(?P<seeds>\
 
 
 NOT_TOGETHER = (
-    "the models of the folds are not scored together, as each case was trained on by some of them; give split.list "
-    "with test cases that are in no fold. They do segment new cases together (predict.models)"
+    "the models of the folds are not scored together, because some of them were trained on each case; give split.list "
+    "with test cases that are in no fold. They can segment new cases together (predict.models)"
 )
 
 
 class RunKey(NamedTuple):
-    """What a run trains."""
+    """Experiment, seed and fold of a run."""
 
     experiment: str
     fold: int | None
-    """None where the split has no folds."""
+    """None if the split has no folds."""
     seed: int
 
 
@@ -37,9 +37,9 @@ class FoldPlan:
     Attributes
     ----------
     numbers
-        Those that are trained; None stands for a split without folds.
+        The folds that are trained; None stands for a split without folds.
     has_test
-        Whether a case is in no fold: only on such cases can the models of several folds be scored together.
+        Whether any case is in no fold: models of several folds can only be scored together on such cases.
     """
 
     numbers: tuple[int | None, ...] = (None,)
@@ -47,11 +47,11 @@ class FoldPlan:
 
     @property
     def cannot_be_scored(self) -> bool:
-        """Whether there are models of several folds, but no case that none of them was trained on."""
+        """Whether there are models of several folds, but no case that all of them were trained without."""
         return len(self.numbers) > 1 and not self.has_test
 
     def together(self, seeds: Sequence[int]) -> list[tuple[str, int | str | None]]:
-        """Return seeds and folds, as `run_name` takes them, of the models of an experiment that are scored as one."""
+        """Return seeds and folds, as for `run_name`, of the models of an experiment that are scored as one."""
         named = joined(seeds)
         found: list[tuple[str, int | str | None]] = [(named, fold) for fold in self.numbers if len(set(seeds)) > 1]
         if len(self.numbers) > 1 and self.has_test:
@@ -60,16 +60,16 @@ class FoldPlan:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Return the folds of a configuration; a list of cases is read for them.
+        """Return the folds of a configuration, from its list of cases if it has one.
 
         Raises
         ------
         UsageError, InputError
-            If it wants folds that there are not, or the list cannot be used.
+            If it names folds that do not exist, or the list cannot be used.
         """
         if config.split.fold is not None:
             raise UsageError(
-                f"configuration: split.fold is for a single `ccsd train`; in a study set folds: [{config.split.fold}]"
+                f"configuration: split.fold is for a single `ccsd train`; in a study, set folds: [{config.split.fold}]"
             )
         there, has_test = _folds_there(config.split)
         if not there and config.folds:
@@ -97,12 +97,12 @@ def _folds_there(split: SplitSettings) -> tuple[tuple[int, ...], bool]:
 
 
 def run_name(experiment: str, seed: int | str, fold: int | str | None = None) -> str:
-    """Return the name of the run that trains an experiment with a seed, `ccsd-s0`, in a fold `ccsd-f2-s0`."""
+    """Return the name of the run of an experiment with a seed, such as `ccsd-s0`, or in a fold, `ccsd-f2-s0`."""
     return f"{experiment}{'' if fold is None else f'-f{fold}'}-s{seed}"
 
 
 def refuse_adopted_names(experiments: Iterable[str], adopted: Iterable[Path]) -> None:
-    """Reject experiments that are called like a method whose label maps the study has: the report could not tell them.
+    """Reject experiments with the name of an adopted method, as the report could not distinguish them.
 
     Raises
     ------
@@ -112,13 +112,13 @@ def refuse_adopted_names(experiments: Iterable[str], adopted: Iterable[Path]) ->
     folders = {path.parent.parent.name: path.parent.parent for path in adopted}
     if taken := [name for name in experiments if name in folders]:
         raise UsageError(
-            f"configuration: experiments: {taken[0]} is the name of a method that was adopted; give the experiment "
-            f"another one, or remove {folders[taken[0]]}"
+            f"configuration: experiments: {taken[0]} is the name of an adopted method; rename the experiment, or "
+            f"remove {folders[taken[0]]}"
         )
 
 
 def members(model: str) -> list[str]:
-    """Return the names of the runs that a model is made of: of `ccsd-f0+1-s0` those of both folds, a run is its own."""
+    """Return the names of the runs in a model: for `ccsd-f0+1-s0` those of both folds, for a run its own name."""
     found = _NAME.fullmatch(model)
     if found is None:
         return [model]
@@ -127,19 +127,19 @@ def members(model: str) -> list[str]:
 
 
 def run_key(run: str) -> RunKey:
-    """Return what the run of a study trains, by its name."""
+    """Return experiment, seed and fold of a run by its name."""
     found = _NAME.fullmatch(run)
     assert found is not None, run
     return RunKey(found["experiment"], int(found["folds"]) if found["folds"] else None, int(found["seeds"]))
 
 
 def joined(numbers: Iterable[int | None]) -> str:
-    """Return folds or seeds as they are in a name: `0+1`."""
+    """Return folds or seeds as written in a name: `0+1`."""
     return "+".join(str(number) for number in dict.fromkeys(numbers))
 
 
 def ensemble_name(runs: Sequence[RunKey]) -> str:
-    """Return the name of several runs as one: `ccsd-s0+1`, `ccsd-f0+1+2-s0`, or else the names of all."""
+    """Return a joint name for several runs: `ccsd-s0+1`, `ccsd-f0+1+2-s0`, or otherwise the names of all."""
     own: dict[str, list[RunKey]] = {}
     for run in runs:
         own.setdefault(run.experiment, []).append(run)

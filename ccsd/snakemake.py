@@ -1,6 +1,6 @@
-"""What the rules of the workflow ask for: option strings, and which marks no longer hold.
+"""What the rules of the workflow need: option strings, and which marks are outdated.
 
-What knows nothing of a study (locks, jobs of an earlier Snakemake, wrappers of SLURM's commands) is in
+What does not depend on a study (locks, jobs of an earlier Snakemake, wrappers of SLURM's commands) is in
 `cluster.snakemake`.
 """
 
@@ -27,7 +27,7 @@ def phantom_options(study: Study) -> str:
 
 
 def phantom_task(study: Study) -> dict[str, str]:
-    """Return what else phantoms depend on: what a task file says, and nothing for the default task."""
+    """Return what else phantoms depend on: the contents of a task file; nothing for the default task."""
     return {} if study.task_option is None else {"task": study.config.task.digest}
 
 
@@ -45,7 +45,7 @@ def _task(study: Study) -> list[str]:
 
 
 def split_options(study: Study) -> str:
-    """Return the options of `ccsd split`: a published list, a draw or folds, and how many cases may be missing."""
+    """Return the options of `ccsd split`: a published list, a draw or folds, and how many cases may be rejected."""
     split, rest = study.config.split, ["--max-refused", str(study.config.convert.max_refused)]
     if split.patients is not None:
         rest += ["--patients", str(split.patients)]
@@ -61,9 +61,9 @@ def split_options(study: Study) -> str:
 
 
 def evaluation_options(study: Study, group: str, model: str | None = None) -> str:
-    """Return the options of `ccsd evaluate` for one group: its combinations, and every setting that scores.
+    """Return the options of `ccsd evaluate` for one group: its combinations, and every setting that affects scores.
 
-    Of an ensemble they have all runs but the first, which the rule gives itself.
+    For an ensemble they include all runs but the first, which the rule itself passes.
     """
     others = models_of(study, members(model)[1:]) if model is not None else []
     subsets = [item for name in study.groups[group] for item in ("-m", name)]
@@ -74,7 +74,7 @@ def evaluation_options(study: Study, group: str, model: str | None = None) -> st
 
 
 def fold_option(run: str) -> str:
-    """Return what a training's command needs to know of the fold of its run; nothing without folds."""
+    """Return the option for the fold of a run; empty without folds."""
     fold = run_key(run).fold
     return "" if fold is None else f"--set split.fold={fold} "
 
@@ -125,30 +125,30 @@ def prediction_options(new: NewCases, model: str) -> str:
 
 
 def rejected_cases(study: Study) -> list[str]:
-    """Return a line for each case that conversion rejected, and what to do about them; usually none."""
+    """Return a line for each case that conversion rejected, and what to do about it; usually none."""
     rejected = read_refusals(study.folder.data)
-    lines = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in rejected.items()]
+    lines = [f"left out, rejected by the conversion: {case}: {reason}" for case, reason in rejected.items()]
     advice = "To use them, fix them or allow the check (convert.allow), and add --forcerun convert once."
     return [*lines, advice] if lines else []
 
 
 def segmented_cases(new: NewCases) -> list[str]:
-    """Return where the segmentations of new cases lie, if there are any."""
+    """Return where the segmentations of new cases are, if there are any."""
     folders = [new.study.folder.predictions(model).absolute() for model in new.models] if new.cases else []
-    return [f"The segmentations of {len(new.cases)} new cases lie in {folder}" for folder in folders]
+    return [f"The segmentations of {len(new.cases)} new cases are in {folder}" for folder in folders]
 
 
 def found_files(study: Study) -> list[str]:
-    """Return what the source has: sequences by number of cases, and files that no case uses."""
+    """Return what the source contains: numbers of cases by sequence, and files that no case uses."""
     files = read_files(study.folder.data)
     return summary(files, study.config.task) if files else []
 
 
 def outdated_marks(study: Study) -> dict[Path, list[Path]]:
-    """Return, for each folder from which cases were deleted, the files that still say they are there.
+    """Return, for each folder from which cases were deleted, the files that still say they exist.
 
-    Of the data folder these are the marks of the parts with such a case, and the table of all cases: the marks alone
-    are not missed as long as the table made from them is there.
+    For the data folder these are the marks of the parts with such a case, and the table of all cases: Snakemake does
+    not notice missing marks alone as long as the table made from them exists.
     """
     data, found = study.folder.data, {}
     gone = [part for part in study.parts if not all(is_settled(data, case) for case in _cases_of(study, part))]
@@ -166,17 +166,17 @@ def _cases_of(study: Study, part: str) -> list[str]:
 
 
 def plan_without(workflow: Any, paths: Collection[Path]) -> None:
-    """Let Snakemake decide what to run as if files were missing; while jobs run it sees them again.
+    """Make Snakemake plan as if files were missing; while jobs run, it sees them again.
 
-    What is missing is made again only if something needs it. Snakemake can force a job, needed or not, or look for
-    its files; it cannot be told that an existing file no longer counts.
+    Missing files are recreated only if something needs them. Snakemake can force a job, needed or not, or check for its
+    files, but it has no way to mark an existing file as outdated.
     """
     from snakemake.io import _IOFile
 
     hidden, exists = {str(path) for path in paths}, _IOFile.exists_local
 
     async def exists_local(file: Any) -> bool:
-        planning = workflow.iocache.active  # until the first job starts, in a dry run to the end
+        planning = workflow.iocache.active  # until the first job starts; in a dry run, to the end
         return not (planning and str(file) in hidden) and bool(await exists(file))
 
     _IOFile.exists_local = exists_local

@@ -1,6 +1,6 @@
-"""The one owner of a study's names: its folders and files, its runs, parts and groups, and digests of its settings.
+"""All names of a study in one place: its folders and files, its runs, parts and groups, and digests of its settings.
 
-Imports neither torch nor pandas: the workflow and every command ask here.
+Imports neither torch nor pandas, as the workflow and every command use this module.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ WEIGHTS, RECORD_FILE, EVENTS, TRACE = "model.safetensors", "run.json", "metrics.
 CALIBRATION_FILE, CALIBRATIONS = "calibration.json", "calibration*.json"
 """Files of a training run."""
 CHECKPOINTS, BEST, OVERLAYS, JOB = "checkpoints", "best.safetensors", "overlays", "job"
-"""Its folders, of which the first has the best validated weights."""
+"""Folders of a training run; the first has the best validated weights."""
 SCORES_FILE, EVALUATION_FILE, PREDICTIONS = "metrics.tsv", "evaluation.json", "predictions"
-"""Files of an evaluation, and the folder of its label maps; also that of new cases."""
+"""Files of an evaluation, and the folder of label maps, also for new cases."""
 ADOPTED = "adopted"
-"""Stands for the group of combinations where label maps come from another method."""
+"""Replaces the group of combinations if label maps come from another method."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class StudyFolder:
 
     @property
     def task(self) -> Path:
-        """The task, where the configuration has it whole: commands take a name or a file."""
+        """The task, if the configuration contains it in full; commands take a name or a file."""
         return self.root / "task.yaml"
 
     @property
@@ -83,7 +83,7 @@ class StudyFolder:
         return sorted(path for path in self.root.glob("runs/*") if path.is_dir())
 
     def evaluations(self) -> dict[str, Path]:
-        """Folders that hold scores, sorted, by `RUN/GROUP`."""
+        """Folders that contain scores, sorted, by `RUN/GROUP`."""
         found = sorted(path.parent for path in self.root.glob(f"evaluation/*/[!.]*/{SCORES_FILE}"))
         return {f"{path.parent.name}/{path.name}": path for path in found}
 
@@ -127,12 +127,12 @@ class StudyFolder:
         return self.root / "benchmarks"
 
     def mark(self, stage: str, *names: str) -> Path:
-        """File that says a stage is done, for results that Snakemake must not delete before it runs a job again."""
+        """File that marks a stage as done, for results that Snakemake must not delete before it repeats a job."""
         return self.root.joinpath("marks", stage, *names)
 
 
 class Study:
-    """One configuration: the names that it leads to, and what each result depends on."""
+    """One configuration: the names derived from it, and what each result depends on."""
 
     def __init__(self, config: Config, experiments: Mapping[str, Config], task_file: str | None = None) -> None:
         self.config = config
@@ -162,7 +162,7 @@ class Study:
         return study
 
     def _refuse_unfit_starts(self) -> None:
-        from ccsd.start import start_of  # which reads records, and these know the names above
+        from ccsd.start import start_of  # here, as it imports this module through records
 
         own = [self.folder.run(run) for run in self.runs]
         for config in self.experiments.values():
@@ -200,14 +200,14 @@ class Study:
     def models(self) -> list[str]:
         """Names of what is scored: every run, and with `ensembles` the seeds and folds of each experiment together.
 
-        Folds only on test cases that are in none of them: on all others one of their models has been trained.
+        Folds are combined only if there are test cases in no fold: on all others, one of the models was trained.
         """
         together = self.folds.together(self.config.seeds) if self.config.ensembles else []
         return [*self.runs, *(run_name(name, *pair) for name in self.experiments for pair in together)]
 
     @property
     def notes(self) -> list[str]:
-        """What to tell the user of the study before it begins."""
+        """Notes for the user before the study begins."""
         return [NOT_TOGETHER] if self.config.ensembles and self.folds.cannot_be_scored else []
 
     @cached_property
@@ -218,7 +218,7 @@ class Study:
 
     @property
     def task_option(self) -> str | None:
-        """What the commands before the training take as their task; None for the default."""
+        """Value of --task for the commands before the training; None for the default task."""
         task = self.config.task
         if task == default_task():
             return None
@@ -227,7 +227,7 @@ class Study:
         return self._task_file or str(self.folder.task)
 
     def write_config(self) -> None:
-        """Write the resolved configuration, with the task whole unless it comes with the program."""
+        """Write the resolved configuration, with the task in full unless it comes with the program."""
         content = self.config.model_dump(mode="json")
         task = self.config.task
         if task == shipped_tasks().get(task.name):
@@ -237,7 +237,7 @@ class Study:
         write_text(self.folder.config, yaml.safe_dump(content, sort_keys=False))
 
     def cases_digest(self) -> str:
-        """Return a digest of the cases to convert and how; with a case more or less all parts are converted again."""
+        """Return a digest of the cases to convert and how; if any case is added or removed, all parts are repeated."""
         settings = self.config.convert
         read_as = {"layout": settings.layout and layout_content(settings.layout), "labels": settings.labels}
         if self.config.task.digest != default_task().digest:
@@ -248,26 +248,26 @@ class Study:
         return digest(content | {name: value for name, value in read_as.items() if value is not None})
 
     def training_digest(self, run: str) -> str:
-        """Return a digest of the settings that decide the weights of a run; the split is an input of its own."""
+        """Return a digest of the settings that affect the weights of a run; the split is a separate input."""
         key = run_key(run)
         config = self.experiments[key.experiment]
         train = config.train.model_copy(update={"seed": key.seed})
         return science_digest(config.model_copy(update={"train": train}), split_hash="")
 
     def evaluation_digest(self, run: str) -> str:
-        """Return a digest of what decides the scores of a run or an ensemble beside the options of its evaluation."""
+        """Return a digest of what affects the scores of a run or an ensemble, besides the options of its evaluation."""
         rules = self.config.task.scoring_digest
         own = [] if rules == default_task().scoring_digest else [rules]
         return digest([self.weights_digest(run), PAINTED, *own])
 
     def weights_digest(self, model: str) -> str:
-        """Return a digest of the settings that decide the weights of a run or an ensemble."""
+        """Return a digest of the settings that affect the weights of a run or an ensemble."""
         trained = [self.training_digest(run) for run in members(model)]
         return trained[0] if len(trained) == 1 else digest(trained)
 
 
 def split_for(data: Path, what: str, task: Task, fold: int | None = None) -> Split:
-    """Return the split of a converted data set, or of one of its folds, that is of the task of `what`.
+    """Return the split of a converted data set, or of one of its folds, after checking its task against that of `what`.
 
     Raises
     ------
@@ -277,13 +277,13 @@ def split_for(data: Path, what: str, task: Task, fold: int | None = None) -> Spl
     folds = read_folds(data)
     if folds is None and fold is not None:
         raise InputError(
-            f"{data / SPLIT_FILE} has no folds, but fold {fold} is wanted; `ccsd split --folds` makes them"
+            f"{data / SPLIT_FILE} has no folds, but fold {fold} is requested; create folds with `ccsd split --folds`"
         )
     return checked_split(data, what, task, read_split(data) if folds is None or fold is None else folds.split(fold))
 
 
 def checked_split(data: Path, what: str, task: Task, split: Split) -> Split:
-    """Return a split of a converted data set if both are of the task of `what`.
+    """Return a split of a converted data set after checking that both belong to the task of `what`.
 
     Raises
     ------
@@ -293,25 +293,25 @@ def checked_split(data: Path, what: str, task: Task, split: Split) -> Split:
     refuse_mixture([(what, task), (str(data), data_task(data))])
     if split.task not in ("", task.label):
         raise InputError(
-            f"{data / SPLIT_FILE} belongs to the task {split.task}, but {what} to {task.label}; make the split again "
-            f"with `ccsd split {data}`"
+            f"{data / SPLIT_FILE} belongs to the task {split.task}, but {what} to {task.label}; repeat the split with "
+            f"`ccsd split {data}`"
         )
     return split
 
 
 def prediction_file(folder: Path, subset: str, case: str) -> Path:
-    """Return where an evaluation in `folder` keeps its label map of a case for one combination."""
+    """Return the path of an evaluation's label map in `folder` for a case and a combination."""
     return folder / PREDICTIONS / subset / f"{case}.nii.gz"
 
 
 def layout_content(layout: str) -> str:
-    """Return what a layout's file says, or its name if it is one that this version knows."""
+    """Return the contents of a layout file, or the name of a layout that this version knows."""
     path = Path(layout)
     return path.read_text(encoding="utf-8") if path.is_file() else layout
 
 
 def part_names(cases: int, per_job: int) -> list[str]:
-    """Return names of even parts of at most so many cases, of one at least: `1-of-40`, ..."""
+    """Return names of even parts with at most `per_job` cases, `1-of-40`, ...; there is at least one part."""
     count = max(1, math.ceil(cases / per_job))
     return [f"{index}-of-{count}" for index in range(1, count + 1)]
 
@@ -337,7 +337,7 @@ def experiment_config(raw: Mapping[str, Any], config: Config, name: str) -> Conf
 
 
 def grouped(subsets: Sequence[str], size: int | None) -> dict[str, list[str]]:
-    """Split combinations into jobs of at most `size`, evenly, or into one; with 1 a job has its combination's name."""
+    """Split combinations evenly into jobs of at most `size`, or into one; with 1 a job is named by its combination."""
     if size == 1:
         return {name: [name] for name in subsets}
     count = 1 if size is None else math.ceil(len(subsets) / size)

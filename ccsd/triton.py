@@ -1,4 +1,4 @@
-"""Whether Triton is at hand, in which the kernels of this project for GPUs are written."""
+"""Whether Triton is available; the GPU kernels of this project are written in it."""
 
 import importlib.util
 import os
@@ -13,9 +13,9 @@ from torch import Tensor
 
 @cache
 def missing_for_triton() -> str | None:
-    """Return what kernels in Triton lack here: it links a launcher for each with a C compiler."""
+    """Return what is missing for kernels in Triton, which links a launcher for each with a C compiler."""
     if importlib.util.find_spec("triton") is None:
-        return "Triton, which comes with torch for Linux, and which was not found"
+        return "Triton, which comes with torch for Linux but was not found"
     if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
         return "a C compiler (gcc), which was not found"
     headers = Path(sysconfig.get_path("include"))
@@ -23,5 +23,5 @@ def missing_for_triton() -> str | None:
 
 
 def by_triton(x: Tensor) -> bool:
-    """Tell whether the kernels compute with a tensor: not where torch.compile makes kernels of its own."""
+    """Return whether the kernels are used for a tensor; not if torch.compile generates its own kernels."""
     return x.is_cuda and not torch.compiler.is_compiling() and missing_for_triton() is None

@@ -1,4 +1,4 @@
-"""Looking at a data set before it is converted: a table and a page with a thumbnail of each case."""
+"""Auditing a data set before conversion: a table, and a page with a thumbnail of each case."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ class CaseAudit:
     digests
         SHA-256 by file name, to find the same file in two cases.
     thumbnail
-        JPEG of one slice through all modalities, empty when the case cannot be read.
+        JPEG of one slice through all modalities, empty if the case cannot be read.
     """
 
     case: str
@@ -57,14 +57,14 @@ class CaseAudit:
 
 
 def audit(cases: Sequence[CaseFiles], *, workers: int = 1) -> list[CaseAudit]:
-    """Examine cases, in parallel, and return what was found, sorted by name."""
+    """Examine cases in parallel and return what was found, sorted by name."""
     lost = partial(_unreadable, text="the process died while reading it; is there enough memory?")
     found = list(track(run_parallel(_audit_case, cases, workers, lost), len(cases), "audit"))
     return _with_shared_files(sorted(found, key=lambda item: item.case))
 
 
 def write_audit(audits: Sequence[CaseAudit], files: Sequence[FileRole], out: Path, task: Task) -> None:
-    """Write `audit.tsv` (a line per finding, or one for a case without) and `audit.html` below `out`."""
+    """Write `audit.tsv` (one line per finding, or one for a case without findings) and `audit.html` below `out`."""
     lines = ["\t".join(_COLUMNS)]
     for item in audits:
         label = "yes" if item.has_label else "no"
@@ -92,7 +92,7 @@ def _audit_case(files: CaseFiles) -> CaseAudit:
 def _digest(volume: Volume) -> str:
     try:
         return voxel_digest(volume)
-    except InputError:  # its orientation is a finding
+    except InputError:  # its orientation is already a finding
         return volume.sha256
 
 
@@ -102,7 +102,7 @@ def _unreadable(files: CaseFiles, text: str) -> CaseAudit:
 
 
 def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
-    """Add a finding to cases that hold an image of another case."""
+    """Add a finding to cases that contain an image of another case."""
     owners: dict[str, list[str]] = {}
     for item in audits:
         for digest in set(item.digests.values()):
@@ -110,7 +110,7 @@ def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
     result = []
     for item in audits:
         extra = [
-            Finding("shared-file", f"{name} shows the same as one of {', '.join(others)}", refuses=False)
+            Finding("shared-file", f"{name} shows the same image as a file of {', '.join(others)}", refuses=False)
             for name, digest in item.digests.items()
             if (others := [case for case in owners[digest] if case != item.case])
         ]
@@ -119,7 +119,7 @@ def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
 
 
 def _thumbnail(case: Loaded) -> bytes:
-    """Return a JPEG: the modalities in a row, in the plane with most of the tumour, and its classes on the first."""
+    """Return a JPEG: the plane with most tumour in every modality side by side, and in the first with its classes."""
     task, affine = case.files.task, case.reference.affine
     label = None if case.label is None else _known_classes(to_canonical(case.label.array, affine), case.convention)
     images = {m: to_canonical(volume.array, affine) for m, volume in case.images.items()}
@@ -132,7 +132,7 @@ def _thumbnail(case: Loaded) -> bytes:
 
 
 def _known_classes(label: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
-    """Return classes, 0 for values that the convention does not know: this is a look at what may be wrong."""
+    """Return classes, with 0 for values that the convention does not know: an audit must show wrong labels, too."""
     classes = np.zeros(label.shape, np.uint8)
     for value, number in convention.values.items():
         classes[label == value] = number
@@ -140,7 +140,7 @@ def _known_classes(label: NDArray[np.generic], convention: LabelConvention) -> N
 
 
 def _square(plane: NDArray[Any]) -> NDArray[Any]:
-    """Return the plane on a square of a fixed size by its nearest voxels."""
+    """Resample the plane to a square of fixed size, with nearest-neighbour interpolation."""
     rows, columns = (np.arange(_SIDE) * n // _SIDE for n in plane.shape)
     return plane[np.ix_(rows, columns)]
 

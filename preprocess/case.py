@@ -1,4 +1,4 @@
-"""From the files of one case to normalised, cropped arrays: the one path that conversion and prediction share."""
+"""From the files of one case to normalised, cropped arrays: the code path that conversion and prediction share."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Prepared:
     Attributes
     ----------
     meta
-        What a store says about the case.
+        What a store records about the case.
     z
         M x D x H x W float16, M the sequences of the task: z-scores of each on its own brain mask, 0 outside it and
         where absent.
@@ -57,14 +57,14 @@ def prepare(files: CaseFiles, modalities: Sequence[str] | None = None, *, allow:
     files
         The case, from `layouts.discover`.
     modalities
-        The modalities to use, by default all that are there. The files of others are not opened.
+        The modalities to use, by default all that exist. Files of other modalities are not opened.
     allow
-        Names of checks that do not refuse the case.
+        Names of checks that do not reject the case.
 
     Raises
     ------
     InputError
-        If a file cannot be read or a check refuses the case; every reason is in the message.
+        If a file cannot be read or a check rejects the case; every reason is in the message.
     """
     try:
         return prepare_loaded(load(files, modalities), allow)
@@ -78,7 +78,7 @@ def prepare_loaded(case: Loaded, allow: Collection[str] = ()) -> Prepared:
     Raises
     ------
     InputError
-        If a check refuses the case; every reason is in the message.
+        If a check rejects the case; every reason is in the message.
     """
     findings = examine(case, allow)
     refused = [str(finding) for finding in findings if finding.refuses]
@@ -119,7 +119,7 @@ def prepare_loaded(case: Loaded, allow: Collection[str] = ()) -> Prepared:
 
 
 def stored_patient(files: CaseFiles) -> str | None:
-    """Return the patient that a store has to name, because the name of the case does not show it."""
+    """Return the patient to record in a store if the name of the case does not show it."""
     return None if files.patient == patient_of(files.case) else files.patient
 
 
@@ -141,7 +141,7 @@ def _sources(case: Loaded) -> dict[str, Source]:
 
 
 def region_volumes(label: NDArray[np.uint8], geometry: Geometry, task: Task) -> dict[str, float]:
-    """Return the millilitres by region of a label map in classes of the task."""
+    """Return the volume in millilitres of each region in a label map of task classes."""
     counts = np.bincount(label.ravel(), minlength=max(task.classes.values()) + 1)
     millilitres = float(np.prod(geometry.spacing)) / 1000
     return {region: float(counts[list(task.numbers(region))].sum() * millilitres) for region in task.regions}

@@ -1,4 +1,4 @@
-"""Conversion of a data set: every case that is missing or changed, whatever becomes of the others."""
+"""Conversion of a data set: every new or changed case, independently of the others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,16 +21,16 @@ from preprocess.task import Task
 
 @dataclass(frozen=True)
 class CaseConversion:
-    """What became of one case.
+    """The outcome of one case.
 
     Attributes
     ----------
     message
-        Reason of a refusal, or warnings.
+        Reason for rejection, or warnings.
     died
-        Whether the case was refused because it killed the process: more memory may be all it takes.
+        Whether the case was rejected because it killed the process; more memory may be all it needs.
     meant
-        Task that its layout is of, if it was refused for being of another one.
+        Task that its layout belongs to, if the case was rejected because of that.
     """
 
     case: str
@@ -51,31 +51,31 @@ def convert(
     layout: str | None = None,
     labels: str | None = None,
 ) -> list[CaseConversion]:
-    """Convert the cases below `src` into stores below `dest`, in parallel over cases; return what became of each.
+    """Convert the cases below `src` into stores below `dest`, in parallel over cases; return the outcome of each.
 
-    A store whose source files, task and label numbers have not changed is left alone. A case that cannot be converted
-    leaves a note below `dest/refused` instead of a store, and costs none of the others. `dest/files.tsv` has the role
-    of every file.
+    A store whose source files, task and label numbers have not changed is kept. A case that cannot be converted leaves
+    a note below `dest/refused` instead of a store; the others are converted all the same. `dest/files.tsv` has the
+    role of every file.
 
     Parameters
     ----------
     workers
-        Processes; 1 converts in this one.
+        Number of processes; 1 converts in this one.
     part
         (I, N): convert only the I-th of N parts of the sorted cases. Parts may run at the same time.
     allow
-        Checks that do not refuse a case.
+        Checks that do not reject a case.
     layout
-        Name or file of the layout of the source; found out by default.
+        Name or file of the layout of the source; detected by default.
     labels
-        Label convention of all segmentations, instead of those that the layouts say.
+        Label convention of all segmentations, instead of those of the layouts.
     task
-        What is segmented from what.
+        The segmentation task.
 
     Raises
     ------
     InputError
-        If the folder is missing or holds no case, or an option is wrong.
+        If the folder is missing or contains no case, or an option is wrong.
     """
     check_names(allow)
     found = find_cases(src, task, layout, labels)
@@ -93,17 +93,17 @@ def convert(
 
 
 def _refuse_other_task(dest: Path, task: Task) -> None:
-    """Refuse to mix tasks before anything is written; cases of a task that was changed under its name are replaced."""
+    """Reject a mixture of tasks before anything is written. Cases of an older task of the same name are replaced."""
     stored = _stored_task(dest)
     if stored and stored != task.name:
         raise InputError(
-            f"{dest}: holds cases of the task {stored}, not {task.name}; tasks cannot be mixed, convert into another "
-            "folder"
+            f"{dest}: contains cases of the task {stored}, not {task.name}; tasks cannot be mixed, convert into "
+            "another folder"
         )
 
 
 def _stored_task(dest: Path) -> str:
-    """Return the name of the task of the stores in a folder, nothing if there is none that can be read."""
+    """Return the name of the task of the stores in a folder; empty if none can be read."""
     try:
         return CaseStore(dest, list_cases(dest)[0]).meta.task.name
     except (InputError, IndexError):
@@ -127,14 +127,14 @@ def _convert_case(job: _Job) -> CaseConversion:
     except InputError as error:
         return _refuse(dest, files, str(error).removeprefix(f"{files.case}: "))
     except Exception as error:  # noqa: BLE001 - a case that no check foresaw must not cost the others
-        return _refuse(dest, files, f"unforeseen {type(error).__name__}: {error}; please report it")
+        return _refuse(dest, files, f"unexpected {type(error).__name__}: {error}; please report it")
     write_case(dest, prepared)
     drop_refusal(dest, files.case)
     return CaseConversion(files.case, "converted", "; ".join(prepared.meta.warnings))
 
 
 def _is_current(files: CaseFiles, dest: Path, allow: tuple[str, ...]) -> bool:
-    """Return whether the case's store was made from these very files, with these checks off."""
+    """Return whether the case's store was made from exactly these files, with the same checks allowed."""
     try:
         meta = CaseStore(dest, files.case).meta
     except InputError:

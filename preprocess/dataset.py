@@ -37,7 +37,7 @@ def read_metas(dest: Path) -> dict[str, CaseMeta]:
 
 
 def write_refusal(dest: Path, case: str, reason: str, files: Iterable[Path]) -> None:
-    """Leave a note below `dest/refused` that a case was refused, and no store of an older source."""
+    """Note below `dest/refused` why a case was rejected, and remove any store made from an older source."""
     remove(store_path(dest, case))
     note = {"case": case, "reason": reason, "files": [str(path.absolute()) for path in files]}
     write_text(_note(dest, case), json.dumps(note, indent=1) + "\n")
@@ -56,12 +56,12 @@ def drop_outdated_refusals(dest: Path) -> None:
 
 
 def read_refusals(dest: Path) -> dict[str, str]:
-    """Return the reason by case of the cases that were refused."""
+    """Return the reason for each rejected case."""
     return {note["case"]: note["reason"] for note in _notes(dest)}
 
 
 def is_settled(dest: Path, case: str) -> bool:
-    """Return whether a conversion has left a store or a refusal of the case."""
+    """Return whether a conversion has left a store or a refusal for the case."""
     return store_path(dest, case).exists() or _note(dest, case).exists()
 
 
@@ -83,13 +83,13 @@ def write_tables(dest: Path, about: Mapping[str, Mapping[str, str]] | None = Non
     Parameters
     ----------
     about
-        From `read_patients`: the patient of a case, and what else the user's table says about it. Kept in
-        `patients.tsv`, and taken from there if it is not given.
+        From `read_patients`: the patient of each case, and the other columns of the user's table. Saved in
+        `patients.tsv`, and read from there if not given.
 
     Raises
     ------
     InputError
-        If the stores are of different tasks.
+        If the stores belong to different tasks.
     """
     metas, refusals, about = read_metas(dest), read_refusals(dest), _kept(dest, about)
     refuse_mixture([(f"{dest}: {case}", meta.task) for case, meta in metas.items()])
@@ -127,13 +127,13 @@ def read_patients(path: Path) -> dict[str, dict[str, str]]:
     for number, row in read_table(path, ("case", "patient")).items():
         case = row.pop("case")
         if not case or not row["patient"] or case in found:
-            raise InputError(f"{path}, line {number}: give each case once, with its patient")
+            raise InputError(f"{path}, line {number}: list each case once, with its patient")
         found[case] = row
     return found
 
 
 def kept_patients(dest: Path) -> dict[str, dict[str, str]]:
-    """Return what a user's table said about cases when it was last given."""
+    """Return the user's table of patients, by case, as it was last given."""
     path = dest / PATIENTS_FILE
     return read_patients(path) if path.is_file() else {}
 
@@ -149,9 +149,9 @@ def _kept(dest: Path, about: Mapping[str, Mapping[str, str]] | None) -> Mapping[
 
 
 def find_patients(metas: Mapping[str, CaseMeta], about: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return the patient of each case: by the user's table, the layout or the name.
+    """Return the patient of each case, from the user's table, the layout or the name.
 
-    Cases with an image in common are of one patient.
+    Cases that share an image belong to the same patient.
     """
     patients = {
         case: about.get(case, {}).get("patient") or meta.patient or patient_named(case) or patient_of(case)
@@ -164,25 +164,27 @@ def find_patients(metas: Mapping[str, CaseMeta], about: Mapping[str, Mapping[str
 
 
 def shared_images(metas: Mapping[str, CaseMeta]) -> list[list[str]]:
-    """Return the cases whose images show the same under several names, sorted."""
+    """Return groups of cases that hold the same image under different names, sorted."""
     owners: dict[str, set[str]] = {}
     for case, meta in metas.items():
         for name, source in meta.sources.items():
-            if name != "seg":  # an empty segmentation may be that of many cases
+            if name != "seg":  # many cases may have the same empty segmentation
                 owners.setdefault(source.voxels or source.sha256, set()).add(case)
     return sorted(sorted(cases) for cases in {frozenset(cases) for cases in owners.values() if len(cases) > 1})
 
 
 def what_stands_out(dest: Path, metas: Mapping[str, CaseMeta], cases: Collection[str]) -> list[str]:
-    """Return what to tell of stores: the same image twice, and cases that are not among those of the source."""
+    """Return notes on the stores: an image that occurs in several cases, and cases that are not in the source."""
     notes = [f"the same image in several cases: {first_few(same)}" for same in shared_images(metas)]
     if gone := sorted(set(metas) - set(cases)):
-        notes.append(f"not of this source, but still in {dest}: {first_few(gone)}; delete what is gone for good")
+        notes.append(
+            f"not in this source, but still in {dest}: {first_few(gone)}; delete the stores that are no longer wanted"
+        )
     return notes
 
 
 def data_hash(metas: Iterable[CaseMeta]) -> str:
-    """Return 16 hexadecimal digits that change with any source file, case name, task or the version of the store."""
+    """Return 16 hexadecimal digits that change with any source file, case name, task or version of the store."""
     lines = sorted(
         " ".join(
             [meta.case, meta.task.digest, *(f"{name}={source.sha256}" for name, source in sorted(meta.sources.items()))]
@@ -193,7 +195,7 @@ def data_hash(metas: Iterable[CaseMeta]) -> str:
 
 
 def fingerprint(metas: Mapping[str, CaseMeta], *, refused: int, patients: int) -> dict[str, Any]:
-    """Return what is worth knowing about a data set before training on it: counts, shapes, intensities, volumes."""
+    """Return a summary of a data set: counts, shapes, intensities, volumes."""
     found = list(metas.values())
     labelled = [meta for meta in found if meta.volumes_ml]
     task = found[0].task if found else None
@@ -250,7 +252,7 @@ def data_task(dest: Path) -> Task:
         return Task.model_validate(read_fingerprint(dest)["task"])
     except (KeyError, ValidationError):
         raise InputError(
-            f"{dest / FINGERPRINT_FILE}: does not say which task the data are of; `ccsd split {dest}` writes it again"
+            f"{dest / FINGERPRINT_FILE}: does not name the task of the data; `ccsd split {dest}` writes it again"
         ) from None
 
 

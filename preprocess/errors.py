@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-RAW_SCANS = "docs/how-to/raw-scans.md says how"
-"""Where messages on images that are not registered or stripped of the skull lead."""
+RAW_SCANS = "see docs/how-to/raw-scans.md"
+"""Where messages about images that are not registered or skull-stripped refer to."""
 
 
 class InputError(ValueError):

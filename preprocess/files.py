@@ -1,4 +1,4 @@
-"""Writing files so that one that exists is whole, and names of cases that are safe as names of files."""
+"""Writing files completely or not at all, and case names that are safe as file names."""
 
 import errno
 import os
@@ -18,24 +18,24 @@ _PLACE_ERRORS = {
 }
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF)
 _WARNED: set[int] = set()
-"""File systems of which this process has said that they cannot flush folders."""
+"""File systems for which this process has already warned that they cannot flush folders."""
 
 TEMPORARY = ".tmp-"
-"""What the names of temporary files and folders begin with."""
-_STALE_S = 24 * 3600  # no file takes so long to write: whoever began it was killed
+"""Prefix of the names of temporary files and folders."""
+_STALE_S = 24 * 3600  # no file takes that long to write: its writer was killed
 
 
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Yield a temporary file or folder name beside `path`; it takes the place of `path` only if the block succeeds.
+    """Yield a temporary file or folder name beside `path`; it replaces `path` only if the block succeeds.
 
-    An existing file is replaced in one step; an existing folder is moved aside first and then removed. The temporary
-    name is hidden, no other process has the same, and it keeps the suffixes: `.tmp-3f2a9c1e-NAME`.
+    An existing file is replaced atomically; an existing folder is moved aside first and then removed. The temporary
+    name is hidden, unique, and keeps the suffixes: `.tmp-3f2a9c1e-NAME`.
 
     Raises
     ------
     InputError
-        If the place cannot be written: no space, no permission, a file where a folder should be.
+        If `path` cannot be written: no space, no permission, a file where a folder should be.
     """
     temporary = _hidden(path)
     try:
@@ -46,34 +46,34 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _PLACE_ERRORS:
             raise
-        raise InputError(f"{path}: cannot be written: {error.strerror}; make room or choose another place") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror}; make room or choose another location") from None
     finally:
         with suppress(OSError):
             remove(temporary)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, if they are not there.
+    """Create a folder and its parents, if they do not exist.
 
     Raises
     ------
     InputError
-        If it cannot be made.
+        If it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be made: {error.strerror}; choose another folder") from None
+        raise InputError(f"{path}: cannot be created: {error.strerror}; choose another folder") from None
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that `path` is either the old or the new file, never half of one."""
     with complete_or_absent(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names need not be UTF-8
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -81,9 +81,9 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files and folders in `folder` that are a day old: a killed process left them."""
+    """Remove temporary files and folders in `folder` that are a day old, left by killed processes."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        with suppress(FileNotFoundError):  # another process sweeps as well
+        with suppress(FileNotFoundError):  # another process may be sweeping, too
             if time.time() - path.stat().st_mtime > _STALE_S:
                 remove(path)
 
@@ -95,7 +95,7 @@ def sync(path: Path) -> None:
 
 
 def sync_entry(path: Path) -> None:
-    """Flush one file, or the names in one folder, to the disk; some network file systems know this for files only."""
+    """Flush one file, or the names in one folder, to disk; some network file systems support this for files only."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -108,7 +108,7 @@ def sync_entry(path: Path) -> None:
 
 
 def _warn_of_no_sync(folder: Path, file_system: int) -> None:
-    """Say it once: a store has many folders, each with another name while it is written."""
+    """Warn once per file system: a store has many folders, each with a new name while it is written."""
     if file_system in _WARNED:
         return
     _WARNED.add(file_system)
@@ -121,7 +121,7 @@ def _hidden(path: Path) -> Path:
 
 
 def _take_place(temporary: Path, path: Path) -> None:
-    if not (path.is_dir() and temporary.is_dir()):  # a file in the place of a folder is refused
+    if not (path.is_dir() and temporary.is_dir()):  # replacing a folder by a file fails
         os.replace(temporary, path)  # noqa: PTH105 - the standard name for an atomic rename
         return
     old = _hidden(path)
@@ -130,19 +130,19 @@ def _take_place(temporary: Path, path: Path) -> None:
     remove(old)
 
 
-_LONGEST = 150  # bytes; a file's name may have 255, and endings and temporary names need some of them
+_LONGEST = 150  # bytes; a file name may have 255, of which suffixes and temporary names need some
 
 
 def check_case_name(name: str, where: object) -> None:
-    """Refuse a name that could leave its folder, break a table, or be no name of a file.
+    """Reject a name that could leave its folder, break a table, or is not a valid file name.
 
     Raises
     ------
     InputError
-        If there is such a name in `where`, which the message begins with.
+        If the name is not safe; the message begins with `where`.
     """
     if not name or "/" in name or name in (".", "..") or not name.isprintable() or len(name.encode()) > _LONGEST:
         raise InputError(
-            f"{where}: {name[:_LONGEST]!a} cannot be the name of a case: it must have 1 to {_LONGEST} bytes that "
-            "can be printed, without '/', tabs and line ends; rename it"
+            f"{where}: {name[:_LONGEST]!a} cannot be the name of a case: it must have 1 to {_LONGEST} printable bytes, "
+            "without '/', tabs and line breaks; rename it"
         )

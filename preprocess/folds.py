@@ -1,7 +1,7 @@
 """Folds: every case outside a fixed test set is held out once, and trained on in all other folds.
 
-In `split.tsv` they have a column of their own: a fold tests its own cases, validates some of the others and trains on
-the rest. Cases whose `split` is `test` are in no fold: none of them is trained on in any.
+`split.tsv` has a column for them: a fold tests on its own cases, validates on some of the others and trains on the
+rest. Cases whose `split` is `test` are in no fold and are never trained on.
 """
 
 import re
@@ -20,26 +20,26 @@ from preprocess.splits import FILE, FOLD, Split, as_table, has_folds, part_named
 from preprocess.store.meta import CaseMeta
 
 VALIDATES = "validates"
-"""Column that has the folds in which a case validates, such as `0+3`."""
+"""Column with the folds in which a case is used for validation, such as `0+3`."""
 _NUMBER = re.compile(r"[0-9]{1,4}")
 FEWEST = 2
-"""Folds, and also the patients that a fold needs to train and to validate."""
+"""Smallest number of folds, and of patients that a fold needs for training and validation."""
 
 
 @dataclass(frozen=True)
 class Folds:
-    """Which cases each fold holds out, which of the others validate in it, and which are in no fold.
+    """Which cases each fold holds out, which of the others it validates on, and which are in no fold.
 
     Attributes
     ----------
     held_out
         The fold of each case.
     validates
-        The folds in which a case validates; those of the others train.
+        The folds in which a case is used for validation; in the others that do not hold it out, it is trained on.
     test
         Cases of a fixed test set, sorted.
     task
-        As of `Split`.
+        As in `Split`.
     """
 
     held_out: Mapping[str, int]
@@ -54,7 +54,7 @@ class Folds:
 
     @cached_property
     def hash(self) -> str:
-        """12 hexadecimal digits that depend on which case is where in each fold, and on nothing else."""
+        """12 hexadecimal digits that depend only on which case is where in each fold."""
         return short_hash(self._table(("case", "split", FOLD, VALIDATES)))
 
     def split(self, number: int) -> Split:
@@ -75,11 +75,11 @@ class Folds:
 
     @property
     def fixed(self) -> Split:
-        """The split into all cases of the folds, and the fixed test set."""
+        """The split into all cases that are in folds, and the fixed test set."""
         return Split(tuple(sorted(self.held_out)), (), self.test, self.task, self.hash)
 
     def as_tsv(self) -> str:
-        """Return a table with the columns case, split, fold, validates and, where it is known, task."""
+        """Return a table with the columns case, split, fold, validates and, if known, task."""
         return self._table(("case", "split", FOLD, VALIDATES, *(["task"] if self.task else [])))
 
     def _table(self, columns: tuple[str, ...]) -> str:
@@ -92,7 +92,7 @@ class Folds:
 
 
 def read_folds(dest: Path) -> Folds | None:
-    """Return the folds of a converted data set; None where its split has none, or there is no split.
+    """Return the folds of a converted data set; None if its split has no folds, or there is no split.
 
     Raises
     ------
@@ -104,13 +104,13 @@ def read_folds(dest: Path) -> Folds | None:
 
 
 def read_fold_list(path: Path) -> Folds:
-    """Return the folds in a table with the columns case and fold; it may have split, validates and task, too.
+    """Return the folds in a table with the columns case and fold; split, validates and task are optional.
 
     Raises
     ------
     InputError
-        If the file cannot be read, a case is listed twice or has no fold and is no test case, there is one fold only,
-        or a case validates in its own fold or in one that there is not; the line is named.
+        If the file cannot be read, a case is listed twice or has no fold and is not a test case, there is only one
+        fold, or a case validates in its own fold or in one that does not exist; the line is named.
     """
     held_out: dict[str, int] = {}
     validates: dict[str, tuple[int, ...]] = {}
@@ -129,32 +129,32 @@ def read_fold_list(path: Path) -> Folds:
     folds = Folds(held_out, validates, tuple(sorted(test)), next(iter(listed_tasks(path)), ""))
     if len(folds.numbers) < FEWEST:
         found = f"all cases are in fold {folds.numbers[0]}" if held_out else "no case is in a fold"
-        raise InputError(f"{path}: {found}; folds need two or more, of which each holds out other cases")
+        raise InputError(f"{path}: {found}; give two or more folds, each of which holds out other cases")
     for case, own in validates.items():
         for number in own:
             if number == held_out[case] or number not in folds.numbers:
-                why = "holds it out" if number == held_out[case] else "there is not"
-                raise InputError(f"{path}: case {case} cannot validate in fold {number}, which {why}")
+                why = "holds it out" if number == held_out[case] else "does not exist"
+                raise InputError(f"{path}: case {case} cannot be used for validation in fold {number}, which {why}")
     return folds
 
 
 def _fold_of(row: Mapping[str, str], where: str) -> int | None:
-    """Return the fold of a row; None of a case that is for testing alone."""
+    """Return the fold of a row; None for a case that is only for testing."""
     case, part, fold = row["case"], row.get("split", ""), row[FOLD]
     name = part_named(part, where) if part else "train"
     if name == "val":
         raise InputError(
-            f"{where}: case {case} is for validation, which folds draw from what they train on; give it a fold"
+            f"{where}: case {case} is for validation, but folds draw their validation cases themselves; give it a fold"
         )
     if name == "test" and fold:
         raise InputError(
-            f"{where}: case {case} is for testing and in fold {fold}, whose other folds train on it; leave one of both "
-            "out"
+            f"{where}: case {case} is for testing, but it is also in fold {fold}, and the other folds would train on "
+            "it; remove one of the two"
         )
     if name == "train" and not _NUMBER.fullmatch(fold):
         raise InputError(
-            f"{where}: case {case} has the fold {fold!r}; give each case a number from 0 on, or none and `test` in a "
-            "column `split` to those that no fold shall train on"
+            f"{where}: case {case} has the fold {fold!r}; give each case a number from 0 up, or, if no fold may "
+            "train on it, leave the fold empty and put `test` in a column `split`"
         )
     return int(fold) if fold else None
 
@@ -177,27 +177,27 @@ def make_folds(
     patients: Path | None = None,
     allow_torn: bool = False,
 ) -> tuple[Folds, list[str]]:
-    """Write `split.tsv` with folds, `cases.tsv` and `dataset.json`; return the folds and what to tell the user.
+    """Write `split.tsv` with folds, `cases.tsv` and `dataset.json`; return the folds and notes for the user.
 
     Parameters
     ----------
     count
-        How many folds to draw; not needed where the list has them.
+        How many folds to draw; not needed if the list has them.
     listed
-        Table with the columns case and fold, or case and split: then folds are drawn among its cases but those for
-        testing, which are in no fold.
+        Table with the columns case and fold, or case and split. In the latter case folds are drawn among its cases,
+        except those for testing, which are in no fold.
     seed, val
-        Seed of what is drawn, and the share of the cases in folds that validates in each of them.
+        Seed of the draw, and the share of the cases in folds that each fold validates on.
     max_refused, patients, allow_torn
-        As of `preprocess.splits.make_split`.
+        As in `preprocess.splits.make_split`.
 
     Raises
     ------
     InputError
-        As of `make_split`; also if the list has another number of folds than `count`, or there are too few patients.
+        As in `make_split`; also if the list has a number of folds other than `count`, or there are too few patients.
     """
     if not 0 <= val < 1:
-        raise InputError(f"a share of {val:g} of the cases cannot validate; give one from 0 on and below 1 (--val)")
+        raise InputError(f"validation share {val:g}: give 0 or more, and less than 1 (--val)")
     cohort = read_cohort(dest, max_refused, patients)
     folds, notes = (
         (_drawn(cohort.labelled, cohort, count, seed), []) if listed is None else _listed(cohort, listed, count, seed)
@@ -209,7 +209,9 @@ def make_folds(
         for assigned in _assignments(folds):
             notes += cohort.check_patients(assigned, listed, allow_torn)
     if empty := [number for number in folds.numbers if not folds.split(number).train]:
-        raise InputError(f"{listed or dest}: fold {empty[0]} has nothing to train on: all other cases validate in it")
+        raise InputError(
+            f"{listed or dest}: fold {empty[0]} has nothing to train on: all other cases are for validation"
+        )
     write_text(dest / FILE, folds.as_tsv())
     return folds, [*cohort.notes, *dict.fromkeys(notes)]
 
@@ -227,15 +229,15 @@ def draw_folds(metas: Mapping[str, CaseMeta], patients: Mapping[str, str], count
         raise InputError(f"{count} folds: give two or more")
     if found < count:
         raise InputError(
-            f"{count} folds need at least {count} patients with a segmentation outside a fixed test set, and there are "
-            f"{found}; take fewer folds (--folds, split.folds)"
+            f"{count} folds need at least {count} patients with a segmentation outside a fixed test set, but there are "
+            f"{found}; use fewer folds (--folds, split.folds)"
         )
     return share_out(metas, patients, np.full(count, 1 / count), [seed])
 
 
 def _drawn(metas: Mapping[str, CaseMeta], cohort: Cohort, count: int | None, seed: int) -> Folds:
     if count is None:
-        raise InputError("say how many folds (--folds), or name them in a list with the column `fold` (--list)")
+        raise InputError("give the number of folds (--folds), or a list with the column `fold` (--list)")
     return Folds(draw_folds(metas, cohort.patients, count, seed=seed), {})
 
 
@@ -254,7 +256,9 @@ def _listed(cohort: Cohort, listed: Path, count: int | None, seed: int) -> tuple
     test = tuple(sorted(case for case, name in assigned.items() if name == "test"))
     rest = {case: cohort.metas[case] for case, name in assigned.items() if name != "test"}
     drawn = _drawn(rest, cohort, count, seed)
-    notes.append(f"{listed} has no folds: {count} were drawn among {len(rest)} cases; in none: {len(test)} for testing")
+    notes.append(
+        f"{listed} has no folds: {count} were drawn among {len(rest)} cases; {len(test)} test cases are in none"
+    )
     return replace(drawn, test=test), notes
 
 
@@ -263,7 +267,7 @@ def _lists_validation(listed: Path | None) -> bool:
 
 
 def _draw_validation(cohort: Cohort, folds: Folds, seed: int, val: float) -> dict[str, tuple[int, ...]]:
-    """Draw, for each fold, the cases among those that it does not hold out on which its training is validated."""
+    """Draw the validation cases of each fold from the cases that it does not hold out."""
     chosen: dict[str, list[int]] = {case: [] for case in folds.held_out}
     for number in folds.numbers if val > 0 else ():
         rest = {case: cohort.metas[case] for case, fold in folds.held_out.items() if fold != number}
@@ -271,9 +275,9 @@ def _draw_validation(cohort: Cohort, folds: Folds, seed: int, val: float) -> dic
         patients = len({cohort.patients[case] for case in rest})
         if patients < FEWEST or share >= 1:
             raise InputError(
-                f"fold {number} of {len(folds.numbers)} has {patients} patients to train and to validate on, of which "
-                f"a share of {val:g} of all cases cannot validate; take a smaller share (--val, split.val; 0 does "
-                "without validation), or other folds"
+                f"fold {number} of {len(folds.numbers)} has {patients} patients for training and validation, too few "
+                f"to validate on a share of {val:g} of all cases; use a smaller share (--val, split.val; 0 skips "
+                "validation), or other folds"
             )
         for case, part in share_out(rest, cohort.patients, np.array([1 - share, share]), [seed, number + 1]).items():
             if part:
@@ -282,7 +286,7 @@ def _draw_validation(cohort: Cohort, folds: Folds, seed: int, val: float) -> dic
 
 
 def _assignments(folds: Folds) -> Iterable[dict[str, str]]:
-    """Yield in which part each case is: first in which fold, then in each fold whether it trains or validates."""
+    """Yield the part of each case: first its fold, then for each fold whether the case is trained or validated on."""
     yield {case: f"fold {fold}" for case, fold in folds.held_out.items()} | dict.fromkeys(folds.test, "test")
     for number in folds.numbers:
         parts = folds.split(number).by_name

@@ -10,9 +10,9 @@ from preprocess.errors import InputError
 from preprocess.store.meta import Scale
 
 _NUDGE = np.float16(2.0**-14)
-"""Stands for a z-score of exactly 0, since 0 means outside the brain."""
+"""Replaces a z-score of exactly 0, since 0 means outside the brain."""
 LARGEST = 1e30
-"""What means and standard deviations stay below, so that nothing overflows in 32 bits."""
+"""Upper limit of means and standard deviations, so that nothing overflows in 32 bits."""
 _INTEGER_RANGE = 1 << 17
 
 
@@ -39,7 +39,7 @@ def from_z_scores(z: NDArray[np.floating], scale: Scale) -> NDArray[np.float32]:
 
 
 def _z_scores_by_table(array: NDArray[np.generic], low: int, high: int) -> tuple[NDArray[np.float16], Scale]:
-    """Whole numbers take few values: count and convert these instead of millions of voxels."""
+    """Compute the same for whole numbers: count and convert the few distinct values instead of millions of voxels."""
     index = array.astype(np.intp) - low
     counts = np.bincount(index.ravel(order="K"), minlength=high - low + 1)
     values = np.arange(low, high + 1, dtype=np.float64)
@@ -77,7 +77,7 @@ def _checked(mean: float, std: float) -> Scale:
         raise InputError(f"every brain voxel has the same value ({mean:g})")
     if not (1 / LARGEST < std < LARGEST and abs(mean) < LARGEST):
         raise InputError(
-            f"mean {mean:g} or standard deviation {std:g} is not within {1 / LARGEST:g} and {LARGEST:g}; "
+            f"mean {mean:g} or standard deviation {std:g} is not between {1 / LARGEST:g} and {LARGEST:g}; "
             "rescale the image"
         )
     return Scale(mean=mean, std=std)

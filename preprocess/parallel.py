@@ -1,4 +1,4 @@
-"""Work on many cases: parts of them, processes that may die without harm to other cases, and progress for people."""
+"""Work on many cases: parts, worker processes that may die without affecting other cases, and progress output."""
 
 import multiprocessing
 import os
@@ -20,11 +20,11 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 T = TypeVar("T")
 
-_START_METHOD = "spawn"  # forked children of a process with threads may hang
+_START_METHOD = "spawn"  # a forked child of a process with threads may hang
 
 
 def select_part(cases: Sequence[T], part: tuple[int, int]) -> list[T]:
-    """Return the I-th of N parts of the cases, in even and consecutive shares; I counts from 1.
+    """Return the I-th of N even, consecutive parts of the cases; I counts from 1.
 
     Raises
     ------
@@ -39,14 +39,14 @@ def select_part(cases: Sequence[T], part: tuple[int, int]) -> list[T]:
 
 
 def given_cores() -> int:
-    """Return how many cores this process may use: those that the system gives it, or the fewer that SLURM does."""
+    """Return how many cores this process may use: the limit of the system or of SLURM, whichever is lower."""
     cores = len(os.sched_getaffinity(0))
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(cores, int(given)) if given.isdecimal() and given != "0" else cores
 
 
 def end_with_parent() -> None:
-    """Let this process, a worker, end when the one that asked for it ends, be it killed."""
+    """Make this worker process exit when its parent exits, even if the parent is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
@@ -60,10 +60,10 @@ def _end_after(parent: BaseProcess) -> None:
 def run_parallel(
     work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, lost: Callable[[Job], Result]
 ) -> Iterator[Result]:
-    """Yield the results as they come; with one worker or job, from this process.
+    """Yield results as they are completed; with one worker or one job, compute them in this process.
 
-    When a worker dies, what is left is done one job at a time, and `lost` makes the result of a job that kills its
-    process again.
+    If a worker dies, the remaining jobs run one at a time; `lost` makes the result of a job that kills its process
+    again.
     """
     if workers <= 1 or len(jobs) <= 1:
         yield from map(work, jobs)
@@ -101,7 +101,7 @@ LOG_INTERVAL_S = 10.0
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Yield the items while showing on standard error how many of `total` are done."""
+    """Yield the items and show on standard error how many of `total` are done."""
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=label, unit="", dynamic_ncols=True)
         return

@@ -11,7 +11,7 @@ from scipy import ndimage
 from preprocess.task import Task
 
 Picture = NDArray[np.uint8]
-"""H x W x 3, seen as radiologists do: anterior up, the patient's right on the left."""
+"""H x W x 3, in the radiological view: anterior up, the patient's right on the left."""
 Labels = NDArray[np.uint8]
 
 COLOURS = {
@@ -23,16 +23,16 @@ COLOURS = {
     "dark blue": (0, 114, 178),
     "amber": (230, 159, 0),
 }
-"""The palette of Okabe and Ito, which the colour-blind can tell apart: of class 1, 2, ... by turns."""
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart; used in turn for class 1, 2, ..."""
 HEIGHT = 160
-"""Pixels that a picture has at least."""
+"""Smallest size of a picture in pixels."""
 _OPACITY = 0.5
 _DARKEST = 0.08  # of the brain; what is outside is black
 _GAP = 4
 
 
 def colour(number: int) -> tuple[str, tuple[int, int, int]]:
-    """Return the name and the red, green and blue (0 to 255) of a class by its number from 1."""
+    """Return the name and the red, green and blue (0 to 255) of the colour of a class, numbered from 1."""
     return list(COLOURS.items())[(number - 1) % len(COLOURS)]
 
 
@@ -52,11 +52,11 @@ def draw(
     image
         H x W, 0 outside the brain; grey from the 1st to the 99.5th percentile of the rest.
     label
-        H x W, classes to lay over the image, each in the colour of its number.
+        H x W, classes to draw over the image, each in its own colour.
     outlined
         H x W, classes whose union gets a white outline.
     height
-        Pixels; a smaller image is enlarged by the next whole number.
+        Smallest height in pixels; a smaller image is enlarged by the next whole number.
     """
     factor = max(1, -(-height // image.shape[0]))
     picture = np.repeat(_enlarged(grey(image), factor)[..., np.newaxis], 3, axis=2)

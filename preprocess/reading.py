@@ -1,4 +1,4 @@
-"""Reading what people write by hand: YAML, and tables that may have been through a spreadsheet."""
+"""Reading hand-written files: YAML, and tables that may come from a spreadsheet."""
 
 import csv
 from collections import Counter
@@ -14,14 +14,14 @@ from yaml.composer import ComposerError
 from preprocess.errors import InputError, first_few
 
 YAML_ERRORS = (yaml.YAMLError, ValueError)
-"""What `read_yaml` raises for text that is not valid; a date such as `2024-13-45` is a bare ValueError."""
+"""What `read_yaml` raises for invalid text; a date such as `2024-13-45` raises a bare ValueError."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _DELIMITERS = "\t;,"
 
 
 class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """Refuse a key that is given twice, of which PyYAML takes the last without a word."""
+        """Reject a key that is given twice; PyYAML silently uses the last one."""
         node = super().compose_mapping_node(anchor)
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         twice = [key for key, number in counts.items() if number > 1]
@@ -42,12 +42,12 @@ def read_yaml(text: str) -> Any:
 
 
 def read_mapping(path: Path, what: str, expected: str) -> dict[str, Any]:
-    """Return the keys of a YAML file.
+    """Return the top-level mapping of a YAML file.
 
     Parameters
     ----------
     what, expected
-        What the file is, and what it must hold, for messages.
+        What the file is, and what it must contain, for messages.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def read_mapping(path: Path, what: str, expected: str) -> dict[str, Any]:
 
 
 def read_model(path: Path, model: type[ModelT], what: str) -> ModelT:
-    """Return a YAML file as a model, whose `name` is that of the file unless it has one.
+    """Return a YAML file as a model; without a `name` it gets that of the file.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def _problem(item: Any, model: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
         text = "unknown key" + (f"; allowed: {', '.join(model.model_fields)}" if len(item["loc"]) == 1 else "")
     elif item["type"] == "string_type" and item["loc"][-1] == "[key]":
-        text = f"{item['input']!r} is not a text: put names such as on, no or 1 in quotes"
+        text = f"{item['input']!r} is not a string: put names such as on, no or 1 in quotes"
     elif item["type"] == "too_short":
         text = f"give at least {item['ctx']['min_length']}"
     elif item["type"] == "too_long":
@@ -100,10 +100,10 @@ def _problem(item: Any, model: type[BaseModel]) -> str:
 
 
 def read_table(path: Path, required: Iterable[str]) -> dict[int, dict[str, str]]:
-    """Return the rows of a table by line number, as value by column name in lower case.
+    """Return the rows of a table by line number; each row maps lower-case column names to values.
 
-    Columns are separated by tabs, commas or semicolons, whichever the first line has; a byte order mark, Windows line
-    ends, quotes and empty lines, which spreadsheets leave, do not matter.
+    Columns are separated by tabs, commas or semicolons, whichever the first line has. What spreadsheets leave behind
+    does not matter: a byte order mark, Windows line endings, quotes and empty lines.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def read_table(path: Path, required: Iterable[str]) -> dict[int, dict[str, str]]
         delimiter = next((mark for mark in _DELIMITERS if mark in first), "\t")
         rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}; save it as text with tabs or commas, in UTF-8") from None
+        raise InputError(f"{path}: cannot be read: {error}; save it as UTF-8 text with tabs or commas") from None
     columns = [name.lower() for name in rows[0]] if rows else []
     if missing := [name for name in required if columns.count(name) != 1]:
         raise InputError(f"{path}: expected a column {missing[0]!r} in the first line, which has: {first!r:.100}")

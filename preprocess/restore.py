@@ -1,4 +1,4 @@
-"""From the store back to the source's voxels: same axes, same shape, same place, to within the storage precision."""
+"""From the store back to the source's voxels: same axes, shape and position, to within the storage precision."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from preprocess.store.reader import CaseStore
 def restore_image(store: CaseStore, modality: str) -> NDArray[Any]:
     """Return a modality's voxels in the source's axes, shape and type.
 
-    The error is at most 2^-11 |value - mean| before rounding to whole numbers, where the source has these.
+    The error is at most 2^-11 |value - mean|, before rounding if the source has whole numbers.
 
     Raises
     ------
@@ -40,23 +40,23 @@ def restore_label(store: CaseStore) -> NDArray[np.uint8]:
     Raises
     ------
     InputError
-        If there is none, or its store is damaged.
+        If there is no segmentation, or the store is damaged.
     """
     return to_source(to_convention(store.read_label(), store.meta.label_convention), store.meta.geometry)
 
 
 def write_restored(dest: Path, case: str, out: Path, modalities: str | Sequence[str] = ()) -> list[Path]:
-    """Write modalities (by default all) and the segmentation of a case as NIfTI files; return their paths.
+    """Write a case as NIfTI files: the named modalities, or by default all and the segmentation. Return their paths.
 
     Parameters
     ----------
     modalities
-        Names, or one text joined by `+`, by any alias.
+        Names, or one string joined by `+`; any alias is accepted.
 
     Raises
     ------
     InputError
-        If the case, or a modality that is named, is not there.
+        If the case or a named modality does not exist.
     """
     store = CaseStore(dest, case)
     names = store.meta.task.subset(modalities) if modalities else store.modalities

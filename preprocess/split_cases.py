@@ -1,4 +1,4 @@
-"""The cases that a split is made of: which there are, whose they are, and whether a list fits them."""
+"""The cases of a split: which ones exist, which patients they belong to, and whether a list matches them."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -27,21 +27,21 @@ _SCAN = re.compile(
     r"[-_ ]?[a-z0-9]*$",
     re.IGNORECASE,
 )
-"""What names of several scans of one patient end in."""
+"""Endings of the names of several scans of one patient."""
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Converted cases that are to be shared out.
+    """Converted cases to be split.
 
     Attributes
     ----------
     refusals
-        Why cases were refused by the conversion.
+        Why conversion rejected cases.
     about
-        What a table of patients says about cases.
+        The rows of a table of patients, by case.
     notes
-        What to tell the user of them.
+        Notes for the user.
     """
 
     metas: Mapping[str, CaseMeta]
@@ -51,7 +51,7 @@ class Cohort:
 
     @property
     def task(self) -> Task:
-        """What all of them were converted for."""
+        """The task that all of them were converted for."""
         return next(iter(self.metas.values())).task
 
     @property
@@ -65,12 +65,12 @@ class Cohort:
         return find_patients(self.metas, self.about)
 
     def check_list(self, cases: Collection[str], listed: Path) -> list[str]:
-        """Return what to tell of the cases of a list.
+        """Return notes on the cases of a list.
 
         Raises
         ------
         InputError
-            If one is missing or lacks a segmentation, or the list is of another task.
+            If one is missing or lacks a segmentation, or the list belongs to another task.
         """
         _check_task(listed, self.task)
         _check_list(cases, self.metas, self.refusals, listed)
@@ -78,19 +78,19 @@ class Cohort:
         return [f"not in {listed}, unused: {first_few(unused)}"] if unused else []
 
     def check_patients(self, assigned: Mapping[str, str], listed: Path, allow_torn: bool) -> list[str]:
-        """Return what to tell of patients with scans in several parts, where that is allowed.
+        """Return a note on patients with scans in several parts, if that is allowed.
 
         Raises
         ------
         InputError
-            If it is not.
+            If it is not allowed.
         """
         torn = _torn(assigned, self.patients)
         text = f"{listed}: patients with scans in several parts: {first_few(torn, 3)}"
         if torn and not allow_torn:
             raise InputError(
-                f"{text}; what is trained on would be tested. Correct the list, name the patients if they are "
-                "others (--patients), or allow it (--allow-torn-patients, split.allow_torn_patients)"
+                f"{text}; a patient would be both trained and tested on. Correct the list, name the patients if these "
+                "are wrong (--patients), or allow it (--allow-torn-patients, split.allow_torn_patients)"
             )
         return [text] if torn else []
 
@@ -101,7 +101,7 @@ def read_cohort(dest: Path, max_refused: float, patients: Path | None) -> Cohort
     Raises
     ------
     InputError
-        If no case was converted, too many were refused, or they are of different tasks.
+        If no case was converted, too many were rejected, or they belong to different tasks.
     """
     about = read_patients(patients) if patients else kept_patients(dest)
     metas, refusals = write_tables(dest, about), read_refusals(dest)
@@ -110,7 +110,7 @@ def read_cohort(dest: Path, max_refused: float, patients: Path | None) -> Cohort
         raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
     task = next(iter(metas.values())).task
     bare = [case for case, meta in metas.items() if not meta.volumes_ml]
-    notes = [f"left out, refused by the conversion: {case}: {reason}" for case, reason in refusals.items()]
+    notes = [f"left out, rejected by the conversion: {case}: {reason}" for case, reason in refusals.items()]
     notes += [f"left out, converted without a segmentation: {first_few(bare)}"] if bare else []
     notes += [f"no case has {m}" for m in task.modalities if not any(m in meta.modalities for meta in metas.values())]
     sourced = {file.case for file in read_files(dest) if file.role not in UNUSED}
@@ -122,26 +122,24 @@ def read_cohort(dest: Path, max_refused: float, patients: Path | None) -> Cohort
 def _about_patients(
     table: Path, about: Mapping[str, Mapping[str, str]], metas: Mapping[str, CaseMeta], refusals: Mapping[str, str]
 ) -> list[str]:
-    """Return what to tell of the table of patients, or that names look as if one was needed."""
+    """Return notes on the table of patients, or that names look as if one was needed."""
     if not about:
         scans: dict[str, list[str]] = {}
         for case, patient in find_patients(metas, {}).items():
             if patient == case and _SCAN.search(case):
                 scans.setdefault(_SCAN.sub("", case), []).append(case)
         alike = [case for cases in scans.values() if len(cases) > 1 for case in cases]
-        return (
-            [f"names look like scans of one patient: {first_few(alike)}; --patients says who is who"] if alike else []
-        )
+        return [f"names look like scans of one patient: {first_few(alike)}; --patients assigns them"] if alike else []
     notes = []
     if strangers := sorted(set(about) - set(metas) - set(refusals)):
         notes.append(f"in {table}, but not converted: {first_few(strangers)}")
     if missing := sorted(set(metas) - set(about)):
-        notes.append(f"not in {table}, each taken as the layout or its name says: {first_few(missing)}")
+        notes.append(f"not in {table}, patient taken from the layout or the name: {first_few(missing)}")
     return notes
 
 
 def listed_tasks(path: Path) -> dict[str, int]:
-    """Return what the column task of a list has, if there is one, with the first line of each."""
+    """Return the values in the column task of a list, if there is one, with the first line of each."""
     found: dict[str, int] = {}
     for number, row in read_table(path, ("case",)).items():
         if task := row.get("task", ""):
@@ -153,7 +151,7 @@ def _check_task(listed: Path, task: Task) -> None:
     for name, line in listed_tasks(listed).items():
         if name not in (task.name, task.label):
             raise InputError(
-                f"{listed}, line {line}: the list is of the task {name}, but the cases were converted for "
+                f"{listed}, line {line}: the list is for the task {name}, but the cases were converted for "
                 f"{task.label}; convert them for the task of the list, or use a copy of it without the column task"
             )
 
@@ -162,9 +160,9 @@ def _check_refusals(refusals: Mapping[str, str], cases: int, share: float) -> No
     if len(refusals) > share * cases:
         reasons = "".join(f"\n  {case}: {reason}" for case, reason in refusals.items())
         raise InputError(
-            f"{len(refusals)} of {cases} cases were refused by the conversion, more than a share of {share:g}:"
-            f"{reasons}\nmend or remove these cases, or allow the check, and convert again; or leave more out "
-            "(--max-refused, convert.max_refused)"
+            f"{len(refusals)} of {cases} cases were rejected by the conversion, more than the allowed share of "
+            f"{share:g}:{reasons}\nfix or remove these cases, or allow the check, and convert again; or allow more to "
+            "be left out (--max-refused, convert.max_refused)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which cases train, validate and test: published lists, or seeded splits that keep a patient's scans together."""
+"""Training, validation and test cases: published lists, or seeded splits that keep a patient's scans together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,14 +23,14 @@ FILE, FOLD = "split.tsv", "fold"
 
 @dataclass(frozen=True)
 class Split:
-    """Three disjoint lists of cases, each sorted, and the hash that names them in results.
+    """Three disjoint lists of cases, each sorted, and the hash that identifies them in results.
 
     Attributes
     ----------
     task
-        Label of the task that the cases were converted for (`Task.label`), empty where it is not known.
+        Label of the task that the cases were converted for (`Task.label`), empty if unknown.
     folds
-        Of a fold, the hash of all folds together, by which results of the same folds know one another.
+        For a fold, the hash of all folds together, which identifies results of the same folds.
     """
 
     train: tuple[str, ...]
@@ -41,7 +41,7 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """12 hexadecimal digits that depend on which case is where, and on nothing else."""
+        """12 hexadecimal digits that depend only on which case is where."""
         return short_hash(self._table(("case", "split")))
 
     @property
@@ -50,7 +50,7 @@ class Split:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def as_tsv(self) -> str:
-        """Return a table with the columns case, split and, where it is known, task."""
+        """Return a table with the columns case, split and, if known, task."""
         return self._table(("case", "split", "task") if self.task else ("case", "split"))
 
     def _table(self, columns: tuple[str, ...]) -> str:
@@ -59,7 +59,7 @@ class Split:
 
     @classmethod
     def of(cls, assigned: Mapping[str, str], task: str = "") -> "Split":
-        """Return the split for a name by case."""
+        """Return the split for a mapping from case to train, val or test."""
         train, val, test = (tuple(sorted(case for case, name in assigned.items() if name == n)) for n in NAMES)
         return cls(train, val, test, task)
 
@@ -76,7 +76,7 @@ def read_split(dest: Path) -> Split:
     if not path.is_file():
         raise InputError(f"{path}: no split yet; make one with `ccsd split {dest}`")
     if has_folds(path):
-        raise InputError(f"{path}: has folds; choose one of them, for `ccsd train` with --set split.fold=0")
+        raise InputError(f"{path}: has folds; choose one, for example `ccsd train --set split.fold=0`")
     return Split.of(read_list(path), next(iter(listed_tasks(path)), ""))
 
 
@@ -92,22 +92,22 @@ def has_folds(path: Path) -> bool:
 
 
 def as_table(rows: Iterable[Sequence[str]]) -> str:
-    """Return rows as text with tabs."""
+    """Return rows as tab-separated text."""
     return "".join("\t".join(row) + "\n" for row in rows)
 
 
 def short_hash(text: str) -> str:
-    """Return 12 hexadecimal digits that depend on a text."""
+    """Return 12 hexadecimal digits of a text's hash."""
     return sha256(text.encode()).hexdigest()[:12]
 
 
 def read_list(path: Path) -> dict[str, str]:
-    """Return the split's name by case from a table with the columns case and split.
+    """Return train, val or test for each case of a table with the columns case and split.
 
     Raises
     ------
     InputError
-        If the file cannot be read, has other columns or names, or lists a case twice; the line is named.
+        If the file cannot be read, has wrong columns or values, or lists a case twice; the line is named.
     """
     assigned: dict[str, str] = {}
     for number, row in read_table(path, ("case", "split")).items():
@@ -125,7 +125,7 @@ def part_named(text: str, where: str) -> str:
     Raises
     ------
     InputError
-        If it is none of them; the message begins with `where`.
+        If it is not such a spelling; the message begins with `where`.
     """
     name = _SPELLINGS.get(text.lower(), text.lower())
     if name not in NAMES:
@@ -144,26 +144,26 @@ def make_split(
     patients: Path | None = None,
     allow_torn: bool = False,
 ) -> tuple[Split, list[str]]:
-    """Write `split.tsv`, `cases.tsv` and `dataset.json` below `dest`; return the split and what to tell the user.
+    """Write `split.tsv`, `cases.tsv` and `dataset.json` below `dest`; return the split and notes for the user.
 
     Parameters
     ----------
     listed
-        Table with the columns case and split to use; without it a split is drawn. A column task is compared.
+        Table with the columns case and split to use; without it a split is drawn. A column task must match.
     seed, train, val
-        Seed and shares of a drawn split; the rest is tested.
+        Seed and shares of a drawn split; the rest is for testing.
     max_refused
-        Share of all cases that conversion may have refused.
+        Share of all cases that conversion may have rejected.
     patients
-        Table with the columns case and patient, which wins over what layouts and names show; others are kept.
+        Table with the columns case and patient, which override layouts and names; other columns are kept.
     allow_torn
         Whether a list may have scans of one patient in several parts.
 
     Raises
     ------
     InputError
-        If a listed case is missing or lacks a segmentation, too many were refused, too few are left to draw from, a
-        list tears a patient apart, or stores or list are of another task.
+        If a listed case is missing or lacks a segmentation, too many were rejected, too few are left to draw from, a
+        list has a patient in several parts, or stores or list belong to another task.
     """
     cohort = read_cohort(dest, max_refused, patients)
     notes = cohort.notes
@@ -187,25 +187,27 @@ def draw_split(
     val: float,
     about: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Split:
-    """Draw a split: a patient's scans stay together, and each part gets small and large tumours alike.
+    """Draw a split: a patient's scans stay together, and each part gets both small and large tumours.
 
-    Patients are ordered by tumour volume, shuffled among neighbours, and each goes to the part that is furthest below
+    Patients are ordered by tumour volume and shuffled among neighbours; each goes to the part that is furthest below
     its share. A part whose share is not 0 gets at least one patient.
 
     Raises
     ------
     InputError
-        If the shares are impossible or there are fewer patients than parts.
+        If the shares are invalid or there are fewer patients than parts.
     """
     shares = np.array([train, val, 1 - train - val])
     if not (train > 0 and val >= 0 and train + val < 1):
-        raise InputError(f"split shares train {train:g} and val {val:g}: both from 0, train above 0, their sum below 1")
+        raise InputError(
+            f"split shares train {train:g} and val {val:g}: train must be above 0, val at least 0, their sum below 1"
+        )
     patients = find_patients(metas, about or {})
     parts = int((shares > 0).sum())
     if len(set(patients.values())) < parts:
         raise InputError(
-            f"a split into {parts} parts needs at least {parts} patients with a segmentation, and there are "
-            f"{len(set(patients.values()))}; --val 0 does without validation, --list names the cases of each part, and "
+            f"a split into {parts} parts needs at least {parts} patients with a segmentation, but there are "
+            f"{len(set(patients.values()))}; --val 0 skips validation, --list names the cases of each part, and "
             "`ccsd predict` needs no split"
         )
     return Split.of({case: NAMES[part] for case, part in share_out(metas, patients, shares, [seed]).items()})
@@ -221,9 +223,9 @@ def share_out(
     patients
         The patient of each case.
     shares
-        How much of the cases each part is to get; their sum is 1, and there are at least as many patients as parts.
+        Share of the cases for each part; their sum is 1, and there are at least as many patients as parts.
     seed
-        Numbers that decide the draw together.
+        Numbers that together determine the draw.
     """
     scans: dict[str, list[str]] = {}
     for case in sorted(metas):
@@ -238,7 +240,7 @@ def _shuffled_by_volume(
 ) -> list[str]:
     """Return patients by mean tumour volume, shuffled within strata of ten or, in small cohorts, a third of all.
 
-    The tumour of a case is its largest region.
+    The tumour volume of a case is that of its largest region.
     """
     volume = {p: float(np.mean([max(metas[c].volumes_ml.values()) for c in cases])) for p, cases in scans.items()}
     ordered = sorted(scans, key=lambda p: (volume[p], p))
@@ -250,7 +252,7 @@ def _shuffled_by_volume(
 
 
 def _assign(sizes: list[int], shares: Shares) -> list[int]:
-    """Return the part of each patient; none of the parts with a share stays empty."""
+    """Return the part of each patient; no part with a share stays empty."""
     counts = np.zeros(len(shares))
     chosen = []
     for done, size in enumerate(sizes):

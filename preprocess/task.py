@@ -1,7 +1,7 @@
-"""A task: what is segmented from what, as data, in one small YAML file.
+"""A task: which classes are segmented from which sequences, described in one small YAML file.
 
-Sequences, classes and regions are named outside and ordered inside: every tensor and array has them in the order of the
-task. Those that come with the program are in `preprocess/tasks`; a task of one's own is a file of the same kind.
+Users refer to sequences, classes and regions by name; every tensor and array has them in the order of the task. The
+tasks that come with the program are in `preprocess/tasks`; a user's own task is a file of the same kind.
 """
 
 import json
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 DEFAULT_TASK = "brats-gli-pre"
-"""Name of the task where none is given: glioma before treatment."""
+"""Name of the default task: glioma before treatment."""
 
 ALIASES = {
     "flair": "flair", "t2f": "flair", "t2-flair": "flair", "t2flair": "flair",
@@ -54,14 +54,14 @@ ALIASES = {
     "t1ce": "t1ce", "t1c": "t1ce", "t1gd": "t1ce", "t1contrast": "t1ce",
     "t2": "t2", "t2w": "t2",
 }  # fmt: skip
-"""Lower-case name used by a data set -> our name of the sequence."""
+"""Lower-case name used by a data set -> our name for the sequence."""
 
 Subset = tuple[str, ...]
 """A non-empty combination of sequences, in the order of the task."""
 
 
 class Task(TaskFile):
-    """What is segmented from what: the keys of a task file, and what they mean together."""
+    """Which classes are segmented from which sequences: the keys of a task file, and what they mean together."""
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Task(TaskFile):
         return tuple(self.sequences)
 
     def numbers(self, region: str) -> tuple[int, ...]:
-        """Return the numbers inside of the classes of a region, those that are only scored included."""
+        """Return the internal numbers of the classes of a region, which may be one that is only scored."""
         return tuple(sorted(self.classes[name] for name in self.scored_regions[region]))
 
     @cached_property
@@ -86,11 +86,11 @@ class Task(TaskFile):
 
     @property
     def default_convention(self) -> LabelConvention:
-        """What is written where the input has no label numbers of its own: the first one that has every class."""
+        """The convention for output whose input has no label numbers: the first one that has every class."""
         return next(c for c in self.conventions.values() if self._is_complete(c))
 
     def output_convention(self, convention: LabelConvention) -> LabelConvention:
-        """Return the convention that a segmentation is written in: this one, unless it lacks a class of the task."""
+        """Return the convention in which to write a segmentation: this one, unless it lacks a class of the task."""
         return convention if self._is_complete(convention) else self.default_convention
 
     def _is_complete(self, convention: LabelConvention) -> bool:
@@ -102,7 +102,7 @@ class Task(TaskFile):
         Raises
         ------
         InputError
-            If the task has none of this name.
+            If the task has no convention of this name.
         """
         if name not in self.conventions:
             raise InputError(
@@ -112,13 +112,13 @@ class Task(TaskFile):
 
     @cached_property
     def digest(self) -> str:
-        """12 hexadecimal digits of what decides data and training: name, sequences, classes, regions and painting."""
+        """12 hexadecimal digits of what affects data and training: name, sequences, classes, regions and painting."""
         core = self.model_dump(mode="json", include={"name", "classes", "regions", "paint"})
         return sha256(json.dumps([core, self.modalities]).encode()).hexdigest()[:12]
 
     @cached_property
     def scoring_digest(self) -> str:
-        """12 hexadecimal digits of what decides scores: the same, and scored regions, lesion rule and clean-up."""
+        """12 hexadecimal digits of what affects scores: the same, and scored regions, lesion rule and clean-up."""
         rest = self.model_dump(mode="json", include={"scored", "lesions", "cleanup"})
         return sha256(json.dumps([self.digest, rest]).encode()).hexdigest()[:12]
 
@@ -128,16 +128,16 @@ class Task(TaskFile):
         return f"{self.name}@{self.digest}"
 
     def word(self, name: str) -> str:
-        """Return what people read for a class or a region."""
+        """Return the display name of a class or a region."""
         return self.words.get(name, name)
 
     def modality(self, name: str) -> str:
-        """Return our name of a sequence given by any alias, in any case.
+        """Return our name for a sequence given by any alias, in upper or lower case.
 
         Raises
         ------
         InputError
-            If the task has no such sequence; the message lists the names that are known.
+            If the task has no such sequence; the message lists the known names.
         """
         plain = name.strip().lower()
         found = plain if plain in self.sequences else ALIASES.get(plain, "")
@@ -180,12 +180,12 @@ class Task(TaskFile):
     def subset_names(self) -> tuple[str, ...]:
         """Names of the combinations that are evaluated by default, in the order of tables.
 
-        All 2^M - 1 up to five sequences; of more those of one sequence, of all but one, and of all.
+        All 2^M - 1 for up to five sequences; for more, those of one sequence, of all but one, and of all.
         """
         return default_subsets(self.modalities)
 
     def ordered_subsets(self, names: Iterable[str]) -> list[str]:
-        """Return canonical names of combinations in the order of tables, those not evaluated by default by size."""
+        """Return canonical names of combinations in the order of tables; without a place there, they follow by size."""
         given = set(names)
         if given <= set(self.subset_names):
             return [name for name in self.subset_names if name in given]
@@ -193,7 +193,7 @@ class Task(TaskFile):
         return sorted(given, key=lambda name: (name.count("+"), [places[part] for part in name.split("+")]))
 
     def display_name(self, name: str) -> str:
-        """Return a combination as people write it: `FLAIR + T1ce`."""
+        """Return the display name of a combination: `FLAIR + T1ce`."""
         return " + ".join(self.sequences.get(part, part) for part in name.split("+"))
 
 
@@ -205,13 +205,13 @@ def shipped_tasks() -> dict[str, Task]:
 
 
 def is_shipped(task: Task) -> bool:
-    """Return whether a task is one of those that come with the program, and not one's own of the same name."""
+    """Return whether a task is one of those that come with the program, not a user's own of the same name."""
     shipped = shipped_tasks().get(task.name)
     return shipped is not None and (shipped.digest, shipped.numbering) == (task.digest, task.numbering)
 
 
 def default_task() -> Task:
-    """Return the task where none is given."""
+    """Return the default task."""
     return shipped_tasks()[DEFAULT_TASK]
 
 
@@ -221,7 +221,7 @@ def read_task(name: str) -> Task:
     Raises
     ------
     InputError
-        If there is none, or the file has keys or values that cannot be used; every problem is listed.
+        If there is no such task, or the file has keys or values that cannot be used; every problem is listed.
     """
     if name in shipped_tasks():
         return shipped_tasks()[name]
@@ -231,26 +231,26 @@ def read_task(name: str) -> Task:
 
 
 def refuse_mixture(tasks: Sequence[tuple[str, Task]]) -> None:
-    """Refuse what belongs to different tasks.
+    """Reject a mixture of tasks.
 
     Parameters
     ----------
     tasks
-        What it is, in words for people, with its task.
+        Description of each item for messages, with its task.
 
     Raises
     ------
     InputError
-        If two of them differ in what decides data and training, or in what a number of one convention means; both are
-        named.
+        If two of them differ in what affects data and training, or in the meaning of a number in one convention; both
+        are named.
     """
     for what, task in tasks[1:]:
         first, expected = tasks[0]
         for name in task.numbering.keys() & expected.numbering.keys():
             if task.conventions[name] != expected.conventions[name]:
                 raise InputError(
-                    f"{what} and {first} are of tasks that differ in the numbers of {name} ({task.conventions[name]}; "
-                    f"{expected.conventions[name]}); convert with one of them"
+                    f"{what} and {first} belong to tasks that differ in the numbers of {name} "
+                    f"({task.conventions[name]}; {expected.conventions[name]}); convert with one of them"
                 )
         if task.digest != expected.digest:
             raise InputError(
@@ -273,4 +273,4 @@ def _as_task(value: Any) -> Any:
 
 
 AnyTask = Annotated[Task, BeforeValidator(_as_task, json_schema_input_type=str | dict[str, Any])]
-"""A task in a model: given whole, or by its name or path; written whole, so that it needs no file."""
+"""A task as a field of a model: given in full, or by its name or path; written in full, so that no file is needed."""

@@ -1,4 +1,4 @@
-"""The keys of a task file and what must be right about them; `preprocess.task` says what they mean together."""
+"""The keys of a task file and their validation; `preprocess.task` defines what they mean together."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ RESERVED = (
     "seg", "segm", "segmentation", "label", "labels", "mask", "volumes", "channel",
     "ignored", "unknown", "orphan", "unread", "given", "brain",
 )  # fmt: skip
-"""Words and roles of files that no sequence may be called: they mean a segmentation, several sequences, or no use."""
+"""Names that no sequence may have: words and roles for a segmentation, several sequences, or an unused file."""
 _NO_CONVENTION = ("auto", "dataset.json")
-"""What options and messages call something else."""
+"""Names that mean something else in options and messages."""
 
 _FIELD_ORDER = ("3", "2", "1", "0", "23", "12", "01", "13", "03", "02", "012", "013", "023", "123", "0123")
-"""The order in which the field prints the 15 combinations of four sequences, by the place of each."""
+"""The usual order of the 15 combinations of four sequences in publications, as positions of the sequences."""
 _MOST_FOR_ALL = 5
 _MOST_SEQUENCES = 16
 _MOST_CLASSES = 255
@@ -37,9 +37,9 @@ class LabelConvention:
     name
         Name used in stores and tables.
     values
-        Number in the file -> number of the class inside, without the background 0.
+        Number in the file -> internal number of the class, without the background 0.
     names
-        Number in the file -> what it stands for, also where that is no class of the task.
+        Number in the file -> what it stands for, including what is not a class of the task.
     """
 
     name: str
@@ -48,47 +48,47 @@ class LabelConvention:
 
     @property
     def foreign(self) -> dict[int, str]:
-        """What is no class of the task, by its number in the file."""
+        """What is not a class of the task, by its number in the file."""
         return {number: name for number, name in self.names.items() if number not in self.values}
 
     def __str__(self) -> str:
-        """Return what each number means, for messages."""
+        """Return the meaning of each number, for messages."""
         return ", ".join(["0 background", *(f"{number} {name}" for number, name in self.names.items())])
 
 
 class Part(BaseModel):
-    """What is in a task file: unknown keys are refused, nothing changes."""
+    """A part of a task file: immutable, unknown keys rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LesionLimits(Part):
-    """What one region has of its own in the lesion-wise rule."""
+    """Limits that replace those of the lesion-wise rule for one region."""
 
     dilation: NonNegativeInt | None = None
     smallest_mm3: NonNegativeFloat | None = None
 
 
 class LesionRule(Part):
-    """The lesion-wise rule of a challenge; `ccsd.metrics.lesions` says how it scores.
+    """The lesion-wise rule of a challenge; `ccsd.metrics.lesions` applies it.
 
     Attributes
     ----------
     dilation
-        Steps of 18-connectivity within which components of the reference are one lesion.
+        Dilation steps with 18-connectivity; components of the reference that then touch are one lesion.
     smallest_mm3
         Lesions of at most this volume are not scored.
     penalty_mm
-        HD95 of a lesion that is missed or invented; `diagonal` is that of the array, in voxels.
+        HD95 of a missed or false-positive lesion; `diagonal` is that of the array, in voxels.
     regions
-        Limits of single regions.
+        Limits of individual regions.
     predicted
-        Since 2024: predicted components are merged by the same dilation too, and those of at most the smallest volume,
-        in voxels or in mm3, are removed before anything is scored. None is the rule of 2023, which does neither.
+        Since 2024, predicted components are merged by the same dilation too, and those of at most the smallest volume,
+        in voxels or in mm3, are removed before scoring. None is the rule of 2023, which does neither.
     merged_via
-        Region -> classes: lesions of the region that touch one lesion of such a class are one, in this order.
+        Region -> classes: lesions of the region that touch the same lesion of such a class are merged, in this order.
     count_false
-        Whether invented lesions count.
+        Whether false-positive lesions count.
     """
 
     dilation: NonNegativeInt
@@ -109,7 +109,7 @@ class LesionRule(Part):
 
 
 class Cleanup(Part):
-    """A class that becomes another one where a whole case has little of it."""
+    """A class that is replaced by another one if a whole case has little of it."""
 
     below_mm3: NonNegativeFloat
     becomes: ClassName
@@ -123,23 +123,24 @@ class TaskFile(Part):
     name
         The file's own name without `.yaml`.
     sequences
-        Name inside -> name that people read; the order of every modality axis.
+        Internal name -> display name; the order of every modality axis.
     classes
-        Class -> number inside, 1, 2, ...; 0 is background.
+        Class -> internal number, 1, 2, ...; 0 is background.
     regions
         Region -> its classes: what a network predicts, one channel each, and what is scored; the order of region axes.
     scored
-        Regions that are scored and have no channel of their own.
+        Regions that are scored without having a channel.
     paint
-        Region -> class that its voxels get in a label map, in this order, later over earlier.
+        Region -> class that its voxels get in a label map; later entries overwrite earlier ones.
     lesions
         The challenge's lesion-wise rule.
     cleanup
-        Class -> when it becomes another one. Off unless asked for.
+        Class -> when it is replaced by another one. Off by default.
     numbering
-        Label convention -> class -> number in files. What is no class of the task has to be allowed, and is background.
+        Label convention -> class -> number in files. What is not a class of the task must be allowed explicitly, and
+        becomes background.
     words
-        What people read for a class or region, by its name.
+        Display name of a class or region, by its name.
     """
 
     name: TaskName
@@ -156,10 +157,10 @@ class TaskFile(Part):
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
         if taken := [name for name in self.sequences if name in RESERVED]:
-            raise ValueError(f"sequences: {taken[0]} means something else in names of files; choose another name")
+            raise ValueError(f"sequences: {taken[0]} means something else in file names; choose another name")
         shown = list(self.sequences.values())
         if len(set(shown)) < len(shown) or not all(name.strip() for name in shown):
-            raise ValueError("sequences: give each a name of its own for people to read")
+            raise ValueError("sequences: give each a display name of its own")
         if sorted(self.classes.values()) != list(range(1, len(self.classes) + 1)):
             raise ValueError(f"classes: number them from 1 to {len(self.classes)}, each once")
         self._check_known_names()
@@ -184,10 +185,10 @@ class TaskFile(Part):
 
     def _check_regions(self) -> None:
         if twice := set(self.regions) & set(self.scored):
-            raise ValueError(f"scored: {', '.join(sorted(twice))} is among the regions already")
+            raise ValueError(f"scored: {', '.join(sorted(twice))} is already among the regions")
         for name, classes in self.scored_regions.items():
             if not classes or len(set(classes)) < len(classes):
-                raise ValueError(f"regions: {name} needs at least one class, each once")
+                raise ValueError(f"regions: {name} needs at least one class, and none twice")
         if lost := [name for name in self.classes if not any(name in parts for parts in self.regions.values())]:
             raise ValueError(f"regions: no region has the class {', '.join(lost)}")
         folded = [name.casefold() for name in self.scored_regions]
@@ -196,10 +197,10 @@ class TaskFile(Part):
 
     def _check_paint(self) -> None:
         if lost := [name for name in self.classes if name not in self.paint.values()]:
-            raise ValueError(f"paint: no region is painted as {', '.join(lost)}, so no label map could have it")
+            raise ValueError(f"paint: no region is painted as {', '.join(lost)}, so no label map could contain it")
         for region, name in self.paint.items():
             if name not in self.regions[region]:
-                raise ValueError(f"paint: {region} is painted as {name}, which is no part of it")
+                raise ValueError(f"paint: {region} is painted as {name}, which is not part of it")
 
     def _check_numbering(self) -> None:
         for convention, numbers in self.numbering.items():
@@ -208,11 +209,11 @@ class TaskFile(Part):
                     f"numbering.{convention}: means something else on the command line; choose another name"
                 )
             if len(set(numbers.values())) < len(numbers):
-                raise ValueError(f"numbering.{convention}: two classes have one number")
+                raise ValueError(f"numbering.{convention}: two classes have the same number")
             if not set(numbers) & set(self.classes):
                 raise ValueError(f"numbering.{convention}: has none of the classes {', '.join(self.classes)}")
         if not any(set(self.classes) <= set(numbers) for numbers in self.numbering.values()):
-            raise ValueError("numbering: give one with a number for every class: segmentations are written by it")
+            raise ValueError("numbering: give one with a number for every class: segmentations are written with it")
 
     def _check_names(self, key: str, used: Iterable[Iterable[str]], known: Iterable[str]) -> None:
         known = list(known)
@@ -221,12 +222,12 @@ class TaskFile(Part):
 
     @cached_property
     def scored_regions(self) -> dict[str, tuple[str, ...]]:
-        """Region -> its classes, those that are predicted first, then those that are only scored."""
+        """Region -> its classes: first the predicted regions, then those that are only scored."""
         return {**self.regions, **self.scored}
 
 
 def default_subsets(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the combinations of sequences that are evaluated by default, in the order of tables."""
+    """Return the names of the combinations of sequences evaluated by default, in the order of tables."""
     count = len(names)
     if count == len(_FIELD_ORDER[-1]):
         return tuple("+".join(names[int(place)] for place in places) for places in _FIELD_ORDER)

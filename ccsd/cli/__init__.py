@@ -1,6 +1,6 @@
 """The command line: `ccsd STAGE`. Each rule of the workflow calls exactly one of these commands.
 
-Commands import what they need when they run, so that `ccsd --help` answers at once.
+Commands import what they need when they run, so that `ccsd --help` responds at once.
 """
 
 import os
@@ -30,7 +30,7 @@ from ccsd.cli import (
 from ccsd.errors import ending
 
 LONGEST_TMPDIR = 60
-"""A socket's path may have 107 bytes; multiprocessing adds some forty."""
+"""A socket path may have 107 bytes; multiprocessing adds about forty."""
 
 app = typer.Typer(
     name="ccsd",
@@ -64,10 +64,10 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can fix is one message and exit code 2, never a traceback."""
+    """Run the command line; an error that the user can fix gives one message and exit code 2, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     _shorten_temporary_folder()
     try:
         app()
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _shorten_temporary_folder() -> None:
-    """Leave a temporary folder that is too long for the sockets of worker processes, as clusters make one per job."""
+    """Use another temporary folder if the path is too long for sockets of worker processes, as per-job ones may be."""
     short = "/tmp"  # noqa: S108 - what is made in it has a name of its own and belongs to this user
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR and os.access(short, os.W_OK):
         tempfile.tempdir = short

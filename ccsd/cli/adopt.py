@@ -1,4 +1,4 @@
-"""`ccsd adopt`: the label maps of another method in the report of a study."""
+"""`ccsd adopt`: add the label maps of another method to the report of a study."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,26 +12,28 @@ from ccsd.cli.options import LayoutOption, report_lines
 def adopt(
     predictions: Annotated[
         Path,
-        typer.Argument(help="Folder with a folder for each combination, such as flair+t1ce, or with the label maps."),
+        typer.Argument(help="Folder with a subfolder per combination, such as flair+t1ce, or with the label maps."),
     ],
     study: Annotated[Path, typer.Option(help="Folder of a study, results/NAME, with converted cases and a split.")],
-    name: Annotated[str, typer.Option("--as", metavar="METHOD", help="What the report calls the method.")],
+    name: Annotated[str, typer.Option("--as", metavar="METHOD", help="Name of the method in the report.")],
     labels: Annotated[
-        str, typer.Option(help="Labels of the files: auto, those of each case, or a convention of the task.")
+        str, typer.Option(help="Label convention of the files: auto (that of each case), or a convention of the task.")
     ] = "auto",
     layout: LayoutOption = None,
     ignore_affine: Annotated[
-        bool, typer.Option("--ignore-affine", help="Compare voxel by voxel although headers place files differently.")
+        bool,
+        typer.Option("--ignore-affine", help="Compare voxel by voxel even if the headers give different positions."),
     ] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Leave cases without a label map out, and say which.")
+        bool, typer.Option("--partial", help="Leave out cases without a label map, and list them.")
     ] = False,
     workers: Workers = None,
     overrides: Overrides = None,
 ) -> None:
     """Score label maps of another method on the test cases of a study, for its report.
 
-    All is checked, and what is missing, unknown or does not fit is listed; then all is written, or nothing.
+    Everything is checked first; what is missing, unknown or does not fit is listed. Then everything is written, or
+    nothing.
     """
     from ccsd.evaluation.adopt import adopt
     from ccsd.evaluation.tables import mean_dice, read_metrics
@@ -50,4 +52,4 @@ def adopt(
     )
     report_lines(adopted.notes)
     typer.echo(f"{mean_dice(read_metrics(adopted.scores))}\n{adopted.scores}")
-    typer.echo(f"run `ccsd report {study}`, or the workflow, to see it beside the others")
+    typer.echo(f"run `ccsd report {study}`, or the workflow, to add it to the report")

@@ -1,4 +1,4 @@
-"""`ccsd audit`: look at a data set before it is converted."""
+"""`ccsd audit`: check a data set before conversion."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,14 @@ from ccsd.cli.options import TASK, LabelsOption, LayoutOption, TaskOption, repor
 def audit(
     src: Annotated[Path, typer.Argument(help="Folder with cases in any layout of docs/reference/data.md, or a mix.")],
     out: Annotated[Path, typer.Option(help="Folder for audit.html, audit.tsv and files.tsv.")] = Path("audit"),
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read cases at the same time.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that read cases in parallel.")] = 1,
     task: TaskOption = TASK,
     layout: LayoutOption = None,
     labels: LabelsOption = None,
 ) -> None:
-    """Look at a data set before it is converted: which file is what, what would be refused, what is odd, thumbnails.
+    """Check a data set before conversion: roles of files, cases that would be rejected, what is odd, thumbnails.
 
-    The exit code is 2 when cases would be refused.
+    The exit code is 2 if cases would be rejected.
     """
     from preprocess.audit import audit as run
     from preprocess.audit import verdicts, write_audit

@@ -1,4 +1,4 @@
-"""`ccsd convert`, from NIfTI to Zarr stores, and `ccsd restore`, back again."""
+"""`ccsd convert`, from NIfTI to Zarr stores, and `ccsd restore`, the reverse."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,22 +12,24 @@ from preprocess.errors import InputError
 def convert(
     src: Annotated[Path, typer.Argument(help="Folder with cases in any layout of docs/reference/data.md, or a mix.")],
     dest: Annotated[Path, typer.Argument(help="Folder for the stores, one CASE.zarr per case.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes that convert cases at the same time.")] = 1,
-    part: Annotated[str, typer.Option(help="I/N: convert the I-th of N parts, write no table of the data set.")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that convert cases in parallel.")] = 1,
+    part: Annotated[
+        str, typer.Option(help="I/N: convert only part I of N of the cases; skip the tables of the data set.")
+    ] = "",
     allow: Annotated[
-        list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
+        list[str] | None, typer.Option(help="Accept cases that fail the check of this name; repeatable.")
     ] = None,
     task: TaskOption = TASK,
     layout: LayoutOption = None,
     labels: LabelsOption = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Exit with 0 though cases were refused; `ccsd split` leaves them out.")
+        bool, typer.Option("--keep-going", help="Exit with 0 even if cases are rejected; `ccsd split` leaves them out.")
     ] = False,
 ) -> None:
-    """Convert NIfTI cases to Zarr stores: those that are missing or changed.
+    """Convert NIfTI cases to Zarr stores: those that are new or changed.
 
-    A case that cannot be right is refused, with the reason; the others are converted all the same. The exit code is 2
-    when cases were refused, 1 when a case killed the process that converted it.
+    A case that cannot be right is rejected, with the reason (status refused); the others are converted all the same.
+    The exit code is 2 if cases were rejected, 1 if a case killed the process that converted it.
     """
     from preprocess.convert import convert as run
     from preprocess.dataset import what_stands_out, write_tables
@@ -67,7 +69,7 @@ def restore(
         str, typer.Option("-m", "--modalities", help="Only these, joined by '+'; by default all and the segmentation.")
     ] = "",
 ) -> None:
-    """Write a converted case back as NIfTI: the source's voxels, to within the storage precision, in its space."""
+    """Write a converted case back as NIfTI: the source's voxels in its space, to within the storage precision."""
     from preprocess.restore import write_restored
 
     for path in write_restored(data, case, out, modalities):

@@ -11,16 +11,16 @@ def doctor(
     folder: Annotated[Path, typer.Argument(help="Folder in which results will be written.")] = Path(),
     profile: Annotated[
         str | None,
-        typer.Option(help="Snakemake profile, e.g. slurm: ask SLURM whether it would take each kind of job."),
+        typer.Option(help="Snakemake profile, e.g. slurm: ask SLURM whether it would accept each kind of job."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
-    """Print what a bug report needs, and say what is wrong; exit code 1 if this machine cannot run a study."""
+    """Print what a bug report needs, and report problems; exit code 1 if this machine cannot run a study."""
     from ccsd import doctor as examination
     from ccsd.errors import UsageError
 
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder; give one that exists")
+        raise UsageError(f"{folder}: no such folder; give an existing one")
     facts = examination.inspect_machine(folder, profile)
     found = examination.diagnose(facts)
     if as_json:

@@ -10,15 +10,15 @@ from ccsd.errors import UsageError
 
 Subsets = Annotated[
     list[str] | None,
-    typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; may be repeated. Default: all."),
+    typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; repeatable. Default: all."),
 ]
 Fold = Annotated[
     int | None,
-    typer.Option(min=0, show_default="that of the models", help="Fold whose cases are scored, where --data has folds."),
+    typer.Option(min=0, show_default="that of the models", help="Fold whose cases are scored, if --data has folds."),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, show_default="the cores given", help="Processes that write and score label maps."),
+    typer.Option(min=1, show_default="available cores", help="Number of processes that write and score label maps."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -36,20 +36,25 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Task that says how to score: a name or a YAML file. Default: the model's, or brats-gli-pre."
+            help="Task that defines the scoring: a name or a YAML file. Default: the model's, or brats-gli-pre."
         ),
     ] = None,
     layout: LayoutOption = None,
-    pred_labels: Annotated[str, typer.Option(help="Labels in --pred: auto, or a convention of the task.")] = "auto",
-    ref_labels: Annotated[str, typer.Option(help="Labels in --ref: auto, or a convention of the task.")] = "auto",
+    pred_labels: Annotated[
+        str, typer.Option(help="Label convention of --pred: auto, or a convention of the task.")
+    ] = "auto",
+    ref_labels: Annotated[
+        str, typer.Option(help="Label convention of --ref: auto, or a convention of the task.")
+    ] = "auto",
     ignore_affine: Annotated[
-        bool, typer.Option("--ignore-affine", help="Compare voxel by voxel although headers place files differently.")
+        bool,
+        typer.Option("--ignore-affine", help="Compare voxel by voxel even if the headers give different positions."),
     ] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Leave references without a prediction out, and say how many.")
+        bool, typer.Option("--partial", help="Leave out references without a prediction, and report how many.")
     ] = False,
     part: Annotated[
-        str, typer.Option(help="I/N: score the I-th of N parts of the test cases; the last one writes the table.")
+        str, typer.Option(help="I/N: score part I of N of the test cases; the last one to finish writes the table.")
     ] = "",
     fold: Fold = None,
     workers: Workers = None,
@@ -58,7 +63,7 @@ def evaluate(
 ) -> None:
     """Score a model on the test cases (--model, --data), or segmentations against references (--pred, --ref).
 
-    An interrupted evaluation of a model is resumed; a finished one is left as it is. Parts of it may run on several
+    An interrupted evaluation of a model is resumed; a finished one is not repeated. Its parts may run on several
     machines at the same time, with the same --out.
     """
     from preprocess.parallel import given_cores
@@ -68,7 +73,7 @@ def evaluate(
     if models and data and not pred and not ref:
         if layout:
             raise UsageError(
-                "--layout says how the files of --pred and --ref are called; a converted data set has none"
+                "--layout describes the file names of --pred and --ref; it does not apply to a converted data set"
             )
         from ccsd.evaluation.run import evaluate_model
 
@@ -104,11 +109,11 @@ def evaluate(
 
 def _refuse_options_of_a_model(subsets: list[str] | None, part: str, fold: int | None) -> None:
     if subsets:
-        raise UsageError("-m chooses what a model is given; it has no meaning with --pred and --ref")
+        raise UsageError("-m selects the input of a model; it does not apply to --pred and --ref")
     if part:
-        raise UsageError("--part shares out the test cases of a model; it has no meaning with --pred and --ref")
+        raise UsageError("--part divides the test cases of a model; it does not apply to --pred and --ref")
     if fold is not None:
-        raise UsageError("--fold chooses test cases of --data; it has no meaning with --pred and --ref")
+        raise UsageError("--fold selects test cases of --data; it does not apply to --pred and --ref")
 
 
 def _show(scores: Path) -> None:

@@ -1,4 +1,4 @@
-"""`ccsd pack`: trained models as one file, and `ccsd models`: those that have a name."""
+"""`ccsd pack`: trained models as one file, and `ccsd models`: the models available by name."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,16 +8,17 @@ import typer
 
 def pack(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Folder of a finished run; several become one, their mean.")
+        list[str],
+        typer.Argument(metavar="RUN...", help="Folder of a finished run; several become one model, their mean."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.ccsd", help="File to write.")],
     evaluations: Annotated[
         list[Path] | None,
-        typer.Option("--evaluation", help="Folder with its scores; may be repeated. Default: those in its study."),
+        typer.Option("--evaluation", help="Folder with its scores; repeatable. Default: those in its study."),
     ] = None,
     notes: Annotated[
         list[str] | None,
-        typer.Option("--note", help="Line for the card, such as licence or citation; may be repeated."),
+        typer.Option("--note", help="Line for the card, such as licence or citation; repeatable."),
     ] = None,
 ) -> None:
     """Write a trained model, or several as one, into a single file for --model, with a card and checksums."""
@@ -47,4 +48,4 @@ def models(
         typer.echo(shelf.as_text(listed))
     if bad := [listed for listed in found if listed.problem]:
         names = ", ".join(listed.name for listed in bad)
-        raise UsageError(f"{len(bad)} of {len(found)} cannot be used: {names}; what is wrong stands above")
+        raise UsageError(f"{len(bad)} of {len(found)} cannot be used: {names}; the reasons are listed above")

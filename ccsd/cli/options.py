@@ -1,4 +1,4 @@
-"""Options that several commands have, and lines that they print."""
+"""Options and output that several commands share."""
 
 import re
 from collections.abc import Iterable
@@ -9,35 +9,36 @@ import typer
 from preprocess.errors import InputError
 
 LayoutOption = Annotated[
-    str | None, typer.Option(help="Layout of the files: a name, or a YAML file of your own. Found out by default.")
+    str | None, typer.Option(help="Layout of the files: a name, or a YAML file of your own. Detected by default.")
 ]
 ModelsOption = Annotated[
     list[str],
     typer.Option(
         "--model",
         help="Folder of a finished training run, packed file, name of one in CCSD_MODELS, https://...#sha256=..., or "
-        "hf:ORG/NAME@REVISION; given several times, their probabilities are averaged.",
+        "hf:ORG/NAME@REVISION; if repeated, probabilities are averaged.",
     ),
 ]
 NUMBERINGS = "brats2023, brats2020, brats2024, msd, deepbratumia"
-"""Label conventions of the default task: to read them takes longer than a help may; a test holds that these are all."""
+"""Label conventions of the default task: reading them is too slow for a help text; a test checks that these are all."""
 TaskOption = Annotated[
-    str, typer.Option(help="What is segmented from what: the name of a task, or a YAML file of your own.")
+    str,
+    typer.Option(help="Task (classes, and the sequences to segment them from): a name, or a YAML file of your own."),
 ]
 TASK = "brats-gli-pre"
-"""The default task; a test holds that it is the one of `preprocess.task`."""
+"""The default task; a test ensures that it is that of `preprocess.task`."""
 DeviceOption = Annotated[
     str | None,
     typer.Option(
         envvar="CCSD_DEVICE",
         metavar="auto|cpu",
-        help="auto: the GPU, an error if there should be one and none can be used; cpu: the CPU. [default: auto]",
+        help="auto: the GPU, or an error if there should be one but it is unusable; cpu: the CPU. [default: auto]",
     ),
 ]
 LabelsOption = Annotated[
     str | None,
     typer.Option(
-        help=f"What the label numbers mean, instead of what the layout says: a convention of the task ({NUMBERINGS})."
+        help=f"Label convention of the files, instead of that of the layout: one of the task's ({NUMBERINGS})."
     ),
 ]
 
@@ -49,12 +50,12 @@ def report_lines(lines: Iterable[str]) -> None:
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """Return the numbers of `I/N`; 1/1 without a text.
+    """Return the numbers of `I/N`; 1/1 for an empty text.
 
     Raises
     ------
     InputError
-        If it is something else.
+        If the text has another form.
     """
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text or "1/1")
     if not found:

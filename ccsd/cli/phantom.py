@@ -11,7 +11,7 @@ from preprocess.errors import InputError
 
 
 def phantom(
-    dest: Annotated[Path, typer.Argument(help="Folder to write; one folder per case below it.")],
+    dest: Annotated[Path, typer.Argument(help="Folder to write; it gets one folder per case.")],
     cases: Annotated[int, typer.Option(help="Number of cases.")] = 24,
     size: Annotated[str, typer.Option(help="Voxels (1 mm) along each axis, or three numbers like 240x240x155.")] = "64",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
@@ -20,7 +20,7 @@ def phantom(
 ) -> None:
     """Write a cohort of phantom heads with tumours, of any task.
 
-    Those of the default task have the file layouts of BraTS 2020 and 2023, others a layout of their own beside them.
+    Cohorts of the default task have the file layouts of BraTS 2020 and 2023; others come with a layout file.
     """
     from preprocess.parallel import track
     from preprocess.phantom.cohort import write_cohort

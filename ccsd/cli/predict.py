@@ -19,37 +19,37 @@ def predict(
     out: Annotated[Path, typer.Argument(help="NIfTI file for one case, or a folder for CASE.nii.gz each.")],
     models: ModelsOption,
     subset: Annotated[
-        str | None, typer.Option("--modalities", "-m", help="Use these sequences only, e.g. flair+t1ce.")
+        str | None, typer.Option("--modalities", "-m", help="Use only these sequences, e.g. flair+t1ce.")
     ] = None,
     labels: Annotated[
-        str, typer.Option(help="Labels to write: auto, or a label convention of the model's task.")
+        str, typer.Option(help="Label convention of the output: auto, or one of the model's task.")
     ] = "auto",
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write CASE_probabilities.nii.gz, one volume per region.")
+        bool, typer.Option("--probabilities", help="Also write CASE_probabilities.nii.gz with one volume per region.")
     ] = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Also write CASE.png: slices with the outlines of the regions.")
+        bool, typer.Option("--preview", help="Also write CASE.png: slices with outlines of the regions.")
     ] = False,
-    flips: Annotated[bool, typer.Option("--flips", help="Average over 8 mirror images: 8 times as slow.")] = False,
+    flips: Annotated[bool, typer.Option("--flips", help="Average over 8 mirror images; 8 times slower.")] = False,
     overlap: Annotated[
-        float | None, typer.Option(help="Share of a window that overlaps its neighbour; 0.25 is faster than 0.5.")
+        float | None, typer.Option(help="Overlap of neighbouring windows as a share; 0.25 is faster than 0.5.")
     ] = None,
     cleanup: Annotated[
-        bool, typer.Option("--cleanup", help="Apply the clean-up of the task, e.g. little ET becomes necrotic core.")
+        bool, typer.Option("--cleanup", help="Apply the clean-up of the task, e.g. a small ET becomes necrotic core.")
     ] = False,
     layout: LayoutOption = None,
     allow: Annotated[
-        list[str] | None, typer.Option(help="Name of a check that shall not refuse a case; may be repeated.")
+        list[str] | None, typer.Option(help="Accept cases that fail the check of this name; repeatable.")
     ] = None,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave cases alone that these models and options segmented.")
+        bool, typer.Option("--skip-existing", help="Skip cases already segmented with these models and options.")
     ] = False,
     part: Annotated[
-        str, typer.Option(help="I/N: segment the I-th of N parts of the cases, each on a GPU or machine of its own.")
+        str, typer.Option(help="I/N: segment part I of N of the cases, each on its own GPU or machine.")
     ] = "",
     device: DeviceOption = None,
 ) -> None:
-    """Segment cases from whatever sequences they have; the output has the input's own space and label numbers."""
+    """Segment cases from whatever sequences they have; the output has the space and label numbers of the input."""
     from ccsd.inference.options import Options
     from ccsd.inference.predict import predict
 
@@ -57,7 +57,7 @@ def predict(
         subset, labels, probabilities, preview, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing,
         device, parse_part(part),
     )  # fmt: skip
-    failed = [outcome for outcome in predict(sources, out, models, options) if not _tell(outcome)]
+    failed = [outcome for outcome in predict(sources, out, models, options) if not _print_outcome(outcome)]
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)
         raise UsageError(f"{len(failed)} cases were not segmented:\n{listed}" if len(failed) > 1 else failed[0].error)
@@ -68,7 +68,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="File to write, ending in .pt2.")],
     subset: Annotated[str, typer.Option("--modalities", "-m", help="The combination, e.g. flair+t1ce.")],
 ) -> None:
-    """Write one combination of a model as a program for PyTorch (torch.export) that needs nothing of this package."""
+    """Write one combination of a model as a program for PyTorch (torch.export) that does not need this package."""
     from ccsd.inference.export import export
 
     written = export(model, out, subset)
@@ -76,14 +76,14 @@ def export(
     typer.echo(written.path)
 
 
-def _tell(outcome: "Outcome") -> bool:
-    """Print what became of a case; False when it failed."""
+def _print_outcome(outcome: "Outcome") -> bool:
+    """Print the outcome of a case; return False if it failed."""
     if outcome.error:
         return False
     for warning in outcome.warnings:
         typer.echo(f"{outcome.case}: warning: {warning}", err=True)
     if outcome.skipped:
-        typer.echo(f"{outcome.case}: {outcome.path} is there, skipped")
+        typer.echo(f"{outcome.case}: {outcome.path} exists, skipped")
         return True
     missing = f", missing {', '.join(outcome.missing)}" if outcome.missing else ""
     volumes = ", ".join(f"{region} {size:.1f} ml" for region, size in outcome.volumes_ml.items())

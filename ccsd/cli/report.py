@@ -8,11 +8,11 @@ import typer
 
 def report(
     results: Annotated[Path, typer.Argument(help="Folder of a study, results/NAME.")],
-    out: Annotated[Path | None, typer.Option(help="The page; results/NAME/report.html by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File of the page; results/NAME/report.html by default.")] = None,
 ) -> None:
-    """Gather the scores of a study in tables and one self-contained page.
+    """Collect the scores of a study in tables and one self-contained page.
 
-    Prints mean Dice by experiment and number of sequences, how experiments differ, and last the path of the page.
+    Prints mean Dice by experiment and number of sequences, differences between experiments, and the path of the page.
     """
     from ccsd.report import write_report
 

@@ -1,4 +1,4 @@
-"""`ccsd train`: one model for every combination of modalities."""
+"""`ccsd train`: train one model for every combination of modalities."""
 
 import shlex
 import subprocess
@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Option(help="YAML file of the study, e.g. config/demo.yaml.")],
-    data: Annotated[Path, typer.Option(help="Folder that `ccsd convert` and `ccsd split` made.")],
+    data: Annotated[Path, typer.Option(help="Folder written by `ccsd convert` and `ccsd split`.")],
     run: Annotated[Path, typer.Option(help="Folder of this run; an interrupted run in it is resumed.")],
-    experiment: Annotated[str | None, typer.Option(help="Experiment of the configuration; its settings apply.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Experiment of the configuration whose settings apply.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Setting to change, e.g. train.steps=100.")
     ] = None,
     stop_after: Annotated[
         float | None,
-        typer.Option(min=0, metavar="MINUTES", help="Save and stop (exit code 75) before this much time has passed."),
+        typer.Option(min=0, metavar="MINUTES", help="Save and stop (exit code 75) before this time has passed."),
     ] = None,
     job: Annotated[
         list[str] | None,
@@ -34,7 +36,7 @@ def train(
             "--job",
             metavar="KEY=VALUE",
             help="Run as a job on several processes, e.g. --job tasks_per_node=2, or "
-            "--job cluster=slurm --job nodes=2; without it this very process trains.",
+            "--job cluster=slurm --job nodes=2; without it, train in this process.",
         ),
     ] = None,
     device: DeviceOption = None,
@@ -47,12 +49,12 @@ def train(
     require("train", "`ccsd train`")
     settings = load_config(config, overrides or (), experiment)
     if not data.is_dir():
-        raise UsageError(f"{data}: no such folder; make it with `ccsd convert SRC {data}` and `ccsd split {data}`")
+        raise UsageError(f"{data}: no such folder; create it with `ccsd convert SRC {data}` and `ccsd split {data}`")
     from ccsd.config.science import science_digest
     from ccsd.start import start_of
     from ccsd.study import split_for
 
-    start_of(settings, run)  # refuses one that does not fit, before a job is submitted
+    start_of(settings, run)  # rejects one that does not fit, before a job is submitted
 
     current = science_digest(settings, split_for(data, str(config), settings.task, settings.split.fold).hash)
     if job:
@@ -67,7 +69,7 @@ def train(
 
 
 def _try_plugins(settings: "Config") -> None:
-    """Build what is not ours once before a job is submitted for it."""
+    """Build plugins once before a job that needs them is submitted."""
     from ccsd.config.load import plugins_of
 
     if plugins_of(settings):
@@ -77,11 +79,11 @@ def _try_plugins(settings: "Config") -> None:
 
 
 def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, science: str) -> int:
-    """Run this very command, without `--job`, on the processes that the job describes; return its exit code.
+    """Run this command, without `--job`, on the processes that the job describes; return its exit code.
 
-    The digest makes the command another one when the content of the configuration or the split changes, so that an
-    earlier job for the same folder is not taken for this one. The command reads a copy of the configuration that has
-    the digest in its name: a change that is refused because that job is alive does not reach it when it is requeued.
+    The digest changes the command if the content of the configuration or the split changes, so that an earlier job for
+    the same folder is not taken for this one. The command reads a copy of the configuration with the digest in its
+    name: a change that is rejected because that job is alive does not reach the job when it is requeued.
     """
     from ccsd.study import JOB, RECORD_FILE, WEIGHTS
     from cluster.launch import check_folder
@@ -109,7 +111,7 @@ def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, sci
 
 
 def _tried(interpreter: list[str]) -> list[str]:
-    """Return the words that start Python in a job, after starting it once if it is another one than this.
+    """Return the command that starts Python in a job; if it is not this interpreter, it is tried first.
 
     Raises
     ------
@@ -121,14 +123,14 @@ def _tried(interpreter: list[str]) -> list[str]:
     if interpreter == [sys.executable]:
         return interpreter
     words = [*interpreter, "-c", "import ccsd; print(ccsd.__version__)"]
-    said = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    result = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     named = f"--job python={shlex.join(interpreter)}"
-    if said.returncode:
-        raise UsageError(f"{named}: cannot start ccsd: {said.stderr.strip()[-1000:] or 'no message'}; try it by hand")
-    if (version := said.stdout.strip().rpartition("\n")[2]) != __version__:
+    if result.returncode:
+        raise UsageError(f"{named}: cannot start ccsd: {result.stderr.strip()[-1000:] or 'no message'}; try it by hand")
+    if (version := result.stdout.strip().rpartition("\n")[2]) != __version__:
         raise UsageError(
-            f"{named}: has ccsd {version}, and here it is {__version__}; build the image from this checkout, or start "
-            "from the one that it was built from"
+            f"{named}: has ccsd {version}, but this is {__version__}; build the image from this checkout, or start "
+            "from the checkout that it was built from"
         )
     return interpreter
 

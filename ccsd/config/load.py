@@ -16,7 +16,7 @@ from preprocess.task import Task
 
 _EXPECTED = "a mapping of settings; see config/config.yaml for an example"
 _RENAMED = {"min_enhancing": "evaluation.cleanup (true or false; the limits are those of the task)"}
-"""Keys of earlier versions -> what to use."""
+"""Keys of earlier versions -> what replaces them."""
 _Model = TypeVar("_Model", bound=Section)
 
 
@@ -52,7 +52,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise UsageError(f"--set {text!r}: expected KEY=VALUE, for example train.steps=100")
-    if not value.strip():  # as of a variable of the shell that is not set
+    if not value.strip():  # for example a shell variable that is not set
         raise UsageError(f"--set {text!r}: the value is missing; give one, or null for none")
     try:
         return key.strip(), read_yaml(value)
@@ -61,7 +61,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key in nested mappings, in place, creating the sections on the way."""
+    """Set a dotted key in nested mappings in place, creating sections as needed."""
     *sections, last = key.split(".")
     node = raw
     for section in sections:
@@ -73,11 +73,11 @@ def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def validate_config(raw: Any, origin: Path | str, *, unknown: Literal["forbid", "ignore"] = "forbid") -> Config:
-    """Validate nested mappings; `origin` is named in the message when something is wrong."""
+    """Validate nested mappings; error messages name `origin`."""
     if not isinstance(raw, Mapping):
         raise UsageError(f"{origin}: expected {_EXPECTED}")
     config = _validated(Config, dict(raw), origin, unknown)
-    if unknown == "forbid":  # a record may be read where the plugin is not
+    if unknown == "forbid":  # a record may be read where the plugin is not installed
         _refuse_missing_plugins(config, origin)
     return config
 
@@ -88,14 +88,14 @@ def plugins_of(config: Config) -> list[Plugin]:
     Raises
     ------
     UsageError
-        If one is not there.
+        If one cannot be found.
     """
     named = ((BACKBONE, config.model.backbone), (OBJECTIVE, config.distillation.method))
     return [find(kind, name) for kind, name in named if is_plugin(kind, name)]
 
 
 def plugins_in_words(config: Config) -> tuple[str, ...]:
-    """Return which plugins a configuration names, with their versions."""
+    """Return the plugins that a configuration names, with their versions, for messages."""
     return tuple(str(plugin.record) for plugin in plugins_of(config))
 
 
@@ -134,7 +134,7 @@ def _problem(item: Any, model: type[Section]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "(top level)"
     if item["type"] == "extra_forbidden":
         if new := _RENAMED.get(str(item["loc"][-1])):
-            return f"  {where}: is now {new}"
+            return f"  {where}: replaced by {new}"
         if elsewhere := _sections_with(str(item["loc"][-1]), model):
             return f"  {where}: unknown key; use {' or '.join(elsewhere)}"
         return f"  {where}: unknown key; allowed here: {', '.join(_siblings(item['loc'], model))}"
@@ -152,16 +152,16 @@ def _sections_with(key: str, model: type[Section]) -> list[str]:
 
 
 def _siblings(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
-    """Return the keys that are allowed in a model where `location` was refused."""
+    """Return the keys that are allowed at `location`, which was rejected."""
     kind: Any = model
     for part in location[:-1]:
-        named = get_origin(kind) is dict  # the part is a name of the user's own
+        named = get_origin(kind) is dict  # this part is a name chosen by the user
         kind = get_args(kind)[1] if named else _model_in(kind).model_fields[str(part)].annotation
     return list(_model_in(kind).model_fields)
 
 
 def _model_in(kind: Any) -> type[BaseModel]:
-    """Return the model that a kind of value is, or may be."""
+    """Return the model that a type of value is, or may be."""
     return next(c for c in (kind, *get_args(kind)) if isinstance(c, type) and issubclass(c, BaseModel))
 
 

@@ -1,4 +1,4 @@
-"""The network, and what it learns beside the labels: settings of what may be a plugin."""
+"""Settings of the network and of the objective, either of which may be a plugin."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +12,7 @@ from preprocess.task import Task
 WITH_HMSD = ("hmsd", "ccsd")
 WITH_DMCD = ("dmcd", "ccsd")
 MOST_SETS_KEPT = 8
-"""With more sequences than this, nothing is kept or visited for each of the 2^M sets."""
+"""With more sequences than this, nothing is stored or computed for each of the 2^M sets."""
 
 PluginName = Annotated[str, Field(pattern=NAME, max_length=200)]
 
@@ -22,19 +22,19 @@ class Model(Section):
 
     backbone: BuiltInBackbone | PluginName = Field(
         "light",
-        description="light: residual 3-D U-Net with little at full resolution; unet: the same with the usual widths "
-        "there; shaspec: 3-D ResNet-50 with ASPP, 188 M parameters; or one of your own: an entry point of the group "
-        "ccsd.backbones, or package.module:factory",
+        description="light: residual 3-D U-Net with few channels at full resolution; unet: the same with the usual "
+        "widths there; shaspec: 3-D ResNet-50 with ASPP, 188 M parameters; or one of your own: an entry point of the "
+        "group ccsd.backbones, or package.module:factory",
     )
-    options: dict[str, Any] = Field({}, description="backbone of your own: what its factory is called with")
+    options: dict[str, Any] = Field({}, description="backbone of your own: arguments of its factory")
     width: PositiveInt = Field(
         16,
-        description="light, unet: channels of the first level, of which light has half but at least 8; each level "
-        "doubles them up to 16 x width",
+        description="light, unet: channels of the first level, where light has half of them but at least 8; each "
+        "level doubles them, up to 16 x width",
     )
     levels: int = Field(5, ge=2, le=6, description="light, unet: resolutions, each half of the one before")
     deep_supervision: bool = Field(
-        False, description="light, unet, shaspec: also supervise the decoder at a half and a quarter of the resolution"
+        False, description="light, unet, shaspec: also supervise the decoder at half and a quarter of the resolution"
     )
 
     @model_validator(mode="after")
@@ -44,7 +44,7 @@ class Model(Section):
 
     @property
     def multiple(self) -> tuple[int, int, int]:
-        """What depth, height and width of an input must be multiples of; that of a plugin is known when it is built."""
+        """Depth, height and width of an input must be multiples of this; unknown for a plugin until it is built."""
         if is_plugin(BACKBONE, self.backbone):
             return 1, 1, 1
         if self.backbone == "shaspec":
@@ -54,48 +54,49 @@ class Model(Section):
 
 
 class Distillation(Section):
-    """What the sets of modalities teach one another (docs/explanation/method.md has the formulas)."""
+    """How the sets of modalities teach one another (docs/explanation/method.md has the formulas)."""
 
     method: Method | PluginName = Field(
         "ccsd",
         description="full: complete sets only; dropout: random subsets; hmsd, dmcd: one distillation; ccsd: both; or "
         "an objective of your own: an entry point of the group ccsd.objectives, or package.module:factory",
     )
-    options: dict[str, Any] = Field({}, description="objective of your own: what its factory is called with")
+    options: dict[str, Any] = Field({}, description="objective of your own: arguments of its factory")
     hmsd_pairs: Literal["levels", "all", "adjacent"] = Field(
         "levels",
-        description="levels: full set teaches one random subset of each size; all: every subset; "
+        description="levels: the full set teaches one random subset of each size; all: it teaches every subset; "
         "adjacent: each size teaches the next smaller one",
     )
     per_step: Literal["all", "one"] = Field(
         "all",
-        description="all: a training step visits a subset of each size, or what else hmsd_pairs says, and every step "
-        "of DMCD's path; one: it visits one subset drawn from these (of adjacent the whole chain), or walks one step "
-        "drawn from the path, in turns",
+        description="all: a training step visits a subset of each size, or those of hmsd_pairs, and every step of "
+        "DMCD's path; one: it visits one subset drawn from these (with adjacent, the whole chain) or, alternately, "
+        "walks one step drawn from the path",
     )
     supervise_path: bool = Field(True, description="whether the labels teach the sets of DMCD's path, too")
     weight_full: NonNegativeFloat = Field(
-        1.0, description="weight of the supervised loss of the full set, of which that of the partial sets is 1"
+        1.0, description="weight of the supervised loss of the full set; the weight for the partial sets is 1"
     )
     criterion: Literal["loss", "kl", "static", "random", "least"] = Field(
         "loss",
-        description="which modality DMCD removes next: the one whose loss raises the supervised loss most (loss) or "
-        "least (least), changes the prediction most (kl, needs no label), a fixed order (static), any (random)",
+        description="which modality DMCD removes next. loss or least: the one whose removal increases the supervised "
+        "loss most or least; kl: the one whose removal changes the prediction most (needs no label); static: a fixed "
+        "order; random: any",
     )
     static_order: tuple[str, ...] = Field(
         (),
-        description="every sequence, the most critical first, for criterion: static; the task brats-gli-pre has an "
-        "order of its own",
+        description="for criterion: static, every sequence, the most critical first; the task brats-gli-pre has a "
+        "default order",
     )
     every_n: PositiveInt = Field(
-        1, description="score the criterion every n steps, running means in between (up to 8 sequences)"
+        1, description="compute the criterion every n steps and use running means in between (up to 8 sequences)"
     )
     temperature: float = Field(4.0, gt=0, description="T of the distillation's KL divergence")
     weight_hmsd: NonNegativeFloat = Field(0.5, description="weight of the HMSD loss")
     weight_dmcd: NonNegativeFloat = Field(0.5, description="weight of the DMCD loss")
     weight_shared: NonNegativeFloat = Field(0.1, description="weight of the alignment of shared features")
     weight_specific: NonNegativeFloat = Field(0.02, description="weight of the modality classification")
-    ramp: Fraction = Field(0.1, description="share of the training over which the distillation weight rises to 1")
+    ramp: Fraction = Field(0.1, description="share of the training during which the distillation weight rises to 1")
 
     @model_validator(mode="after")
     def _options_are_of_a_plugin(self) -> Self:
@@ -103,12 +104,12 @@ class Distillation(Section):
         return self
 
     def of(self, task: Task) -> Self:
-        """Return the settings with our names of sequences.
+        """Return the settings with our names for sequences.
 
         Raises
         ------
         ValueError
-            If the task cannot have them.
+            If they do not fit the task.
         """
         order = removal_order(self.static_order, task)
         if self.criterion == "static" and not (order or static_order(self, task)):
@@ -121,7 +122,7 @@ class Distillation(Section):
         return self.model_copy(update={"static_order": order})
 
     def _refuse_every_set(self) -> None:
-        many = f"which are too many above {MOST_SETS_KEPT} sequences"
+        many = f"too many with more than {MOST_SETS_KEPT} sequences"
         if self.every_n > 1 and self.criterion not in ("static", "random"):
             raise ValueError(f"every_n: {self.every_n} needs a running mean for each set of sequences, {many}; use 1")
         if self.hmsd_pairs == "all":
@@ -129,13 +130,13 @@ class Distillation(Section):
 
 
 def static_order(settings: Distillation, task: Task) -> tuple[str, ...]:
-    """Return the fixed order of removal, the most critical sequence first; empty where none is known."""
+    """Return the fixed order of removal, the most critical sequence first; empty if none is known."""
     return settings.static_order or known_order(task)
 
 
 def _refuse_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
     if options and not is_plugin(kind, name):
         raise ValueError(
-            f"options: {kind.options} are for a {kind.noun} of your own, and {kind.key} is {name}; leave them out, or "
-            "give them in the experiments that use yours"
+            f"options: {kind.options} are for a {kind.noun} of your own, but {kind.key} is {name}; leave them out, or "
+            "set them in the experiments that use yours"
         )

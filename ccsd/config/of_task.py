@@ -1,4 +1,4 @@
-"""What a task decides of the settings: names of sequences and combinations, and defaults that differ between tasks."""
+"""Settings that depend on the task: names of sequences and combinations, and defaults that differ between tasks."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -8,15 +8,15 @@ from preprocess.task import Task, default_task
 
 _Found = TypeVar("_Found")
 _STATIC_ORDER = ("t1ce", "flair", "t2", "t1")
-"""Of the default task: the most critical first, by the published averages of other methods."""
+"""Order for the default task, the most critical first, from the published averages of other methods."""
 _VALIDATED = ("flair+t1+t1ce+t2", "flair+t1+t2", "t1ce", "flair")
-"""In the default task: everything; without the contrast agent; the two sequences that show most."""
+"""For the default task: everything; everything without contrast agent; each of the two most informative sequences."""
 
 
 def default_validation(task: Task) -> tuple[str, ...]:
-    """Return the combinations that a training validates where none are given: few, as each one costs time.
+    """Return the combinations that a training validates by default: few, as each one costs time.
 
-    All sequences together, and each of the first four alone, in every task but the default one.
+    In all tasks except the default one: all sequences together, and each of the first four alone.
     """
     if _is_default(task):
         return _VALIDATED
@@ -24,17 +24,17 @@ def default_validation(task: Task) -> tuple[str, ...]:
 
 
 def known_order(task: Task) -> tuple[str, ...]:
-    """Return the order in which sequences are known to be critical, the most critical first; empty if it is not."""
+    """Return the known order of criticality of the sequences, the most critical first; empty if there is none."""
     return _STATIC_ORDER if _is_default(task) else ()
 
 
 def removal_order(names: Iterable[str], task: Task) -> tuple[str, ...]:
-    """Return an order of all sequences by our names.
+    """Return an order of all sequences in our names.
 
     Raises
     ------
     ValueError
-        If one is missing, given twice or unknown.
+        If one is missing, repeated or unknown.
     """
     order = or_value_error("static_order", lambda: tuple(task.modality(name) for name in names))
     if order and sorted(order) != sorted(task.modalities):
@@ -54,7 +54,7 @@ def canonical(key: str, names: Iterable[str], task: Task) -> tuple[str, ...]:
 
 
 def or_value_error(key: str, look_up: Callable[[], _Found]) -> _Found:
-    """Return what a look-up finds; its error becomes one of the value, as a model's validators raise them."""
+    """Return the result of a look-up; turn its error into a ValueError, as validators of a model raise it."""
     try:
         return look_up()
     except InputError as error:

@@ -1,4 +1,4 @@
-"""New cases that the models of a study segment."""
+"""Settings for new cases that the models of a study segment."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ from ccsd.config.section import Section
 
 
 class Predict(Section):
-    """New cases that the models of a study segment; windows and mirror images are those of the evaluation."""
+    """New cases that the models of a study segment; windows and mirror images are set in the evaluation."""
 
     source: Path | None = Field(
-        None, description="folder with new cases to segment, into predictions/MODEL; unset: nothing is"
+        None, description="folder with new cases to segment, into predictions/MODEL; unset: none"
     )
     models: tuple[str, ...] = Field(
         (),
-        description="what segments them: runs, ccsd-s0, or seeds or folds together, ccsd-s0+1; empty means all that "
-        "are scored",
+        description="models that segment them: runs such as ccsd-s0, or several seeds or folds together such as "
+        "ccsd-s0+1; empty means all that are scored",
     )
     cases_per_job: PositiveInt = Field(32, description="cases segmented by one job of the workflow")
     layout: str | None = Field(
-        None, description="name or YAML file of the layout of the source; without it each file's layout is found out"
+        None, description="name or YAML file of the layout of the source; unset: detected for each file"
     )
-    labels: str = Field("auto", description="labels to write: auto, or a label convention of the task")
-    allow: tuple[str, ...] = Field((), description="names of checks that do not refuse a case")
+    labels: str = Field("auto", description="label convention of the output: auto, or one of the task")
+    allow: tuple[str, ...] = Field((), description="names of checks that do not reject a case")
     probabilities: bool = Field(False, description="also write the probabilities of the regions")
     preview: bool = Field(False, description="also write a picture of each case")
     cleanup: bool = Field(False, description="apply the clean-up of the task")

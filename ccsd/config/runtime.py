@@ -1,4 +1,4 @@
-"""How a training runs, whatever it learns."""
+"""How a training runs, independent of what it learns."""
 
 from typing import Literal, Self
 
@@ -17,32 +17,35 @@ class Runtime(Section):
     )
     offload: Literal["none", "optimizer", "all"] = Field(
         "none",
-        description="what a GPU leaves in the host's memory: optimizer state (zero_stage 1 to 3), or weights too (3)",
+        description="what is kept in the host's memory instead of the GPU's: optimizer state (zero_stage 1 to 3), or "
+        "weights too (3)",
     )
     micro_batch: PositiveInt | None = Field(
-        None, description="samples that a process computes at once: fewer need less memory and more time; unset: all"
+        None,
+        description="samples that a process computes at once; fewer take less memory and more time; unset: all",
     )
     decode_batch: PositiveInt = Field(
-        8, description="subsets decoded together; fewer than a step visits need less memory and more time"
+        8, description="subsets decoded together; fewer than a step visits take less memory and more time"
     )
     activation_checkpointing: bool = Field(
-        False, description="compute the encoders' activations again in the backward pass: less memory, more time"
+        False, description="recompute the encoders' activations in the backward pass: less memory, more time"
     )
     compile: bool = Field(
-        False, description="torch.compile of networks and losses: the first step takes minutes; not with zero_stage 3"
+        False, description="torch.compile for networks and losses; the first step takes minutes; not with zero_stage 3"
     )
     deterministic: bool = Field(
-        False, description="only operations that give the same bits each time, also on a GPU; slower"
+        False, description="use only operations that give the same bits every time, also on a GPU; slower"
     )
     profile: PositiveInt | None = Field(
         None,
-        description="steps to trace with torch.profiler, from the sixth of a start on; written to RUN/trace.json.gz",
+        description="steps to trace with torch.profiler, beginning with the sixth step after a start; written to "
+        "RUN/trace.json.gz",
     )
     workers: int = Field(2, ge=0, description="processes per rank that read patches")
     checkpoint_every: PositiveInt = Field(1000, description="steps between checkpoints")
     keep_last: PositiveInt = Field(2, description="checkpoints kept beside the best one")
     sinks: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
-        ("tensorboard",), description="where curves and pictures are shown besides metrics.jsonl"
+        ("tensorboard",), description="loggers for curves and pictures, in addition to metrics.jsonl"
     )
 
     @model_validator(mode="after")

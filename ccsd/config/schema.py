@@ -1,6 +1,6 @@
-"""The configuration as typed models: what an experiment is, and how it runs. Partitions and nodes are in profiles.
+"""The configuration as typed models: what an experiment is and how it runs. Profiles define partitions and nodes.
 
-Every field's description is the reference documentation; unknown keys are refused everywhere.
+The descriptions of the fields are the reference documentation; unknown keys are rejected everywhere.
 """
 
 from pathlib import Path
@@ -36,71 +36,71 @@ class Phantom(Section):
     cases: PositiveInt = Field(24, description="number of cases")
     size: int = Field(64, ge=32, le=1024, description="voxels along each axis")
     seed: int = Field(0, ge=0, description="the same seed gives the same bytes")
-    difficulty: Fraction = Field(0.5, description="0 clean images with strong contrast, 1 noisy with weak contrast")
+    difficulty: Fraction = Field(0.5, description="0: clean images, strong contrast; 1: noisy images, weak contrast")
 
 
 class Convert(Section):
     """Conversion of NIfTI to Zarr."""
 
     cases_per_job: PositiveInt = Field(32, description="cases converted by one job of the workflow")
-    allow: tuple[str, ...] = Field((), description="names of audit checks that do not refuse a case")
+    allow: tuple[str, ...] = Field((), description="names of checks that do not reject a case")
     layout: str | None = Field(
-        None, description="name or YAML file of the layout of the source; without it each file's layout is found out"
+        None, description="name or YAML file of the layout of the source; unset: detected for each file"
     )
     labels: str | None = Field(
         None,
-        description="what the label numbers mean, instead of what the layout says: a label convention of the task",
+        description="label convention of the source, instead of that of the layout: one of the task",
     )
     max_refused: Fraction = Field(
-        0.05, description="share of the cases that may be refused and left out; more stops the study before training"
+        0.05, description="share of cases that may be rejected and left out; more stop the study before training"
     )
 
 
 class Train(Section):
-    """Optimisation: what decides the numbers, whatever it runs on."""
+    """Optimisation: what determines the result, independent of the machine."""
 
     steps: PositiveInt = Field(60_000, description="optimizer steps")
-    batch_size: PositiveInt = Field(2, description="samples per step over all processes together")
+    batch_size: PositiveInt = Field(2, description="samples per step, over all processes together")
     patch: Shape = Field((128, 128, 128), description="voxels of a training patch: depth, height, width")
     foreground: Fraction = Field(0.5, description="share of patches centred on a tumour voxel")
     augment: bool = Field(True, description="random flips, affine, intensity, noise, blur, low resolution, gamma")
     optimizer: Literal["adamw", "sgd"] = Field(
-        "adamw", description="adamw, or sgd with Nesterov's momentum of 0.99, with which nnU-Net takes 1.0e-2"
+        "adamw", description="adamw, or sgd with Nesterov momentum 0.99, for which nnU-Net uses learning_rate 1.0e-2"
     )
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
     schedule: Literal["poly", "cosine"] = Field(
-        "poly", description="how the learning rate falls after the warm-up: as a power of 0.9, or as half a cosine"
+        "poly", description="decay of the learning rate after the warm-up: polynomial with power 0.9, or half a cosine"
     )
     weight_decay: NonNegativeFloat = Field(
-        1e-4, description="weight decay: decoupled in adamw, added to the gradient in sgd"
+        1e-4, description="weight decay: decoupled for adamw, added to the gradient for sgd"
     )
-    warmup: Fraction = Field(0.02, description="share of the steps over which the learning rate rises linearly")
-    clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 does not clip")
+    warmup: Fraction = Field(0.02, description="share of the steps during which the learning rate rises linearly")
+    clip: NonNegativeFloat = Field(12.0, description="largest gradient norm; 0 disables clipping")
     precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="autocast; fp16: for GPUs before Ampere")
     ema: float = Field(
         0,
         ge=0,
         lt=1,
-        description="what a step keeps of the moving average of the weights, such as 0.999; the average is validated "
-        "and becomes the model; 0 has none",
+        description="decay of the moving average of the weights per step, such as 0.999; the average is validated and "
+        "becomes the model; 0 disables it",
     )
     validate_every: PositiveInt = Field(5000, description="steps between validations")
     validate_subsets: tuple[str, ...] = Field(
         (),
         description="combinations validated during training; empty means flair+t1+t1ce+t2, flair+t1+t2, t1ce and flair "
-        "in the task brats-gli-pre, in others all sequences together and each of at most four alone",
+        "for the task brats-gli-pre, for others all sequences together and each of the first four alone",
     )
     select: Literal["best", "last"] = Field("best", description="weights that become the model: best validated or last")
     init: _ModelName | None = Field(
         None,
-        description="fine-tuning: what this one starts from: folder of a finished run, packed file, or name or "
-        "address of one",
+        description="fine-tuning: the model to start from: folder of a finished run, packed file, or name or address "
+        "of one",
     )
     init_rate: float = Field(
-        0.3, gt=0, le=1, description="fine-tuning: share of the learning rate for weights that were taken from `init`"
+        0.3, gt=0, le=1, description="fine-tuning: share of the learning rate for weights taken from `init`"
     )
     freeze: Fraction = Field(
-        0.0, description="fine-tuning: share of the steps, from the first on, in which the encoders stand still"
+        0.0, description="fine-tuning: share of the steps, from the first on, during which the encoders are frozen"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the weights, the patches and the subsets")
 
@@ -119,19 +119,20 @@ class Evaluation(Section):
 
     subsets: tuple[str, ...] = Field(
         (),
-        description="combinations to evaluate; empty means all, and with more than five sequences those of one, of all "
+        description="combinations to evaluate; empty means all, or with more than five sequences those of one, of all "
         "but one, and of all",
     )
     subsets_per_job: PositiveInt | None = Field(
         None,
-        description="1 fans out one job per combination; null, or all of them, one job that encodes each window once",
+        description="combinations scored by one job: 1 means one job each; null or all of them, a single job that "
+        "encodes each window once",
     )
-    overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that overlaps its neighbour")
+    overlap: float = Field(0.5, ge=0, lt=1, description="overlap of neighbouring windows, as a share")
     flips: bool = Field(False, description="average over the 8 mirror images: 8 times the work")
     both_empty: Literal["score", "skip"] = Field(
-        "score", description="a region that is rightly absent: scored (Dice 1, HD95 0), or left out of the means (skip)"
+        "score", description="a correctly absent region: scored (Dice 1, HD95 0), or left out of the means (skip)"
     )
-    hd95_penalty: float = Field(373.13, ge=0, description="HD95 in mm where exactly one of both regions is empty")
+    hd95_penalty: float = Field(373.13, ge=0, description="HD95 in mm if exactly one of the two regions is empty")
     cleanup: bool = Field(True, description="also score with the clean-up of the task, if it has one (*_clean columns)")
     keep_predictions: bool = Field(True, description="write the predicted label maps as NIfTI")
     calibrate: bool = Field(
@@ -140,7 +141,7 @@ class Evaluation(Section):
     )
 
     def of(self, task: Task) -> Self:
-        """Return the settings with the combinations by their canonical names.
+        """Return the settings with the canonical names of the combinations.
 
         Raises
         ------
@@ -151,15 +152,15 @@ class Evaluation(Section):
 
 
 class Config(Section):
-    """Everything about a study. All but `runtime` decides its numbers."""
+    """Everything about a study. All sections except `runtime` affect its results."""
 
     name: StudyName = Field(description="name of the study; results go to results/NAME")
-    source: UserPath | None = Field(None, description="folder with BraTS cases; leave out to use phantoms")
+    source: UserPath | None = Field(None, description="folder with cases, for example BraTS; leave out to use phantoms")
     phantom: Phantom | None = Field(None, description="phantom cohort to use instead of a source")
     task: AnyTask = Field(
         default_factory=default_task,
-        description="what is segmented from what: the name of a task that comes with the program (brats-gli-pre is the "
-        "default), the path of a YAML file of your own, or the task itself",
+        description="which classes are segmented from which sequences: the name of a task that comes with the program "
+        "(default: brats-gli-pre), the path of a YAML file of your own, or the task itself",
     )
     convert: Convert = Convert()
     split: SplitSettings = SplitSettings()
@@ -171,14 +172,14 @@ class Config(Section):
     predict: Predict = Predict()
     experiments: dict[RunName, dict[str, str | int | float | bool]] = Field(
         default={"ccsd": {"distillation.method": "ccsd"}},
-        description="experiments to compare: name -> settings that differ, as dotted keys",
+        description="experiments to compare: name -> settings that differ, with dotted keys",
         min_length=1,
     )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
-        (0,), min_length=1, description="training seeds to repeat"
+        (0,), min_length=1, description="training seeds; every experiment is repeated with each"
     )
     folds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (), description="folds to train, with every seed; empty means all that the split has"
+        (), description="folds to train, with every seed; empty means all folds of the split"
     )
     ensembles: bool = Field(
         False,
@@ -234,7 +235,7 @@ class Config(Section):
     @classmethod
     def _folds_are_listed(cls, folds: object) -> object:
         if isinstance(folds, int):
-            text = f"lists the folds to train, such as [0, 1]; that there are {folds} of them is split.folds"
+            text = f"lists the folds to train, such as [0, 1]; for the number of folds, set split.folds: {folds}"
             raise ValueError(text)  # noqa: TRY004 - of which pydantic makes a message
         return folds
 
@@ -247,11 +248,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_one_origin_of_data(self) -> Self:
         if (self.source is None) == (self.phantom is None):
-            raise ValueError("give exactly one of 'source' (a folder with BraTS cases) and 'phantom'")
+            raise ValueError("give exactly one of 'source' (a folder with cases) and 'phantom'")
         return self
 
 
 def _task_of(info: ValidationInfo) -> Task | None:
-    """Return the task of the configuration; None where it is wrong itself, which is an error of its own."""
+    """Return the task of the configuration; None if it is invalid, which is reported as a separate error."""
     task = info.data.get("task")
     return task if isinstance(task, Task) else None

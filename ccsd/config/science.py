@@ -1,4 +1,4 @@
-"""What decides the result of a training, as a digest. Without torch: the workflow and the launchers ask for it too."""
+"""A digest of what affects the result of a training. Without torch, as the workflow and the launchers use it too."""
 
 import hashlib
 import json
@@ -8,29 +8,29 @@ from ccsd.config.schema import Config
 from preprocess.task import default_task
 
 SECTIONS = ("model", "distillation", "train")
-"""What decides the weights of a run, beside its data."""
+"""What affects the weights of a run, besides its data."""
 
 FIRST_DEFAULTS = {"model.backbone": "unet"}
-"""What defaults were that have changed: the digest leaves these out, and never the new ones."""
+"""Original values of defaults that have changed: the digest leaves out these, never the new ones."""
 
 EXPERIMENT_SECTIONS = (*SECTIONS, "runtime")
-"""What the experiments of a study may differ in."""
+"""Sections in which the experiments of a study may differ."""
 
 
 def science_digest(config: Config, split_hash: str) -> str:
-    """Return a digest of all that decides what a training learns; a checkpoint serves only the same digest.
+    """Return a digest of everything that affects what a training learns; a checkpoint only serves the same digest.
 
-    Defaults are left out, so that a setting that a later version adds does not train everything again. The other side
-    of this: a default must not change its meaning unnoticed (a test holds the defaults); one that changes stays out as
-    it was first (`FIRST_DEFAULTS`). So is the default task. Of a
-    run that is fine-tuned, the hash of its weights counts, not the folder.
+    Defaults are left out, so that a setting added by a later version does not require training everything again. As a
+    consequence, a default must not change unnoticed (a test pins the defaults); for one that changes, its original
+    value is left out (`FIRST_DEFAULTS`). The default task is left out, too. For the start of a fine-tuned run, the hash
+    of its weights counts, not the folder.
 
     Raises
     ------
     UsageError
         If the configuration cannot start from `train.init`.
     """
-    from ccsd.start import start_of  # which reads records, and these know the names of the study, which come here
+    from ccsd.start import start_of  # here, as it imports this module through records and the study
 
     sections = config.model_dump(mode="json", include=set(SECTIONS), exclude_defaults=True)
     for setting, first in FIRST_DEFAULTS.items():
@@ -45,7 +45,7 @@ def science_digest(config: Config, split_hash: str) -> str:
     if config.task.digest != default_task().digest:
         content.append(config.task.digest)
     if (start := start_of(config)) is not None:
-        sections["train"].pop("init")  # where it lies decides nothing
+        sections["train"].pop("init")  # its location does not matter
         content.append({"start": start.record.model_hash})
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,15 +10,15 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def _from_home(path: Path) -> Path:
-    # Path.expanduser raises where there is no such user; such a path is reported when it is not found.
+    # Path.expanduser raises if there is no such user; such a path is reported later as not found.
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 UserPath = Annotated[Path, AfterValidator(_from_home)]
-"""A path as people write it: no shell has replaced the ~ of a configuration."""
+"""A path as users write it: no shell has expanded the ~ in a configuration."""
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused."""
+    """A part of the configuration: immutable, unknown keys rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""Which cases train, validate and test."""
+"""Settings for the split into training, validation and test cases."""
 
 from typing import Self
 
@@ -8,28 +8,30 @@ from ccsd.config.section import Fraction, Section, UserPath
 
 
 class SplitSettings(Section):
-    """Which cases train, validate and test."""
+    """The split into training, validation and test cases."""
 
     list: UserPath | None = Field(
-        None, description="TSV with columns case and split, or case and fold; without it a seeded split is drawn"
+        None, description="TSV with columns case and split, or case and fold; unset: a seeded split is drawn"
     )
     folds: int | None = Field(
         None,
         ge=2,
-        description="draw so many folds, which each train a model and together hold out every case once; of "
-        "the cases of a list those that are not for testing; not needed where the list has a column fold",
+        description="number of folds to draw: each trains a model, and together they hold out every case once; drawn "
+        "from the cases of a list that are not for testing; not needed if the list has a column fold",
     )
     fold: int | None = Field(
-        None, ge=0, description="the fold of a single `ccsd train`; a study trains those of `folds` beside `seeds`"
+        None, ge=0, description="the fold of a single `ccsd train`; a study trains those of the top-level `folds`"
     )
     patients: UserPath | None = Field(
-        None, description="TSV with columns case and patient, for scans of one patient whose names do not show it"
+        None, description="TSV with columns case and patient, if the names do not show which scans share a patient"
     )
     allow_torn_patients: bool = Field(False, description="allow a list with scans of one patient in several parts")
     seed: int = Field(0, ge=0, description="seed of the drawn split or folds")
     train: Fraction = Field(0.7, description="share of training cases in a drawn split")
     val: Fraction = Field(
-        0.1, description="share of validation cases in a drawn split or fold; the rest is tested, or in a fold trained"
+        0.1,
+        description="share of validation cases in a drawn split or fold; the rest is for testing, or in a fold for "
+        "training",
     )
 
     @model_validator(mode="after")
@@ -43,9 +45,9 @@ class SplitSettings(Section):
     def _refuse_unfit_shares(self, folds: int) -> None:
         if self.train != type(self).model_fields["train"].default:
             raise ValueError(
-                "train has no meaning with folds: a fold trains on what it neither holds out nor validates"
+                "train does not apply to folds: a fold trains on all cases that it does not hold out or validate on"
             )
         if self.val + 1 / folds >= 1:
             raise ValueError(
-                f"val is {self.val:g}; of {folds} folds it must be below {1 - 1 / folds:.3g}, to leave cases"
+                f"val is {self.val:g}; with {folds} folds it must be below {1 - 1 / folds:.3g}, to leave training cases"
             )

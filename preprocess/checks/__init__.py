@@ -1,6 +1,7 @@
-"""What must be right about a case before it is converted, and what is merely odd.
+"""Checks of a case before conversion: what must be right, and what is merely odd.
 
-Each check has a name, so that `--allow NAME` can take it off; those without a way to go on cannot be taken off.
+Each check has a name, so that `--allow NAME` can disable it. Checks for cases that cannot be converted at all cannot be
+disabled.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -13,7 +14,7 @@ from preprocess.source.load import Loaded
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong (`refuses`) or odd about a case."""
+    """One thing that is wrong (`refuses`: the case is rejected) or odd about a case."""
 
     check: str
     message: str
@@ -31,11 +32,11 @@ class Check:
     Attributes
     ----------
     refuses
-        Whether the case is refused, unless the check is allowed; otherwise it is a warning.
+        Whether the case is rejected, unless the check is allowed; otherwise a finding is a warning.
     allowable
-        Whether `--allow` may take it off. What cannot be converted at all cannot be allowed.
+        Whether `--allow` may disable it. What cannot be converted at all cannot be allowed.
     unless
-        Name of an earlier check; when it finds something, this one is skipped because it would find the same.
+        Name of an earlier check; if it finds something, this one is skipped because it would find the same.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Check:
 
 
 PLACEHOLDER = "placeholder"
-"""Name of the check whose images, if it is allowed, are left out."""
+"""Name of the check that, if it is allowed, leaves out the images that it finds."""
 
 CHECKS = (
     Check(PLACEHOLDER, voxels.placeholders),
@@ -72,18 +73,18 @@ CHECKS = (
     Check("contrast", contrast.contrasts, refuses=False),
     Check("flipped", contrast.flipped, refuses=False, unless="contrast"),
 )
-"""Every check, in the order in which its findings are told."""
+"""Every check, in the order in which findings are reported."""
 
 
 def examine(case: Loaded, allow: Collection[str] = ()) -> list[Finding]:
     """Return what is wrong or odd; a finding of an allowed check is kept as a warning.
 
-    Checks of the voxels are skipped when the grids do not even agree in shape or the label has foreign values.
+    Checks of the voxels are skipped if the grids differ in shape or the label has unknown values.
 
     Raises
     ------
     InputError
-        If `allow` names a check that there is not, or one that cannot be taken off.
+        If `allow` names an unknown check, or one that cannot be disabled.
     """
     check_names(allow)
     findings: list[Finding] = []
@@ -95,21 +96,21 @@ def examine(case: Loaded, allow: Collection[str] = ()) -> list[Finding]:
         if check.name == PLACEHOLDER:
             case = case.without_placeholders()
         if found and not check.allowable:
-            break  # the checks that follow would trip over it
+            break  # the following checks would fail because of it
     return findings
 
 
 def check_names(allow: Collection[str]) -> None:
-    """Refuse names that `--allow` cannot take off.
+    """Reject names of checks that `--allow` cannot disable.
 
     Raises
     ------
     InputError
-        If there is such a name; the message lists the others.
+        If there is such a name; the message lists the allowed ones.
     """
     allowed = [check.name for check in CHECKS if check.allowable and check.refuses]
     for name in allow:
         if name not in allowed:
             raise InputError(
-                f"--allow {name!r}: no such check, or one that cannot be taken off; allowed: {', '.join(allowed)}"
+                f"--allow {name!r}: unknown check, or one that cannot be disabled; allowed: {', '.join(allowed)}"
             )

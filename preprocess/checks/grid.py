@@ -25,56 +25,56 @@ def shapes(case: Loaded) -> Iterator[str]:
     for name, volume in with_label(case):
         if volume.array.shape != shape:
             yield (
-                f"{name} has shape {volume.array.shape}, {first} has {shape}; register and resample them together, "
+                f"{name} has shape {volume.array.shape}, {first} has {shape}; register and resample them together; "
                 f"{RAW_SCANS}"
             )
 
 
 def affines(case: Loaded) -> Iterator[str]:
-    """Images that do not lie in the same place."""
+    """Images that are not in the same position."""
     first, limit = next(iter(case.images)), _limit_mm(case.reference.affine)
     for name, volume in with_label(case):
         gap = _apart_mm(volume.affine, case.reference)
         if not gap <= limit:
             yield (
-                f"{name} lies up to {gap:.3g} mm away from {first} (affines differ), more than a tenth of a voxel; "
-                f"register them together, {RAW_SCANS}"
+                f"{name} is up to {gap:.3g} mm away from {first} (affines differ), more than a tenth of a voxel; "
+                f"register them together; {RAW_SCANS}"
             )
 
 
 def shifts(case: Loaded) -> Iterator[str]:
-    """Images that lie apart by less than a tenth of a voxel, as rounded headers have it."""
+    """Images less than a tenth of a voxel apart, as rounding in headers causes."""
     first, limit = next(iter(case.images)), _limit_mm(case.reference.affine)
     for name, volume in with_label(case):
         gap = _apart_mm(volume.affine, case.reference)
         if _EXACT_MM < gap <= limit:
-            yield f"{name} lies up to {gap:.3g} mm away from {first}, less than a tenth of a voxel; taken as one place"
+            yield f"{name} is up to {gap:.3g} mm away from {first}, less than a tenth of a voxel; this is ignored"
 
 
 def forms(case: Loaded) -> Iterator[str]:
-    """A header whose two forms say different things."""
+    """A header whose two forms disagree."""
     for name, volume in with_label(case):
         if text := disagreement(volume):
             yield f"{name}: {text}"
 
 
 def disagreement(volume: Volume) -> str:
-    """Return what to say of a header whose sform and qform disagree, nothing if they agree or there is one."""
+    """Return a warning about a header whose sform and qform disagree; empty if they agree or there is only one."""
     sform, qform = volume.forms.sform, volume.forms.qform
     if sform is None or qform is None:
         return ""
     gap = _apart_mm(qform, replace(volume, affine=sform))
     if gap <= _limit_mm(sform):
         return ""
-    sides = ", with left and right exchanged" if _handedness(qform) != _handedness(sform) else ""
+    sides = ", with left and right swapped" if _handedness(qform) != _handedness(sform) else ""
     return (
-        f"sform and qform of the header lie up to {gap:.3g} mm apart{sides}; the sform is used, both are kept, and a "
-        "viewer that takes the qform shows another place; correct the header"
+        f"sform and qform of the header are up to {gap:.3g} mm apart{sides}; the sform is used, both are kept, and a "
+        "viewer that uses the qform shows another position; correct the header"
     )
 
 
 def directions(case: Loaded) -> Iterator[str]:
-    """An affine that gives the axes no direction, or voxels of a size that no scanner makes."""
+    """An affine that does not give the axes a direction, or gives an impossible voxel size."""
     for name, volume in with_label(case):
         try:
             to_canonical(volume.array, volume.affine)
@@ -83,18 +83,18 @@ def directions(case: Loaded) -> Iterator[str]:
 
 
 def mirrored(case: Loaded) -> Iterator[str]:
-    """An affine whose left and right are those of a mirror image of another's."""
+    """An affine that mirrors left and right relative to another one."""
     first, reference = next(iter(case.images)), case.reference.affine
     for name, volume in with_label(case):
         if _handedness(volume.affine) != _handedness(reference):
-            yield f"{name} has left and right exchanged against {first} by its affine; correct the header"
+            yield f"the affine of {name} swaps left and right relative to {first}; correct the header"
 
 
 def unplaced(case: Loaded) -> Iterator[str]:
-    """A header that does not say where the volume lies."""
+    """A header without the position of the volume."""
     lost = [name for name, volume in with_label(case) if volume.forms.sform is None and volume.forms.qform is None]
     if lost:
-        yield f"{', '.join(lost)}: the header holds no orientation (both form codes are 0); left and right are a guess"
+        yield f"{', '.join(lost)}: the header has no orientation (both form codes are 0); left and right are a guess"
 
 
 def spacing(case: Loaded) -> Iterator[str]:
@@ -114,7 +114,7 @@ def with_label(case: Loaded) -> Iterator[tuple[str, Volume]]:
 
 
 def _apart_mm(affine: np.ndarray, other: Volume) -> float:
-    """Return how far the corners of a volume lie apart at most by its own affine and by another."""
+    """Return the largest distance between the corners of a volume under its own affine and under another."""
     corners = np.c_[_CORNERS * other.array.shape[:3], np.ones(len(_CORNERS))]
     return float(np.linalg.norm((corners @ (affine - other.affine).T)[:, :3], axis=1).max())
 

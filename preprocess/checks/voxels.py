@@ -1,4 +1,4 @@
-"""Checks of what the voxels hold: finite numbers, contrast, background, label values."""
+"""Checks of voxel values: finite numbers, contrast, background, label values."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,25 +22,27 @@ _BRAIN_SHARE = 0.75  # of all voxels; a stripped head fills less of its volume
 def placeholders(case: Loaded) -> Iterator[str]:
     """Images that stand for a missing sequence: zeros, or a copy of another one."""
     for name, why in case.placeholders.items():
-        yield f"{name} {why}; put the right file there or remove it; allowed, the sequence is taken as absent"
+        yield f"{name} {why}; replace or remove the file; if allowed, the sequence counts as absent"
 
 
 def not_finite(case: Loaded) -> Iterator[str]:
     """Many voxels in the head that are NaN or infinite."""
     for name, (inside, _, limit) in _not_finite(case).items():
         if inside > limit:
-            yield f"{name} has {inside} voxels that are not finite (NaN or infinite); allowed, they count as background"
+            yield (
+                f"{name} has {inside} voxels that are not finite (NaN or infinite); if allowed, they become background"
+            )
 
 
 def background_not_finite(case: Loaded) -> Iterator[str]:
-    """NaN around the head, which some programs write for the background, and in a few holes of it."""
+    """NaN around the head, which some programs write as background, and in a few holes in it."""
     for name, (inside, outside, limit) in _not_finite(case).items():
         if number := outside + (inside if inside <= limit else 0):
             yield f"{name} has {number} voxels around the head that are not finite; they count as background"
 
 
 def _not_finite(case: Loaded) -> dict[str, tuple[int, int, int]]:
-    """Count voxels that are not finite: those that the head encloses, those around it, and how many may be enclosed."""
+    """Count voxels that are not finite: those inside the head, those around it, and how many are allowed inside."""
     found = {}
     for name, volume in case.images.items():
         if volume.array.dtype.kind != "f" or (finite := np.isfinite(volume.array)).all():
@@ -55,32 +57,32 @@ def _not_finite(case: Loaded) -> dict[str, tuple[int, int, int]]:
 
 
 def empty(case: Loaded) -> Iterator[str]:
-    """Images that show nothing, or whose values are too large or too small for 32 bits."""
+    """Images that are empty, or whose values are too large or too small for 32 bits."""
     for name, (low, high) in case.ranges.items():
         array, largest = case.images[name].array, max(abs(low), abs(high))
         if np.isfinite(largest) and not 1 / LARGEST < largest < LARGEST:
-            yield f"{name} has values up to {largest:g}; rescale the image to within {1 / LARGEST:g} and {LARGEST:g}"
+            yield f"{name} has values up to {largest:g}; rescale the image to between {1 / LARGEST:g} and {LARGEST:g}"
         elif 0 in (low, high) and ((array == low) | (array == high)).all():
             yield f"{name} has one value ({low or high:g}) everywhere in the brain"
 
 
 def label_numbering(case: Loaded) -> Iterator[str]:
-    """A segmentation of which nobody says what its numbers mean."""
+    """A segmentation whose label numbers are not explained."""
     if case.label is None or case.files.numbering or set(case.label_counts) == {0}:
         return
     voxel_ml = abs(float(np.linalg.det(case.label.affine[:3, :3]))) / 1000
     listed = ", ".join(f"{value:g}" for value in sorted(case.label_counts))
     yield (
-        f"the segmentation has the values {listed}, and neither the layout nor you say what they mean; by convention: "
-        f"{readings(case.label_counts, voxel_ml, case.files.task)}; name one: --labels NAME, or convert.labels in the "
-        "configuration"
+        f"the segmentation has the values {listed}, and neither the layout nor an option explains them; by "
+        f"convention: {readings(case.label_counts, voxel_ml, case.files.task)}; name one: --labels NAME, or "
+        "convert.labels in the configuration"
     )
 
 
 def label_rounded(case: Loaded) -> Iterator[str]:
     """Label values such as 0.99999."""
     if case.label_was_near:
-        yield "label values were not whole numbers, and have been rounded by less than 0.001"
+        yield "label values were not whole numbers; they were rounded by less than 0.001"
 
 
 def brain_mask(case: Loaded) -> Iterator[str]:
@@ -101,19 +103,19 @@ def label_values(case: Loaded) -> Iterator[str]:
 
 
 def no_class(case: Loaded) -> Iterator[str]:
-    """Labels that the convention has and the task has not, such as the resection cavity in a task before treatment."""
+    """Labels of the convention that the task does not have, such as the resection cavity in a task before treatment."""
     task = case.files.task
     for number, name in case.convention.foreign.items():
         if number in case.label_counts:
             what = name if task.word(name) == name else f"{name}, {task.word(name)}"
             yield (
-                f"label {number} ({what}; {case.label_counts[number]} voxels) is no class of the task {task.name}; "
-                "allowed, it counts as background"
+                f"label {number} ({what}; {case.label_counts[number]} voxels) is not a class of the task {task.name}; "
+                "if allowed, it counts as background"
             )
 
 
 def background(case: Loaded) -> Iterator[str]:
-    """Background that is not 0, so that it would count as brain."""
+    """Background that is not 0 and would count as brain."""
     for name, volume in case.images.items():
         corners = volume.array[:: volume.array.shape[0] - 1 or 1, :: volume.array.shape[1] - 1 or 1, [0, -1]]
         share = np.count_nonzero(np.nan_to_num(volume.array)) / volume.array.size
@@ -123,11 +125,11 @@ def background(case: Loaded) -> Iterator[str]:
                 f"{RAW_SCANS}"
             )
         elif (faint := _faint(volume.array)) > _FAINT_SHARE:
-            yield f"{name}: {faint:.0%} of the voxels that are not 0 are nearly so, and count as brain; set them to 0"
+            yield f"{name}: {faint:.0%} of the voxels that are not 0 are close to 0, and count as brain; set them to 0"
 
 
 def _faint(array: NDArray[Any]) -> float:
-    """Return the share of voxels next to 0 among those that are not 0: noise or ringing around the head."""
+    """Return the share of voxels close to 0 among those that are not 0: noise or ringing around the head."""
     if array.dtype.kind != "f":
         return 0.0
     sizes = np.abs(array[np.isfinite(array) & (array != 0)])
@@ -137,7 +139,7 @@ def _faint(array: NDArray[Any]) -> float:
 def label_empty(case: Loaded) -> Iterator[str]:
     """A segmentation without tumour."""
     if case.label is not None and not set(case.label_counts) & set(case.convention.values):
-        yield "the segmentation holds no tumour"
+        yield "the segmentation contains no tumour"
 
 
 def label_outside(case: Loaded) -> Iterator[str]:
@@ -148,4 +150,4 @@ def label_outside(case: Loaded) -> Iterator[str]:
     values = [volume.array.ravel(order="F")[tumour] for volume in case.images.values()]
     outside = int(np.all([v == 0 for v in values], axis=0).sum())
     if outside:
-        yield f"{outside} voxels of the segmentation lie where every image is 0"
+        yield f"{outside} voxels of the segmentation are where every image is 0"

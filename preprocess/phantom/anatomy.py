@@ -25,7 +25,7 @@ class Anatomy:
     brain
         Voxels that are not removed with the skull.
     depth
-        About the distance from the brain's surface, in brain units.
+        Approximate distance from the brain's surface, in brain units.
     csf, grey, white
         Shares of the tissues; they add up to 1.
     ventricle

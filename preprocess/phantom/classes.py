@@ -1,4 +1,4 @@
-"""The classes of a task in a phantom: parts of its tumour by their names, and shells where a name is not known.
+"""The classes of a task in a phantom: parts of its tumour for known names, and shells for unknown ones.
 
 | class | what is drawn |
 |---|---|
@@ -6,12 +6,12 @@
 | `GTV` | its core, below the others |
 | `ED`, `SNFH` | oedema |
 | `NCR`, `NETC`, `NET`, `NC` | necrosis |
-| `ET` | the rim that enhances |
-| `CC` | a cyst: a half of the necrosis |
+| `ET` | the enhancing rim |
+| `CC` | a cyst: one half of the necrosis |
 | `RC` | a cavity as bright as CSF: the other half, in every third case |
 
-Classes of other names are shells, from outside to inside in the order of their numbers: of the whole tumour where the
-task has no class of these, else of the inner half of the class with the most voxels.
+Classes with other names are shells, from outside to inside in the order of their numbers: of the whole tumour if the
+task has none of these classes, otherwise of the inner half of the class with the most voxels.
 """
 
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ _PARTS = {
 }
 """Parts of the tumour by class, in the order in which they are painted."""
 _FLUIDS = {"CC": 0.6, "RC": 1.0}
-"""How much like CSF the image of a class is."""
+"""How similar to CSF a class appears."""
 _CAVITY_EVERY, _CAVITY_FIRST = 3, 1
 
 
 @dataclass(frozen=True)
 class Extra:
-    """A part that the usual tumour has not.
+    """A part that the usual tumour does not have.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Extra:
     where
         Its voxels.
     fluid
-        How much like CSF it is, 0 to 1; None where every sequence has a brightness of its own for it.
+        How similar to CSF it is, 0 to 1; None if each sequence has its own brightness for it.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Extra:
 
 
 def paint_classes(parts: NDArray[np.uint8], task: Task, index: int) -> tuple[NDArray[np.uint8], list[Extra]]:
-    """Return the label map in classes of the task, and what has to be drawn besides the tumour.
+    """Return the label map in classes of the task, and the parts to draw in addition to the tumour.
 
     Parameters
     ----------
     parts
         Parts of a tumour, as `make_tumour` labels them.
     index
-        Of the case in its cohort.
+        Index of the case in its cohort.
     """
     label = np.zeros_like(parts)
     for name, numbers in _PARTS.items():
@@ -87,7 +87,7 @@ def paint_classes(parts: NDArray[np.uint8], task: Task, index: int) -> tuple[NDA
 
 
 def _fluids(parts: NDArray[np.uint8], index: int) -> dict[str, Mask]:
-    """Return the two halves of the necrosis, the cavity empty in most cases."""
+    """Return the two halves of the necrosis; the cavity is empty in most cases."""
     necrosis = parts == NECROTIC
     rows = np.flatnonzero(necrosis.any(axis=(0, 2)))
     front = np.zeros_like(necrosis)
@@ -98,7 +98,7 @@ def _fluids(parts: NDArray[np.uint8], index: int) -> dict[str, Mask]:
 
 
 def _shells(label: NDArray[np.uint8], parts: NDArray[np.uint8], count: int) -> Sequence[Mask]:
-    """Return masks with equal numbers of voxels, the first outside."""
+    """Return masks with equal numbers of voxels, from outside to inside."""
     if not count:
         return []
     from scipy import ndimage  # Snakemake asks for the names of phantoms each time that it starts

@@ -1,7 +1,7 @@
 """Phantom cohorts: `ccsd phantom DEST --cases 24 --size 64 --seed 0`.
 
-Those of the default task have the file layouts of BraTS 2020 and 2023. Those of any other task have names of their own,
-and beside them the layout that describes them, so that nothing about them has to be named or guessed.
+Cohorts of the default task have the file layouts of BraTS 2020 and 2023. Those of any other task have other names, and
+a layout file beside them that describes them, so that nothing has to be specified or guessed.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ PhantomCase = tuple[dict[str, NDArray[np.int16]], NDArray[np.uint8]]
 _SUFFIXES_2023 = {"flair": "-t2f", "t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "seg": "-seg"}
 _SMALLEST, LARGEST = 32, 1024
 MARK = "PHANTOMS.txt"
-"""File that says that the cases beside it are phantoms."""
+"""File that marks the cases beside it as phantoms."""
 _FOLLOW_UP_EVERY = 5
 _HEAD, _LESION = 0, 1
 
@@ -36,8 +36,8 @@ _HEAD, _LESION = 0, 1
 def case_names(cases: int, task: Task) -> list[str]:
     """Return the names of a cohort's cases.
 
-    In the default task by turns in the 2020 and in the 2023 naming, where every fifth case of the 2023 naming is a
-    second scan (`-001`) of the patient before it; in others `Phantom-00001-0`, with the scan at the end.
+    The default task alternates between the 2020 and the 2023 naming; every fifth case of the 2023 naming is a second
+    scan (`-001`) of the previous patient. Other tasks have `Phantom-00001-0`, with the scan at the end.
     """
     name = _brats_name if _is_default(task) else _own_name
     return [name(index) for index in range(cases)]
@@ -46,7 +46,7 @@ def case_names(cases: int, task: Task) -> list[str]:
 def make_case(shape: Shape, *, seed: int, index: int, difficulty: float, task: Task) -> PhantomCase:
     """Return images by modality and the label map in classes of the task of one case, axes left-posterior-superior.
 
-    What is drawn depends on the arguments alone. Two scans of one patient share the head, not the tumour.
+    The result depends only on the arguments. Two scans of one patient share the head, not the tumour.
     """
     grid = Grid.of(shape)
     anatomy = make_anatomy(grid, np.random.default_rng([seed, _head(index), _HEAD]))
@@ -64,14 +64,14 @@ def write_cohort(
     Parameters
     ----------
     size
-        Voxels (1 mm) along each axis, or along all.
+        Voxels (1 mm) along all axes, or along each.
     task
-        What is segmented from what.
+        The segmentation task.
 
     Raises
     ------
     InputError
-        If a number is out of its range, or `dest` holds cases that are no phantoms.
+        If a number is out of range, or `dest` contains cases that are not phantoms.
     """
     shape = (size, size, size) if isinstance(size, int) else size
     _check(cases, shape, seed, difficulty)
@@ -85,20 +85,20 @@ def write_cohort(
 
 
 def _claim(dest: Path, names: list[str]) -> None:
-    """Refuse to replace cases of the same names that somebody else put there: real ones have such names."""
+    """Mark the folder as one of phantoms. Fail if it has other cases of the same names, as real data sets do."""
     mark = dest / MARK
     taken = [name for name in (*names, FOLDER_LAYOUT) if (dest / name).exists()]
     if taken and not mark.exists():
         raise InputError(
-            f"{dest}: has files that `ccsd phantom` did not write, for example {taken[0]}, which a phantom of the same "
-            "name would replace; choose another folder"
+            f"{dest}: has files that `ccsd phantom` did not write and would replace, for example {taken[0]}; choose "
+            "another folder"
         )
     make_folder(dest)
     write_text(mark, "Made by `ccsd phantom`; it may replace the cases here.\n")
 
 
 def _write_layout(dest: Path, task: Task) -> None:
-    """Write how the files of a task other than the default one are called, and what their label numbers mean."""
+    """Write the layout file for a task other than the default one: names of files and meaning of label numbers."""
     path = dest / FOLDER_LAYOUT
     if _is_default(task):
         remove(path)
@@ -160,7 +160,7 @@ def _check(cases: int, shape: Shape, seed: int, difficulty: float) -> None:
     if cases < 1:
         raise InputError(f"phantom cases: {cases}; give at least 1")
     if min(shape) < _SMALLEST:
-        raise InputError(f"phantom size: {min(shape)}; give at least {_SMALLEST} voxels, smaller tumours have no parts")
+        raise InputError(f"phantom size: {min(shape)}; give at least {_SMALLEST} voxels; smaller tumours have no parts")
     if max(shape) > LARGEST:
         raise InputError(f"phantom size: {max(shape)}; give at most {LARGEST} voxels")
     if seed < 0:

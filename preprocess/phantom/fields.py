@@ -33,7 +33,7 @@ class Grid:
 
     @classmethod
     def of(cls, shape: Shape) -> "Grid":
-        """Return the grid in which an average brain just fits."""
+        """Return the grid that an average brain just fits into."""
         return cls(shape, min(_FILL * n / extent for n, extent in zip(shape, HEAD, strict=True)))
 
     @property

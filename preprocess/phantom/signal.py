@@ -20,7 +20,7 @@ _SIGNAL = {
 }
 """Relative signal of tissues; the lesion's values are blended in by its soft maps."""
 _OTHER_LEVELS = (0.20, 0.45, 0.70, 0.95, 1.20)
-"""Of the same tissues in a sequence that is none of these: in an order of its own."""
+"""Levels of the same tissues in any other sequence, which shuffles them."""
 _OTHER_JITTER = 0.08
 _ENHANCED = 1.50
 _NECROTIC = 0.30
@@ -41,8 +41,8 @@ def make_images(
     """Return an image by sequence, int16, exactly 0 outside the brain and above 0 inside it.
 
     `difficulty` from 0 to 1 raises noise, bias field and distractors and lowers the lesion's contrast. An image depends
-    on its own name alone, not on which others are asked for: `rng` draws the four usual ones in any case, and gives a
-    seed that each other one has a stream of its own from.
+    on its own name, not on which others are requested: `rng` always draws the four usual ones, and then a seed from
+    which every other sequence gets its own stream.
     """
     vessels, caps, plexus = _vessels(grid, anatomy, rng), _caps(grid, anatomy, rng), _plexus(grid, anatomy, rng)
     strength = 0.4 + 0.6 * difficulty
@@ -74,14 +74,14 @@ def _key(text: str) -> int:
 
 
 def _other_levels(name: str) -> tuple[float, ...]:
-    """Return the signal of each tissue in a sequence that is known by its name alone, the same in every head."""
+    """Return the signal of each tissue in any other sequence, derived from its name and the same in every head."""
     rng = np.random.default_rng(_key(name))
     levels = rng.permutation(_OTHER_LEVELS) + rng.uniform(-_OTHER_JITTER, _OTHER_JITTER, len(_OTHER_LEVELS))
     return tuple(levels.tolist())
 
 
 def _with_extras(signal: Array, name: str, levels: tuple[float, ...], extras: Iterable[Extra]) -> Array:
-    """Show parts that the usual tumour has not: fluid as bright as CSF, others by a factor of this sequence."""
+    """Draw parts that the usual tumour does not have: fluid as bright as CSF, others scaled by sequence."""
     for extra in extras:
         factor = np.random.default_rng([_key(name), _key(extra.name)]).uniform(0.5, 1.6)
         target = signal * factor if extra.fluid is None else signal + extra.fluid * (levels[0] - signal)

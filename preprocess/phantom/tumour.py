@@ -9,7 +9,7 @@ from preprocess.phantom.anatomy import Anatomy
 from preprocess.phantom.fields import Array, Grid, soft
 
 NECROTIC, OEDEMA, ENHANCING = 1, 2, 3
-"""Parts of a tumour; `preprocess.phantom.classes` makes classes of a task of them."""
+"""Parts of a tumour; `preprocess.phantom.classes` turns them into classes of a task."""
 _RADIUS = (0.30, 0.47)
 _CORE_SHARE = (0.55, 0.75)
 _NECROSIS_SHARE = (0.50, 0.76)
@@ -21,16 +21,16 @@ _FROM_MIDLINE = 0.12
 
 @dataclass(frozen=True)
 class Tumour:
-    """Parts and soft maps (0 to 1) of what the images show.
+    """The parts of a tumour, and soft maps (0 to 1) of what the images show.
 
     Attributes
     ----------
     label
         uint8, the parts above.
     oedema, core
-        What all contrasts show: the whole tumour, and a blurred core whose border is not that of the label.
+        What all contrasts show: the whole tumour, and a blurred core whose border differs from that of the label.
     enhancing, necrosis
-        What T1ce alone shows.
+        What only T1ce shows.
     """
 
     label: NDArray[np.uint8]
@@ -41,7 +41,7 @@ class Tumour:
 
 
 def make_tumour(grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> Tumour:
-    """Draw a tumour of random place, size and shape; now and then with a smaller second lesion."""
+    """Draw a tumour of random position, size and shape; occasionally with a smaller second lesion."""
     tumour = _lesion(grid, anatomy, rng, rng.uniform(*_RADIUS))
     if rng.random() < _SECOND_LESION:
         other = _lesion(grid, anatomy, rng, 0.55 * rng.uniform(*_RADIUS))

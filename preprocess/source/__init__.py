@@ -1,1 +1,1 @@
-"""What comes in: which file is what, NIfTI, label numbers, geometry."""
+"""The source data: roles of files, NIfTI, label numbers, geometry."""

@@ -1,4 +1,4 @@
-"""What became of every file of a source: the table `files.tsv`, and the summary that commands print."""
+"""How every file of a source is used: the table `files.tsv`, and the summary that commands print."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,11 +25,11 @@ from preprocess.task import Task
 FILES_TABLE = "files.tsv"
 _COLUMNS = ("path", "case", "role", "layout", "pattern")
 _UNUSED = {
-    UNKNOWN: "not used, because the name fits no layout (docs/how-to/data.md: My data set is not listed)",
-    ORPHAN: "not used, because a segmentation without images is no case",
+    UNKNOWN: "not used, because the name matches no layout (docs/how-to/data.md: My data set is not listed)",
+    ORPHAN: "not used, because a segmentation without images is not a case",
     UNREAD: "not read, because the format is not NIfTI; unpack it, or convert it to .nii.gz (DICOM: dcm2niix; .mha, "
     ".nrrd: SimpleITK)",
-    IGNORED: "not used, because the layout says so",
+    IGNORED: "not used, because the layout ignores it",
 }
 
 
@@ -45,18 +45,18 @@ def find_cases(
     Parameters
     ----------
     task
-        What is segmented from what.
+        The segmentation task.
     layout
-        Name or file of the layout; found out by default.
+        Name or file of the layout; detected by default.
     labels
-        Label convention of all segmentations, instead of those that the layouts say.
+        Label convention of all segmentations, instead of those of the layouts.
     record
-        Folder for `files.tsv`, which is of most use when there is no case.
+        Folder for `files.tsv`, which is written even if no case is found.
 
     Raises
     ------
     InputError
-        If the folder is missing or holds no case, or `survey` refuses it, or there is no such label convention.
+        If the folder is missing or contains no case, `survey` rejects it, or there is no such label convention.
     """
     if labels is not None:
         task.convention(labels)
@@ -67,7 +67,7 @@ def find_cases(
         more = "".join(f"; {line}" for line in summary(found.files, task)[1:])
         raise InputError(
             f"{src}: no case found; expected files like CASE_flair.nii.gz, CASE-t2f.nii.gz or imagesTr/CASE.nii.gz "
-            f"in this folder or below it (docs/reference/data.md shows every layout){more}"
+            f"in or below this folder (docs/reference/data.md shows every layout){more}"
         )
     if labels is None:
         return found
@@ -75,7 +75,7 @@ def find_cases(
 
 
 def write_files(folder: Path, files: Sequence[FileRole]) -> None:
-    """Write `files.tsv`: a line per image file, with its role and the pattern that gave it."""
+    """Write `files.tsv`: a line per image file, with its role and the pattern that determined it."""
     rows = [_COLUMNS, *((str(f.path), f.case, f.role, f.layout, f.pattern) for f in files)]
     write_text(folder / FILES_TABLE, "".join("\t".join(map(_cell, row)) + "\n" for row in rows))
 
@@ -85,7 +85,7 @@ def _cell(text: str) -> str:
 
 
 def read_files(folder: Path) -> list[FileRole]:
-    """Return what `write_files` wrote, nothing if there is no such table."""
+    """Return what `write_files` wrote; empty if there is no such table."""
     path = folder / FILES_TABLE
     if not path.is_file():
         return []
@@ -94,7 +94,7 @@ def read_files(folder: Path) -> list[FileRole]:
 
 
 def summary(files: Sequence[FileRole], task: Task) -> list[str]:
-    """Return what to report of a source: how many cases have what, in which layouts, and which files are not used."""
+    """Return a report on a source: cases by layout and by sequence, and which files are not used."""
     used = [file for file in files if file.role not in UNUSED]
     layouts = Counter({file.case: file.layout for file in used}.values())
     pairs = {(file.case, role) for file in used for role in file.role.split("+")}
@@ -109,7 +109,7 @@ def summary(files: Sequence[FileRole], task: Task) -> list[str]:
 
 
 def unused(files: Sequence[FileRole]) -> list[str]:
-    """Return what to report of files that no case uses."""
+    """Return a report on files that no case uses."""
     foreign = [file for file in files if file.role == IGNORED and NO_SEQUENCE in file.pattern]
     lines = []
     for role, text in _UNUSED.items():
@@ -127,7 +127,7 @@ class _Meant(Protocol):
 
 
 def task_hint(cases: Iterable[_Meant]) -> list[str]:
-    """Return what to report where most cases are of another task, by their layouts."""
+    """Return a hint if, by their layouts, most cases belong to another task."""
     counts = Counter(case.meant for case in cases)
     name, number = max(counts.items(), key=lambda item: item[1], default=("", 0))
-    return [f"{number} of {counts.total()} cases are of the task {name}: --task {name}"] if name else []
+    return [f"{number} of {counts.total()} cases belong to the task {name}: --task {name}"] if name else []

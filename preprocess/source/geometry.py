@@ -1,6 +1,6 @@
-"""From a file's axes to the one orientation used inside, and exactly back.
+"""From a file's axes to the internal orientation, and exactly back.
 
-Inside, arrays have the axes D, H, W: down to up, back to front, left to right (a volume with the axes R, A, S,
+Internally, arrays have the axes D, H, W: down to up, back to front, left to right (a volume with the axes R, A, S,
 transposed), cropped to a box.
 """
 
@@ -23,22 +23,22 @@ _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
 class Geometry(BaseModel):
-    """Where a cropped D x H x W array lies in its source.
+    """The position of a cropped D x H x W array in its source.
 
     Attributes
     ----------
     shape
         Voxels of the source along its own axes.
     affine
-        4 x 4 of the source, rows as tuples; voxel indices to millimetres, R A S.
+        4 x 4 matrix of the source, rows as tuples; voxel indices to millimetres, R A S.
     orientation
         Directions of the source's axes by its affine, e.g. `LPS`.
     box
         First and last + 1 voxel of the crop along D, H, W of the uncropped volume.
     sform_code, qform_code
-        What the source's two forms refer to, 0 for nothing.
+        What the source's two forms refer to; 0 if unset.
     qform
-        4 x 4 of the source's qform, where it is not the affine.
+        4 x 4 matrix of the source's qform, if it differs from the affine.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,7 +58,7 @@ class Geometry(BaseModel):
 
     @property
     def forms(self) -> Forms:
-        """What a file on the grid of the source says about its place."""
+        """The sform and qform of a file on the grid of the source."""
         sform = self.matrix if self.sform_code else None
         qform = self.matrix if self.qform is None else np.array(self.qform, np.float64)
         return Forms(sform, qform if self.qform_code else None, self.sform_code, self.qform_code)
@@ -84,7 +84,7 @@ class Geometry(BaseModel):
 
     @property
     def to_source_voxels(self) -> NDArray[np.float64]:
-        """4 x 4, from indices d, h, w of the cropped array to voxel indices of the source."""
+        """4 x 4 matrix from indices d, h, w of the cropped array to voxel indices of the source."""
         turn: NDArray[np.float64] = orientations.inv_ornt_aff(orientations.io_orientation(self.matrix), self.shape)
         swap = np.eye(4)[[2, 1, 0, 3]]
         swap[[2, 1, 0], 3] = [first for first, _ in self.box]
@@ -92,7 +92,7 @@ class Geometry(BaseModel):
 
     @property
     def whole(self) -> "Geometry":
-        """The same grid with a box that leaves nothing out."""
+        """The same grid with a box that contains everything."""
         d, h, w = self.canonical_shape
         return self.model_copy(update={"box": ((0, d), (0, h), (0, w))})
 
@@ -106,7 +106,7 @@ class Geometry(BaseModel):
 def make_geometry(
     shape: tuple[int, ...], affine: NDArray[np.float64], box: Box, forms: Forms | None = None
 ) -> Geometry:
-    """Return the geometry of a source's grid and a crop box in D x H x W; without forms both are the affine."""
+    """Return the geometry of a source's grid and a crop box in D x H x W; without `forms` both forms are the affine."""
     forms = forms or Forms.same(affine)
     own_qform = forms.qform is not None and not np.array_equal(forms.qform, affine)
     return Geometry.model_validate(
@@ -128,7 +128,7 @@ def to_canonical(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[An
     Raises
     ------
     InputError
-        If the affine gives the axes no direction.
+        If the affine does not give the axes a direction.
     """
     canonical: NDArray[Any] = orientations.apply_orientation(array, _transform(affine)).T
     return canonical
@@ -147,7 +147,7 @@ def to_source(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If the array has not the shape of the box.
+        If the array does not have the shape of the box.
     """
     expected = tuple(last - first for first, last in geometry.box)
     if array.shape != expected:
@@ -158,7 +158,7 @@ def to_source(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
 
 
 def bounding_box(array: NDArray[Any]) -> Box | None:
-    """Return the smallest box that holds every voxel of a volume that is not 0, None if all are 0."""
+    """Return the smallest box that contains every non-zero voxel of a volume; None if all are 0."""
     box: list[slice] = []
     rest = array.astype(bool, copy=False)
     for _ in range(rest.ndim):
@@ -182,13 +182,13 @@ def _transform(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        If the affine gives the axes no direction, or voxels of a size that no scanner makes.
+        If the affine does not give the axes a direction, or gives an impossible voxel size.
     """
     near = (np.abs(affine) <= _FARTHEST_MM).all()  # False for NaN, too
     found = nib.io_orientation(affine) if near else np.full((3, 2), np.nan)
     if np.isnan(found).any():
         raise InputError(
-            f"affine gives the axes no direction, or has numbers above {_FARTHEST_MM:g}: "
+            f"affine does not give the axes a direction, or has numbers above {_FARTHEST_MM:g}: "
             f"{np.asarray(affine).tolist()}; correct the header"
         )
     sizes = np.linalg.norm(affine[:3, :3], axis=0)

@@ -13,7 +13,7 @@ _SLACK = 1e-3
 
 
 def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
-    """Return how many voxels have each value; whole numbers as int."""
+    """Return the number of voxels with each value; whole numbers as int."""
     low, high = array.min(), array.max()
     if np.issubdtype(array.dtype, np.integer) and int(high) - int(low) < _FEW:  # much faster than sorting
         counts = {value: int(np.count_nonzero(array == value)) for value in range(int(low), int(high) + 1)}
@@ -26,7 +26,7 @@ def count_values(array: NDArray[np.generic]) -> dict[int | float, int]:
 
 
 def readings(found: Mapping[int | float, int], voxel_ml: float, task: Task) -> str:
-    """Return what each convention would make of the values: the regions in millilitres."""
+    """Return the volumes of the regions in millilitres under each convention that knows the values."""
     texts = []
     for convention in task.conventions.values():
         if wrong_values(found, convention):
@@ -34,11 +34,11 @@ def readings(found: Mapping[int | float, int], voxel_ml: float, task: Task) -> s
         classes = {convention.values.get(int(value)): number for value, number in found.items()}
         sizes = {r: sum(classes.get(c, 0) for c in task.numbers(r)) * voxel_ml for r in task.regions}
         texts.append(f"{convention.name} ({', '.join(f'{region} {size:.1f} ml' for region, size in sizes.items())})")
-    return ", ".join(texts) or f"none of {', '.join(task.conventions)} knows all of them"
+    return ", ".join(texts) or f"none of {', '.join(task.conventions)} has all of them"
 
 
 def whole_numbers(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return a label map of real numbers rounded, if all are within 0.001 of a whole number, else as it is."""
+    """Return a label map of real numbers, rounded if all are within 0.001 of a whole number, otherwise unchanged."""
     if array.dtype.kind != "f":
         return array
     with np.errstate(invalid="ignore"):
@@ -47,7 +47,7 @@ def whole_numbers(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) -> str:
-    """Return what to say of values that the convention does not know, nothing if there are none."""
+    """Return a message about values that the convention does not know; empty if there are none."""
     allowed = {0, *convention.names}
     wrong = [f"{value} ({number} voxels)" for value, number in sorted(found.items()) if value not in allowed]
     if not wrong:
@@ -56,12 +56,12 @@ def wrong_values(found: Mapping[int | float, int], convention: LabelConvention) 
 
 
 def to_internal(array: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
-    """Return the classes, uint8, for a label map in `convention`; what is no class becomes background.
+    """Return the classes, uint8, for a label map in `convention`; what is not a class becomes background.
 
     Raises
     ------
     InputError
-        If there are other values than the convention knows; they are named with their counts.
+        If there are values that the convention does not know; they are named with their counts.
     """
     if wrong := wrong_values(count_values(array), convention):
         raise InputError(wrong)
@@ -69,7 +69,7 @@ def to_internal(array: NDArray[np.generic], convention: LabelConvention) -> NDAr
 
 
 def to_classes(array: NDArray[np.generic], convention: LabelConvention) -> NDArray[np.uint8]:
-    """Do the same for a label map whose values have been checked."""
+    """Do the same as `to_internal` for a label map whose values have been checked."""
     table = np.zeros(np.iinfo(np.uint8).max + 1, np.uint8)
     for value, number in convention.values.items():
         table[value] = number
@@ -77,17 +77,17 @@ def to_classes(array: NDArray[np.generic], convention: LabelConvention) -> NDArr
 
 
 def to_convention(array: NDArray[np.uint8], convention: LabelConvention) -> NDArray[np.uint8]:
-    """Return a label map in `convention` for classes; the inverse of `to_internal` but for what is no class.
+    """Return a label map in `convention` for classes; the inverse of `to_internal`, except for what is not a class.
 
     Raises
     ------
     InputError
-        If there is a class that the convention has no number for (`Task.output_convention` gives one that has all).
+        If the convention has no number for a class (`Task.output_convention` returns one that has all).
     """
     table = np.zeros(np.iinfo(np.uint8).max + 1, np.uint8)
     for value, number in convention.values.items():
         table[number] = value
     for number in range(1, int(array.max(initial=0)) + 1):
         if not table[number] and (array == number).any():
-            raise InputError(f"the convention {convention.name} has no number for class {number}; name one that has")
+            raise InputError(f"the convention {convention.name} has no number for class {number}; use one that does")
     return table[array]

@@ -1,4 +1,4 @@
-"""Reading the files of one case as they are, before anything is checked or changed."""
+"""Reading the files of one case as they are, before anything is checked or modified."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,11 +30,11 @@ class Sample:
     Attributes
     ----------
     images
-        D x H x W by modality, cut to the brain from left to right; 0 for voxels that are not finite.
+        D x H x W by modality, cropped to the brain from left to right; 0 for voxels that are not finite.
     mask
-        Where all images are brain.
+        Voxels that are brain in all images.
     label
-        The segmentation's values as they are in the file.
+        The segmentation's values as in the file.
     """
 
     images: Mapping[str, NDArray[np.float64]]
@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the files of a case hold.
+    """The contents of the files of a case.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Loaded:
     label
         The segmentation, if there is one, with values near a whole number (`label_was_near`) rounded.
     convention
-        What its values mean, if that is known (`files.numbering`); `label_counts` are the values found in it.
+        What its values mean, if known (`files.numbering`); `label_counts` has the values found in it.
     """
 
     files: CaseFiles
@@ -72,32 +72,32 @@ class Loaded:
 
     @cached_property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """Smallest and largest value by modality, of the voxels that are finite; infinite where there are none."""
+        """Smallest and largest value of the finite voxels by modality; infinite if there are none."""
         return {m: _range(volume.array) for m, volume in self.images.items()}
 
     @cached_property
     def placeholders(self) -> Mapping[str, str]:
-        """Images that stand for a missing sequence, and what shows it: one value everywhere, or another image again."""
+        """Images that stand for a missing sequence, with the reason: one value everywhere, or a copy of another."""
         found = {m: _one_value(low) for m, (low, high) in self.ranges.items() if low >= high}
         shown = [(m, volume.array) for m, volume in self.images.items() if m not in found]
         for (first, a), (second, b) in combinations(shown, 2):
-            if np.array_equal(a, b):  # which of the two it is, nobody can tell
+            if np.array_equal(a, b):  # there is no way to tell which of the two is right
                 found[second] = f"holds the same image as {first}"
                 found.setdefault(first, f"holds the same image as {second}")
         return found
 
     def without_placeholders(self) -> Self:
-        """Return the case with only the images that are none.
+        """Return the case without the images that stand for a missing sequence.
 
         Raises
         ------
         InputError
-            If there are no others.
+            If no images are left.
         """
         images = {m: volume for m, volume in self.images.items() if m not in self.placeholders}
         if not images:
             reasons = ", ".join(f"{m} {why}" for m, why in self.placeholders.items())
-            raise InputError(f"no image shows anything: {reasons}")
+            raise InputError(f"all images are empty or copies: {reasons}")
         return replace(self, images=images) if self.placeholders else self
 
     @cached_property
@@ -124,22 +124,22 @@ def _range(array: NDArray[Any]) -> tuple[float, float]:
 
 
 def _one_value(value: float) -> str:
-    return f"is {value:g} everywhere" if np.isfinite(value) else "has no voxel that is finite"
+    return f"is {value:g} everywhere" if np.isfinite(value) else "has no finite voxels"
 
 
 def voxel_digest(volume: Volume) -> str:
-    """Return a digest of what an image shows, whatever its file's type, margins of 0 and orientation."""
+    """Return a digest of the image contents, independent of voxel type, zero margins and orientation."""
     array = to_canonical(volume.array, volume.affine)
     return sha256(array[array != 0].astype(np.float32).tobytes()).hexdigest()
 
 
 def load(files: CaseFiles, modalities: Iterable[str] | None = None) -> Loaded:
-    """Read the named modalities (those the case has, when none are named) and the label; no other file is opened.
+    """Read the named modalities (by default all of the case) and the label; no other file is opened.
 
     Raises
     ------
     InputError
-        If a file cannot be read, is not NIfTI or not 3-D; or if a named modality is not there.
+        If a file cannot be read, is not NIfTI or not 3-D; or if a named modality is missing.
     """
     if files.problem:
         raise InputError(files.problem)
@@ -181,7 +181,7 @@ def with_three_axes(volume: Volume, what: object) -> Volume:
     Raises
     ------
     InputError
-        If it has other axes; `what` begins the message.
+        If it has other axes; the message begins with `what`.
     """
     array = volume.array
     while array.ndim > _AXES and array.shape[-1] == 1:
@@ -192,12 +192,12 @@ def with_three_axes(volume: Volume, what: object) -> Volume:
 
 
 def read_label(path: Path) -> tuple[Volume, bool]:
-    """Read a label map, and return whether its values were only near whole numbers and have been rounded.
+    """Read a label map; also return whether its values were not exactly whole numbers and have been rounded.
 
     Raises
     ------
     InputError
-        As `read_volume`.
+        As in `read_volume`.
     """
     volume = read_volume(path)
     whole = whole_numbers(volume.array)

@@ -1,4 +1,4 @@
-"""Reading and writing NIfTI files: fast inflating, and one clear message for a file that is not what it should be."""
+"""Reading and writing NIfTI files: fast decompression, and one clear message for a file that is not as it should be."""
 
 import gzip
 import logging
@@ -21,25 +21,27 @@ OTHER_SUFFIXES = (
     ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".hdr", ".img", ".dcm", ".ima",
     ".nii.bz2", ".nii.xz", ".nii.zst", ".zip", ".tar", ".tgz", ".tar.gz", ".7z",
 )  # fmt: skip
-"""Image files that are not read: MetaImage (BraTS 2012 to 2016), NRRD, FreeSurfer, MINC, Analyze, DICOM; NIfTI
-packed in another way, and archives."""
+"""Image files that are not read: MetaImage (BraTS 2012 to 2016), NRRD, FreeSurfer, MINC, Analyze, DICOM; NIfTI with
+other compression, and archives."""
 _GZIP = b"\x1f\x8b"
-_DEFLATE_RATIO = 1032  # bytes that one byte can stand for at most
+_DEFLATE_RATIO = 1032  # most bytes that one compressed byte can expand to
 _DAMAGED: tuple[type[Exception], ...] = (EOFError, OSError, zlib_ng.error)  # type: ignore[assignment] # the stub is wrong
 _SLACK = 1 << 20  # bytes that may follow the voxels
 _FARTHEST_MM = 1e6
 _LEVEL = 1  # higher levels save a few per cent of noise and cost several times as long
-logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on headers name no file; ours do
+logging.getLogger("nibabel.global").setLevel(
+    logging.CRITICAL
+)  # its warnings about headers do not name the file; ours do
 
 
 @dataclass(frozen=True)
 class Forms:
-    """What a header says about the place of its voxels: two affines, and a code for what each refers to, 0 for nothing.
+    """The two affines of a header, and a code for what each refers to; 0 if unset.
 
     Attributes
     ----------
     sform, qform
-        4 x 4, from voxel indices to millimetres, R A S; None where the code is 0. The sform is the one that is used.
+        4 x 4, from voxel indices to millimetres, R A S; None if the code is 0. The sform takes precedence.
     """
 
     sform: NDArray[np.float64] | None
@@ -49,12 +51,12 @@ class Forms:
 
     @classmethod
     def same(cls, affine: NDArray[np.float64]) -> "Forms":
-        """Return what is written where no input says otherwise."""
+        """Return the forms to write if there is no input to take them from."""
         return cls(affine, affine, 1, 1)
 
     @classmethod
     def of(cls, header: nib.Nifti1Header) -> "Forms":
-        """Return what a header says; a qform that is no place, and that no file could be written with, is left out."""
+        """Return the forms of a header; an invalid qform, with which no file could be written, is left out."""
         sform, sform_code = header.get_sform(coded=True)
         qform, qform_code = header.get_qform(coded=True)
         if qform is not None and not (np.abs(qform) < _FARTHEST_MM).all():  # False for NaN, too
@@ -73,9 +75,9 @@ class Volume:
     affine
         4 x 4, from voxel indices to millimetres, R A S.
     forms
-        Where the affine comes from; if both codes are 0 it is a guess.
+        Where the affine comes from; if both codes are 0, it is a guess.
     sha256
-        Digest of the file as it is on the disk.
+        Digest of the file as it is on disk.
     """
 
     array: NDArray[np.generic]
@@ -85,18 +87,18 @@ class Volume:
 
 
 def stem(path: Path) -> str | None:
-    """Return a file's name without its suffix, None when the suffix is not one of NIfTI."""
+    """Return a file's name without its suffix; None if the suffix is not one of NIfTI."""
     suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
     return path.name[: -len(suffix)] if suffix else None
 
 
 def is_other_format(path: Path) -> bool:
-    """Return whether a file's name is that of an image in a format that is not read."""
+    """Return whether a file name belongs to an image in a format that is not read."""
     return path.name.lower().endswith(OTHER_SUFFIXES)
 
 
 def read(path: Path) -> Volume:
-    """Read a `.nii` or `.nii.gz` file whole, inflating no more than its header declares.
+    """Read a whole `.nii` or `.nii.gz` file, decompressing no more than its header declares.
 
     Raises
     ------
@@ -114,22 +116,22 @@ def read(path: Path) -> Volume:
                 raise InputError(f"{path}: truncated or damaged: its header declares voxels up to byte {offset + size}")
             stream.seek(offset)
             data = stream.read(size) if packed else memoryview(raw)[offset : offset + size]
-            rest = len(stream.read(_SLACK + 1))  # and compares the checksum
+            rest = len(stream.read(_SLACK + 1))  # this also verifies the checksum
     except _DAMAGED as error:
         raise InputError(f"{path}: truncated or damaged gzip file ({error}); copy or download it again") from None
     if missing := size - len(data):
         raise InputError(f"{path}: truncated, {missing} bytes of voxels are missing; copy or download it again")
     if packed and rest > _SLACK:
-        raise InputError(f"{path}: holds far more than the {size} bytes of voxels that its header declares")
+        raise InputError(f"{path}: contains far more than the {size} bytes of voxels that its header declares")
     with np.errstate(all="ignore"):
         forms = Forms.of(header)
     return Volume(_voxels(data, header), header.get_best_affine(), forms, sha256(raw).hexdigest())
 
 
 def write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], forms: Forms | None = None) -> None:
-    """Write voxels as NIfTI-1, gzipped when the name ends in .gz; the same input gives the same bytes.
+    """Write voxels as NIfTI-1, gzipped if the name ends in .gz; the same input gives the same bytes.
 
-    `forms` are those of the input whose grid the voxels have; without them both forms are the affine.
+    `forms` are those of the input on whose grid the voxels are; without them both forms are the affine.
     """
     forms = forms or Forms.same(affine)
     image = nib.Nifti1Image(array, affine)
@@ -150,7 +152,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _header(data: bytes, path: Path) -> nib.Nifti1Header:
-    """Return the header of a volume that this program can use; its affine may hold any number."""
+    """Return the header of a volume that this program can use; its affine may contain any number."""
     longer = any(int.from_bytes(data[:4], order) == nib.Nifti2Header.sizeof_hdr for order in ("little", "big"))
     kind: Any = nib.Nifti2Header if longer else nib.Nifti1Header
     try:
@@ -164,7 +166,7 @@ def _header(data: bytes, path: Path) -> nib.Nifti1Header:
     if bytes(header["magic"]).rstrip(b"\0")[:3] not in (b"n+1", b"n+2"):
         raise InputError(f"{path}: header and voxels in two files (.hdr, .img) are not supported; convert to .nii.gz")
     if dtype.kind not in "iuf" or not shape or min(shape) < 1:
-        raise InputError(f"{path}: holds {dtype} voxels of shape {shape}; expected whole or real numbers on a grid")
+        raise InputError(f"{path}: contains {dtype} voxels of shape {shape}; expected whole or real numbers on a grid")
     return header
 
 
@@ -175,8 +177,8 @@ def _voxels(data: bytes | memoryview, header: nib.Nifti1Header) -> NDArray[np.ge
 
 
 def scaled(array: NDArray[Any], slope: float | None, inter: float | None) -> NDArray[Any]:
-    """Return stored values as they are, in the machine's byte order, or scaled in float32 where a header says so."""
+    """Return stored values as they are, in the machine's byte order, or scaled in float32 if a header requests it."""
     if (slope, inter) in ((None, None), (1.0, 0.0)):
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-    with np.errstate(all="ignore"):  # what is not finite is found with the voxels
+    with np.errstate(all="ignore"):  # values that are not finite are found later
         return array.astype(np.float32) * np.float32(slope or 1) + np.float32(inter or 0)

@@ -1,1 +1,1 @@
-"""One Zarr store per case: its attributes, writing it, reading boxes of it."""
+"""One Zarr store per case: its attributes, writing it, and reading boxes from it."""

@@ -1,4 +1,4 @@
-"""What a store says about its case: the attributes of its Zarr group."""
+"""What a store records about its case: the attributes of its Zarr group."""
 
 import re
 from typing import Final, Literal
@@ -22,16 +22,16 @@ class Scale(BaseModel):
 
 
 class Source(BaseModel):
-    """A file a case was made from.
+    """A file that a case was made from.
 
     Attributes
     ----------
     file
-        Its name.
+        Name of the file.
     sha256
-        Of its bytes.
+        SHA-256 of its bytes.
     voxels
-        SHA-256 of what an image shows, which stays the same when the file is written again.
+        SHA-256 of the image contents, which stays the same when the file is rewritten.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,13 +49,13 @@ class CaseMeta(BaseModel):
     layout
         Layout of the source, e.g. `brats2020`.
     task
-        What is segmented from what, whole, so that a store needs no file.
+        The task in full, so that a store needs no task file.
     modalities
-        Those the case has, in canonical order.
+        The modalities of the case, in canonical order.
     geometry
-        Where the arrays lie in the source.
+        Position of the arrays in the source.
     label_convention
-        Convention of the source's segmentation, in which outputs are written if it has every class of the task.
+        Convention of the source's segmentation; outputs are written in it if it has every class of the task.
     scales
         Mean and standard deviation by modality: z x std + mean gives the source's value.
     dtypes
@@ -67,11 +67,11 @@ class CaseMeta(BaseModel):
     sources
         Files by modality, and `seg`.
     allow
-        Checks that were off when the case was converted.
+        Checks that were disabled when the case was converted.
     warnings
-        What was odd about it.
+        What was odd about the case.
     patient
-        The patient by the layout, where the name alone does not show it (`patient_of`).
+        The patient according to the layout, if the name alone does not show it (`patient_of`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -94,6 +94,6 @@ class CaseMeta(BaseModel):
 
 
 def patient_of(case: str) -> str:
-    """Return the patient that a name shows: `BraTS-GLI-00000` of `BraTS-GLI-00000-001`, else the case itself."""
+    """Return the patient in a case name: `BraTS-GLI-00000` for `BraTS-GLI-00000-001`, otherwise the case itself."""
     match = _SCAN.match(case)
     return match[1] if match else case

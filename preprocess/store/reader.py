@@ -1,4 +1,4 @@
-"""Opening the store of a case and reading boxes of it."""
+"""Opening the store of a case and reading boxes from it."""
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
@@ -20,7 +20,7 @@ SUFFIX = ".zarr"
 
 
 class CaseStore:
-    """A case on the disk. Its lists of chunks are read with its first voxels, and no file stays open.
+    """A case on disk. The lists of chunks are read together with the first voxels; no file stays open.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class CaseStore:
     meta
         Its attributes.
     copy
-        Fills its first argument with its second, converted from float16; there are faster ways than NumPy's.
+        Fills its first argument with its second, converted from float16; a faster function than NumPy's may be given.
 
     Raises
     ------
@@ -41,7 +41,7 @@ class CaseStore:
         self.root, self.case, self.copy = root, case, copy
         self._path = store_path(root, case)
         if not self._path.is_dir():
-            raise InputError(f"{case}: no store {self._path}; `ccsd convert` makes it")
+            raise InputError(f"{case}: no store {self._path}; create it with `ccsd convert`")
         self.meta = self._read_meta()
 
     def __reduce__(self) -> tuple[type["CaseStore"], tuple[Path, str, Copy]]:
@@ -55,7 +55,7 @@ class CaseStore:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities the case has, in canonical order."""
+        """The modalities of the case, in canonical order."""
         return self.meta.modalities
 
     @property
@@ -75,7 +75,7 @@ class CaseStore:
         box
             Slices with start and stop within `shape`; by default everything.
         out
-            float32 array of the result's shape to fill; a buffer used again saves a large part of the time.
+            float32 array of the result's shape to fill; reusing a buffer saves much of the time.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class CaseStore:
         """
         box = self._box(box)
         wanted = self._positions(modalities)
-        image = self._image  # first: only what is there is worth memory
+        image = self._image  # opened first: memory is allocated only for what exists
         if out is None:
             out = np.empty((len(modalities), *(part.stop - part.start for part in box)), np.float32)
         image.read(zip(wanted, out, strict=True), box)
@@ -98,7 +98,7 @@ class CaseStore:
     def read_channels(
         self, modalities: Iterable[str], box: Box | None = None, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Return M x d x h x w, the sequences of the task, those not named 0 and not read; the rest as in `read`."""
+        """Return M x d x h x w, one channel per sequence of the task; unnamed ones are 0. Otherwise as `read`."""
         box, count = self._box(box), len(self.meta.task.modalities)
         wanted = sorted(self._positions(set(modalities)))
         image = self._image
@@ -110,7 +110,7 @@ class CaseStore:
         return out
 
     def read_label(self, box: Box | None = None, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Return classes of the task, uint8, d x h x w; `box` and `out` as in `read`.
+        """Return the classes of the task as uint8, d x h x w; `box` and `out` as in `read`.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class CaseStore:
         return plane
 
     def _positions(self, modalities: Collection[str]) -> list[int]:
-        """Return where modalities, which the case must have, lie on the leading axis."""
+        """Return the positions of modalities, which the case must have, along the leading axis."""
         if absent := [m for m in modalities if m not in self.modalities]:
             raise InputError(f"{self.case}: no {', '.join(absent)}; it has {', '.join(self.modalities)}")
         return [self.meta.task.modalities.index(name) for name in modalities]
@@ -150,7 +150,7 @@ class CaseStore:
     def _open(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> ShardArray:
         array = ShardArray(self._path / name, f"{self._path}, array {name}", dtype, self.copy)
         if array.shape != shape:
-            raise InputError(f"{self._path}, array {name}: shape {array.shape}, but its crop box says {shape}")
+            raise InputError(f"{self._path}, array {name}: shape {array.shape}, but its crop box has {shape}")
         return array
 
     def _box(self, box: Box | None) -> Box:
@@ -166,13 +166,13 @@ class CaseStore:
             attributes = values["attributes"][ATTRIBUTE]
             if (version := attributes["layout_version"]) != LAYOUT_VERSION:
                 raise InputError(
-                    f"{self._path}: a store of another version (layout {version}, this one reads {LAYOUT_VERSION}); "
+                    f"{self._path}: written by another version (layout {version}, this one reads {LAYOUT_VERSION}); "
                     "run `ccsd convert`, or the workflow, again: it replaces the store"
                 )
             return CaseMeta.model_validate(attributes)
         except (KeyError, TypeError, ValidationError) as error:
             raise InputError(
-                f"{self._path}: its attributes are not those of this version ({_reason(error)}); "
+                f"{self._path}: the attributes do not match this version ({_reason(error)}); "
                 "remove the store and run `ccsd convert` again"
             ) from None
 
@@ -185,12 +185,12 @@ def _reason(error: Exception) -> str:
 
 
 def store_path(root: Path, case: str) -> Path:
-    """Return where the store of a case lies below `root`.
+    """Return the path of a case's store below `root`.
 
     Raises
     ------
     InputError
-        If the case cannot have such a name.
+        If the name is not a valid case name.
     """
     check_case_name(case, root)
     return root / f"{case}{SUFFIX}"
@@ -202,8 +202,8 @@ def list_cases(root: Path) -> list[str]:
     Raises
     ------
     InputError
-        If the folder is not there.
+        If the folder does not exist.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; `ccsd convert SRC {root}` makes it")
+        raise InputError(f"{root}: no such folder; create it with `ccsd convert SRC {root}`")
     return sorted(p.name[: -len(SUFFIX)] for p in root.iterdir() if p.name.endswith(SUFFIX) and p.name[0] != ".")

@@ -1,10 +1,10 @@
 """Direct reading of the one-shard Zarr v3 arrays that `preprocess.store.write` writes.
 
-Any Zarr library opens the same files. This reader exists for speed and safety: it reads and decodes a chunk into
-buffers that are used again, checks each chunk's CRC-32C once per process, and treats a chunk that is missing or damaged
-as an error, where the format's rule is to return zeros. Files are not mapped: what a lost file server or a replaced
-file does to a read is an error, to mapped memory the end of the process. It starts no threads, holds no locks and keeps
-no file open, so it is safe to fork.
+Any Zarr library opens the same files. This reader exists for speed and safety. It reads and decodes chunks into reused
+buffers, checks each chunk's CRC-32C once per process, and raises an error for a missing or damaged chunk, for which the
+format would return zeros. Files are not memory-mapped: if the file server is lost or a file replaced, a read raises an
+error, whereas mapped memory would crash the process. The reader starts no threads, holds no locks and keeps no file
+open, so it is safe to fork.
 """
 
 import json
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from preprocess.errors import InputError
 from preprocess.source.geometry import Box
 
-blosc.use_threads = False  # threads of a C library do not survive a fork
+blosc.use_threads = False  # threads of the C library do not survive a fork
 
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
@@ -56,9 +56,9 @@ class ShardArray:
     folder
         The array's folder, with `zarr.json` and one shard.
     where
-        How messages name the array.
+        Name of the array in messages.
     dtype
-        Type that it must have.
+        Type that the array must have.
     copy
         Fills its first argument with its second, converted to the type of the first.
     """
@@ -82,8 +82,8 @@ class ShardArray:
         Parameters
         ----------
         wanted
-            Positions on the leading axis, None when there are only three axes, each with an array of the box's shape to
-            fill; it need not be contiguous.
+            Positions on the leading axis (None if there are only three axes), each with an array of the box's shape to
+            fill, which need not be contiguous.
         box
             Slices within the array's last three axes.
 
@@ -126,7 +126,7 @@ class ShardArray:
         if offset == _ABSENT:
             raise self._damaged(number, "the chunk is missing")
         if size <= _CRC_BYTES or offset + size > self._state.st_size:
-            raise self._damaged(number, "it lies outside the file")
+            raise self._damaged(number, "it is outside the file")
         buffer = _scratch("encoded", size)
         self._read(file, buffer, offset)
         data = buffer[:-_CRC_BYTES]
@@ -145,7 +145,7 @@ class ShardArray:
             self._read(file, tail, self._state.st_size - len(tail))
             known = google_crc32c.value(tail[:size]) == int.from_bytes(tail[size:].tobytes(), "little")
         if not known:
-            raise InputError(f"{self._where}: damaged or truncated, the list of chunks at its end is wrong. {_ADVICE}")
+            raise InputError(f"{self._where}: damaged or truncated: the list of chunks at its end is wrong. {_ADVICE}")
         entries = tail[:size].view("<u8").reshape(-1, 2)
         return [(int(offset), int(length)) for offset, length in entries]
 
@@ -159,11 +159,11 @@ class ShardArray:
 
     def _damaged(self, number: int, reason: str) -> InputError:
         chunk = ".".join(str(int(i)) for i in np.unravel_index(number, self._layout.grid))
-        return InputError(f"{self._where}, chunk {chunk}: damaged, {reason}. {_ADVICE}")
+        return InputError(f"{self._where}, chunk {chunk}: damaged: {reason}. {_ADVICE}")
 
 
 _ADVICE = "Remove the case's store and run `ccsd convert`, or the workflow, again"
-_RETRY = "Run the same command again when the file system answers"
+_RETRY = "Run the command again when the file system responds"
 
 
 def read_json(path: Path, where: str) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
 
 
 def _read_layout(folder: Path, where: str, dtype: np.dtype[Any]) -> _Layout:
-    """Read an array's metadata and refuse what this reader does not decode."""
+    """Read an array's metadata and reject what this reader cannot decode."""
     meta = read_json(folder / "zarr.json", where)
     try:
         (codec,) = meta["codecs"]
@@ -202,13 +202,13 @@ def _read_layout(folder: Path, where: str, dtype: np.dtype[Any]) -> _Layout:
     except (LookupError, TypeError, ValueError):
         known = False
     if not known:
-        raise InputError(f"{where}: not an array that `ccsd convert` writes. {_ADVICE}")
+        raise InputError(f"{where}: not an array written by `ccsd convert`. {_ADVICE}")
     return layout
 
 
 @contextmanager
 def _opened(path: Path, where: str) -> Iterator[int]:
-    """Open a file; what the file system refuses here or within is an error that names it."""
+    """Open a file; file system errors here or within the block become errors that name the file."""
     file = None
     try:
         file = os.open(path, os.O_RDONLY)
@@ -222,7 +222,7 @@ def _opened(path: Path, where: str) -> Iterator[int]:
 
 
 def _scratch(name: str, size: int) -> NDArray[np.uint8]:
-    """Return this thread's buffer of `size` bytes under a name; its contents last until the next call."""
+    """Return this thread's named buffer of `size` bytes; its contents are valid until the next call."""
     buffer: NDArray[np.uint8] | None = getattr(_local, name, None)
     if buffer is None or buffer.size < size:
         buffer = np.empty(size, np.uint8)

@@ -1,8 +1,8 @@
-"""The store of a case: one conformant Zarr v3 group of five files, written beside its place and then moved there.
+"""The store of a case: one conformant Zarr v3 group of five files, written under a temporary name and then renamed.
 
 `image` is M x D x H x W float16, M the sequences of the task, with one chunk per modality (slabs for volumes above
-16 MiB), all in one shard, so that one file holds a case's images and reading one modality leaves the others alone.
-`label` is D x H x W uint8. LZ4 finds the background; CRC-32C finds damage.
+16 MiB). All chunks are in one shard, so that one file holds a case's images but one modality can be read without the
+others. `label` is D x H x W uint8. LZ4 compresses the background; CRC-32C detects damage.
 """
 
 from pathlib import Path

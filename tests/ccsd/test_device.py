@@ -1,4 +1,4 @@
-"""Which device is taken: a GPU that was asked for or given is used, or the program stops and says why."""
+"""Choice of the device: a requested or assigned GPU is used, or the program stops and reports why."""
 
 import re
 from pathlib import Path
@@ -17,9 +17,13 @@ CUDA = torch.device("cuda", 0)
 @pytest.mark.parametrize(
     ("environment", "file", "said"),
     [
-        ({"CCSD_GPUS_PER_NODE": "4"}, NOWHERE, "gpus_per_node=4 was asked for"),
-        ({"CCSD_GPUS_PER_NODE": "a100:4", "CUDA_VISIBLE_DEVICES": ""}, NOWHERE, "gpus_per_node=a100:4 was asked for"),
-        ({"SLURM_JOB_ID": "7", "SLURM_JOB_GPUS": "0"}, NOWHERE, r"SLURM gave this job GPUs \(SLURM_JOB_GPUS=0\)"),
+        ({"CCSD_GPUS_PER_NODE": "4"}, NOWHERE, "gpus_per_node=4 was requested"),
+        ({"CCSD_GPUS_PER_NODE": "a100:4", "CUDA_VISIBLE_DEVICES": ""}, NOWHERE, "gpus_per_node=a100:4 was requested"),
+        (
+            {"SLURM_JOB_ID": "7", "SLURM_JOB_GPUS": "0"},
+            NOWHERE,
+            r"SLURM assigned GPUs to this job \(SLURM_JOB_GPUS=0\)",
+        ),
         ({"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}, NOWHERE, "SLURM_GPUS_ON_NODE=2"),
         ({}, HERE, "there is a GPU"),
         ({"CCSD_GPUS_PER_NODE": "0"}, HERE, "there is a GPU"),
@@ -58,7 +62,7 @@ def test_gpus_that_were_asked_for_and_cannot_be_used(without_cuda: pytest.Monkey
     with pytest.raises(UsageError) as caught:
         choose_device()
     said = str(caught.value)
-    assert "gpus_per_node=2 was asked for, but torch" in said
+    assert "gpus_per_node=2 was requested, but torch" in said
     assert "it is a build for CUDA 13.0, and the NVIDIA driver is 535.1. CUDA 13 needs driver 580 or newer" in said
     assert "pip install" in said
     assert "give --device cpu, or set CCSD_DEVICE=cpu" in said
@@ -105,7 +109,7 @@ def test_emulated_bfloat16_is_refused(turing: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_without_kernels_is_refused(turing: pytest.MonkeyPatch) -> None:
     turing.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
-    with pytest.raises(UsageError, match=r"sm_70\) is older than all GPUs that this build of torch serves \(sm_75"):
+    with pytest.raises(UsageError, match=r"sm_70\) is older than all GPUs that this build of torch supports \(sm_75"):
         require_precision("fp16", CUDA)
 
 

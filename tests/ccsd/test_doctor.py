@@ -1,4 +1,4 @@
-"""`ccsd doctor`: the judgement on made-up machines, and the command on this one."""
+"""`ccsd doctor`: the diagnosis of made-up machines, and the command on this one."""
 
 import json
 import sys
@@ -33,7 +33,7 @@ HEALTHY = doctor.Facts(
 def test_nothing_is_wrong_with_a_healthy_machine() -> None:
     found = doctor.diagnose(HEALTHY)
     assert (found.blocking, found.warnings) == ([], [])
-    assert "All that is needed is here." in doctor.as_text(HEALTHY, found)
+    assert "Everything required is installed." in doctor.as_text(HEALTHY, found)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,9 @@ def test_what_makes_running_impossible_is_blocking(change: dict[str, object], wo
         pytest.param({"gpus": [], "driver": False}, "jobs on this cluster may have them", id="no-gpu-on-a-login-node"),
         pytest.param({"missing_extras": {"train": ["deepspeed"]}}, "training needs deepspeed, not inst", id="extra"),
         pytest.param({"slurm_answer": None}, "no SLURM here", id="no-slurm"),
-        pytest.param({"slurm_answer": None, "slurm_error": "timed out"}, "does not answer: timed out", id="slurm-away"),
+        pytest.param(
+            {"slurm_answer": None, "slurm_error": "timed out"}, "does not respond: timed out", id="slurm-away"
+        ),
     ],
 )
 def test_what_limits_is_a_warning(change: dict[str, object], words: str) -> None:
@@ -78,7 +80,7 @@ def test_an_installation_without_extras_says_what_it_is_good_for() -> None:
     core = replace(HEALTHY, versions={**HEALTHY.versions, "deepspeed": None}, missing_extras={"train": ["deepspeed"]})
     text = doctor.as_text(core, doctor.diagnose(core))
     assert "DeepSpeed   missing" in text
-    assert "All that is needed to convert, predict, evaluate and report is here." in text
+    assert "Everything required to convert, predict, evaluate and report is installed." in text
 
 
 def test_the_command_prints_facts_of_this_machine() -> None:

@@ -1,4 +1,4 @@
-"""An installation without extras converts, predicts and evaluates; what needs more says what to install."""
+"""An installation without extras converts, predicts and evaluates; other commands report what to install."""
 
 import subprocess
 import sys
@@ -37,6 +37,8 @@ def test_every_command_can_be_imported_without_extras() -> None:
 def test_a_missing_extra_is_one_message_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     extras.require("train", "`ccsd train`")
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "submitit" else name)
-    with pytest.raises(UsageError, match=r"installed: submitit, which `ccsd train` needs; pip install '\.\[train\]'"):
+    with pytest.raises(
+        UsageError, match=r"installed: submitit, which `ccsd train` needs; run `pip install '\.\[train\]'"
+    ):
         extras.require("train", "`ccsd train`")
     extras.require("workflow", "`--profile`")

@@ -73,14 +73,14 @@ def test_folds_are_scored_together_only_where_a_case_is_in_none(lists: dict[str,
     [
         ({"folds": 5}, {"folds": [7, 5]}, "folds: no fold 5; there are 0, 1, 2, 3, 4"),
         ({"folds": 1}, {}, "split.folds"),
-        ({}, {"folds": 5}, "lists the folds to train, such as .0, 1.; that there are 5 of them is split.folds"),
+        ({}, {"folds": 5}, "lists the folds to train, such as .0, 1.; for the number of folds, set split.folds: 5"),
         ({}, {"folds": [0]}, "folds: the split has none; set split.folds, such as 5, or give split.list a column fold"),
         ({"list": "none"}, {"folds": [0, 1]}, "folds: the split has none"),
         ({"list": "plain"}, {"folds": [0]}, "no fold 0; there are 3, 5"),
         ({"list": "plain", "folds": 5}, {}, "split.folds: 5, but .* has 2 folds"),
-        ({"folds": 5, "fold": 1}, {}, r"split.fold is for a single `ccsd train`; in a study set folds: \[1\]"),
-        ({"folds": 5, "train": 0.5}, {}, "train has no meaning with folds"),
-        ({"folds": 2, "val": 0.5}, {}, "val is 0.5; of 2 folds it must be below 0.5"),
+        ({"folds": 5, "fold": 1}, {}, r"split.fold is for a single `ccsd train`; in a study, set folds: \[1\]"),
+        ({"folds": 5, "train": 0.5}, {}, "train does not apply to folds"),
+        ({"folds": 2, "val": 0.5}, {}, "val is 0.5; with 2 folds it must be below 0.5"),
     ],
 )
 def test_folds_that_there_are_not_are_refused_before_anything_runs(
@@ -209,7 +209,9 @@ def test_cases_that_a_model_knows_are_named(
 
 
 def test_data_without_folds_have_none(made_study: Path) -> None:
-    with pytest.raises(InputError, match="has no folds, but fold 1 is wanted; `ccsd split --folds` makes them"):
+    with pytest.raises(
+        InputError, match="has no folds, but fold 1 is requested; create folds with `ccsd split --folds`"
+    ):
         split_for(made_study / "data", "the test", GLIOMA, 1)
 
 
@@ -219,5 +221,5 @@ def test_an_experiment_is_not_called_like_an_adopted_method(tmp_path: Path, monk
     table.parent.mkdir(parents=True)
     table.touch()
     assert study_of({}).runs == ["ccsd-s0"]
-    with pytest.raises(UsageError, match=r"experiments: rfnet is the name of a method that was adopted; .*/rfnet"):
+    with pytest.raises(UsageError, match=r"experiments: rfnet is the name of an adopted method; .*/rfnet"):
         study_of({}, experiments={"ccsd": {}, "rfnet": {}})

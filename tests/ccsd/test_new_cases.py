@@ -1,4 +1,4 @@
-"""New cases of a study: their jobs, what decides them, and settings that cannot be."""
+"""New cases of a study: their jobs, what they depend on, and invalid settings."""
 
 import shlex
 from pathlib import Path
@@ -15,7 +15,7 @@ from support.hostile import HOSTILE
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Return a folder with five cases, as far as names go."""
+    """Return a folder with five cases of empty files."""
     for number in range(5):
         (tmp_path / "new" / f"P{number}").mkdir(parents=True)
         (tmp_path / "new" / f"P{number}" / f"P{number}_t1.nii.gz").touch()
@@ -43,7 +43,7 @@ def test_jobs_are_models_times_parts(source: Path) -> None:
     [
         ({"source": "nowhere"}, {}, "nowhere: no such folder"),
         ({"source": "."}, {}, "predict.source: . has no case of the task brats-gli-pre; `ccsd audit .`"),
-        ({"models": ["ccsd-s2"]}, {}, "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, and several seeds"),
+        ({"models": ["ccsd-s2"]}, {}, "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, or several seeds"),
         ({"models": ["ccsd-s1+1"]}, {}, "no model 'ccsd-s1+1'"),
         ({"models": ["other-s0"]}, {}, "no model 'other-s0'"),
         ({"models": [""]}, {}, "no model ''"),

@@ -47,7 +47,7 @@ def commands(task: Task, root: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def study_of(tmp_path_factory: pytest.TempPathFactory) -> Studies:
-    """Return a function that gives the study of a task; all quick ones, or all slow ones, are made at once."""
+    """Return a function that returns the study of a task; all quick ones, or all slow ones, are created at once."""
     made: dict[str, Path] = {}
 
     def study(name: str) -> Path:

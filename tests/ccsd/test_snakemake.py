@@ -1,4 +1,4 @@
-"""What the rules ask for: options that survive the shell, and which marks no longer hold."""
+"""What the rules need: options that survive the shell, and outdated marks."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ PLAIN = {
     "params.job",
     "params.ccsd",
 }
-"""Numbers, names that wildcard_constraints hold to letters and digits, and words that are quoted one by one."""
+"""Numbers, names that wildcard_constraints limit to letters and digits, and words that are quoted individually."""
 
 
 def test_every_value_in_a_shell_command_is_quoted() -> None:

@@ -1,4 +1,4 @@
-"""The run that a training starts from: what counts of it, what is refused, and who says where a model comes from."""
+"""The run that a training starts from: what matters about it, what is rejected, and records of a model's origin."""
 
 import json
 import shutil
@@ -74,9 +74,7 @@ def test_a_damaged_record_is_refused(start: Path) -> None:
 def test_a_run_does_not_start_from_itself(start: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(start)
     for own in (start, tmp_path / "link", start / "../start"):
-        with pytest.raises(
-            UsageError, match="is trained by this very configuration, which would replace its own start"
-        ):
+        with pytest.raises(UsageError, match="is trained by this configuration, which would overwrite its own start"):
             start_of(config_of(init=start), own)
     assert start_of(config_of(init=start), tmp_path / "another") is not None
 
@@ -112,11 +110,11 @@ def test_a_study_refuses_a_start_before_anything_runs(
     with pytest.raises(UsageError, match=r"set model\.width=4, or train from scratch"):
         study_of(start, model={"width": 8, "levels": 2})
     write_run(tmp_path / "far", config_of(task_of("adc")))
-    with pytest.raises(UsageError, match="has none of them but t1, ct"):
+    with pytest.raises(UsageError, match="has none of them, only t1, ct"):
         study_of(tmp_path / "far", task=SHELLS.model_dump(mode="json"))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(start, "results/s/runs/scratch-s0")
-    with pytest.raises(UsageError, match="in the workflow as a study of another name"):
+    with pytest.raises(UsageError, match="in the workflow, use another study name"):
         study_of("results/s/runs/scratch-s0")
 
 

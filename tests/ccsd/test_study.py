@@ -77,7 +77,7 @@ def test_parts_cover_the_cases() -> None:
 
 
 def test_phantoms_are_counted_in_the_order_of_their_files(tmp_path: Path) -> None:
-    """Otherwise the part that is converted again is not the one whose store was deleted."""
+    """Otherwise the part that is converted again would not be the one whose store was deleted."""
     cases = Study.from_mapping(BASE).cases
     for case in cases:
         path = tmp_path / case / (f"{case}-t2f.nii.gz" if "GLI" in case else f"{case}_flair.nii.gz")

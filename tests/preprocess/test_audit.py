@@ -41,7 +41,7 @@ def test_findings_by_case(odd: Path) -> None:
     assert len(found) == 6
     assert [f.check for f in found[FIRST].findings] == ["unreadable"]
     assert {"placeholder", "shared-file"} <= {f.check for f in found[SECOND].findings}
-    assert f"shows the same as one of {SECOND}" in str(
+    assert f"shows the same image as a file of {SECOND}" in str(
         [f.message for f in found[THIRD].findings if f.check == "shared-file"]
     )
     assert (found[FIRST].verdict, found[SECOND].verdict, found[THIRD].verdict) == ("refused", "refused", "odd")

@@ -68,13 +68,13 @@ def test_no_segmentation_is_needed_to_see_exchanged_files(cases: list[Loaded]) -
 def test_exchanged_t1_and_t1ce(cases: list[Loaded]) -> None:
     messages = [str(f) for case in cases for f in examine(exchanged(case, "t1", "t1ce"))]
     assert len(messages) >= 3
-    assert set(messages) == {"t1 is brighter than t1ce in ET: are the two files exchanged? [contrast]"}
+    assert set(messages) == {"t1 is brighter than t1ce in ET; are the two files swapped? [contrast]"}
 
 
 @pytest.mark.parametrize("name", ["t1", "t2"])
 def test_an_image_with_its_sides_exchanged(cases: list[Loaded], name: str) -> None:
     messages = [str(f) for case in cases for f in examine(changed(case, name, lambda a: a[::-1]))]
-    assert sum("look exchanged against the other images" in text and name in text for text in messages) >= 2
+    assert sum("look swapped relative to the other images" in text and name in text for text in messages) >= 2
 
 
 def test_a_segmentation_with_its_sides_exchanged(cases: list[Loaded]) -> None:
@@ -88,24 +88,27 @@ def test_a_copied_file(cases: list[Loaded]) -> None:
     copied = with_image(cases[0], "t1ce", cases[0].images["t1"])
     first, second = examine(copied)
     assert first.refuses
-    assert str(first).startswith("t1ce holds the same image as t1; put the right file there or remove it")
+    assert str(first).startswith("t1ce holds the same image as t1; replace or remove the file")
     assert str(second).startswith("t1 holds the same image as t1ce")
     assert not any(finding.refuses for finding in examine(copied, ["placeholder"]))
-    assert list(copied.without_placeholders().images) == ["flair", "t2"]  # nobody knows which of the two it is
+    assert list(copied.without_placeholders().images) == [
+        "flair",
+        "t2",
+    ]  # there is no way to tell which of the two it is
 
 
 def test_an_image_of_zeros(cases: list[Loaded]) -> None:
     (finding,) = examine(changed(cases[0], "t2", np.zeros_like))
     assert finding.refuses
-    assert str(finding).startswith("t2 is 0 everywhere; put the right file there or remove it")
+    assert str(finding).startswith("t2 is 0 everywhere; replace or remove the file")
     nothing = replace(cases[0], images={"t2": changed(cases[0], "t2", np.zeros_like).images["t2"]})
-    with pytest.raises(InputError, match="no image shows anything: t2 is 0 everywhere"):
+    with pytest.raises(InputError, match="all images are empty or copies: t2 is 0 everywhere"):
         examine(nothing, ["placeholder"])
 
 
 def test_an_image_without_a_finite_voxel_is_a_placeholder(cases: list[Loaded]) -> None:
     lost = changed(cases[0], "t2", lambda a: np.full(a.shape, np.nan, np.float32))
-    assert str(examine(lost)[0]).startswith("t2 has no voxel that is finite; put the right file there")
+    assert str(examine(lost)[0]).startswith("t2 has no finite voxels; replace or remove the file")
     around = changed(cases[0], "t2", lambda a: np.where(cases[0].images["t1"].array == 0, np.nan, 0).astype(np.float32))
     assert str(examine(around)[0]).startswith("t2 is 0 everywhere")
 
@@ -119,7 +122,7 @@ def test_faint_noise_around_the_head_is_told(cases: list[Loaded]) -> None:
         return np.where(array == 0, noise, array).astype(np.float32)
 
     (finding,) = [f for f in examine(changed(cases[0], "flair", noisy)) if f.check == "background"]
-    assert "of the voxels that are not 0 are nearly so, and count as brain" in str(finding)
+    assert "of the voxels that are not 0 are close to 0, and count as brain" in str(finding)
 
 
 def test_voxels_that_are_not_finite(cases: list[Loaded]) -> None:
@@ -155,7 +158,7 @@ def test_two_forms_of_a_header_that_disagree(cases: list[Loaded]) -> None:
     odd = replace(volume, forms=replace(volume.forms, qform=mirrored))
     (finding,) = examine(with_image(cases[0], "t1", odd))
     assert (finding.check, finding.refuses) == ("forms", False)
-    assert "mm apart, with left and right exchanged" in str(finding)
+    assert "mm apart, with left and right swapped" in str(finding)
 
 
 def test_a_mirrored_affine(cases: list[Loaded]) -> None:
@@ -166,7 +169,7 @@ def test_a_mirrored_affine(cases: list[Loaded]) -> None:
 
 def test_a_header_without_orientation(cases: list[Loaded]) -> None:
     odd = with_image(cases[0], "t1", replace(cases[0].images["t1"], forms=Forms(None, None)))
-    assert str(examine(odd)[0]).startswith("t1: the header holds no orientation")
+    assert str(examine(odd)[0]).startswith("t1: the header has no orientation")
 
 
 def test_voxels_that_are_not_1_mm(cases: list[Loaded]) -> None:
@@ -192,7 +195,7 @@ def test_an_empty_and_an_outlying_segmentation(cases: list[Loaded]) -> None:
     outside = label.array.copy()
     outside[:2, 0, 0] = 2
     messages = [str(f) for f in examine(replace(cases[0], label=replace(label, array=outside)))]
-    assert messages == ["2 voxels of the segmentation lie where every image is 0 [label-outside]"]
+    assert messages == ["2 voxels of the segmentation are where every image is 0 [label-outside]"]
 
 
 def test_names_are_unique_and_unknown_ones_refused(cases: list[Loaded]) -> None:

@@ -1,4 +1,4 @@
-"""Conversion does what is missing or changed; a bad case costs no other; a killed run leaves no half store."""
+"""Conversion of new or changed cases: a bad case does not affect others, and a killed run leaves no partial store."""
 
 import errno
 import json
@@ -177,7 +177,7 @@ def test_what_cannot_be_right_is_refused(write_case: Callable[..., Path], tmp_pa
         assert (outcome.status, message in outcome.message) == ("converted", True)
         assert statuses(src, tmp_path / "dest") == {NAMES[0]: "refused"}, "an older permission does not last"
     else:
-        with pytest.raises(InputError, match="cannot be taken off"):
+        with pytest.raises(InputError, match="cannot be disabled"):
             convert(src, tmp_path / "dest", allow=[kind.replace("one value", "empty")], task=GLIOMA)
 
 
@@ -193,7 +193,7 @@ def test_resection_cavity(write_case: Callable[..., Path], tmp_path: Path) -> No
     src = write_case("BraTS-GLI-02405-100")
     (outcome,) = convert(src, tmp_path / "dest", labels="brats2024", task=GLIOMA)
     assert "label 4 (RC, resection cavity; " in outcome.message
-    assert "is no class of the task brats-gli-pre; allowed, it counts as background [no-class]" in outcome.message
+    assert "is not a class of the task brats-gli-pre; if allowed, it counts as background [no-class]" in outcome.message
     (outcome,) = convert(src, tmp_path / "dest", labels="brats2024", allow=["no-class"], task=GLIOMA)
     assert outcome.status == "converted"
     assert set(np.unique(CaseStore(tmp_path / "dest", outcome.case).read_label())) <= {0, 1, 2}

@@ -27,7 +27,7 @@ def test_every_case_is_held_out_once_with_its_patient(patients: int, count: int,
     metas = cohort_of(patients, np.random.default_rng(patients))
     owners = find_patients(metas, {})
     if patients < count:
-        with pytest.raises(InputError, match=rf"at least {count} patients .*there are {patients}; take fewer folds"):
+        with pytest.raises(InputError, match=rf"at least {count} patients .*there are {patients}; use fewer folds"):
             draw_folds(metas, owners, count, seed=seed)
         return
     fold = draw_folds(metas, owners, count, seed=seed)
@@ -114,7 +114,7 @@ def test_what_was_written_gives_the_same_folds_as_a_list(stores: Path, tmp_path:
 
 
 def listed_as(path: Path, stores: Path, *columns: str, **cells: list[str]) -> Path:
-    """Write a list of the seven labelled cases with columns of one's own."""
+    """Write a list of the seven labelled cases with the given columns."""
     names = sorted(path.name.removesuffix(".zarr") for path in stores.glob("*.zarr"))[:7]
     table = ["\t".join(["case", *columns, *cells])]
     table += ["\t".join([name, *values]) for name, *values in zip(names, *cells.values(), strict=True)]
@@ -140,19 +140,19 @@ def test_folds_of_a_list_without_them_leave_its_test_cases_out(stores: Path, tmp
     folds, notes = make_folds(stores, listed=listed, count=2, val=0)
     assert folds.test == (*sorted(rows(stores))[:2],)
     assert len(folds.held_out) == 5
-    assert f"{listed} has no folds: 2 were drawn among 5 cases; in none: 2 for testing" in notes
+    assert f"{listed} has no folds: 2 were drawn among 5 cases; 2 test cases are in none" in notes
 
 
 REFUSED = {
     "a hole": ({"fold": ["", *"001122"]}, r"line 2: case \S+ has the fold ''; give each case a number"),
     "no number": ({"fold": ["x", *"001122"]}, r"line 2: case \S+ has the fold 'x'"),
-    "one fold": ({"fold": list("0000000")}, "all cases are in fold 0; folds need two or more"),
+    "one fold": ({"fold": list("0000000")}, "all cases are in fold 0; give two or more folds"),
     "no fold": ({"fold": [""] * 7, "split": ["test"] * 7}, "no case is in a fold"),
     "torn": ({"fold": list("0000111")}, r"patients with scans in several parts: P3 .*fold 0.*fold 1"),
-    "tested and in a fold": ({"fold": list("0011000"), "split": ["test", *["train"] * 6]}, "for testing and in fold 0"),
-    "validation": ({"fold": list("0011111"), "split": ["val", *["train"] * 6]}, "is for validation, which folds draw"),
+    "tested and in a fold": ({"fold": list("0011000"), "split": ["test", *["train"] * 6]}, "it is also in fold 0"),
+    "validation": ({"fold": list("0011111"), "split": ["val", *["train"] * 6]}, "is for validation, but folds draw"),
     "validates in its own": ({"fold": list("0011111"), "validates": ["0", *[""] * 6]}, "in fold 0, which holds it out"),
-    "validates nowhere": ({"fold": list("0011111"), "validates": ["5", *[""] * 6]}, "in fold 5, which there is not"),
+    "validates nowhere": ({"fold": list("0011111"), "validates": ["5", *[""] * 6]}, "in fold 5, which does not exist"),
     "no list of folds": ({"fold": list("0011111"), "validates": ["a", *[""] * 6]}, "'a'; give folds such as 0"),
     "all validate": ({"fold": list("0011111"), "validates": ["1", "1", *[""] * 5]}, "fold 1 has nothing to train on"),
     "torn by validation": (
@@ -180,12 +180,12 @@ def test_a_torn_patient_may_be_allowed(stores: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"count": 7}, r"7 folds need at least 7 patients .*there are 6; take fewer"),
+        ({"count": 7}, r"7 folds need at least 7 patients .*there are 6; use fewer"),
         ({"count": 1}, "1 folds: give two or more"),
-        ({"count": 3, "val": 0.7}, r"fold 0 of 3 has \d patients to train and to validate on"),
-        ({"count": 3, "val": -0.1}, r"a share of -0.1 of the cases cannot validate"),
-        ({"count": 3, "val": float("nan")}, r"a share of nan of the cases cannot validate"),
-        ({}, "say how many folds"),
+        ({"count": 3, "val": 0.7}, r"fold 0 of 3 has \d patients for training and validation"),
+        ({"count": 3, "val": -0.1}, r"validation share -0\.1: give 0 or more"),
+        ({"count": 3, "val": float("nan")}, r"validation share nan: give 0 or more"),
+        ({}, "give the number of folds"),
     ],
 )
 def test_folds_that_cannot_be_drawn(stores: Path, options: dict[str, float], words: str) -> None:
@@ -202,7 +202,7 @@ def test_a_list_with_another_number_of_folds_is_refused(stores: Path, tmp_path: 
 
 def test_folds_are_not_taken_for_one_split(stores: Path) -> None:
     folds, _ = make_folds(stores, count=3)
-    with pytest.raises(InputError, match=r"has folds; choose one of them, .*--set split.fold=0"):
+    with pytest.raises(InputError, match=r"has folds; choose one, .*--set split.fold=0"):
         read_split(stores)
     with pytest.raises(InputError, match=r"no fold 3 in split\.tsv; there are 0, 1, 2"):
         folds.split(3)

@@ -1,4 +1,4 @@
-"""What would be trained on and tested, or mixed, unnoticed: it is reported, or refused before a file is written."""
+"""Leaks of test cases and mixed tasks are reported, or rejected before a file is written."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write_anew(source: Path, target: Path) -> None:
 
 @pytest.fixture
 def twice(cohort: Path, tmp_path: Path) -> Path:
-    """Two cases, one of them a second time under another name, in files of other bytes."""
+    """Two cases, and a copy of one under another name in files with different bytes."""
     src = tmp_path / "src"
     for case, name in (("BraTS20_Training_001", "P1"), ("BraTS20_Training_001", "P9"), ("BraTS20_Training_002", "P2")):
         for ending in ("flair", "t2", "seg"):
@@ -56,14 +56,14 @@ def test_cases_that_the_source_no_longer_has_are_told(twice: Path, tmp_path: Pat
         path.rename(path.with_name(path.name.replace("P9", "P3")))
     convert(twice, dest, task=GLIOMA, labels="brats2020")
     _, notes = make_split(dest, train=0.5, val=0)
-    assert f"not of this source, but still in {dest}: P9; delete what is gone for good" in notes
+    assert f"not in this source, but still in {dest}: P9; delete the stores that are no longer wanted" in notes
 
 
 def test_another_task_is_refused_before_anything_is_written(twice: Path, tmp_path: Path) -> None:
     dest, other = tmp_path / "dest", task_of("flair", "t2", name="two")
     convert(twice, dest, task=GLIOMA, labels="brats2020")
     before = {path: path.stat().st_mtime_ns for path in dest.rglob("*")}
-    with pytest.raises(InputError, match="holds cases of the task brats-gli-pre, not two"):
+    with pytest.raises(InputError, match="contains cases of the task brats-gli-pre, not two"):
         convert(twice, dest, task=other, labels="brats2023")
     assert {path: path.stat().st_mtime_ns for path in dest.rglob("*")} == before
 
@@ -78,7 +78,7 @@ def test_a_task_that_was_changed_under_its_name_replaces_its_cases(twice: Path, 
 
 def test_one_convention_with_two_meanings_is_refused() -> None:
     other = changed(GLIOMA, numbering={**GLIOMA.numbering, "brats2020": {"NCR": 2, "ED": 1, "ET": 4}})
-    with pytest.raises(InputError, match="b and a are of tasks that differ in the numbers of brats2020"):
+    with pytest.raises(InputError, match="b and a belong to tasks that differ in the numbers of brats2020"):
         refuse_mixture([("a", GLIOMA), ("b", other)])
 
 
@@ -89,7 +89,7 @@ def test_a_table_of_patients_is_kept(twice: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.tsv"
     listed.write_text("case\tsplit\nP1\ttrain\nP2\ttrain\nP9\ttrain\n")
     _, notes = make_split(dest, listed=listed, patients=table)
-    assert any("each taken as the layout or its name says: P9" in note for note in notes)
+    assert any("patient taken from the layout or the name: P9" in note for note in notes)
     convert(twice, dest, task=GLIOMA, labels="brats2020")
     write_tables(dest)
     assert "\tA\n" in (dest / "cases.tsv").read_text()
@@ -104,4 +104,4 @@ def test_names_that_look_like_scans_of_one_patient_are_told(twice: Path, tmp_pat
     dest = tmp_path / "dest"
     convert(twice, dest, task=GLIOMA, labels="brats2020")
     _, notes = make_split(dest, train=0.5, val=0)
-    assert "names look like scans of one patient: A_week1, A_week2; --patients says who is who" in notes
+    assert "names look like scans of one patient: A_week1, A_week2; --patients assigns them" in notes

@@ -1,4 +1,4 @@
-"""Tasks of any number of sequences and classes, from phantoms to stores and back; mixtures are refused by name."""
+"""Tasks with any number of sequences and classes, from phantoms to stores and back; mixtures are rejected by name."""
 
 import json
 import shutil
@@ -132,15 +132,15 @@ def test_unknown_classes_are_shells_from_outside_to_inside(cohorts: dict[str, Pa
 def test_phantoms_of_one_task_are_refused_by_another(cohorts: dict[str, Path], tmp_path: Path) -> None:
     found = convert(cohorts["brats-ped"] / "src", tmp_path / "dest", task=GLIOMA)
     assert {item.status for item in found} == {"refused"}
-    assert all("of the task brats-ped, and not of brats-gli-pre; choose --task brats-ped" in i.message for i in found)
-    assert task_hint(found) == ["8 of 8 cases are of the task brats-ped: --task brats-ped"]
+    assert all("for the task brats-ped, not brats-gli-pre; choose --task brats-ped" in i.message for i in found)
+    assert task_hint(found) == ["8 of 8 cases belong to the task brats-ped: --task brats-ped"]
     with pytest.raises(InputError, match=f"{FOLDER_LAYOUT}: numbering: unknown shells; allowed in the task brats-ped"):
         discover(cohorts["shells"] / "src", task=SOME["brats-ped"])
 
 
 def test_a_layout_in_the_folder_is_never_replaced_unless_phantoms_are_there(tmp_path: Path) -> None:
     (tmp_path / FOLDER_LAYOUT).write_text("mine")
-    with pytest.raises(InputError, match=f"for example {FOLDER_LAYOUT}, which a phantom"):
+    with pytest.raises(InputError, match=f"and would replace, for example {FOLDER_LAYOUT}; choose"):
         list(write_cohort(tmp_path, cases=1, size=32, seed=0, task=GLIOMA))
     assert (tmp_path / FOLDER_LAYOUT).read_text() == "mine"
 
@@ -179,7 +179,7 @@ def test_a_list_of_another_task_is_refused_by_name(cohorts: dict[str, Path], tmp
         assert make_split(data, listed=listed)[0].task == ONE.label
     listed.write_text(split.as_tsv().replace(ONE.label, TWO.label))
     with pytest.raises(
-        InputError, match=rf"list.tsv, line 2: the list is of the task {TWO.label}, but the cases were "
+        InputError, match=rf"list.tsv, line 2: the list is for the task {TWO.label}, but the cases were "
     ):
         make_split(data, listed=listed)
 
@@ -196,7 +196,7 @@ def test_a_data_set_without_a_task_says_how_to_get_it(cohorts: dict[str, Path], 
     values = json.loads((data / "dataset.json").read_text())
     for odd in (None, {"name": "x"}):
         (data / "dataset.json").write_text(json.dumps({**values, "task": odd}))
-        with pytest.raises(InputError, match="does not say which task the data are of; `ccsd split"):
+        with pytest.raises(InputError, match="does not name the task of the data; `ccsd split"):
             data_task(data)
 
 
@@ -208,7 +208,7 @@ def test_a_store_of_an_older_version_says_to_convert_again(cohorts: dict[str, Pa
     values["attributes"]["ccsd"]["layout_version"] = 1
     path.write_text(json.dumps(values))
     with pytest.raises(
-        InputError, match=r"a store of another version \(layout 1, this one reads 2\); run `ccsd convert`"
+        InputError, match=r"written by another version \(layout 1, this one reads 2\); run `ccsd convert`"
     ):
         CaseStore(dest, case)
     assert {i.case for i in convert(src, dest, task=ONE) if i.status == "converted"} == {case}

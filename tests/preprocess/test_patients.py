@@ -1,4 +1,4 @@
-"""A patient is what the layout, a table or the same image says; no split tears one apart unless that is allowed."""
+"""Patients come from the layout, a table or shared images; no split separates their scans unless that is allowed."""
 
 import shutil
 from collections.abc import Callable
@@ -78,8 +78,8 @@ def test_a_table_joins_patients_and_its_other_columns_are_kept(scans: Path, tmp_
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("case\tpatient\na\tp\na\tq\n", "line 3: give each case once, with its patient"),
-        ("case\tpatient\na\t\n", "line 2: give each case once"),
+        ("case\tpatient\na\tp\na\tq\n", "line 3: list each case once, with its patient"),
+        ("case\tpatient\na\t\n", "line 2: list each case once"),
         ("case\tsite\n", "expected a column 'patient' in the first line"),
         ("case\tpatient\na\tp\tx\n", "line 2: 3 cells, but the first line names 2"),
         ("", "expected a column 'case'"),

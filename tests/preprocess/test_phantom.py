@@ -157,7 +157,7 @@ def test_cases_of_others_are_not_replaced(tmp_path: Path) -> None:
     name = case_names(1, GLIOMA)[0]
     (tmp_path / name).mkdir()
     (tmp_path / name / "real.nii.gz").write_bytes(b"real")
-    with pytest.raises(InputError, match=f"{name}, which a phantom of the same name would replace; choose another"):
+    with pytest.raises(InputError, match=f"and would replace, for example {name}; choose another"):
         list(write_cohort(tmp_path, cases=1, size=32, seed=0, task=GLIOMA))
     assert (tmp_path / name / "real.nii.gz").read_bytes() == b"real"
     assert len(list(tmp_path.iterdir())) == 1

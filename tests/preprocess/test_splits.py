@@ -136,12 +136,12 @@ def test_too_many_refused_cases_are_an_error_and_few_are_told(small: Path, tmp_p
     (src / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz").write_bytes(b"")
     convert(src, small, task=GLIOMA)
     with pytest.raises(
-        InputError, match=r"(?s)1 of 4 cases were refused .* 0\.2:\n  BraTS20_Training_001: .*empty file"
+        InputError, match=r"(?s)1 of 4 cases were rejected .* 0\.2:\n  BraTS20_Training_001: .*empty file"
     ):
         make_split(small, val=0, max_refused=0.2)
     assert not (small / "split.tsv").exists()
     _, notes = make_split(small, val=0, max_refused=0.25)
-    assert notes[0].startswith("left out, refused by the conversion: BraTS20_Training_001: ")
+    assert notes[0].startswith("left out, rejected by the conversion: BraTS20_Training_001: ")
 
 
 def test_files_that_are_no_lists(tmp_path: Path) -> None:

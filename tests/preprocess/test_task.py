@@ -1,4 +1,4 @@
-"""Tasks as data: names resolved or refused, combinations in order, digests, and files that cannot be used."""
+"""Tasks as data: names resolved or rejected, combinations in order, digests, and files that cannot be used."""
 
 import json
 from itertools import permutations
@@ -183,16 +183,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no sequence": ({"sequences": {}}, "sequences: give at least 1"),
     "many sequences": ({"sequences": {f"s{n}": "S" for n in range(17)}}, "sequences: give at most 16"),
     "name of a sequence": ({"sequences": {"T1": "T1"}}, "sequences.T1.*: String should match pattern"),
-    "word for labels": ({"sequences": {"mask": "M"}}, "sequences: mask means something else in names of files"),
+    "word for labels": ({"sequences": {"mask": "M"}}, "sequences: mask means something else in file names"),
     "gap": ({"classes": {"NCR": 1, "ED": 2, "ET": 4}}, "classes: number them from 1 to 3, each once"),
     "twice": ({"classes": {"NCR": 1, "ED": 2, "ET": 2}}, "classes: number them from 1 to 3, each once"),
     "class too large": ({"classes": {"NCR": 256}}, "classes.NCR: Input should be less than or equal to 255"),
     "unknown class": ({"regions": {"WT": ["NCR", "X"]}}, "regions: unknown X; allowed: NCR, ED, ET"),
-    "empty region": ({"regions": {**PARTS["regions"], "X": []}}, "regions: X needs at least one class, each once"),
-    "class twice": ({"scored": {"X": ["ET", "ET"]}}, "regions: X needs at least one class, each once"),
+    "empty region": ({"regions": {**PARTS["regions"], "X": []}}, "regions: X needs at least one class, and none twice"),
+    "class twice": ({"scored": {"X": ["ET", "ET"]}}, "regions: X needs at least one class, and none twice"),
     "lost class": ({"regions": {"WT": ["NCR", "ED"]}, "paint": {"WT": "ED"}}, "regions: no region has the class ET"),
     "case": ({"scored": {"wt": ["ET"]}}, "regions: two names differ only in upper and lower case"),
-    "scored twice": ({"scored": {"WT": ["ET"]}}, "scored: WT is among the regions already"),
+    "scored twice": ({"scored": {"WT": ["ET"]}}, "scored: WT is already among the regions"),
     "scored class": ({"scored": {"X": ["Y"]}}, "scored: unknown Y"),
     "painted region": ({"paint": {"X": "ET"}}, "paint: unknown X; allowed: WT, TC, ET"),
     "painted class": ({"paint": {"WT": "X"}}, "paint: unknown X; allowed: NCR, ED, ET"),
@@ -200,7 +200,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "not a part": ({"paint": {"WT": "ED", "TC": "NCR", "ET": "ED"}}, "paint: (no region is painted as ET|ET is)"),
     "foreign paint": (
         {"paint": {"WT": "ET", "TC": "NCR", "ET": "ED"}},
-        "paint: ET is painted as ED, which is no part of it",
+        "paint: ET is painted as ED, which is not part of it",
     ),
     "lesion region": ({"lesions": {**PARTS["lesions"], "regions": {"X": {}}}}, "lesions.regions: unknown X; allowed"),
     "merged region": (
@@ -214,7 +214,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "penalty": ({"lesions": {**PARTS["lesions"], "penalty_mm": float("nan")}}, "lesions.penalty_mm"),
     "clean-up": ({"cleanup": {"X": {"below_mm3": 1, "becomes": "ET"}}}, "cleanup: unknown X; allowed: NCR"),
     "clean-up into": ({"cleanup": {"ET": {"below_mm3": 1, "becomes": "X"}}}, "cleanup: unknown X; allowed: NCR"),
-    "one number": ({"numbering": {"n": {"NCR": 1, "ED": 1, "ET": 2}}}, "numbering.n: two classes have one number"),
+    "one number": ({"numbering": {"n": {"NCR": 1, "ED": 1, "ET": 2}}}, "numbering.n: two classes have the same number"),
     "no class": ({"numbering": {"n": {"X": 1}}}, "numbering.n: has none of the classes NCR, ED, ET"),
     "incomplete": ({"numbering": {"n": {"NCR": 1, "ED": 2}}}, "numbering: give one with a number for every class"),
     "number": ({"numbering": {"n": {"NCR": 0}}}, "numbering.n.NCR: Input should be greater than or equal to 1"),

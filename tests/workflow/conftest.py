@@ -1,4 +1,4 @@
-"""Copies of the workflow, and the study that nobody disturbed."""
+"""Copies of the workflow, and an undisturbed study."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Where sacct answers, the profile uses it. A stand-in leaves each stage's files."""
+"""The profile uses sacct where it responds. A stand-in writes each stage's files."""
 
 import getpass
 import subprocess

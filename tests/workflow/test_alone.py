@@ -1,4 +1,4 @@
-"""Several Snakemakes in one folder, and what one that was killed leaves there. A stand-in leaves each stage's files."""
+"""Several Snakemakes in one folder, and what a killed one leaves behind. A stand-in writes each stage's files."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`cluster: executor`: the training is a job of Snakemake's executor, started again by Snakemake, resumed by itself."""
+"""`cluster: executor`: the training is a job of Snakemake's executor; Snakemake restarts it, and it resumes."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""A setting changes and the training fails: the model of before must not pass for the new one afterwards."""
+"""A setting changes and the training fails: afterwards the earlier model must not be taken for the new one."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ STUDY = {"phantom": {"cases": 5}, "evaluation": {"subsets_per_job": 15}}
 
 
 def _trained_with(clone: Project, **train: object) -> None:
-    """Write the record that a training leaves; the stand-in's says nothing."""
+    """Write the record of a training; that of the stand-in is empty."""
     config = yaml.safe_load((clone.results / "config.yaml").read_text())
     (clone.training / "run.json").write_text(json.dumps({"config": {**config, "train": {**config["train"], **train}}}))
 

@@ -1,4 +1,4 @@
-"""What disks and people do to a study: one message that says what to do, and afterwards the same scores."""
+"""Disk faults and deleted files in a study: one message that says what to do, and afterwards the same scores."""
 
 import os
 import random
@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODEL = "results/study/runs/ccsd-s0/model.safetensors"
 DELETE_ROUNDS = int(os.environ.get("DELETE_ROUNDS", "1"))
-"""By hand more."""
+"""Set it higher in manual runs."""
 
 OWN_MOUNTS = ("unshare", "--map-root-user", "--mount", "bash", "-euc")
-"""A shell whose mounts are its own, without being root."""
+"""A shell with its own mounts, which does not need root."""
 FULL = """
 kept=$1 folder=$2 sizes=$3; shift 3
 mount -t tmpfs -o size=1g tmpfs "$folder"
@@ -49,7 +49,7 @@ def finished(undisturbed: Project, tmp_path: Path) -> Project:
 
 
 def _forget_the_scores(clone: Project) -> None:
-    """Remove what the evaluation led to, so that all before it is needed again."""
+    """Remove the results of the evaluation, so that all its inputs are needed again."""
     shutil.rmtree(clone.results / "evaluation")
     (clone.results / "report.html").unlink()
 
@@ -80,7 +80,7 @@ def test_a_flipped_bit_in_a_chunk_is_told_and_mended_as_it_says(undisturbed: Pro
     content = bytearray(chunks.read_bytes())
     content[len(content) // 2] ^= 4
     chunks.write_bytes(content)
-    _fails(finished, f"{case}.zarr, array image, chunk", "damaged, its checksum is wrong", "Remove the case's store")
+    _fails(finished, f"{case}.zarr, array image, chunk", "damaged: its checksum is wrong", "Remove the case's store")
 
     shutil.rmtree(store)
     _ends_as(undisturbed, finished)
@@ -117,7 +117,7 @@ def test_whatever_is_deleted_is_made_again(undisturbed: Project, finished: Proje
 
 
 def _intermediates(clone: Project) -> list[Path]:
-    """Return what a person might delete below the results: single files, stores, checkpoints, cases of phantoms."""
+    """Return what a user might delete below the results: single files, stores, checkpoints, phantom cases."""
     root = clone.results
     patterns = ("*", "phantoms/*", "data/*", "marks/*", "marks/*/*", "runs/*/*", "runs/*/checkpoints/*", "logs/*")
     return sorted({path for pattern in patterns for path in root.glob(pattern) if path.name != "PHANTOMS.txt"})
@@ -125,7 +125,7 @@ def _intermediates(clone: Project) -> list[Path]:
 
 @pytest.fixture
 def own_mounts() -> Callable[..., Any]:
-    """Return a function that runs a script with mounts of its own; skip where the kernel does not allow that."""
+    """Return a function that runs a script with its own mounts; skip if the kernel does not allow that."""
     if sys.platform != "linux" or subprocess.run([*OWN_MOUNTS, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no user namespaces here: they give a test mounts of its own")
 
@@ -139,7 +139,7 @@ def own_mounts() -> Callable[..., Any]:
 def test_a_full_disk_stops_it_with_a_message_and_costs_nothing_that_was_done(
     undisturbed: Project, project: Callable[..., Project], own_mounts: Callable[..., Any]
 ) -> None:
-    """Full in the conversion, given some room, full again later, and so on."""
+    """The disk is full during conversion, gets some space, is full again later, and so on."""
     clone = project(stand_in=False)
     clone.configure_as(undisturbed)
     place = clone.folder.with_name("small-disk")

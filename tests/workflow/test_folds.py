@@ -1,4 +1,4 @@
-"""A study with folds, from its cases to the report. A stand-in leaves the files of the stages, or they are real."""
+"""A study with folds, from its cases to the report, with a stand-in that writes each stage's files, or real stages."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from support.tasks import GLIOMA
 
 
 def _with_test_set(clone: Project, count: int) -> str:
-    """Write a list of phantoms of which the first two are for testing, in no fold."""
+    """Write a list of phantoms; the first two are for testing and in no fold."""
     rows = [f"{case}\t{'test' if number < 2 else 'train'}\n" for number, case in enumerate(case_names(count, GLIOMA))]
     (clone.folder / "list.tsv").write_text("case\tsplit\n" + "".join(rows))
     return "list.tsv"

@@ -1,4 +1,4 @@
-"""The study on one machine, interrupted and killed, and typed again: nothing lingers, nothing is lost."""
+"""The study on one machine, interrupted, killed and run again: nothing is left running, and nothing is lost."""
 
 import os
 import random
@@ -15,9 +15,9 @@ from support.projects import HERE, Project
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "30"))
-"""By hand hundreds: KILL_ROUNDS=300."""
+"""For hundreds in a manual run: KILL_ROUNDS=300."""
 PATIENCE_S = 400
-"""Far more than a run needs, and less than a process waits for one that is silent: a hang fails."""
+"""Far more than a run needs, and less than a process waits for an unresponsive one, so that a hang fails."""
 
 
 def test_interrupted_while_it_trains_it_carries_on_with_the_same_result(
@@ -49,7 +49,7 @@ def test_the_report_of_snakemake_can_be_built(undisturbed: Project) -> None:
 def test_whatever_is_killed_the_same_command_ends_with_the_same_scores(
     undisturbed: Project, project: Callable[..., Project], seed: int
 ) -> None:
-    """A random process of the study is killed at a random moment, and the command typed again until it is done."""
+    """Kill a random process of the study at a random moment, and run the command again until it is done."""
     clone = project(stand_in=False)
     clone.configure_as(undisturbed)
     rng = random.Random(seed)

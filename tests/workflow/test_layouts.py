@@ -66,7 +66,7 @@ def test_missing_folder_is_one_clear_message(project: Callable[..., Project]) ->
 
 
 def test_the_linter_asks_only_for_environments_of_each_rule(project: Callable[..., Project]) -> None:
-    """There is one environment, which runs Snakemake itself; everything else that the linter knows is heeded."""
+    """There is only one environment, which runs Snakemake itself; all other rules of the linter are followed."""
     clone = project()
     config = clone.configure(phantom={"cases": 5})
     done = clone.snakemake("--profile", "cluster/local", "--configfile", config, "--lint")

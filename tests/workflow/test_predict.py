@@ -1,4 +1,4 @@
-"""New cases as jobs of the workflow, and ensembles of seeds. A stand-in leaves the files of the stages."""
+"""New cases as jobs of the workflow, and ensembles of seeds. A stand-in writes each stage's files."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
         _add_case(clone, f"P{number}")
     done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "The segmentations of 5 new cases lie in" in done.stdout + done.stderr
+    assert "The segmentations of 5 new cases are in" in done.stdout + done.stderr
     return clone
 
 
@@ -109,7 +109,7 @@ def test_models_are_calibrated_where_that_is_asked_for_before_they_segment(finis
 def test_a_model_that_there_is_not_is_refused_before_anything_runs(original: Project) -> None:
     done = original.snakemake(*HERE, "--config", "predict={source: new, models: [ccsd-s2]}", "--dry-run")
     assert done.returncode == 1
-    assert "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, and several seeds" in done.stdout + done.stderr
+    assert "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, or several seeds" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -1,4 +1,4 @@
-"""A profile that cannot be used is refused before anything runs; a training is never repeated by Snakemake."""
+"""An unusable profile is rejected before anything runs; Snakemake never repeats a training."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A case that cannot be used: the study goes on without it and says so, or stops when there are too many."""
+"""Unusable cases: the study continues without them and reports this, or stops if there are too many."""
 
 import subprocess
 import sys
@@ -31,13 +31,16 @@ def test_one_bad_case_is_left_out_and_told_until_it_is_mended(tmp_path: Path, pr
     clone.configure(source=str(source), convert=convert)
     stopped = clone.snakemake(*UNTIL_SPLIT)
     assert stopped.returncode == 1, "one of six is more than a twentieth"
-    assert "1 of 6 cases were refused by the conversion, more than a share of 0.05" in stopped.stdout + stopped.stderr
+    assert (
+        "1 of 6 cases were rejected by the conversion, more than the allowed share of 0.05"
+        in stopped.stdout + stopped.stderr
+    )
     assert _stores(clone) == 5
 
     clone.configure(source=str(source), convert=convert | {"max_refused": 0.2})
     done = clone.snakemake(*UNTIL_SPLIT)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"left out, refused by the conversion: {bad.parent.name}: " in done.stdout
+    assert f"left out, rejected by the conversion: {bad.parent.name}: " in done.stdout
     assert "--forcerun convert" in done.stdout
     assert "rule convert" not in done.stdout + done.stderr, "the other cases were not converted again"
 

@@ -1,4 +1,4 @@
-"""What runs again, and what does not, when something changes. A stand-in leaves each stage's files."""
+"""What runs again, and what does not, when something changes. A stand-in writes each stage's files."""
 
 import shlex
 import shutil
@@ -156,13 +156,13 @@ def test_deleted_stores_are_made_again_only_if_something_needs_them(finished: Pr
     finished.forget_calls()
     done = finished.snakemake(*HERE)
     assert done.returncode == 0, done.stderr
-    assert "cases are gone from results/study/data; they are made again if anything needs them" in done.stderr
+    assert "cases are missing from results/study/data; they are recreated if anything needs them" in done.stderr
     assert finished.calls() == []
 
     done = finished.snakemake(*HERE, "--config", "evaluation={overlap: 0.25}")
     assert done.returncode == 0, done.stderr
     assert _stages(finished) == sorted(["convert", "split", *["train"] * 2, *["evaluate"] * 4, "report"])
-    assert finished.snakemake(*HERE, "--config", "evaluation={overlap: 0.25}").stderr.count("cases are gone") == 0
+    assert finished.snakemake(*HERE, "--config", "evaluation={overlap: 0.25}").stderr.count("cases are missing") == 0
 
 
 @pytest.mark.parametrize("damage", [_delete_a_store, _delete_a_phantom, _fail_to_train])
@@ -177,7 +177,7 @@ def test_a_dry_run_changes_no_file(finished: Project, damage: Callable[[Project]
 
 
 def _files(clone: Project) -> dict[Path, tuple[int, bytes]]:
-    """Return time and content of each file of the study, and of what Snakemake remembers of it."""
+    """Return time and content of each file of the study, and of Snakemake's records about it."""
     folders = (clone.results, *((clone.folder / ".snakemake" / name) for name in ("metadata", "incomplete", "locks")))
     paths = [path for folder in folders for path in folder.rglob("*")]
     return {path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}

@@ -1,4 +1,4 @@
-"""The screen: one line for a job that starts, one for its end, a failing log once, and where the rest is."""
+"""The screen: one line when a job starts, one when it ends, a failing log once, and where to find the rest."""
 
 from collections.abc import Callable
 

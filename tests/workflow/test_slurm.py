@@ -58,7 +58,7 @@ exec {program} "$@"
 
 
 def _add_program(clone: Project, name: str, text: str, **fields: object) -> None:
-    """Put a program of this name in front of the real one."""
+    """Install a program of this name that shadows the real one."""
     program = clone.folder / "bin" / name
     program.parent.mkdir(exist_ok=True)
     program.write_text(text.format(folder=clone.folder, **fields))
@@ -117,7 +117,7 @@ def _occupy(partition: str, seconds: int) -> str:
 
 
 def _again(clone: Project) -> Running:
-    """Type the same command: nothing needs unlocking."""
+    """Run the same command again: nothing needs unlocking."""
     return clone.start(*ON_SLURM)
 
 
@@ -135,7 +135,7 @@ def _ranks(clone: Project, attempt: int) -> list[psutil.Process]:
 
 
 def _freeze(clone: Project, attempt: int) -> list[psutil.Process]:
-    """Stop the clock for a training that got on since its last start; return its two processes."""
+    """Suspend a training that has progressed since its last start; return its two processes."""
     before = clone.steps_saved()
     eventually(lambda: clone.steps_saved() > before, 300)
     ranks = _ranks(clone, attempt)
@@ -152,8 +152,8 @@ def _thaw(ranks: list[psutil.Process]) -> None:
             rank.resume()
 
 
-def _is_told(process: psutil.Process) -> bool:
-    """Tell whether a signal waits for a process that stands still, or has set it going again."""
+def _is_signalled(process: psutil.Process) -> bool:
+    """Return whether a signal is pending for a suspended process, or has resumed it."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
     except FileNotFoundError:
@@ -238,7 +238,7 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     config = clone.results / "config.yaml"
     config.write_text(config.read_text().replace(f"steps: {STEPS}", f"steps: {STEPS + 1}"))
     _occupy("urgent", 2)
-    eventually(lambda: all(_is_told(rank) for rank in ranks), 60)
+    eventually(lambda: all(_is_signalled(rank) for rank in ranks), 60)
     _thaw(ranks)
     requeues = clone.training / "job/001/requeues.tsv"
     eventually(requeues.exists, 60)
@@ -270,7 +270,7 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     log = next((clone.training / "job/001").glob("*_0_log.out")).read_text()
     resumed = [int(step) for step in re.findall(r"resuming from step (\d+)", log)]
     assert len(resumed) == 2
-    assert resumed == sorted(set(resumed)), "each start carries on where the last one had come to"
+    assert resumed == sorted(set(resumed)), "each start resumes where the last one stopped"
     assert len(requeues.read_text().splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""What SLURM would refuse is reported before anything starts; so is a cluster where nobody knows how jobs end."""
+"""Jobs that SLURM would reject are reported before anything starts; so is a cluster that does not record job ends."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def clone(slurm: Path, project: Callable[..., Project]) -> Project:
 
 @pytest.fixture
 def min_job_age(slurm: Path) -> Iterator[Callable[[int], None]]:
-    """Return a function that sets after how many seconds the cluster forgets a job; afterwards it is as before."""
+    """Return a function that sets after how many seconds the cluster forgets a job; reset it afterwards."""
     file = slurm / "etc/slurm.conf"
     before = file.read_text()
 
@@ -115,7 +115,7 @@ SITES = {
         ('# extra: "{mem-per-cpu', 'extra: "{mem-per-cpu'), ("timeout_min: 1440", 'timeout_min: "2-00:00:00"'),
     ],
 }  # fmt: skip
-"""What is changed in the profile where a site wants things its way: mostly lines that stand there as comments."""
+"""Changes to the profile that sites need: mostly lines that are in it as comments."""
 
 
 @pytest.mark.parametrize("site", SITES)

@@ -1,4 +1,4 @@
-# The configuration, checked once, and the names that all rules share.
+# The configuration, validated once, and the names that all rules share.
 import sys
 from pathlib import Path
 
@@ -54,7 +54,7 @@ try:
     NEW_JOBS = NEW.jobs
     CALIBRATED = calibrated_models(NEW)
     profile.read_texts(workflow)
-    # Rules have it by way of `resources`: what depends on them is no reason to do anything again.
+    # Rules get it through `resources`: what depends on them never triggers a rerun.
     CCSD = profile.program(workflow)
 except USER_ERRORS as error:
     raise WorkflowError(str(error)) from None
@@ -63,19 +63,19 @@ if workflow.is_main_process:
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
 
-# Only read here: the workflow is parsed by dry runs, too.
+# Nothing is changed on disk here: dry runs parse the workflow, too.
 OUTDATED = (
     outdated_marks(study) | NEW.outdated_marks() if workflow.is_main_process else {}
 )
 if OUTDATED:
     print(
-        f"cases are gone from {', '.join(map(str, OUTDATED))}; they are made again if anything needs them",
+        f"cases are missing from {', '.join(map(str, OUTDATED))}; they are recreated if anything needs them",
         file=sys.stderr,
         flush=True,
     )
     plan_without(workflow, sum(OUTDATED.values(), []))
 
-# Values given with --config arrive as text; from here on they have the types of the models.
+# Values given with --config arrive as strings; from here on they have the types of the models.
 config = study.config.model_dump(mode="json")
 
 DATA = study.folder.data
@@ -95,8 +95,8 @@ wildcard_constraints:
     part=r"\d+-of-\d+",
 
 
-# Written before the first job, not by a rule: as an input it would repeat everything when one setting changes, and as
-# an ancient() input it keeps Snakemake from seeing what else is missing.
+# The configuration is written before the first job, not by a rule: as an input it would repeat everything when one
+# setting changes, and as an ancient() input it would keep Snakemake from noticing other missing files.
 onstart:
     try:
         trial.try_jobs(workflow, JOB)

@@ -20,7 +20,7 @@ rule phantom:
 
 
 rule convert:
-    """Convert one part of the cases to Zarr; cases that are done already are left alone, bad ones left out."""
+    """Convert one part of the cases to Zarr; converted cases are kept, bad ones are left out."""
     input:
         rules.phantom.output if study.config.phantom else [],
     output:
@@ -44,7 +44,7 @@ rule convert:
 
 
 rule split:
-    """List the cases and decide which train, validate and test."""
+    """List the cases and split them into training, validation and test cases."""
     input:
         expand(rules.convert.output, part=PARTS),
         study.config.split.list or [],

@@ -1,4 +1,4 @@
-# Scores of a run or an ensemble, fanned out over the combinations of modalities by evaluation.subsets_per_job.
+# Scores of a run or an ensemble; evaluation.subsets_per_job distributes the combinations of modalities over jobs.
 
 
 rule evaluate:
@@ -24,11 +24,12 @@ rule evaluate:
         model=lambda wildcards, input: Path(input.model[0]).parent,
         data=DATA,
         out=lambda wildcards, output: Path(output.metrics).parent,
-        # The other models of an ensemble are among these.
+        # These include the other models of an ensemble.
         options=lambda wildcards: evaluation_options(
             study, wildcards.group, wildcards.run
         ),
-        # A training that failed with new settings leaves the earlier scores; these change, and ask for it again.
+        # If a training with new settings fails, the earlier scores stay; this digest changes and requests the training
+        # again.
         science=lambda wildcards: study.evaluation_digest(wildcards.run),
     shell:
         "{params.ccsd} evaluate --model {params.model:q} --data {params.data:q} --out {params.out:q} {params.options}"

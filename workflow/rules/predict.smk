@@ -1,8 +1,8 @@
-# New cases, segmented by the models of the study where predict.source names some: a job for each part of them.
+# New cases (predict.source), segmented by the models of the study: one job for each part of them.
 
 
 rule predict:
-    """Segment one part of the new cases; those that the same models have segmented are left alone."""
+    """Segment one part of the new cases; those already segmented by the same models are skipped."""
     input:
         lambda wildcards: [
             study.folder.mark("train", run) for run in members(wildcards.run)

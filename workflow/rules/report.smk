@@ -2,7 +2,7 @@
 
 
 rule report:
-    """Gather all scores into tables, figures and one self-contained page."""
+    """Collect all scores in tables, figures and one self-contained page."""
     input:
         expand(GROUP / SCORES_FILE, run=study.models, group=study.groups),
         study.folder.adopted(),

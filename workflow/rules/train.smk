@@ -1,8 +1,8 @@
-# Training. The rule only starts it and waits; where it runs and on how much is in the profile (set-resources: train), as
-# job settings.
+# Training. The rule only starts it and waits; the profile (set-resources: train) defines where it runs and with which
+# resources, as job settings.
 from cluster.errors import SettingsError
 
-# Read and checked here, so that a dry run refuses what the training would refuse after the conversion.
+# Read and checked here, so that a dry run reports what the training would reject after the conversion.
 try:
     JOB, JOB_OPTIONS = profile.training_settings(workflow)
 except SettingsError as error:
@@ -15,17 +15,17 @@ rule train:
     input:
         rules.split.output,
     output:
-        # update(): not deleted before a job, and put back when it fails, so that a finished training is never lost.
+        # update(): not deleted before a job, and restored if it fails, so that a finished training is never lost.
         model=update(RUN / WEIGHTS),
         run=update(RUN / RECORD_FILE),
-        # Snakemake remembers what it put back as made with the new settings. This is missing until they are trained.
+        # Snakemake records restored files as made with the new settings. This mark is missing until that is true.
         done=touch(study.folder.mark("train", NAME)),
     log:
         LOGS / "train" / f"{NAME}.log",
     benchmark:
         BENCHMARKS / "train" / f"{NAME}.tsv"
-    # The training's own job outlives Snakemake and is requeued by its launcher: repeated by both, `scancel` could not
-    # stop it. A job of the executor has nobody else who starts it again.
+    # A training's own job outlives Snakemake and is requeued by its launcher; if Snakemake retried it as well,
+    # `scancel` could not stop it. A job of the executor is restarted by Snakemake alone.
     retries: JOB.max_requeues if BY_EXECUTOR else 0
     localrule: not BY_EXECUTOR
     threads: 1 if JOB.cluster == "slurm" else JOB.tasks * JOB.cpus_per_task
@@ -34,7 +34,7 @@ rule train:
         data=DATA,
         run=lambda wildcards, output: Path(output.model).parent,
         science=lambda wildcards: study.training_digest(NAME.format(**wildcards)),
-        # What depends on `resources` is no reason to train again.
+        # What depends on `resources` never triggers a new training.
         options=lambda wildcards, resources: fold_option(NAME.format(**wildcards))
         + JOB_OPTIONS,
     shell:

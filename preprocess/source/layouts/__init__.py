@@ -1,7 +1,7 @@
-"""Which file is what: cases, the role of every image file, and what is left over. By names alone; no image is opened.
+"""Cases, the role of every image file, and the files left over: determined by names alone; no image is opened.
 
-A file's role comes from a layout (`layout`), else from the rule for folders of one's own (`own_names`). A case is what
-its path says: files of two folders become one case only where a layout or the name of the case joins them.
+A file's role comes from a layout (`layout`), or else from the rule for data sets without a layout (`own_names`). The
+path determines the case: files in two folders become one case only if a layout or the name of the case joins them.
 """
 
 import os
@@ -55,9 +55,9 @@ __all__ = [
 ]
 
 FOLDER_LAYOUT = "ccsd-layout.yaml"
-"""A layout that lies in the folder of a data set says which file is what there."""
+"""Name of a layout file in the folder of a data set; it describes the files there."""
 _ABOVE = 3
-"""In how many folders above a source its layout may lie: a case, or a file of one, may be all that is given."""
+"""How many folders above a source its layout may be: the source may be a single case, or a file of one."""
 _LABEL_FOLDER = re.compile("label|seg|mask|annot|truth", re.IGNORECASE)
 
 
@@ -75,43 +75,43 @@ def discover(src: Path, task: Task, layout: str | None = None) -> list[CaseFiles
     Raises
     ------
     InputError
-        If the folder is not there, or as `survey` says.
+        If the folder does not exist, or as in `survey`.
     """
     return survey_folder(src, task, layout).cases
 
 
 def survey_folder(src: Path, task: Task, layout: str | None = None) -> Survey:
-    """Return what a folder holds; see `survey`.
+    """Return the cases and files of a folder; see `survey`.
 
     Raises
     ------
     InputError
-        If the folder is not there, or as `survey` says.
+        If the folder does not exist, or as in `survey`.
     """
     if not src.is_dir():
-        raise InputError(f"{src}: no such folder; give the folder that holds the cases (see docs/how-to/data.md)")
+        raise InputError(f"{src}: no such folder; give the folder with the cases (see docs/how-to/data.md)")
     return survey([src], task, layout)
 
 
 def survey(sources: Sequence[Path], task: Task, layout: str | None = None) -> Survey:
-    """Return the cases and the role of every image file among files and below folders.
+    """Return the cases and the role of every image file among the given files and below the given folders.
 
-    Hidden files are left out, and so are cases without images.
+    Hidden files and cases without images are left out.
 
     Parameters
     ----------
     layout
-        Name or path of the one layout to use. By default each file belongs to the layout that fits it, of those that
-        ship and those that lie in the sources (`FOLDER_LAYOUT`); files that fit none follow the rule for names of one's
-        own.
+        Name or path of the one layout to use. By default each file belongs to the layout that fits it, among the
+        shipped layouts and those in the sources (`FOLDER_LAYOUT`); the rule for names without a layout applies to the
+        rest.
     task
-        What is segmented from what. Images of other sequences are ignored.
+        The segmentation task. Images of other sequences are ignored.
 
     Raises
     ------
     InputError
-        If a folder cannot be read or a link leads nowhere, two layouts fit a file and differ in what it is, or a case
-        has a name that cannot be one.
+        If a folder cannot be read or a link is broken, two layouts fit a file but disagree about it, or a case has an
+        invalid name.
     """
     paths = list(dict.fromkeys(path for source in sources for path in _image_files(source)))
     unread = {path: FileRole(path, role=UNREAD) for path in paths if is_other_format(path)}
@@ -144,7 +144,7 @@ def _layouts(sources: Sequence[Path], task: Task) -> list[Layout]:
 
 
 def _layout_near(source: Path) -> Path | None:
-    """Return the layout in a folder that is given, else the nearest in the folders above it, or above a file."""
+    """Return the layout in a given folder, or else the nearest one in the folders above it, or above a given file."""
     place = _absolute(source)
     folders = [place, *place.parents[:_ABOVE]]
     return next((path for folder in folders if (path := folder / FOLDER_LAYOUT).is_file()), None)
@@ -164,7 +164,7 @@ def _image_files(source: Path) -> Iterator[Path]:
     seen = set()
     for folder, below, names in os.walk(place, onerror=errors.append, followlinks=True):
         status = os.stat(folder)  # noqa: PTH116 - what it is, whatever links led to it
-        if (status.st_dev, status.st_ino) in seen:  # links may form circles
+        if (status.st_dev, status.st_ino) in seen:  # links may form cycles
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -172,32 +172,32 @@ def _image_files(source: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith(".") and not name.endswith(".zarr"))
         for name in sorted(names):
             is_image = stem(Path(name)) or is_other_format(Path(name))
-            if is_image and not name.startswith("."):  # archives made on a Mac are full of ._NAME files
+            if is_image and not name.startswith("."):  # archives made on macOS are full of ._NAME files
                 yield Path(folder) / name
     if errors:
         listed = first_few([f"{error.filename} ({error.strerror})" for error in errors])
-        raise InputError(f"folders cannot be read: {listed}; get access to them, or move them away")
+        raise InputError(f"cannot be read: {listed}; get access to these folders, fix broken links, or move them away")
 
 
 def _dangling(folder: str) -> list[OSError]:
-    """Return what is wrong with the links in a folder that lead nowhere: a case may be missed by them."""
+    """Return errors for the broken links in a folder, which may hide a case."""
     with os.scandir(folder) as entries:
         links = [entry.path for entry in entries if entry.is_symlink() and not entry.name.startswith(".")]
     errors = []
     for link in links:
         try:
-            os.stat(link)  # noqa: PTH116 - what it is, whatever links lead to it
+            os.stat(link)  # noqa: PTH116 - follows any chain of links
         except OSError as error:
-            errors.append(OSError(error.errno, f"a link that cannot be followed: {error.strerror}", link))
+            errors.append(OSError(error.errno, f"broken link: {error.strerror}", link))
     return errors
 
 
 def _declared(
     paths: Sequence[Path], layouts: Sequence[Layout], task: Task
 ) -> tuple[list[Candidate], dict[Path, Candidate]]:
-    """Return what layouts say about files, one answer per file, and segmentations whose images are not there.
+    """Return what layouts say about files, one answer per file, and segmentations whose images are missing.
 
-    Of several layouts that fit a file the one that says more about its path is right.
+    If several layouts fit a file, the one that says more about its path wins.
     """
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
@@ -219,7 +219,7 @@ def _declared(
 def _answers(folder: Path, files: Sequence[Path], layouts: Sequence[Layout], task: Task) -> Iterator[Candidate]:
     """Yield what each layout says about the files of a folder.
 
-    A folder that has the name of a file, or holds just one, may stand for what is in it: some archives come out so.
+    A folder that is named like a file, or contains a single one, may stand for its contents: some archives unpack so.
     """
     names = {path: _without_ending(path) for path in files}
     own = _without_ending(folder)
@@ -240,7 +240,7 @@ def _without_ending(path: Path) -> str:
 
 
 def _with_modality(candidate: Candidate, task: Task) -> Candidate:
-    """Replace a modality by number by the one that `dataset.json` gives the number."""
+    """Replace a modality given by number with the one that `dataset.json` assigns to the number."""
     match = candidate.match
     if match.role != CHANNEL:
         return candidate
@@ -253,16 +253,16 @@ def _with_modality(candidate: Candidate, task: Task) -> Candidate:
 
 
 def _best(found: Sequence[Candidate]) -> Candidate:
-    said = max(candidate.match.said for candidate in found)
-    best = [candidate for candidate in found if candidate.match.said == said]
+    most = max(candidate.match.specificity for candidate in found)
+    best = [candidate for candidate in found if candidate.match.specificity == most]
     if len({candidate.meaning for candidate in best}) > 1:
         names = " and ".join(candidate.layout.name for candidate in best)
-        raise InputError(f"{best[0].path}: fits the layouts {names}, which differ; choose one with --layout")
+        raise InputError(f"{best[0].path}: matches the layouts {names}, which disagree; choose one with --layout")
     return best[0]
 
 
 def _joined(found: Sequence[Candidate], task: Task) -> list[Candidate]:
-    """Give segmentations to the case of the same name in a folder beside theirs: `images/P1_t1`, `labels/P1_seg`."""
+    """Assign segmentations to the case of the same name in a sibling folder: `images/P1_t1`, `labels/P1_seg`."""
     imaged = {candidate.key: candidate for candidate in found if candidate.match.role != SEGMENTATION}
     labelled = {candidate.key for candidate in found if candidate.match.role == SEGMENTATION}
     places: dict[tuple[str, str, Path], list[Key]] = defaultdict(list)
@@ -272,7 +272,7 @@ def _joined(found: Sequence[Candidate], task: Task) -> list[Candidate]:
     result = []
     for candidate in found:
         layout, root, case = candidate.key
-        named = candidate.layout is GENERIC and candidate.path.parent.name.lower() in LABEL_WORDS  # so it is beside it
+        named = candidate.layout is GENERIC and candidate.path.parent.name.lower() in LABEL_WORDS  # the sibling folder
         keys, match = places[layout, case, Path(root) if named else Path(root).parent], candidate.match
         if candidate.key not in imaged and len(keys) == 1 and (named or _holds_labels(candidate, task)):
             match = replace(match, root=imaged[keys[0]].match.root)
@@ -281,7 +281,7 @@ def _joined(found: Sequence[Candidate], task: Task) -> list[Candidate]:
 
 
 def _holds_labels(candidate: Candidate, task: Task) -> bool:
-    """Return whether the folder of a segmentation is one of segmentations by its name, which is read as a file's is."""
+    """Return whether the name of a segmentation's folder, read like a file name, marks a folder of segmentations."""
     name = Path(candidate.match.root).name
     fits = is_of_labels(name, task) if candidate.layout is GENERIC else not is_foreign(name, task)
     return fits and bool(_LABEL_FOLDER.search(name))

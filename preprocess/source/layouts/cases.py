@@ -1,4 +1,4 @@
-"""Cases from what layouts say about files: which file is used, what the names leave open, what a task does not want."""
+"""Cases from what layouts say about files: which file is used, what is ambiguous, and what the task does not use."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ from preprocess.source.layouts.own_names import GENERIC
 from preprocess.task import ALIASES, LabelConvention, Task
 
 IGNORED, UNKNOWN, ORPHAN, UNREAD = "ignored", "unknown", "orphan", "unread"
-"""Roles of files that no case uses: by a layout, because no pattern fits, a segmentation without images, or another
-format than NIfTI."""
+"""Roles of files that no case uses: ignored by a layout, no pattern fits, a segmentation without images, or a format
+other than NIfTI."""
 UNUSED = (IGNORED, UNKNOWN, ORPHAN, UNREAD)
 NO_SEQUENCE = "not a sequence of the task "
-"""What the pattern of an ignored file ends with, before the task's name, when the task has no such sequence."""
+"""End of the pattern of an ignored file, before the task's name, if the task has no such sequence."""
 
 
 @dataclass
@@ -29,24 +29,24 @@ class CaseFiles:
     case
         Name of the case.
     task
-        What is segmented from what.
+        The segmentation task.
     images
-        Path by modality, only those that are there; several may be in one file.
+        Path by modality, only those that exist; several may be in one file.
     label
         Path of the segmentation, if there is one.
     layout
-        Name of the layout, `generic` for names of one's own.
+        Name of the layout, `generic` if there is none.
     numbering
-        Name of the label convention, if the layout says it.
+        Name of the label convention, if the layout names it.
     declared
-        The label convention, if it is none of the task and a `dataset.json` beside the files says it; it has the name
-        `numbering`.
+        The label convention, if it is not one of the task and a `dataset.json` beside the files declares it; its name
+        is `numbering`.
     patient
-        The patient, if the layout says it.
+        The patient, if the layout names it.
     channels
-        The modalities along the last axis of a file that holds several.
+        The modalities along the last axis of a file that contains several.
     meant
-        Shipped task that the layout is of, if it is another one.
+        Shipped task that the layout belongs to, if it is another one.
     problem
         Why the names alone rule the case out, e.g. two files for one modality.
     """
@@ -70,7 +70,7 @@ class CaseFiles:
 
     @property
     def convention(self) -> LabelConvention:
-        """What the label numbers mean; where nobody says it (`numbering` is None), what the task writes."""
+        """What the label numbers mean; if unknown (`numbering` is None), the default of the task."""
         if self.declared is not None:
             return self.declared
         return self.task.convention(self.numbering) if self.numbering else self.task.default_convention
@@ -78,7 +78,7 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class FileRole:
-    """What one image file is used as, and by which pattern of which layout.
+    """The role of one image file, and the pattern and layout that determined it.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class FileRole:
 def make_cases(
     found: Iterable[Candidate], problems: Mapping[Key, str], task: Task
 ) -> tuple[list[CaseFiles], dict[Path, FileRole]]:
-    """Return the cases sorted by name, and what their files are used as."""
+    """Return the cases sorted by name, and the roles of their files."""
     groups: dict[Key, list[Candidate]] = defaultdict(list)
     for candidate in found:
         groups[candidate.key].append(candidate)
@@ -139,8 +139,8 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
             case.problem = f"two files for {role}: {paths[0]} and {paths[1]}; remove or rename one"
         if role == CHANNEL:
             case.problem = (
-                f"{paths[0]}: dataset.json does not say which sequence this is; name it there (channel_names) by one "
-                f"of {', '.join(_known_names(task))}, or describe the files in a layout of your own "
+                f"{paths[0]}: dataset.json does not name this sequence; name it there (channel_names) as one of "
+                f"{', '.join(_known_names(task))}, or describe the files in a layout of your own "
                 "(see docs/how-to/data.md)"
             )
         elif role == SEGMENTATION:
@@ -158,7 +158,7 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
 
 
 def _refuse_foreign(case: CaseFiles, others: Sequence[Candidate]) -> None:
-    """Say of a case that it has only sequences that its task has not."""
+    """Record as a problem that a case has only sequences that are not in its task."""
     task, channels = case.task, case.channels
     case.images = {m: c.path for c in others for m in (channels if c.match.role == VOLUMES else [c.match.role])}
     case.problem = (
@@ -168,12 +168,12 @@ def _refuse_foreign(case: CaseFiles, others: Sequence[Candidate]) -> None:
 
 
 def _known_names(task: Task) -> list[str]:
-    """Return how the sequences of a task, and those that it may leave out, are called."""
+    """Return the known names of the sequences of a task, and of other sequences."""
     return list(dict.fromkeys([*task.sequences, *ALIASES]))
 
 
 def _first_choice(found: Iterable[Candidate]) -> list[Path]:
-    """Return the files of one role whose pattern comes first."""
+    """Return the files of one role that match its first pattern."""
     mine = list(found)
     first = min(candidate.match.rank for candidate in mine)
     return [candidate.path for candidate in mine if candidate.match.rank == first]
@@ -185,7 +185,7 @@ def _declare(case: CaseFiles, convention: LabelConvention | None) -> None:
 
 
 def _distinct_names(cases: Mapping[Key, Match]) -> dict[Key, str]:
-    """Return the name of each case; equal ones get as many of the folders above as tell them apart."""
+    """Return the name of each case; equal names are extended by as many parent folders as distinguish them."""
     parts = {key: [*Path(match.root).parts[1:], *match.case.split("/")] for key, match in cases.items()}
     lengths = {key: match.case.count("/") + 1 for key, match in cases.items()}
     while True:
@@ -196,5 +196,5 @@ def _distinct_names(cases: Mapping[Key, Match]) -> dict[Key, str]:
             return names
         for key in equal:
             if lengths[key] >= len(parts[key]):
-                raise InputError(f"{cases[key].root}: two cases are called {names[key]}; rename one of them")
+                raise InputError(f"{cases[key].root}: two cases are named {names[key]}; rename one of them")
             lengths[key] += 1

@@ -1,4 +1,4 @@
-"""What names of one's own leave open, so that the cases are refused: contrast, surgery, one case or several."""
+"""Ambiguities in names without a layout, for which cases are rejected: contrast, surgery, one case or several."""
 
 import re
 from collections import Counter, defaultdict
@@ -16,12 +16,12 @@ _SEPARATOR = re.compile("[-_. ]")
 
 
 def doubts(found: Sequence[Candidate], places: Collection[Path], task: Task) -> dict[Key, str]:
-    """Return what names leave open, by the case.
+    """Return what is ambiguous about names, by case.
 
     Parameters
     ----------
     places
-        The sources, as absolute paths: folders above them say nothing.
+        The sources, as absolute paths; folders above them are not considered.
     """
     images = [candidate for candidate in found if candidate.match.role != SEGMENTATION]
     contrast = _contrast(images, places)
@@ -40,36 +40,36 @@ def doubts(found: Sequence[Candidate], places: Collection[Path], task: Task) -> 
 
 
 def _contrast(images: Sequence[Candidate], places: Collection[Path]) -> dict[Key, str]:
-    """Return the cases with a T1 that may be one with contrast, by a word in its name or in that of a folder."""
-    told = {candidate.key for candidate in images if candidate.match.role == "t1ce"}
+    """Return the cases with a T1 that may be contrast-enhanced, judged by a word in its name or that of a folder."""
+    contrasted = {candidate.key for candidate in images if candidate.match.role == "t1ce"}
     return {
-        c.key: f"{c.path} may be T1 with contrast or without"
+        c.key: f"{c.path} may be T1 with or without contrast"
         for c in images
-        if c.match.role == "t1" and _may_be_contrast(c, places, told=c.key in told)
+        if c.match.role == "t1" and _may_be_contrast(c, places, has_t1ce=c.key in contrasted)
     }
 
 
-def _may_be_contrast(candidate: Candidate, places: Collection[Path], *, told: bool) -> bool:
-    """Return whether names leave open what a T1 is: words that a T1ce of the case shares speak of something else."""
+def _may_be_contrast(candidate: Candidate, places: Collection[Path], *, has_t1ce: bool) -> bool:
+    """Return whether names leave open if a T1 has contrast; words that a T1ce of the case shares do not count."""
     path, case = candidate.path, candidate.match.case
-    if may_be_contrast(stem(path) or "") and not (told and may_be_contrast(case)):
+    if may_be_contrast(stem(path) or "") and not (has_t1ce and may_be_contrast(case)):
         return True
     if ALIASES.get(path.parent.name.lower()) == "t1ce":
         return True
-    return not told and any(may_be_contrast(name) for name in _folders(path, places))
+    return not has_t1ce and any(may_be_contrast(name) for name in _folders(path, places))
 
 
 def _folders(path: Path, places: Collection[Path]) -> list[str]:
-    """Return the names of the folders between a source and a file; of a file that is given, that of its folder."""
+    """Return the names of the folders between a source and a file; for a file given directly, that of its folder."""
     parents = list(path.parents)
     above = max((number for number, parent in enumerate(parents) if parent in places), default=0)
     return [parent.name for parent in parents[: max(above, int(path in places))]]
 
 
 def _no_names(images: Sequence[Candidate], task: Task) -> dict[Key, str]:
-    """Return the cases whose name is none, as `AX`, and the one that their files are likely to belong to.
+    """Return the cases whose name is not a real one, such as `AX`, and the case that their files probably belong to.
 
-    Where `pre` and `post` hold T1 with and without contrast each, they are times.
+    If `pre` and `post` each contain T1 with and without contrast, they are points in time.
     """
     roles = _roles(images)
     named = [c for c in images if is_technique(c.match.case, task)]
@@ -79,7 +79,7 @@ def _no_names(images: Sequence[Candidate], task: Task) -> dict[Key, str]:
     problems: dict[Key, str] = {}
     for key, candidate in odd.items():
         folder, case = candidate.path.parent, candidate.match.case
-        text = f"{candidate.path}: {case!r} does not say which case this is of"
+        text = f"{candidate.path}: {case!r} does not show which case this belongs to"
         others = beside[folder].keys() - odd.keys()
         near = others if len(others) == 1 else set()
         while is_technique(folder.name, task):
@@ -94,7 +94,7 @@ def _is_at(key: Key, folder: Path) -> bool:
 
 
 def _parted(images: Sequence[Candidate], task: Task) -> dict[Key, str]:
-    """Return the cases of one name in folders side by side that are named after a technique: `T1_post/P1_T1`."""
+    """Return the cases of one name in sibling folders that are named after a technique: `T1_post/P1_T1`."""
     roles = _roles(images)
     by_case = _by_case(roles)
     places: dict[tuple[str, Path], set[Key]] = defaultdict(set)
@@ -112,9 +112,9 @@ def _parted(images: Sequence[Candidate], task: Task) -> dict[Key, str]:
 
 
 def _torn(images: Sequence[Candidate], doubtful: Collection[Key]) -> dict[Key, str]:
-    """Return the cases of one folder of which one name goes on where the other ends.
+    """Return the cases of one folder of which one name begins with the other.
 
-    Unless they have the same sequences, and there is no doubt about one.
+    Cases that have the same sequences are left out, unless one of them is doubtful.
     """
     problems: dict[Key, str] = {}
     for folder, cases in _by_folder(images).items():
@@ -144,9 +144,9 @@ def _times(found: Sequence[Candidate]) -> dict[Key, str]:
 
 
 def _single_files(images: Sequence[Candidate], labels: Sequence[Candidate]) -> dict[Key, str]:
-    """Return the cases of folders in which every file has another name before its word: one case, or many.
+    """Return the cases of folders in which every file has a different name before its word: one case, or many.
 
-    A segmentation that speaks of something else than a tumour of a case is no such file.
+    A segmentation whose name refers to something other than a tumour of a case does not count.
     """
     cases = _by_folder(images)
     own = [c for c in labels if c.path.parent in cases and not _is_of(c, {k[2] for k in cases[c.path.parent]})]
@@ -159,12 +159,12 @@ def _single_files(images: Sequence[Candidate], labels: Sequence[Candidate]) -> d
         roles = {candidate.match.role for candidate in files}
         if len(files) > 1 and len(roles) > 1 and all(counts[candidate.key] == 1 for candidate in files):
             names = first_few([candidate.path.name for candidate in files])
-            problems |= {c.key: f"{folder} may hold one case or one per file: {names}" for c in files}
+            problems |= {c.key: f"{folder} may contain one case or one per file: {names}" for c in files}
     return problems
 
 
 def _is_of(label: Candidate, cases: set[str]) -> bool:
-    """Return whether a segmentation, or the folder that it is in, is named after a case and something else."""
+    """Return whether a segmentation, or its folder, is named after a case and something else."""
     name = label.match.case
     return label.path.parent.name in cases - {name} or any(shorter in cases for shorter in _beginnings(name))
 

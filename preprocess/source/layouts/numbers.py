@@ -1,4 +1,4 @@
-"""What a `dataset.json` of nnU-Net says about its label numbers, where every name in it is known to the task."""
+"""What a `dataset.json` of nnU-Net says about its label numbers, if the task knows every name in it."""
 
 import json
 import re
@@ -19,12 +19,12 @@ _SYNONYMS = (
     {"wt", "wholetumor", "wholetumour"},
     {"tc", "tumorcore", "tumourcore"},
 )
-"""Names, without what is no letter or digit and in lower case, that mean the same class or region."""
+"""Names that mean the same class or region, in lower case and reduced to letters and digits."""
 _LARGEST = 255
 
 
 def read_dataset(root: str) -> dict[str, Any]:
-    """Return the keys of the `dataset.json` in a folder, none if there is none that can be read."""
+    """Return the keys of the `dataset.json` in a folder; empty if there is none that can be read."""
     try:
         values = json.loads((Path(root) / DATASET).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -35,13 +35,13 @@ def read_dataset(root: str) -> dict[str, Any]:
 def numbering_of(root: str, task: Task) -> LabelConvention | None:
     """Return what the `dataset.json` in a folder says about label numbers, in classes of the task.
 
-    `labels` has the number, or several, by name (in version 1 of the format the name by number). Where one has several,
-    all are regions, and a number means the class that is in just those regions.
+    `labels` maps a name to one or several numbers (in version 1 of the format, a number to a name). If any name has
+    several numbers, all names are regions, and a number means the class that is in exactly those regions.
 
     Returns
     -------
     LabelConvention or None
-        None if the file does not say it, or has a name that the task does not know: then the user has to name it.
+        None if the file has none, or has a name that the task does not know; then the user must name the convention.
     """
     labels = _numbers_by_name(read_dataset(root).get("labels"))
     has_regions = any(len(numbers) > 1 for numbers in labels.values())
@@ -60,7 +60,7 @@ def numbering_of(root: str, task: Task) -> LabelConvention | None:
 
 
 def _numbers_by_name(labels: Any) -> dict[str, tuple[int, ...]]:
-    """Return the numbers by name without the background, nothing if this is no such mapping."""
+    """Return the numbers by name, without the background; empty if this is not such a mapping."""
     if not isinstance(labels, Mapping):
         return {}
     if all(isinstance(name, str) for name in labels.values()):
@@ -76,7 +76,7 @@ def _numbers_by_name(labels: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _classes_by_regions(regions: Mapping[str, tuple[int, ...]], task: Task) -> list[tuple[int, str]]:
-    """Return the class of each number, empty where no class, or more than one, is in just the regions that have it."""
+    """Return the class of each number; empty unless exactly one class is in just the regions that have the number."""
     pairs = []
     for number in sorted({number for found in regions.values() for number in found}):
         mine = {name for name, found in regions.items() if number in found}
@@ -86,7 +86,7 @@ def _classes_by_regions(regions: Mapping[str, tuple[int, ...]], task: Task) -> l
 
 
 def _meaning(name: str, known: Mapping[str, Any]) -> str | None:
-    """Return which of the task's names this one means."""
+    """Return which of the task's names this one stands for."""
     plain = _plain(name)
     same = next((group for group in _SYNONYMS if plain in group), {plain})
     return next((ours for ours in known if _plain(ours) == plain), None) or next(

@@ -1,7 +1,7 @@
-"""Folders of one's own, which no layout describes: a file's role by the word that its name ends in.
+"""Data sets that no layout describes: the last word of a file name determines the file's role.
 
-What stands before the word is the name of the case; a file that is named by the word alone belongs to the case that
-its folder is named after. Words that speak of something else, or may do so, are never read as a sequence or a tumour.
+The part before the word is the name of the case; a file named by the word alone belongs to the case that its folder is
+named after. Words that refer, or may refer, to something else are never read as a sequence or a tumour.
 """
 
 import re
@@ -27,13 +27,13 @@ _PLAIN = re.compile(
 )
 
 GENERIC = Layout(name="generic", case="-", files={"t1": ("{case}_t1",)})
-"""Stands for the rule where a layout is named."""
+"""Name of this rule where a layout is named."""
 
 
 def own_candidates(
     paths: Iterable[Path], places: Collection[Path], task: Task
 ) -> tuple[list[Candidate], dict[Key, str]]:
-    """Return what files are by the words that their names end in, and what is ambiguous by the key of the case.
+    """Return the roles of files by the last words of their names, and what is ambiguous, by the key of the case.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _candidate(path: Path, task: Task) -> Candidate | None:
 
 
 def _contrast(case: str) -> tuple[str, str]:
-    """Return whether a T1 is one with contrast by the last words before it, and the name without them."""
+    """Return whether a T1 has contrast, judged by the last words before it, and the name without these words."""
     role = "t1"
     if _BIDS_CONTRAST.search(case):
         role, case = "t1ce", _BIDS_CONTRAST.sub("", case)
@@ -75,10 +75,10 @@ def _contrast(case: str) -> tuple[str, str]:
 
 
 def _with_odd_labels(found: list[Candidate]) -> list[Candidate]:
-    """Give a segmentation with words of its own to the one case of its folder, if that has none by name.
+    """Assign a segmentation with additional words to the only case of its folder, if that has no segmentation by name.
 
-    The words have to be of a tumour, or of how it was drawn, and the folder or the segmentation has to be named after
-    the case: it may be of a case without images otherwise.
+    The words must describe a tumour, or how it was drawn, and the folder or the segmentation must be named after the
+    case; otherwise it may belong to a case without images.
     """
     cases = {candidate.key: candidate.match for candidate in found if candidate.match.role != SEGMENTATION}
     labelled = {candidate.key for candidate in found if candidate.match.role == SEGMENTATION}
@@ -99,7 +99,7 @@ def _with_odd_labels(found: list[Candidate]) -> list[Candidate]:
 
 
 def _speaks_of(case: str, name: str, folder: Path) -> bool:
-    """Return whether a segmentation's name, without its last word, is that of a case and words of a tumour."""
+    """Return whether a segmentation's name, without its last word, is that of a case followed by words for a tumour."""
     own = re.match(rf"{re.escape(case)}[-_. ]", name)
     if own is None:
         return folder.name == case and is_of_tumour(name)

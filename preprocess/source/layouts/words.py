@@ -1,4 +1,4 @@
-"""What the words in names of one's own mean: sequences, segmentations, contrast, tumours, and things that are none."""
+"""The meaning of words in names without a layout: sequences, segmentations, contrast, tumours, and other things."""
 
 import re
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _TECHNIQUE = re.compile(
     re.IGNORECASE,
 )
 _INITIALS = {"se", "ir", "fs", "ce", "gd", "km"}
-"""With a number they may as well be the name of a case."""
+"""With a number these may also be the name of a case."""
 _NO_CONTRAST = re.compile(r"^(?:ce|gd|km)[-_. ]?[0-9]{2,}(?=[-_. ])|_ses-[a-z0-9]+", re.IGNORECASE)
 _BRAIN_TUMOUR = re.compile(r"brain[-_. ]?(?=tumou?r)", re.IGNORECASE)
 _TUMOUR = re.compile(
@@ -51,20 +51,20 @@ _PARTS_OF_A_SET = re.compile(
 
 @dataclass(frozen=True)
 class Words:
-    """What the words in names mean for a task: its own names of sequences come before what they mean elsewhere."""
+    """The meaning of words in names for a task; the task's own names of sequences take precedence."""
 
     images: dict[str, str]
     file: re.Pattern[str]
     foreign: re.Pattern[str]
 
     def split(self, name: str) -> tuple[str, str] | None:
-        """Return what stands before the last word, and the word, if it means a sequence or a segmentation."""
+        """Return the part before the last word, and the word, if it means a sequence or a segmentation."""
         match = self.file.fullmatch(name)
         return None if match is None else (match["case"] or "", match["word"])
 
 
 def words_of(task: Task) -> Words:
-    """Return what words mean for a task."""
+    """Return the meaning of words for a task."""
     return _words(task.modalities)
 
 
@@ -81,37 +81,37 @@ def _words(sequences: tuple[str, ...]) -> Words:
 
 
 def is_foreign(name: str, task: Task) -> bool:
-    """Return whether a file's name speaks of something that is neither a sequence nor a tumour, such as the brain."""
+    """Return whether a file's name refers to something that is neither a sequence nor a tumour, such as the brain."""
     words = words_of(task)
     if words.foreign.search(name):
         return True
     whole = words.split(name)
     if whole is None or whole[1].lower() not in LABEL_WORDS:
         return False
-    before = words.split(whole[0])  # the mask of an image is that of its brain
+    before = words.split(whole[0])  # the mask of an image is a brain mask
     is_of_image = whole[1].lower() == "mask" and before is not None and before[1].lower() not in LABEL_WORDS
     return is_of_image or bool(_HEAD.search(whole[0]))
 
 
 def may_be_contrast(name: str) -> bool:
-    """Return whether a name has a word of contrast anywhere, but for names of cases (`CE-001`) and sessions."""
+    """Return whether a name contains a word for contrast, not counting names of cases (`CE-001`) and sessions."""
     return bool(_CONTRAST.search(_NO_CONTRAST.sub("", name)))
 
 
 def is_of_tumour(name: str) -> bool:
-    """Return whether every word is of a tumour, or of how a segmentation of one was made."""
+    """Return whether every word describes a tumour, or how a segmentation of one was made."""
     return all(_TUMOUR.fullmatch(word) for word in _split(name))
 
 
 def is_of_labels(folder: str, task: Task) -> bool:
-    """Return whether the name of a folder speaks of segmentations, and of nothing that is no tumour."""
+    """Return whether the name of a folder refers to segmentations, and to nothing but tumours."""
     return not is_foreign(folder, task) and all(
         _TUMOUR.fullmatch(word) or _PARTS_OF_A_SET.fullmatch(word) for word in _split(folder)
     )
 
 
 def is_technique(name: str, task: Task) -> bool:
-    """Return whether a name has only words of orientation, technique, contrast or sequences, and numbers of scans."""
+    """Return whether a name has only words for orientation, technique, contrast or sequences, and scan numbers."""
     parts = _split(name.lower())
     words = {word for word in parts if not word.isdigit()}
     if not words or (len(words) < len(parts) and words <= _INITIALS):

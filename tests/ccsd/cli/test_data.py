@@ -1,4 +1,4 @@
-"""The commands for data, as a person types them: exit codes, one message, nothing half-written."""
+"""The commands for data, as users run them: exit codes, one message, nothing half-written."""
 
 import shutil
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_data_of_another_task_name_it(command: str, tmp_path: Path) -> None:
     target = ("--out", tmp_path / "out") if command == "audit" else (tmp_path / "out",)
     result = ccsd_here(command, tmp_path / "src", *target)
     assert result.returncode == 2
-    assert "note: 2 of 2 cases are of the task brats-ped: --task brats-ped" in result.stderr
+    assert "note: 2 of 2 cases belong to the task brats-ped: --task brats-ped" in result.stderr
 
 
 def test_a_part_writes_no_tables(source: Path, tmp_path: Path) -> None:

@@ -110,13 +110,13 @@ def test_numbers_are_finite(key: str, value: str, path: Path) -> None:
 
 
 def test_an_unknown_evaluation_setting_is_not_sent_to_another_section() -> None:
-    """`ccsd evaluate --set` takes settings of the evaluation alone."""
+    """`ccsd evaluate --set` accepts only settings of the evaluation."""
     with pytest.raises(UsageError, match=r"evaluation\.steps: unknown key; allowed here: subsets"):
         evaluation_settings(Evaluation(), ["evaluation.steps=3"], GLIOMA)
 
 
 def test_paths_may_begin_at_the_home_folder(path: Path) -> None:
-    """Also without a shell, as in a file."""
+    """Also if no shell expands it, as in a file."""
     split = "split={list: ~/split.tsv, patients: ~/patients.tsv}"
     settings = load_config(path, ["phantom=null", "source=~/BraTS", split])
     found = (settings.source, settings.split.list, settings.split.patients)

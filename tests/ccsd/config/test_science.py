@@ -1,4 +1,4 @@
-"""What decides a training, and what may change without training again."""
+"""What determines a training, and what may change without training again."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_a_default_that_changed_has_another_digest_and_the_earlier_one_its_own_o
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_no_default_changes_unnoticed(section: str) -> None:
-    """A run of an earlier version would be taken for one of the new default: give a changed setting a new name."""
+    """A run of an earlier version would be taken for one with the new default: rename a setting that changes."""
     found = getattr(Config.model_validate(BASE), section).model_dump(mode="json")
     assert {name: found[name] for name in DEFAULTS[section]} == DEFAULTS[section]
 

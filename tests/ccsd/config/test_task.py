@@ -1,4 +1,4 @@
-"""The task in a configuration: by name, by path or whole, and what it decides of the other settings."""
+"""The task in a configuration: by name, by path or in full, and its effect on other settings."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_a_task_is_given_by_name_by_path_or_whole(tmp_path: Path) -> None:
         ({"convert": {"labels": "brats2020"}}, "unknown convention of the task tiny; allowed: tiny"),
         ({"distillation": {"criterion": "static"}}, "needs static_order for the task tiny: every sequence once"),
         ({"distillation": {"static_order": ["s0"]}}, "name every sequence once: s0, s1"),
-        ({"evaluation": {"min_enhancing": 5}}, "is now evaluation.cleanup"),
+        ({"evaluation": {"min_enhancing": 5}}, "replaced by evaluation.cleanup"),
     ],
 )
 def test_what_the_task_does_not_have_is_refused(settings: dict[str, Any], words: str) -> None:
@@ -54,7 +54,7 @@ def test_what_grows_with_every_set_is_refused_for_many_sequences(settings: dict[
     for count, refused in ((8, False), (9, True)):
         config = BASE | {"task": small_task(count).model_dump(mode="json"), "distillation": settings}
         if refused:
-            with pytest.raises(UsageError, match="too many above 8 sequences"):
+            with pytest.raises(UsageError, match="too many with more than 8 sequences"):
                 validate_config(config, "c")
         else:
             assert validate_config(config, "c").distillation.model_dump().items() >= settings.items()

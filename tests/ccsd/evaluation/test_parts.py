@@ -143,7 +143,7 @@ def test_a_part_that_there_is_not_is_refused_before_any_work(
 
 def test_a_part_of_files_has_no_meaning(tmp_path: Path) -> None:
     done = ccsd_here("evaluate", "--pred", tmp_path, "--ref", tmp_path, "--out", tmp_path / "out", "--part", "1/2")
-    assert (done.returncode, "--part shares out" in done.stderr) == (2, True)
+    assert (done.returncode, "--part divides" in done.stderr) == (2, True)
 
 
 def test_a_damaged_reference_is_told_by_the_worker_that_reads_it(made_study: Path, tmp_path: Path) -> None:

@@ -116,11 +116,11 @@ def test_a_sequence_with_a_name_of_its_own_is_not_missed_without_a_word(case, ru
     outcome = one(case, tmp_path / "out", run)
 
     assert outcome.missing == ("t1ce",)
-    assert "not used, because the name fits no layout" in (said := capsys.readouterr().err)
+    assert "not used, because the name matches no layout" in (said := capsys.readouterr().err)
     assert str(case / "T1post.nii.gz") in said
     for path in case.glob("*_*.nii*"):
         path.unlink()
-    with pytest.raises(UsageError, match=r"no sequence recognised.*name fits no layout.*T1post\.nii\.gz"):
+    with pytest.raises(UsageError, match=r"no sequence recognised.*name matches no layout.*T1post\.nii\.gz"):
         one(case, tmp_path / "out", run)
 
 

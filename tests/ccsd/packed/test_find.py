@@ -125,7 +125,7 @@ def test_an_address_of_hugging_face_must_name_a_revision(monkeypatch: pytest.Mon
             saved_models(text)
     monkeypatch.setattr(extras, "find_spec", lambda _name: None)
     with pytest.raises(
-        UsageError, match=r"installed: huggingface_hub, which --model hf:.* needs; pip install '\.\[hub"
+        UsageError, match=r"installed: huggingface_hub, which --model hf:.* needs; run `pip install '\.\[hub"
     ):
         saved_models("hf:ours/model@v1")
 

@@ -182,6 +182,6 @@ def test_the_command_prints_a_line_for_each_check(name: str, words: tuple[str, .
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), SUPPORT])}
     command = [sys.executable, "-m", "ccsd", "check-plugin", name, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    said = done.stdout.splitlines()
-    assert len(said) == 9, done.stdout + done.stderr
-    assert (done.returncode, [line for line in said if not line.startswith("ok ")]) == (0, [])
+    lines = done.stdout.splitlines()
+    assert len(lines) == 9, done.stdout + done.stderr
+    assert (done.returncode, [line for line in lines if not line.startswith("ok ")]) == (0, [])

@@ -175,7 +175,7 @@ def test_a_study_is_refused_at_once(section: str, settings: dict[str, str], tmp_
 
 def test_options_of_our_own_networks_are_refused() -> None:
     for section, name in (("model", "light"), ("distillation", "ccsd")):
-        with pytest.raises(ValueError, match=rf"{section}\.options are for a \w+ of your own, and .* is {name}"):
+        with pytest.raises(ValueError, match=rf"{section}\.options are for a \w+ of your own, but .* is {name}"):
             Config.model_validate({**BASE, section: {"options": {"width": 3}}})
 
 

@@ -333,7 +333,7 @@ def test_fine_tuning_takes_what_other_options_leave(tmp_path: Path, installed: P
 def test_fine_tuning_for_other_sequences_is_refused(tmp_path: Path, installed: Path) -> None:
     plugin_run(tmp_path / "start")
     config = config_of(task_of("t1", "t2", name="x"), {"backbone": "mean"}, init=tmp_path / "start")
-    with pytest.raises(UsageError, match=r"has t1, t2; which weights of model\.backbone=mean belong to which sequence"):
+    with pytest.raises(UsageError, match=r"has t1, t2; for model\.backbone=mean it is unknown which weights belong"):
         fine_tuning_of(config, tmp_path / "run")
 
 

@@ -282,7 +282,7 @@ def test_rates_are_those_of_the_groups_and_encoders_stand_still() -> None:
 def test_a_task_without_a_common_sequence_is_refused_also_where_regions_are_common(tmp_path: Path) -> None:
     write_run(tmp_path / "start", config_of(ONE))
     with pytest.raises(
-        UsageError, match=r"knows t1ce \(task one\), and the task x has none of them but t1, t2; encoders "
+        UsageError, match=r"knows t1ce \(task one\), but the task x has none of them, only t1, t2; encoders "
     ):
         fine_tuning_of(config_of(task_of("t1", "t2", name="x"), init=tmp_path / "start"), tmp_path)
 
@@ -292,10 +292,10 @@ def test_a_task_without_a_common_sequence_is_refused_also_where_regions_are_comm
     [
         (
             {"width": 8, "levels": 2},
-            "has model.width=8, the configuration model.width=4; .* set model.width=8, or train",
+            "has model.width=8, but the configuration model.width=4; .* set model.width=8, or train",
         ),
-        ({"width": 4, "levels": 3}, "has model.levels=3, the configuration model.levels=2"),
-        ({"backbone": "shaspec", **SMALL}, "has model.backbone=shaspec, the configuration model.backbone=light"),
+        ({"width": 4, "levels": 3}, "has model.levels=3, but the configuration model.levels=2"),
+        ({"backbone": "shaspec", **SMALL}, "has model.backbone=shaspec, but the configuration model.backbone=light"),
     ],
 )
 def test_another_network_is_refused_before_its_weights_are_read(tmp_path: Path, theirs: Any, words: str) -> None:

@@ -25,9 +25,9 @@ def test_the_summary_says_what_was_found_and_what_is_left(mixed: Path) -> None:
         "2 cases, by layout generic (1), ucsf-pdgm (1); files found: flair 1, t1 1, t1ce 0, t2 0, segmentation 0",
         "no case has t1ce",
         "no case has t2",
-        f"not used, because the name fits no layout ({PAGE}): {mixed / 'P1/CT1.nii.gz'}",
-        f"not used, because a segmentation without images is no case: {mixed / 'P2/P2_seg.nii.gz'}",
-        f"not used, because the layout says so: {mixed}/UCSF-PDGM-0004_nifti/UCSF-PDGM-0004_T1_bias.nii.gz",
+        f"not used, because the name matches no layout ({PAGE}): {mixed / 'P1/CT1.nii.gz'}",
+        f"not used, because a segmentation without images is not a case: {mixed / 'P2/P2_seg.nii.gz'}",
+        f"not used, because the layout ignores it: {mixed}/UCSF-PDGM-0004_nifti/UCSF-PDGM-0004_T1_bias.nii.gz",
     ]
 
 

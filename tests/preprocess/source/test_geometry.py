@@ -1,4 +1,4 @@
-"""Orientation and crop: any source comes to one orientation and exactly back."""
+"""Orientation and crop: any source is brought to one orientation and exactly back."""
 
 from itertools import permutations, product
 
@@ -107,5 +107,5 @@ def test_wrong_shape_is_refused() -> None:
 
 @pytest.mark.parametrize("affine", [np.zeros((4, 4)), np.full((4, 4), np.nan)])
 def test_affine_without_direction_is_refused(affine: np.ndarray) -> None:
-    with pytest.raises(InputError, match="no direction"):
+    with pytest.raises(InputError, match="not give the axes a direction"):
         to_canonical(np.zeros((2, 2, 2)), affine)

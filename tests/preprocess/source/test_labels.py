@@ -1,4 +1,4 @@
-"""Label conventions: translation there and back, and wrong values refused by name."""
+"""Label conventions: translation in both directions, and wrong values rejected by name."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_other_tasks_have_other_readings() -> None:
 def test_a_class_without_a_number_is_refused_and_never_written_as_background() -> None:
     convention = LabelConvention("mine", {1: 1, 7: 3}, {1: "NCR", 7: "ET"})
     assert to_convention(np.array([0, 1, 3], np.uint8), convention).tolist() == [0, 1, 7]
-    with pytest.raises(InputError, match="the convention mine has no number for class 2; name one that has"):
+    with pytest.raises(InputError, match="the convention mine has no number for class 2; use one that does"):
         to_convention(np.array([0, 1, 2, 3], np.uint8), convention)
     assert GLIOMA.output_convention(convention).name == "brats2023"
     assert GLIOMA.output_convention(CONVENTIONS["msd"]).name == "msd"

@@ -1,4 +1,4 @@
-"""Layouts as files: those of one's own, broken ones, and what the documentation says of those that ship."""
+"""Layouts as files: the user's own, broken ones, and what the documentation says about the shipped ones."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -55,13 +55,13 @@ WRONG = {
         "numbering: unknown msd; allowed: brats-ped2024, brats2023, or none",
     ),
     "pattern": (("dark-fluid", "(dark"), r"files.flair: '{case}/\(dark' with the case .*missing \)"),
-    "no case": (("{case}/tumour", "tumour"), "files.segmentation: 'tumour' does not say where {case} stands"),
+    "no case": (("{case}/tumour", "tumour"), "files.segmentation: 'tumour' does not contain {case}"),
     "group": (("{case}/tumour", "{case}/{time}"), "unknown group name 'time'"),
     "numbers": (
         ("brats2023", "brats2099"),
         "numbering: unknown brats2099; allowed in the task brats-gli-pre: brats2023, brats2020",
     ),
-    "volumes": (("flair:", "volumes:"), "files: volumes and single images"),
+    "volumes": (("flair:", "volumes:"), "files: has both volumes and single images"),
     "order": (("numbering:", "channels: [t1]\nnumbering:"), "channels: the order of the modalities"),
     "case": (('"(?P<patient>P[0-9]+)/scan[0-9]"', '"("'), r"mine.yaml: .*case: '\(': missing \)"),
     "folder above": (("numbering:", 'below: "("\nnumbering:'), r"below: '\(': missing \)"),
@@ -126,5 +126,7 @@ def test_layouts_that_differ_about_a_file_are_refused_by_name(tmp_path: Path, mo
     (tmp_path / "other.yaml").write_text(OWN.replace("brats2023", "msd"))
     both = tuple(read_layout(str(tmp_path / name), GLIOMA) for name in ("mine.yaml", "other.yaml"))
     monkeypatch.setattr("preprocess.source.layouts.shipped_layouts", lambda: both)
-    with pytest.raises(InputError, match=r"dark-fluid.nii: fits the layouts mine and other, which differ; choose one"):
+    with pytest.raises(
+        InputError, match=r"dark-fluid.nii: matches the layouts mine and other, which disagree; choose one"
+    ):
         discover(touch(tmp_path, "P7/scan1/dark-fluid.nii"), task=GLIOMA)

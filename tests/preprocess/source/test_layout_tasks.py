@@ -1,4 +1,4 @@
-"""Which layouts fit which tasks, which files a task does not want, and what `dataset.json` says about label numbers."""
+"""Which layouts fit which tasks, which files a task ignores, and what `dataset.json` says about label numbers."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_released_data_set_fits_its_task_alone(name: str, tmp_path: Path) -> N
         assert (found.problem is None) == (task.name in layout.tasks)
         assert bool(found.meant) == (found.problem is not None)
         if found.problem:
-            assert f"and not of {task.name}; choose --task {layout.tasks[0]} (task in the" in found.problem
+            assert f", not {task.name}; choose --task {layout.tasks[0]} (task in the" in found.problem
         elif found.numbering is not None:
             assert found.convention.name == found.numbering
 
@@ -62,7 +62,7 @@ def test_a_task_of_ones_own_fits_where_it_knows_the_numbers(tmp_path: Path) -> N
     (case,) = discover(tmp_path, task=ONE)
     assert case.meant == "brats-ped"
     assert str(case.problem).startswith(
-        "BraTS-PED-00004-000 is laid out as brats-ped, whose label numbers are those of brats-ped2024, and the task "
+        "BraTS-PED-00004-000 has the layout brats-ped, whose label numbers are those of brats-ped2024, but the task "
         "one has brats2023; "
     )
     ped = shipped_tasks()["brats-ped"]
@@ -144,7 +144,7 @@ def test_a_layout_may_have_any_sequence_and_lie_in_the_folder_of_the_data(tmp_pa
 def test_most_cases_of_another_task_name_it(tmp_path: Path) -> None:
     touch(tmp_path, *PED)
     assert task_hint(find_cases(tmp_path, task=GLIOMA).cases) == [
-        "1 of 1 cases are of the task brats-ped: --task brats-ped"
+        "1 of 1 cases belong to the task brats-ped: --task brats-ped"
     ]
     touch(tmp_path, *(f"P{n}/P{n}_t1.nii" for n in (1, 2)))
     assert task_hint(find_cases(tmp_path, task=GLIOMA).cases) == []
@@ -225,7 +225,7 @@ def test_nnunet_with_known_names_is_converted_without_a_word(tmp_path: Path) -> 
         return f"{item.status} {item.message}"
 
     (src / "dataset.json").write_text(json.dumps({**values, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}}))
-    assert "neither the layout nor you say what they mean" in converted()
+    assert "neither the layout nor an option explains them" in converted()
     (src / "dataset.json").write_text(json.dumps(values))
     assert converted().startswith("converted")
     assert converted().startswith("unchanged")

@@ -118,7 +118,7 @@ def test_a_data_set_of_another_task_is_rejected_by_name(name: str, tmp_path: Pat
     layout, files = OTHER_TASKS[name]
     (case,) = discover(touch(tmp_path, *files), task=GLIOMA)
     assert case.problem is not None
-    assert case.problem.startswith(f"{name} is laid out as {layout}, of the task ")
+    assert case.problem.startswith(f"{name} has the layout {layout}, which is for the task ")
 
 
 LEFT_OUT = {
@@ -161,9 +161,9 @@ AMBIGUOUS = {
         "two files for segmentation", ["a/a_t1.nii", "a/final_seg.nii", "a/gtv_seg.nii"]
     ),
     "many names in one folder": (
-        "may hold one case", [f"p/{n}.nii" for n in ("4_AX_T1", "7_AX_T1", "3_AX_T2", "9_AX_T2_FLAIR")]
+        "may contain one case", [f"p/{n}.nii" for n in ("4_AX_T1", "7_AX_T1", "3_AX_T2", "9_AX_T2_FLAIR")]
     ),
-    "contrast or not": ("may be T1 with contrast or without", ["p/P1_gd_reg_T1.nii", "p/P1_gd_reg_T2.nii"]),
+    "contrast or not": ("may be T1 with or without contrast", ["p/P1_gd_reg_T1.nii", "p/P1_gd_reg_T2.nii"]),
     "contrast or surgery": (
         "contrast or surgery", [f"p/P9_{t}_{m}.nii" for t in ("pre", "post") for m in ("T1", "FLAIR")]
     ),
@@ -258,9 +258,8 @@ def test_nnunet_has_the_order_in_its_dataset_json(
     (case,) = discover(tmp_path, task=GLIOMA)
     assert case.label == tmp_path / NNUNET[2]
     if images is None:
-        assert (
-            "dataset.json does not say which sequence this is; name it there (channel_names) by one of flair, t1, "
-            in (str(case.problem))
+        assert "dataset.json does not name this sequence; name it there (channel_names) as one of flair, t1, " in (
+            str(case.problem)
         )
         assert "t1gd, t1contrast, t2w, or describe" in str(case.problem)
     else:
@@ -279,7 +278,7 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyte
         return real(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(InputError, match=r"folders cannot be read: .*P2 \(Permission denied\)"):
+    with pytest.raises(InputError, match=r"cannot be read: .*P2 \(Permission denied\)"):
         discover(tmp_path, task=GLIOMA)
 
 
@@ -289,9 +288,7 @@ def test_links_that_lead_nowhere_are_named(name: str, tmp_path: Path) -> None:
     (tmp_path / ".hidden").symlink_to("nowhere")
     assert len(discover(tmp_path, task=GLIOMA)) == 1
     (tmp_path / name).symlink_to("itself.nii" if "itself" in name else "nowhere")
-    with pytest.raises(
-        InputError, match=rf"cannot be read: {tmp_path / name} \(a link that cannot be followed: .*\); get"
-    ):
+    with pytest.raises(InputError, match=rf"cannot be read: {tmp_path / name} \(broken link: .*\); get"):
         discover(tmp_path, task=GLIOMA)
 
 

@@ -1,4 +1,4 @@
-"""NIfTI files: what nibabel reads, we read; what is damaged is refused in one clear message."""
+"""NIfTI files: the same results as nibabel, and one clear message for a damaged file."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""What a label number means is said by the layout or the user, never by values; values only verify it."""
+"""The layout or the user determines what a label number means; the values only verify it."""
 
 import shutil
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def drawn(*values: float, dtype: type = np.uint8) -> np.ndarray:
 
 
 def own(src: Path, name: str = "P1") -> Path:
-    """Give a case that was written in the naming of 2020 names of one's own."""
+    """Rename a case that was written in the naming of 2020, so that no layout matches it."""
     folder = next(src.iterdir())
     for path in folder.iterdir():
         path.rename(path.with_name(path.name.replace(folder.name, name)))

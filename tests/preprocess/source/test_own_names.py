@@ -1,4 +1,4 @@
-"""Names of one's own: what speaks of contrast, of another case or of no tumour is refused or not used, and told."""
+"""Names without a layout: what may mean contrast, another case or no tumour is rejected or ignored, and reported."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from preprocess.source.layouts import ORPHAN, UNKNOWN, discover, survey
 from support.sources import roles, touch
 from support.tasks import GLIOMA, SEQUENCES
 
-CONTRAST = "may be T1 with contrast or without"
+CONTRAST = "may be T1 with or without contrast"
 TORN = "may be one case or two"
-NAMELESS = "does not say which case this is of"
+NAMELESS = "does not show which case this belongs to"
 OPEN = {
     "inside a word": (CONTRAST, ["P1/P1_postGd_T1", "P1/P1_T2", "P1/P1_FLAIR"]),
     "German": (CONTRAST, ["P1/P1_km_T1", "P1/P1_T1", "P1/P1_T2"]),
@@ -43,7 +43,7 @@ def test_names_that_leave_a_case_open_refuse_all_of_it(kind: str, tmp_path: Path
     found = discover(touch(tmp_path / "src", "fine/fine_t1.nii", *(f"{name}.nii" for name in names)), task=GLIOMA)
     problems = {case.case: case.problem for case in found}
     assert [name for name, problem in problems.items() if problem is None] == ["fine"]
-    assert any(words in str(problem) or "may hold one case" in str(problem) for problem in problems.values())
+    assert any(words in str(problem) or "may contain one case" in str(problem) for problem in problems.values())
     assert all("rename the files, or describe them in a layout" in str(p) for p in problems.values() if p)
 
 

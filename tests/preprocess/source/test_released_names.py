@@ -1,4 +1,4 @@
-"""What names of released data sets show beside the role of a file: year, patient, contrast; where layouts lie."""
+"""What names of released data sets show besides the role of a file: year, patient, contrast; where layouts may be."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ files: {t1: "{case}/one", t2: "{case}/two"}
 def test_names_of_two_years_are_refused_where_nothing_shows_the_year(tmp_path: Path) -> None:
     touch(tmp_path, *PED)
     with pytest.raises(
-        InputError, match="fits the layouts brats-ped and brats-ped2023, which differ; choose one with --layout"
+        InputError, match="matches the layouts brats-ped and brats-ped2023, which disagree; choose one with --layout"
     ):
         discover(tmp_path, task=GLIOMA)
     (case,) = discover(tmp_path, GLIOMA, "brats-ped2023")

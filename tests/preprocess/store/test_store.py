@@ -94,7 +94,7 @@ def test_fills_a_strided_view(opened: CaseStore, prepared: Prepared) -> None:
 
 
 def test_one_modality_does_not_touch_the_others(opened: CaseStore, tmp_path: Path) -> None:
-    """Bytes of the other chunks are overwritten: the one that is wanted is read all the same."""
+    """The bytes of the other chunks are overwritten; the requested one can still be read."""
     path = tmp_path / f"{CASE}.zarr/image/c.0.0.0.0"
     expected = opened.read(("t2",))
     data = bytearray(path.read_bytes())
@@ -108,7 +108,7 @@ def test_one_modality_does_not_touch_the_others(opened: CaseStore, tmp_path: Pat
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put a new file in the place of another, of which a copy of a study may be a link."""
+    """Replace a file with a new one: in a copy of a study the old one may be a hard link."""
     path.unlink()
     path.write_bytes(data)
 
@@ -120,7 +120,7 @@ def _flip(path: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "a flipped bit": (_flip, r"array image, chunk \d\.0\.0\.0: damaged, its checksum is wrong"),
+    "a flipped bit": (_flip, r"array image, chunk \d\.0\.0\.0: damaged: its checksum is wrong"),
     "truncated": (lambda path: _replace(path, path.read_bytes()[:-50]), "array image: damaged or truncated"),
     "empty": (lambda path: _replace(path, b""), "array image: damaged or truncated"),
     "missing": (lambda path: path.unlink(), r"cannot be read \(No such file"),
@@ -151,7 +151,7 @@ ACCIDENTS: dict[str, tuple[Damage, str]] = {
 def test_what_happens_to_a_file_between_two_reads_is_an_error_that_names_it(
     opened: CaseStore, tmp_path: Path, kind: str, array: str
 ) -> None:
-    """Mapped into memory, some of these would end the process by a signal, without a word."""
+    """With memory-mapped files, some of these would kill the process with a signal and no message."""
     accident, message = ACCIDENTS[kind]
     opened.read(SEQUENCES)
     opened.read_label()
@@ -197,7 +197,7 @@ def test_no_file_stays_open(opened: CaseStore) -> None:
 
 
 def test_a_chunk_marked_as_missing_is_an_error_not_zeros(opened: CaseStore, tmp_path: Path) -> None:
-    """What a writer leaves that skips empty chunks, or was killed: legal Zarr, which other readers fill with 0."""
+    """A writer that skips empty chunks, or was killed, leaves this: valid Zarr, which other readers fill with 0."""
     path = tmp_path / f"{CASE}.zarr/image/c.0.0.0.0"
     data = path.read_bytes()
     index = data[-68:-20] + b"\xff" * 16  # the entry of the last of four chunks
@@ -205,7 +205,7 @@ def test_a_chunk_marked_as_missing_is_an_error_not_zeros(opened: CaseStore, tmp_
     assert not zarr.open_group(tmp_path / f"{CASE}.zarr", mode="r")["image"][3].any()
     damaged = CaseStore(tmp_path, CASE)
     assert damaged.read(("t1",)).any()
-    with pytest.raises(InputError, match=r"chunk 3\.0\.0\.0: damaged, the chunk is missing"):
+    with pytest.raises(InputError, match=r"chunk 3\.0\.0\.0: damaged: the chunk is missing"):
         damaged.read(("t2",))
 
 
@@ -229,7 +229,7 @@ def test_foreign_zarr_is_refused(opened: CaseStore, tmp_path: Path) -> None:
     meta = json.loads(path.read_text())
     meta["codecs"][0]["configuration"]["codecs"].pop()
     path.write_text(json.dumps(meta))
-    with pytest.raises(InputError, match="not an array that `ccsd convert` writes"):
+    with pytest.raises(InputError, match="not an array written by `ccsd convert`"):
         CaseStore(tmp_path, CASE).read(("t1",))
 
 
