@@ -1,4 +1,4 @@
-"""`ccsd calibrate`: which Dice to expect of a model's segmentations, by how sure it is of them."""
+"""`ccsd calibrate`: relate a model's confidence in a segmentation to the Dice to expect."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,18 +13,18 @@ def calibrate(
         list[str], typer.Argument(metavar="RUN...", help="Folder of a finished run; several are calibrated as one.")
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Data set that it was trained on. Default: that of the run's study.")
+        Path | None, typer.Option(help="Data set that the run was trained on. Default: that of its study.")
     ] = None,
-    level: Annotated[float, typer.Option(help="Share of new cases whose Dice shall lie in the interval.")] = 0.9,
+    level: Annotated[float, typer.Option(help="Share of new cases whose Dice should be in the interval.")] = 0.9,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Evaluation setting to change, e.g. evaluation.flips=true."),
     ] = None,
     device: DeviceOption = None,
 ) -> None:
-    """Compare how sure a model is with how good it is on its validation cases; predict then says which Dice to expect.
+    """Compare a model's confidence with its Dice on its validation cases; predict then reports the Dice to expect.
 
-    Writes calibration.json beside run.json (of an ensemble, beside that of the first run).
+    Writes calibration.json beside run.json (for an ensemble, beside that of the first run).
     """
     from ccsd.evaluation.calibrate import calibrate as write
 
