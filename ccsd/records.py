@@ -45,11 +45,15 @@ class _Record(BaseModel):
         UsageError
             If it is missing, or is not such a record.
         """
-        if not (path := folder / cls.FILE).exists():
+        path = folder / cls.FILE
+        try:
+            return cls.parse(path.read_bytes(), path)
+        except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{folder}: not a finished {cls.KIND} ({cls.FILE} is missing); `{cls.COMMAND}` writes it at the end"
-            )
-        return cls.read_file(path)
+            ) from None
+        except OSError as error:
+            raise cls._unreadable(path, str(error.strerror)) from None
 
     @classmethod
     def read_file(cls, path: Path) -> Self:

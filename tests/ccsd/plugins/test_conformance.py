@@ -165,7 +165,7 @@ def test_the_command_names_what_failed(installed: Path, monkeypatch: pytest.Monk
     assert leaky.returncode == 2
     bad = [line.split(":")[0] for line in leaky.stdout.splitlines() if not line.startswith("ok ")]
     assert bad == ["FAIL  absent sequences", "FAIL  sets apart"]
-    assert "Leaks does not keep to the interface: absent sequences, sets apart; " in leaky.stderr
+    assert "Leaks does not follow the interface: absent sequences, sets apart; " in leaky.stderr
 
 
 @pytest.mark.slow

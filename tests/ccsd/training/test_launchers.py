@@ -102,7 +102,7 @@ def test_ranks_of_a_slurm_job_run_in_a_container(inputs: Path, tmp_path: Path, c
 
 
 def test_a_container_that_does_not_have_this_version_is_refused(tmp_path: Path) -> None:
-    refused = {"echo 0.0.9": "has ccsd 0.0.9, and here it is", "echo no image >&2; exit 255": "start ccsd: no image"}
+    refused = {"echo 0.0.9": "has ccsd 0.0.9, but this is", "echo no image >&2; exit 255": "start ccsd: no image"}
     for line, words in refused.items():
         (tmp_path / "other").write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / "other").chmod(0o755)
