@@ -1,7 +1,7 @@
 # make demo    phantoms -> Zarr -> training -> 15 evaluations -> report, in minutes, on any machine
 # make test    the tests
 # make lint    style, types, spelling, the Dockerfile
-# make check   everything a change must pass, as in CI; about 38 minutes
+# make check   everything a change must pass, as in CI; about 25 minutes
 # make env     creates .venv or brings it up to date (the other targets do this automatically)
 # make lower-bounds    the quick tests with the lowest versions that pyproject.toml allows
 # make coverage    all tests but the exhaustive ones, and which lines and branches they reach; about an hour
