@@ -29,7 +29,7 @@ RUN := . $(VENV)/bin/activate &&
 .PHONY: help env reject-linked-environment demo predict-demo demo-model test lower-bounds coverage lint check format ablation docs gpu-check slurm-up slurm-down
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -15
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 env: $(STAMP)
 

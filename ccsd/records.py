@@ -45,15 +45,7 @@ class _Record(BaseModel):
         UsageError
             If it is missing, or is not such a record.
         """
-        path = folder / cls.FILE
-        try:
-            return cls.parse(path.read_bytes(), path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(
-                f"{folder}: not a finished {cls.KIND} ({cls.FILE} is missing); `{cls.COMMAND}` writes it at the end"
-            ) from None
-        except OSError as error:
-            raise cls._unreadable(path, str(error.strerror)) from None
+        return cls.read_file(folder / cls.FILE)
 
     @classmethod
     def read_file(cls, path: Path) -> Self:
@@ -62,10 +54,15 @@ class _Record(BaseModel):
         Raises
         ------
         UsageError
-            If it is none, or cannot be read.
+            If it is missing, is no such record, or cannot be read.
         """
         try:
             return cls.parse(path.read_bytes(), path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(
+                f"{path.parent}: not a finished {cls.KIND} ({path.name} is missing); "
+                f"`{cls.COMMAND}` writes it at the end"
+            ) from None
         except OSError as error:
             raise cls._unreadable(path, str(error.strerror)) from None
 

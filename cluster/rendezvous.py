@@ -94,7 +94,7 @@ def environment(
 ) -> dict[str, str]:
     """Return the variables that torch.distributed, DeepSpeed and linear algebra libraries read.
 
-    For a loopback address, gloo is told to use the loopback interface. Otherwise it would look up the machine's name,
+    For a loopback address, gloo gets the loopback interface. Otherwise it would look up the machine's name,
     which often resolves to nothing or to an address behind a firewall.
 
     Thread variables that are already set are replaced: Snakemake sets them for every job, so they describe the
