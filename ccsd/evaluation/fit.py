@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 Floats = NDArray[np.float64]
 Curve = tuple[Floats, Floats]
@@ -75,18 +76,11 @@ def scale(confidence: Floats) -> Floats:
 
 def _rising(x: Floats, y: Floats, weight: Floats) -> Curve:
     """Return the isotonic regression: corners of the rising curve of least squares, where it is flat their middles."""
-    blocks: list[tuple[float, float, float]] = []  # weight, mean of x, mean of y
     at, number = np.unique(x, return_inverse=True)  # equal x are one point, in whatever order they come
     total = np.bincount(number, weight)
-    mean = np.bincount(number, weight * y) / total
-    for block in zip(total.tolist(), at.tolist(), mean.tolist(), strict=True):
-        blocks.append(block)
-        while len(blocks) > 1 and blocks[-2][2] >= blocks[-1][2]:
-            (w, *first), (v, *second) = blocks[-2:]
-            x_mean, y_mean = ((w * a + v * b) / (w + v) for a, b in zip(first, second, strict=True))
-            blocks[-2:] = [(w + v, x_mean, y_mean)]
-    _, *corners = np.array(blocks).T
-    return corners[0], corners[1]
+    rising = isotonic_regression(np.bincount(number, weight * y) / total, weights=total).x
+    corners, starts = np.unique(rising, return_index=True)
+    return np.add.reduceat(total * at, starts) / np.add.reduceat(total, starts), corners
 
 
 def _quantile(values: Floats, weight: Floats, level: float) -> Floats:
