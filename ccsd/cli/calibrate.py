@@ -32,5 +32,5 @@ def calibrate(
     for note in done.notes:
         typer.echo(f"note: {note}", err=True)
     counts = (done.calibration.cases, "case"), (done.calibration.patients, "patient")
-    typer.echo(f"calibrated by {' of '.join(f'{count} {word}' + 's' * (count != 1) for count, word in counts)}")
+    typer.echo(f"calibrated with {' of '.join(f'{count} {word}' + 's' * (count != 1) for count, word in counts)}")
     typer.echo(done.path)

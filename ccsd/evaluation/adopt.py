@@ -1,4 +1,4 @@
-"""`ccsd adopt PREDICTIONS --study DIR --as METHOD`: another method's label maps as an evaluation of a study."""
+"""`ccsd adopt PREDICTIONS --study DIR --as METHOD`: add another method's label maps to a study as an evaluation."""
 
 import functools
 from collections import Counter
@@ -40,12 +40,12 @@ from preprocess.store.reader import CaseStore, list_cases
 from preprocess.task import LabelConvention, Task
 
 _SHOWN = 40
-"""Problems that a message lists."""
+"""How many problems a message lists at most."""
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """What became of predictions: the table, and what to tell the user."""
+    """The result of adopting predictions: the table of scores, and notes for the user."""
 
     scores: Path
     notes: list[str]
@@ -53,13 +53,13 @@ class Adopted:
 
 @dataclass(frozen=True)
 class _Cases:
-    """The cases of a study that are tested."""
+    """The test cases of a study."""
 
     stores: Mapping[str, CaseStore]
     folds: Mapping[str, int]
-    """That which holds out a case."""
+    """The fold that holds out each case."""
     untested: frozenset[str]
-    """The other cases, such as those that train."""
+    """The other cases, such as the training cases."""
     split_hash: str
 
 
@@ -73,7 +73,7 @@ class _Job:
     read_as: Mapping[Path, LabelConvention]
     """The label convention of each file."""
     only_check: bool
-    """Whether something is wrong already, so that nothing will be scored."""
+    """Whether a problem was found already, so that the remaining files are only checked, not scored."""
     ignore_affine: bool
     out: Path
 
@@ -92,28 +92,31 @@ def adopt(
 ) -> Adopted:
     """Score the label maps of another method on the test cases of a study, as an experiment of its report.
 
-    It is written whole or not at all, and takes the place of what was adopted under this name before.
+    The evaluation is written completely or not at all. It replaces what was adopted under this name before.
 
     Parameters
     ----------
     predictions
-        Folder with a folder for each combination of sequences, such as `flair+t1ce` in any order; or with label maps
-        made from all sequences. Files are called after the cases.
+        Folder with one folder per combination of sequences, such as `flair+t1ce` (in any order), or with label maps
+        made from all sequences. Files are named after the cases.
     study
-        `results/NAME` with converted cases and their split. With folds all cases are wanted, as each is tested.
+        `results/NAME` with converted cases and their split. With folds, all cases are expected, because each is a test
+        case of one fold.
     name
-        What the report calls the method.
+        Name of the method in the report.
     labels
-        Name of the label convention; by `auto` what the layout or the name of the case says, else that of the case.
+        Name of the label convention. `auto`: the one that the layout or the case's name implies, or else that of the
+        converted case.
     layout, overrides, ignore_affine, workers
-        As of `ccsd.evaluation.folders.evaluate_folders`; without overrides the scoring is that of the study.
+        As in `ccsd.evaluation.folders.evaluate_folders`; without overrides, the scoring is that of the study.
     partial
         Whether cases may be missing.
 
     Raises
     ------
     UsageError
-        If the name cannot be used, or label maps are missing, unknown or do not fit their cases; all are listed.
+        If the name cannot be used, or label maps are missing, unknown or do not fit their cases. All problems are
+        listed.
     InputError
         If the study's cases or split cannot be used.
     """
@@ -147,16 +150,16 @@ def _check_name(folder: StudyFolder, name: str) -> None:
     own = folder.evaluation(name, ADOPTED)
     taken = {EvaluationRecord.read(path).identity.experiment for path in folder.evaluations().values() if path != own}
     if name in taken | set(_config_of(folder).get("experiments") or ()):
-        raise UsageError(f"--as {name}: {folder.root} has an experiment of this name; choose another one")
+        raise UsageError(f"--as {name}: {folder.root} already has an experiment of this name; choose another one")
 
 
 def _config_of(folder: StudyFolder) -> dict[str, Any]:
-    """Return the configuration of a study; empty of one that was made by hand."""
+    """Return the configuration of a study, or an empty one if the study was made by hand."""
     return read_mapping(folder.config, "configuration", "settings") if folder.config.is_file() else {}
 
 
 def _settings(folder: StudyFolder, overrides: Sequence[str], task: Task) -> Evaluation:
-    """Return how to score: as the study does, by its configuration, or else by its first evaluation."""
+    """Return how to score: by the study's configuration, or else as in its first evaluation."""
     records = (EvaluationRecord.read(path).identity.settings for path in folder.evaluations().values())
     configured = _config_of(folder).get("evaluation") or next(records, {})
     known = {key: value for key, value in configured.items() if key in Evaluation.model_fields}
@@ -169,14 +172,14 @@ def _tested(data: Path, task: Task) -> _Cases:
     held_out = {} if folds is None else folds.held_out
     names = sorted([*split.test, *held_out])
     if not names:
-        raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
+        raise UsageError(f"{data}: the split has no test case; run `ccsd split` with train + val below 1")
     untested = frozenset(list_cases(data)) - set(names)
     return _Cases({case: CaseStore(data, case) for case in names}, held_out, untested, split.folds or split.hash)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Label maps by case and combination, and what is wrong or to be told."""
+    """Label maps by case and combination, with problems and notes."""
 
     by_case: dict[str, dict[str, Segmentation]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -187,7 +190,7 @@ def _find(predictions: Path, task: Task, cases: _Cases, layout: str | None, part
     found = _Found()
     if unknown := unknown_folders(predictions, task):
         found.problems.extend(
-            f"{path}: no combination of {', '.join(task.modalities)}, joined by '+'" for path in unknown
+            f"{path}: not a combination of {', '.join(task.modalities)}, joined by '+'" for path in unknown
         )
     for given, folder in find_subsets(predictions, task).items():
         subset = task.full_name if given == GIVEN else given
@@ -198,7 +201,7 @@ def _find(predictions: Path, task: Task, cases: _Cases, layout: str | None, part
         }
         try:
             there = find_segmentations(folder, task, layout)
-            others = [case for case in there if case in cases.untested]  # no name of a test case that goes on
+            others = [case for case in there if case in cases.untested]  # not test cases with a suffix
             pairs, extra = match({case: there[case] for case in there if case not in others}, wanted, partial=True)
             extra = sorted([*extra, *others])
         except UsageError as error:
@@ -209,12 +212,12 @@ def _find(predictions: Path, task: Task, cases: _Cases, layout: str | None, part
         missing = sorted(set(wanted) - {pair.case for pair in pairs})
         text = [f"{subset}: {first_few(missing)}: no label map"] if missing else []
         (found.notes if partial else found.problems).extend(text)
-        found.notes.extend([f"{subset}: not among the test cases, left out: {first_few(extra)}"] if extra else [])
+        found.notes.extend([f"{subset}: ignored, not among the test cases: {first_few(extra)}"] if extra else [])
     return found
 
 
 def _conventions(labels: str, task: Task, cases: _Cases, found: _Found) -> dict[Path, LabelConvention]:
-    """Return the label convention of each file: the one named, by `auto` what is said of it, else that of its case."""
+    """Return the label convention of each file: the one named, with `auto` the one implied, else that of its case."""
     named = conventions_of(
         "--labels", labels, task, [item for maps in found.by_case.values() for item in maps.values()]
     )
@@ -230,14 +233,14 @@ def _conventions(labels: str, task: Task, cases: _Cases, found: _Found) -> dict[
 
 @contextmanager
 def _place(folder: Path) -> Iterator[Path]:
-    """Yield a folder that takes the place of `folder` if all goes well, and leaves nothing otherwise."""
+    """Yield a temporary folder that replaces `folder` on success and is removed otherwise."""
     sweep(folder.parent)
     try:
         with complete_or_absent(folder) as out:
             out.mkdir()
             yield out
     finally:
-        with suppress(OSError):  # it has other folders, too
+        with suppress(OSError):  # it may contain other folders
             folder.parent.rmdir()
 
 
@@ -250,15 +253,15 @@ def _score(job: _Job, found: _Found, predictions: Path, workers: int) -> list[Sc
     if problems:
         raise UsageError(
             f"{predictions}: nothing was adopted:\n{first_few([f'  {text}' for text in problems], _SHOWN, chr(10))}\n"
-            "Correct these, leave out what is missing (--partial), or name the label numbers "
-            f"(--labels {'|'.join(job.task.conventions)}). A folder for each combination is called like "
-            f"{job.task.full_name}, its files after the cases"
+            "Fix these problems, accept missing label maps (--partial), or choose the label convention "
+            f"(--labels {'|'.join(job.task.conventions)}). Folders are named after combinations, such as "
+            f"{job.task.full_name}, and files after cases"
         )
     return rows
 
 
 def _score_case(job: _Job, item: tuple[str, dict[str, Segmentation]]) -> tuple[list[ScoreRow], list[str]]:
-    """Return the rows of a case, and what is wrong with its label maps."""
+    """Return the rows of a case, and the problems with its label maps."""
     case, maps = item
     store = job.cases.stores[case]
     own, expected = store.meta.label_convention, labelmap_of(store)

@@ -1,4 +1,4 @@
-"""`ccsd calibrate RUN...`: how good segmentations are of which the models are so and so sure, on validation cases."""
+"""`ccsd calibrate RUN...`: measure on validation cases how the models' confidence relates to the actual Dice."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     import torch
 
 LEVEL = 0.9
-"""Share of new cases whose Dice shall lie in the interval."""
+"""Share of new cases whose Dice should lie in the interval."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """How sure the models were of one region of a case from one combination, and what came true."""
+    """Confidence and actual Dice of one region of a case, segmented from one combination."""
 
     case: str
     subset: str
@@ -55,7 +55,7 @@ class Calibrated:
     path: Path
     calibration: Calibration
     notes: tuple[str, ...]
-    """What the user should know."""
+    """Notes for the user."""
 
 
 def calibrate(
@@ -65,26 +65,26 @@ def calibrate(
     device: str | None = None,
     level: float = LEVEL,
 ) -> Calibrated:
-    """Segment the validation cases of runs from every combination, and write what their confidence came to.
+    """Segment the validation cases of runs from every combination, and write how confidence relates to Dice.
 
     Parameters
     ----------
     models
-        Folder of a finished run; of several the mean of their probabilities is calibrated.
+        Folder of a finished run. With several, the mean of their probabilities is calibrated.
     data
-        The converted data set that they were trained on; that of their study without it.
+        The converted data set that they were trained on; by default that of their study.
     overrides
         `evaluation.KEY=VALUE` settings that replace those of the (first) run.
     device
         auto or cpu, as in `ccsd.device.choose_device`.
     level
-        Share of new cases whose Dice shall lie in the interval.
+        Share of new cases whose Dice should lie in the interval.
 
     Raises
     ------
     UsageError
-        If a run cannot be used, is packed, or does not say its split; if there is no validation case, or `level` or
-        the data cannot be used.
+        If a run cannot be used, is packed, or lacks its split; if there is no validation case; or if `level` or the
+        data cannot be used.
     InputError
         If the data belong to another task, or lack a case.
     """
@@ -94,8 +94,8 @@ def calibrate(
     path = calibration_file(members)
     if path is None:
         raise UsageError(
-            f"{members[0].where}: a packed model does not say which cases it was trained on; calibrate the run and "
-            "pack it again"
+            f"{members[0].where}: a packed model does not list the cases it was trained on; calibrate the run and pack "
+            "it again"
         )
     data = data or _data_of(members)
     patients = cases_to_calibrate(members, data)
@@ -111,12 +111,12 @@ def calibrate(
 
 
 def cases_to_calibrate(members: Sequence[Member], data: Path) -> dict[str, str]:
-    """Return the validation cases, each with its patient, of whom no model was trained or is tested on any scan.
+    """Return the validation cases with their patients, except patients with any scan used for training or testing.
 
     Raises
     ------
     UsageError
-        If a run does not say its split, there is no such case, or the data are not those of the training.
+        If a run lacks its split, there is no such case, or the data are not those of the training.
     InputError
         If the data belong to another task, or lack a case.
     """
@@ -127,35 +127,36 @@ def cases_to_calibrate(members: Sequence[Member], data: Path) -> dict[str, str]:
     known = {case for split in splits for case in (*split.train, *split.test)}
     whose = find_patients({case: CaseStore(data, case).meta for case in list_cases(data)}, kept_patients(data))
     if absent := sorted(val - whose.keys()):
-        raise InputError(f"{data}: has no store of {first_few(absent)}; `ccsd convert` makes it")
+        raise InputError(f"{data}: converted cases are missing: {first_few(absent)}; create them with `ccsd convert`")
     used = {patient for case, patient in whose.items() if case in known}
     found = {case: whose[case] for case in sorted(val - known) if whose[case] not in used}
     if not val:
         raise UsageError(
-            f"{first.where}: its split has no validation case; make one with some (split.val), train again"
+            f"{first.where}: its split has no validation case; create one that has some (split.val) and train again"
         )
     if not found:
         raise UsageError(
-            f"{first.where}: of each patient with a validation case another scan was trained on or is tested on; make "
-            "a split that keeps patients together, and do not calibrate models of several folds together"
+            f"{first.where}: every patient with a validation case has another scan that is used for training or "
+            "testing; create a split that keeps patients together, and do not calibrate models of several folds "
+            "together"
         )
     return found
 
 
 def _split_of(member: Member, data: Path) -> Split:
-    """Return the split that a run was trained by, of data that are those of its training."""
+    """Return the split that a run was trained with; reject data that are not those of its training."""
     folder = member.saved.folder
     if folder is None or not (folder / SPLIT_FILE).is_file():
-        raise UsageError(f"{member.where}: {SPLIT_FILE} is missing, which says what it was trained on; train again")
+        raise UsageError(f"{member.where}: {SPLIT_FILE} is missing, so its training cases are unknown; train again")
     if member.record.data_hash != read_fingerprint(data).get("data_hash"):
         raise UsageError(
-            f"{data}: not the data that {member.where} was trained on; name those, with --data, or train again"
+            f"{data}: not the data that {member.where} was trained on; choose those with --data, or train again"
         )
     return read_split(folder)
 
 
 def points(ensemble: Ensemble, store: CaseStore, settings: Evaluation, device: "torch.device") -> Iterator[Point]:
-    """Yield what each combination that a case has comes to, by region; what is not painted has no confidence.
+    """Yield confidence and Dice for each combination that a case has, by region; unpainted regions are left out.
 
     Raises
     ------
@@ -164,7 +165,7 @@ def points(ensemble: Ensemble, store: CaseStore, settings: Evaluation, device: "
     """
     task = ensemble.task
     if not store.has_label:
-        raise UsageError(f"case {store.case}: has no segmentation to compare with; take it out of the split")
+        raise UsageError(f"case {store.case}: has no segmentation to compare with; remove it from the split")
     subsets = [s for s in map(task.subset, task.subset_names) if set(s) <= set(store.modalities)]
     reference = store.read_label()
     expected = {region: region_mask(reference, region, task) for region in task.regions}
@@ -182,9 +183,9 @@ def points(ensemble: Ensemble, store: CaseStore, settings: Evaluation, device: "
 def fitted(
     found: Sequence[Point], patients: Mapping[str, str], members: Sequence[Member], settings: Evaluation, level: float
 ) -> Calibration:
-    """Return the calibration that points lead to, a curve for each region and number of sequences.
+    """Return the calibration fitted to points: one curve for each region and number of sequences.
 
-    `patients` are those of the cases.
+    `patients` maps each case to its patient.
     """
     by_curve: dict[tuple[str, int], list[Point]] = defaultdict(list)
     for point in found:
@@ -212,30 +213,30 @@ def fitted(
 
 
 def _data_of(members: Sequence[Member]) -> Path:
-    """Return the data of the study that the first run lies in."""
+    """Return the data of the study that the first run belongs to."""
     folder = members[0].saved.folder
     assert folder is not None
     runs = folder.resolve().parent
     data = StudyFolder(runs.parent).data
     if runs.name != "runs" or not data.is_dir():
-        raise UsageError(f"{folder}: not in the folder of a study with its data; name them with --data")
+        raise UsageError(f"{folder}: not in the folder of a study with its data; choose the data with --data")
     return data
 
 
 def _notes(calibration: Calibration, members: Sequence[Member]) -> Iterator[str]:
     if not calibration.curves:
-        yield f"{members[0].where}: paints nothing in any validation case, so there will be no expected Dice"
+        yield f"{members[0].where}: segments nothing in any validation case, so there will be no expected Dice"
     needed, sizes = fewest_patients(calibration.level), {curve.sequences for curve in calibration.curves}
     seen = {(curve.region, curve.sequences): curve.patients for curve in calibration.curves}
     all_of = {(name, size): seen.get((name, size), 0) for name in members[0].config.task.regions for size in sizes}
     if few := [f"{name} from {size}: {count}" for (name, size), count in all_of.items() if count < needed]:
         yield (
             f"too few patients for an interval of {100 * calibration.level:g} %, which needs {needed} in whom the "
-            f"region was painted (region from sequences: patients): {first_few(few, 12)}"
+            f"region was segmented (region from number of sequences: patients): {first_few(few, 12)}"
         )
     for member in members:
         if member.record.may_know_test_cases:
             yield (
-                f"{member.where}: what it was fine-tuned from learnt from another split of the same data; if it knew "
-                "these cases, the expected Dice is too high"
+                f"{member.where}: the model it was fine-tuned from was trained with another split of the same data; if "
+                "that included these cases, the expected Dice is too high"
             )

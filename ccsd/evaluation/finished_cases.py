@@ -1,4 +1,4 @@
-"""Finished cases of an evaluation that is under way, so that one that was killed resumes where it was."""
+"""The finished cases of an unfinished evaluation, so that an interrupted one can be resumed."""
 
 import json
 import os
@@ -18,9 +18,9 @@ ScoreRow = dict[str, Any]
 class FinishedCases:
     """The rows of finished cases below an output folder.
 
-    Those of an evaluation with another identity (other weights, split, settings) are removed, never mixed in. Several
-    processes may work on parts of one evaluation: `own` are the cases of this one. Temporary files of theirs, which a
-    killed process left, are removed.
+    Rows of an evaluation with another identity (other weights, split, settings) are removed, never mixed in. Several
+    processes may work on parts of one evaluation: `own` are the cases of this process. Temporary files that a killed
+    process left for these cases are removed.
     """
 
     def __init__(self, out: Path, identity: Identity, own: Collection[str]) -> None:
@@ -29,9 +29,9 @@ class FinishedCases:
         if self._root.is_dir():
             for other in self._root.iterdir():
                 if other != self._folder:
-                    shutil.rmtree(other, ignore_errors=True)  # another part may do so, too
+                    shutil.rmtree(other, ignore_errors=True)  # another part may remove it, too
         is_whole = set(own) == set(identity.cases)
-        for folder, _, names in os.walk(out):  # which does not mind folders that another part removes
+        for folder, _, names in os.walk(out):  # ignores folders that another part removes meanwhile
             for name in names:
                 if name.startswith(TEMPORARY) and (is_whole or _case_of(name) in own):
                     (Path(folder) / name).unlink(missing_ok=True)
@@ -45,11 +45,11 @@ class FinishedCases:
         return rows if isinstance(rows, list) else None
 
     def write(self, case: str, rows: list[ScoreRow]) -> None:
-        """Keep the rows of a case whose predictions are written."""
+        """Store the rows of a case whose predictions are written."""
         write_text(self._folder / f"{case}.json", json.dumps(rows))
 
     def discard(self) -> None:
-        """Remove all of them: the evaluation is complete. Two parts that end at the same time both do so."""
+        """Remove all rows when the evaluation is complete. Two parts that end at the same time both do this."""
         shutil.rmtree(self._root, ignore_errors=True)
 
 

@@ -1,9 +1,9 @@
-"""From the confidence of models to the Dice to expect: fitted on cases that they did not train on, with an interval.
+"""Fit the Dice to expect at a given confidence, with an interval, to cases that the models were not trained on.
 
-The combinations and the scans of one patient are no independent samples, so everything goes by patient: in the fit
-each weighs the same, and the interval is that of the jackknife+ (Barber et al. 2021, doi:10.1214/20-AOS1965) that
-leaves out whole patients, with weights as in conformal prediction for hierarchical data (Lee, Barber and Willett,
-arXiv 2306.06342).
+The combinations and scans of one patient are not independent samples, so everything is done by patient: in the fit,
+all patients have the same weight, and the interval is that of the jackknife+ (Barber et al. 2021,
+doi:10.1214/20-AOS1965), which leaves out whole patients, with weights as in conformal prediction for hierarchical data
+(Lee, Barber and Willett, arXiv 2306.06342).
 """
 
 from math import ceil
@@ -16,26 +16,27 @@ from scipy.optimize import isotonic_regression
 Floats = NDArray[np.float64]
 Curve = tuple[Floats, Floats]
 GRID = np.linspace(0, 1, 41)
-"""Confidences at which a curve is kept."""
+"""Confidences at which a curve is stored."""
 _ROUNDING = 9
 
 
 def fewest_patients(level: float) -> int:
-    """Return of how many patients an interval of that level needs a calibration at least: 9 for 0.9."""
+    """Return how many patients a calibration requires for an interval of this level: 9 for 0.9."""
     return max(2, ceil(round(1 / (1 - level) - 1, _ROUNDING)))  # one is left out in turn
 
 
 def fit(patient: NDArray[Any], confidence: Floats, dice: Floats, level: float) -> dict[str, Any]:
-    """Return a curve (`ccsd.records.Curve` without region and number of sequences) through the points of some patients.
+    """Return the curve (`ccsd.records.Curve` without region and number of sequences) fitted to points of patients.
 
     Parameters
     ----------
     patient
-        N, which patient each point is of.
+        N, the patient of each point.
     confidence, dice
-        N, 0 to 1: what the models said, and what came true.
+        N, 0 to 1: the models' confidence, and the actual Dice.
     level
-        Share of new cases whose Dice shall lie in the interval. With fewer than `fewest_patients` there is none.
+        Share of new cases whose Dice should lie in the interval. With fewer patients than `fewest_patients`, there is
+        no interval.
     """
     names, number = np.unique(patient, return_inverse=True)
     share = 1 / np.bincount(number)[number]
@@ -70,13 +71,13 @@ def _jackknife(number: NDArray[Any], x: Floats, y: Floats, share: Floats, level:
 
 
 def scale(confidence: Floats) -> Floats:
-    """Return how far Dice strays, up to a factor: models that are less sure are wrong by more."""
+    """Return the spread of the Dice up to a factor: the lower the confidence, the larger the errors."""
     return 0.05 + 1 - confidence
 
 
 def _rising(x: Floats, y: Floats, weight: Floats) -> Curve:
-    """Return the isotonic regression: corners of the rising curve of least squares, where it is flat their middles."""
-    at, number = np.unique(x, return_inverse=True)  # equal x are one point, in whatever order they come
+    """Return the corners of the non-decreasing least-squares curve; a flat piece is represented by its middle."""
+    at, number = np.unique(x, return_inverse=True)  # equal x become one point, whatever their order
     total = np.bincount(number, weight)
     rising = isotonic_regression(np.bincount(number, weight * y) / total, weights=total).x
     corners, starts = np.unique(rising, return_index=True)
@@ -84,7 +85,7 @@ def _rising(x: Floats, y: Floats, weight: Floats) -> Curve:
 
 
 def _quantile(values: Floats, weight: Floats, level: float) -> Floats:
-    """Return for each column of values (N x G) the smallest one at or below which lies that much of the weight."""
+    """Return the smallest value of each column (N x G) with at least this share of the weight at or below it."""
     order = np.argsort(values, axis=0)
     reached = np.cumsum(weight[order], axis=0).round(_ROUNDING) >= round(level, _ROUNDING)
     found: Floats = np.take_along_axis(values, np.take_along_axis(order, reached.argmax(axis=0)[None], 0), 0)[0]

@@ -68,16 +68,16 @@ def evaluate_folders(
     out
         Folder for `metrics.tsv` and `evaluation.json`.
     task
-        What was segmented from what; it says how it is scored.
+        The task, which determines how segmentations are scored.
     settings
-        Policy and clean-up; the defaults of the configuration without it.
+        Policy and clean-up; by default those of the default configuration.
     layout
-        Name or file of the layout of both folders; found out by default.
+        Name or file of the layout of both folders; detected by default.
     pred_labels, ref_labels
-        Name of the label convention, or `auto`: what the layout says or the name of the case, else that of the
-        reference.
+        Name of the label convention, or `auto`: the one that the layout or the case's name implies, or else, for a
+        prediction, that of its reference.
     ignore_affine
-        Compare voxel by voxel although the files lie in different places, for files that lost their header.
+        Compare voxel by voxel even if the files lie at different places in space, for files that lost their header.
     partial
         Ignore references without a prediction instead of raising an error.
     workers
@@ -88,7 +88,7 @@ def evaluate_folders(
     UsageError
         If the folders cannot be matched.
     InputError
-        If a file cannot be read, has other labels than the convention, or does not fit its reference.
+        If a file cannot be read, has labels that the convention lacks, or does not fit its reference.
     """
     settings = settings or Evaluation()
     references = find_segmentations(ref, task, layout)
@@ -121,7 +121,7 @@ def evaluate_folders(
 
 
 def _identity(job: _Job, about: dict[str, str]) -> Identity:
-    """Return everything that decides the numbers."""
+    """Return everything that determines the scores."""
     settings = job.settings.model_dump(
         mode="json", exclude={"subsets", "subsets_per_job", "calibrate", "overlap", "flips"}
     )
@@ -137,14 +137,14 @@ def _identity(job: _Job, about: dict[str, str]) -> Identity:
 
 
 def conventions_of(option: str, name: str, task: Task, found: Iterable[Segmentation]) -> dict[Path, LabelConvention]:
-    """Return the label convention of each file: the one named, or by `auto` what its layout or its case says.
+    """Return the label convention of each file: the one named, or with `auto` the one its layout or case implies.
 
-    Files of which neither says it are left out.
+    Files for which neither implies one are left out.
 
     Raises
     ------
     UsageError
-        If there is no such convention, or the task has none that the layout names.
+        If there is no such convention, or the task lacks the one that the layout names.
     """
     if name != "auto":
         if name not in task.conventions:
@@ -154,7 +154,9 @@ def conventions_of(option: str, name: str, task: Task, found: Iterable[Segmentat
     for segmentation in found:
         numberings = {segmentation.numbering} if segmentation.numbering else numberings_of(segmentation.case)
         if len(numberings) > 1 or not numberings <= set(task.conventions):
-            raise UsageError(f"{segmentation.path}: its name does not tell its label numbers; {_asked(option, task)}")
+            raise UsageError(
+                f"{segmentation.path}: its name does not show its label convention; {_asked(option, task)}"
+            )
         if numberings:
             known[segmentation.path] = task.conventions[str(numberings.pop())]
     return known
@@ -163,12 +165,12 @@ def conventions_of(option: str, name: str, task: Task, found: Iterable[Segmentat
 def _all_conventions(
     pairs: Sequence[Pair], task: Task, pred_labels: str, ref_labels: str
 ) -> tuple[dict[Path, LabelConvention], dict[Path, LabelConvention]]:
-    """Return the label conventions of predictions and of references; if nobody says it, a prediction has the latter's.
+    """Return the label conventions of predictions and of references; an unknown prediction has that of its reference.
 
     Raises
     ------
     UsageError
-        If nobody says what the numbers of a reference mean; the message says what each convention makes of it.
+        If the label convention of a reference is unknown; the message shows how each convention would read it.
     """
     references = {pair.reference.path: pair.reference for pair in pairs}.values()
     expected = conventions_of("--ref-labels", ref_labels, task, references)
@@ -176,7 +178,7 @@ def _all_conventions(
         volume, _ = read_label(lost)
         meant = readings(count_values(volume.array), abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000, task)
         raise UsageError(
-            f"{lost}: neither the layout nor you say what its label numbers mean; by convention: {meant}; "
+            f"{lost}: neither the layout nor an option says what its label numbers mean; by convention: {meant}; "
             f"{_asked('--ref-labels', task)}"
         )
     predicted = conventions_of("--pred-labels", pred_labels, task, (pair.prediction for pair in pairs))
@@ -201,7 +203,9 @@ def _match(
 ) -> list[Pair]:
     pairs, extra = match(predictions, references, partial=partial)
     if len(pairs) < len(references):
-        print(f"{folder}: {len(references) - len(pairs)} references have no prediction, left out", file=sys.stderr)
+        print(
+            f"{folder}: {len(references) - len(pairs)} references have no prediction and are left out", file=sys.stderr
+        )
     if extra:
         print(f"{folder}: {len(extra)} predictions have no reference and are left out", file=sys.stderr)
     return pairs

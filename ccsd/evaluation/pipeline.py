@@ -1,4 +1,4 @@
-"""Reading, segmenting and scoring at the same time: the next case is read and earlier ones are scored meanwhile."""
+"""Read, segment and score at the same time: while one case is segmented, the next is read and others are scored."""
 
 import multiprocessing
 import signal
@@ -22,7 +22,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def prepare_workers() -> None:
-    """Let a server for `worker_pool` import what workers need, beside what this process does next."""
+    """Start a fork server for `worker_pool` that imports what workers need while this process continues."""
     _CONTEXT.set_forkserver_preload(["ccsd.evaluation.scoring"])
     forkserver.ensure_running()
 
@@ -34,10 +34,10 @@ def overlapped(
     score: Callable[[str, Labels], Rows],
     workers: int,
 ) -> Iterator[tuple[str, Rows]]:
-    """Yield each case with its rows, as they are done.
+    """Yield each case with its rows as soon as it is done.
 
-    A thread reads one case ahead, this thread segments, and processes score. At most two images are in memory, and
-    label maps of two cases more than there are workers.
+    A thread reads one case ahead, this thread segments, and other processes score. At most two images are in memory,
+    and the label maps of at most `workers` + 2 cases.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def overlapped(
     read, segment
         Called in this process.
     score
-        Called in a worker, so what it consists of can be pickled; with one worker in this process.
+        Called in a worker, so it must be picklable; with one worker, called in this process.
     workers
         Processes that score.
 
@@ -55,7 +55,7 @@ def overlapped(
     ChildProcessError
         If a worker is killed.
     Exception
-        Whatever the three raise; a message of an error of the user names the case.
+        Whatever the three functions raise; the message of a user error names the case.
     """
     with ThreadPoolExecutor(1, "reader") as reader:
         images = _ahead(cases, read, reader)
@@ -79,7 +79,7 @@ def overlapped(
 
 
 def _ahead(cases: Iterable[str], read: Callable[[str], Image], reader: Executor) -> Iterator[tuple[str, Image]]:
-    """Yield cases with what `read` gave, the next one being read meanwhile."""
+    """Yield cases with the result of `read`, while the next one is being read."""
     begun: deque[tuple[str, Future[Image]]] = deque()
     for case in cases:
         begun.append((case, reader.submit(read, case)))
@@ -95,7 +95,7 @@ def _result(case: str, future: Future[Image]) -> tuple[str, Image]:
 
 
 def _finished(pending: dict[Future[Rows], str]) -> Iterator[tuple[str, Rows]]:
-    """Wait for one of the cases that are being scored, and take out those that are done."""
+    """Wait until a pending case is scored; yield those that are done, and remove them from `pending`."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
         try:
             yield _result(pending[future], future)
@@ -106,20 +106,20 @@ def _finished(pending: dict[Future[Rows], str]) -> Iterator[tuple[str, Rows]]:
 
 def _lost(cases: Iterable[str]) -> NoReturn:
     raise ChildProcessError(
-        f"a process that scored one of the cases {', '.join(cases)} was killed, perhaps because memory was not enough. "
+        f"a process that scored one of the cases {', '.join(cases)} was killed, perhaps because it ran out of memory. "
         "Run the same command again to resume, with more memory or fewer --workers"
     ) from None
 
 
 @contextmanager
 def _naming(case: str) -> Iterator[None]:
-    """Put the case before the message of an error of the user that does not name it."""
+    """Put the case before the message of a user error that does not name it."""
     try:
         yield
     except (*USER_ERRORS, OSError, MemoryError) as error:
         if case in str(error):
             raise
-        kind = MemoryError if isinstance(error, MemoryError) else type(error)  # those of NumPy take other arguments
+        kind = MemoryError if isinstance(error, MemoryError) else type(error)  # NumPy's takes other arguments
         raise kind(f"case {case}: {error}") from error
 
 
@@ -127,7 +127,7 @@ def _naming(case: str) -> Iterator[None]:
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes that end with this one.
 
-    After an error the calls that have begun are finished, after Ctrl-C they are not.
+    After an error, calls that have started are finished; after Ctrl-C, they are not.
     """
     prepare_workers()
     pool = ProcessPoolExecutor(workers, _CONTEXT, initializer=_follow_parent)
@@ -146,7 +146,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def in_workers(work: Callable[[Item], Rows], items: Sequence[Item], workers: int, what: str) -> Iterator[Rows]:
-    """Yield what `work` makes of each item, in order and with progress; with one worker in this process."""
+    """Yield the result of `work` for each item, in order, showing progress; one worker means this process."""
     if workers <= 1:
         yield from track(map(work, items), len(items), what)
         return
@@ -155,6 +155,6 @@ def in_workers(work: Callable[[Item], Rows], items: Sequence[Item], workers: int
 
 
 def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it ends: the pool's own pipe stays open when it is killed."""
+    """Leave Ctrl-C to the parent, and end when it ends: the pool's own pipe stays open when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

@@ -60,48 +60,48 @@ def evaluate_model(
 ) -> Path | None:
     """Score the test cases of `data` and return the path of the table; None while other parts are not finished.
 
-    A case is done when its predictions and scores are written, so an evaluation that was interrupted resumes; one
-    that is complete is left as it is. The table is the same for any number of workers and parts.
+    A case is finished once its predictions and scores are written, so an interrupted evaluation can be resumed; a
+    complete one is left as it is. The table is the same for any number of workers and parts.
 
     Parameters
     ----------
     models
-        What `--model` takes, such as the folder of a finished training run; of several the mean of their
-        probabilities is scored, as an experiment that is named after theirs.
+        What `--model` takes, such as the folder of a finished training run. With several, the mean of their
+        probabilities is scored, as an experiment named after theirs.
     data
         Folder of converted cases with `split.tsv`.
     out
         Folder for `metrics.tsv`, `evaluation.json` and `predictions/SUBSET/CASE.nii.gz`.
     subsets
-        Combinations to score; without any, those of the configuration, else all.
+        Combinations to score; by default those of the configuration, or else all.
     overrides
-        `evaluation.KEY=VALUE` settings that replace those of the run, of several runs those of the first.
+        `evaluation.KEY=VALUE` settings that replace those of the (first) run.
     task
-        The task by whose rules to score, if they have changed since the training; that of the (first) run without it.
+        The task whose rules are used for scoring, if they have changed since the training; by default that of the
+        (first) run.
     device
         auto or cpu, as in `ccsd.device.choose_device`.
     workers
-        Processes that write and score label maps beside this one; with 1 this one does.
+        Other processes that write and score label maps; with 1, this process does so.
     part
-        Of how many parts of the cases which one to work on, (I, N) with I from 1. They may run in any order and at the
-        same time, with the same `out`; the one that ends last writes the table.
-
+        (I, N): score part I of N of the cases, I from 1. Parts may run in any order and at the same time, with the
+        same `out`; the one that ends last writes the table.
     fold
-        Of which fold of the data to score the cases; that of the models without it, or of models of several folds (or
-        of none) the cases that are in no fold.
+        The fold whose cases are scored. By default that of the models; for models of several folds, or of none, the
+        cases that are in no fold.
 
     Raises
     ------
     UsageError
         If a run, the split or a setting cannot be used, or the runs do not fit together.
     InputError
-        If the data or `task` belong to another task than the run, or there is no such part.
+        If the data or `task` do not match the task of the run, or there is no such part.
     ChildProcessError
         If a worker is killed.
     """
     if workers > 1:
         prepare_workers()
-    select_part((), part)  # refuses one that there is not, before any work
+    select_part((), part)  # rejects a wrong part before any work is done
     job, split = _job(models, data, subsets, overrides, task, device, fold)
     if _is_complete(out, job.identity):
         return out / SCORES_FILE
@@ -134,7 +134,7 @@ def _job(
     settings = evaluation_settings(ensemble.settings, overrides, task)
     split, fold = split_to_score(ensemble.members, data, task, fold)
     if not split.test:
-        raise UsageError(f"{data}: no case of the split is for testing; run `ccsd split` with train + val below 1")
+        raise UsageError(f"{data}: the split has no test case; run `ccsd split` with train + val below 1")
     warn_of_known_cases(ensemble.members, data, split)
     wanted = _wanted(subsets, settings, task)
     identity = _identity(ensemble, settings, wanted, task, split, fold)
@@ -169,7 +169,8 @@ def _join(job: _Job, out: Path, split: Split, finished: FinishedCases) -> Path |
     if missing and not _is_complete(out, job.identity):  # another part may have written it just now
         print(
             f"{len(missing)} of {len(found)} test cases are not scored yet ({first_few(missing)}); the part that ends "
-            f"last writes {SCORES_FILE}. When none is running any more, run one of them again, or all without --part"
+            f"last writes {SCORES_FILE}. If no part is running any more, run one of them again, or run all of them "
+            "without --part"
         )
         return None
     if not missing:
@@ -194,7 +195,7 @@ def _wanted(names: Sequence[str], settings: Evaluation, task: Task) -> tuple[Sub
 def _identity(
     ensemble: Ensemble, settings: Evaluation, subsets: Sequence[Subset], task: Task, split: Split, fold: int | None
 ) -> Identity:
-    """Return everything that decides the numbers."""
+    """Return everything that determines the scores."""
     return Identity(
         experiment=ensemble.name,
         model_hash=ensemble.model_hash,
@@ -211,7 +212,7 @@ def _identity(
 
 
 def _which(ensemble: Ensemble) -> dict[str, Any]:
-    """Return seed and window of one model, or what each of several is and has."""
+    """Return seed and window of one model, or identity and window of each of several."""
     windows = [list(member.config.train.patch) for member in ensemble.members]
     if len(windows) == 1:
         return {"seed": ensemble.identities[0].seed, "window": windows[0]}
@@ -231,12 +232,12 @@ class _Image:
     voxels: npt.NDArray[np.float32]
     spacing: Spacing
     subsets: tuple[Subset, ...]
-    """Those of which the case has all modalities."""
+    """The combinations for which the case has all modalities."""
 
 
 def _read(job: _Job, case: CaseStore) -> _Image:
     if not case.has_label:
-        raise UsageError(f"case {case.case}: has no segmentation to score against; take it out of the test split")
+        raise UsageError(f"case {case.case}: has no segmentation to score against; remove it from the test split")
     possible = tuple(s for s in job.subsets if set(s) <= set(case.modalities))
     voxels = case.read_channels({name for combination in possible for name in combination}) if possible else _NOTHING
     return _Image(voxels, case.meta.geometry.spacing, possible)
@@ -246,7 +247,7 @@ _NOTHING = np.zeros((0, 0, 0, 0), np.float32)
 
 
 def _segment(job: _Job, image: _Image) -> Found:
-    """Return the label maps of the combinations, and how sure the models are of them."""
+    """Return the label maps of the combinations, and the models' confidence in them."""
     if not image.subsets:
         return Found((), np.zeros((0, 0, 0, 0), np.uint8), np.zeros((0, len(job.task.regions))))
     import torch
@@ -261,7 +262,9 @@ def _segment(job: _Job, image: _Image) -> Found:
 def _write(job: _Job, out: Path, rows: list[ScoreRow]) -> None:
     if not rows:
         names = ", ".join("+".join(s) for s in job.subsets)
-        raise UsageError(f"no test case has all modalities of any of: {names}; choose others with -m")
+        raise UsageError(
+            f"no test case has all modalities of any of these combinations: {names}; choose others with -m"
+        )
     write_metrics(out / SCORES_FILE, rows)
     scored = {(str(row["subset"]), row["case"]) for row in rows}
     evaluation_record(

@@ -1,4 +1,4 @@
-"""What is done with the label maps of a case: they are written and scored. Runs in workers, which need no torch."""
+"""Write and score the label maps of a case. This runs in workers, which do not need torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ from preprocess.store.reader import CaseStore
 from preprocess.task import Subset, Task
 
 CONFIDENCE_DECIMALS = 4
-"""Of the table: more of them would differ with how many combinations are computed together."""
+"""Decimals in the table; further ones would depend on how many combinations are computed together."""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What the models make of a case, for K combinations."""
+    """The models' segmentations of a case from K combinations."""
 
     subsets: tuple[Subset, ...]
     labels: Labels
@@ -52,7 +52,7 @@ class Scoring:
         Raises
         ------
         InputError
-            If the reference cannot be read, or the results not be written.
+            If the reference cannot be read, or the results cannot be written.
         """
         store = CaseStore(self.data, case)
         geometry = store.meta.geometry

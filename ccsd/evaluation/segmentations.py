@@ -1,4 +1,4 @@
-"""Finding segmentations in folders of any naming, and pairing predictions with references."""
+"""Find segmentations in folders, whatever the files are called, and pair predictions with references."""
 
 import re
 import sys
@@ -19,12 +19,12 @@ _LABEL_WORDS = (
 )
 _LABEL_ENDING = re.compile(rf"(?:^|[-_.]){_LABEL_WORDS}$", re.IGNORECASE)
 GIVEN = "given"
-"""Stands for the combination where none is known."""
+"""Name of the combination where it is unknown."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A file, the case that it is of, and the label convention, if a layout says it."""
+    """A file, its case, and its label convention, if the layout specifies it."""
 
     case: str
     path: Path
@@ -46,7 +46,7 @@ def find_subsets(folder: Path, task: Task) -> dict[str, Path]:
     Raises
     ------
     UsageError
-        If two folders are of one combination.
+        If two folders are for the same combination.
     """
     found: dict[str, Path] = {}
     for path in _folders(folder):
@@ -59,7 +59,7 @@ def find_subsets(folder: Path, task: Task) -> dict[str, Path]:
 
 
 def unknown_folders(folder: Path, task: Task) -> list[Path]:
-    """Return what lies beside folders of combinations and has NIfTI files, sorted; nothing where there are none."""
+    """Return NIfTI files, and folders that contain some, beside folders of combinations; empty if there are none."""
     named = {path.name for path in _folders(folder) if _combination(path.name, task)}
     others = [path for path in sorted(folder.iterdir()) if path.name not in named] if named else []
     return [path for path in others if nifti.stem(path) or next(path.glob("**/*.nii*"), None)]
@@ -78,16 +78,16 @@ def _combination(name: str, task: Task) -> str | None:
 
 
 def find_segmentations(folder: Path, task: Task, layout: str | None = None) -> dict[str, Segmentation]:
-    """Return the segmentations at any depth below a folder by case.
+    """Return the segmentations at any depth below a folder, by case.
 
-    Where a layout says which file is the segmentation of a case, it is. Elsewhere a case is the file's name without its
-    ending and without a word like `seg`, `pred` or `label` at its end; where nothing is left, the name of its folder.
-    Left out are images, files that a layout ignores, and files whose names speak of the brain.
+    Where a layout specifies which file is the segmentation of a case, that file is used. Elsewhere, the case is the
+    file's name without its suffix and without a final word such as `seg`, `pred` or `label`; if nothing is left, it is
+    the name of the folder. Images, files that a layout ignores, and files whose names refer to the brain are left out.
 
     Raises
     ------
     UsageError
-        If the folder is missing, holds no segmentation, or has two for one case.
+        If the folder is missing, has no segmentation, or has two for one case.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give a folder with one .nii or .nii.gz file per case")
@@ -110,7 +110,7 @@ def find_segmentations(folder: Path, task: Task, layout: str | None = None) -> d
 
 
 def case_name(path: Path, task: Task) -> str | None:
-    """Return the case that a segmentation is of, or None for an image, or what is not of a tumour."""
+    """Return the case of a segmentation, or None if the file is an image or not of a tumour."""
     stem = nifti.stem(path) or path.name
     if re.split(r"[-_.]", stem)[-1].lower() in (*ALIASES, *task.modalities) or is_foreign(stem, task):
         return None
@@ -124,15 +124,15 @@ def match(
 ) -> tuple[list[Pair], list[str]]:
     """Pair predictions with references, and name the predictions that have no reference.
 
-    Names that are not equal still match when exactly one prediction's name begins with the reference's name, or the
-    other way round, up to `-`, `_` or `.`, and it is not the name of another reference. `partial` leaves references
-    without a prediction out.
+    Names that are not equal still match if exactly one prediction's name begins with the reference's name, or vice
+    versa, up to `-`, `_` or `.`, and it is not the name of another reference. `partial` leaves out references without
+    a prediction.
 
     Raises
     ------
     UsageError
-        If a reference has no prediction: leaving such cases out unasked would make the means too good; or if a
-        prediction fits several references.
+        If a reference has no prediction (leaving out such cases unasked would make the means too good), or if a
+        prediction matches several references.
     """
     pairs, missing = [], []
     others = [name for name in predictions if name not in references]
@@ -144,17 +144,17 @@ def match(
             missing.append(case)
     if missing or not pairs:
         raise UsageError(
-            f"{len(missing or references)} of {len(references)} references have no prediction, or several that fit: "
+            f"{len(missing or references)} of {len(references)} references have no prediction, or several that match: "
             f"{first_few(missing or list(references))}; predictions found: {first_few(list(predictions))}. "
-            "Name the files after the cases, or leave such cases out with --partial, e.g. to score predictions of the "
+            "Name the files after the cases, or leave out such cases with --partial, e.g. to score predictions of the "
             "test cases against the whole data set"
         )
     used: dict[str, str] = {}
     for pair in pairs:
         if pair.prediction.case in used:
             raise UsageError(
-                f"{pair.prediction.path} fits the references {used[pair.prediction.case]} and {pair.case}; "
-                "keep one reference per case, or name the prediction after its own"
+                f"{pair.prediction.path} matches the references {used[pair.prediction.case]} and {pair.case}; "
+                "keep one reference per case, or name the prediction after its reference"
             )
         used[pair.prediction.case] = pair.case
     return pairs, [name for name in predictions if name not in used]

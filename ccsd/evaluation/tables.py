@@ -23,7 +23,7 @@ from preprocess.task import Task
 KEYS = {
     "experiment": "name of the experiment, of an ensemble (`ccsd-s0+1`), or of a folder scored without a model",
     "seed": "seed of the training; empty for an ensemble, and without a model",
-    "fold": "fold that holds the case out; empty without folds, and of a fixed test set",
+    "fold": "fold that holds the case out; empty without folds, and for a fixed test set",
     "case": "name of the case",
     "subset": "the combination of modalities the model was given, e.g. `flair+t1ce`; `given` without a model",
     "modalities": "how many modalities that is",
@@ -32,16 +32,14 @@ KEYS = {
 """What a row is about: one case, one combination of modalities, one region."""
 PROVENANCE = {
     "policy": "how empty regions were scored",
-    "cleanup": "the clean-up that the `*_clean` columns have, e.g. `ET<500mm3:NCR`; `none` without one",
-    "task": "name of the task, and the digest of what decides its scores",
-    "model_hash": "first 12 digits of the SHA-256 of the weights, of an ensemble of their hashes; else empty",
-    "split_hash": "first 12 digits of the hash of the split, of a fold that of all folds; empty without a model",
+    "cleanup": "the clean-up applied in the `*_clean` columns, e.g. `ET<500mm3:NCR`; `none` without one",
+    "task": "name of the task, and the digest of what determines its scores",
+    "model_hash": "first 12 digits of the SHA-256 of the weights, or of an ensemble's hashes; empty without a model",
+    "split_hash": "first 12 digits of the hash of the split, or of all folds together; empty without a model",
 }
-"""How its scores came about."""
-SURE = {
-    COLUMN: f"{MEANING}; empty where nothing is painted, for regions that no model predicts itself, and without a model"
-}
-"""What the models say of their scores themselves."""
+"""How the scores of a row were computed."""
+SURE = {COLUMN: f"{MEANING}; empty where nothing is segmented, for regions that no model predicts, and without a model"}
+"""The models' own estimate of their scores."""
 COLUMNS = (*KEYS, *SCORE_COLUMNS, *(f"{name}_clean" for name in CLEANED), *SURE, *PROVENANCE)
 LATER = ("fold", COLUMN)
 """The columns that tables of earlier versions lack."""
@@ -94,12 +92,12 @@ def mean_dice(table: pd.DataFrame) -> str:
 
 
 def scored_as(task: Task, policy: Policy, settings: Evaluation) -> dict[str, str]:
-    """Return how scores come about, for the rows of the table."""
+    """Return how scores are computed, for the rows of the table."""
     return {"policy": policy.label(), "cleanup": cleanup_text(task, settings), "task": scoring_label(task)}
 
 
 def scoring_label(task: Task) -> str:
-    """Return the name of a task with the digest of what decides its scores."""
+    """Return the name of a task with the digest of what determines its scores."""
     return f"{task.name}@{task.scoring_digest}"
 
 

@@ -183,7 +183,7 @@ def test_the_fold_of_a_model_of_none_is_asked_for(stores: Path, make_run: Callab
     assert scored([run], stores, tmp_path / "one", fold=1)[0] == {cases(stores)[1]}
     first, second, *_ = cases(stores)
     (stores / "split.tsv").write_text(Folds({first: 0, second: 1}, {}, (), GLIOMA.label).as_tsv())
-    with pytest.raises(UsageError, match="has the folds 0, 1, and the model is of none; choose one with --fold"):
+    with pytest.raises(UsageError, match="has the folds 0, 1, and the model belongs to none; choose one with --fold"):
         evaluate_model(run, stores, tmp_path / "out")
     with pytest.raises(InputError, match=r"no fold 2 in split\.tsv; there are 0, 1"):
         evaluate_model(run, stores, tmp_path / "out", fold=2)
@@ -197,7 +197,7 @@ def test_cases_that_a_model_knows_are_named(
     assert "warning" not in capsys.readouterr().err
     scored(runs[:1], stores, tmp_path / "other", fold=1)
     said = capsys.readouterr().err
-    assert f"{runs[0]} was trained or chosen with cases that are called like 1 of the 1 test cases" in said
+    assert f"{runs[0]} was trained or selected with cases that have the same names as 1 of the 1 test cases" in said
 
     data_hash = json.loads((stores / "dataset.json").read_text())["data_hash"]
     record = json.loads((runs[0] / "run.json").read_text())

@@ -135,11 +135,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: path.unlink(), "t1ce: {case}: no label map"),
     "unreadable": (lambda path: path.write_bytes(b"no image"), "t1ce, {case}: {path}: not a NIfTI file"),
     "another shape": (_cut, "t1ce, {case}: {path} has"),
-    "another place": (_move, "lie 5.0 mm apart by their headers"),
+    "another place": (_move, "are 5.0 mm apart according to their headers"),
     "another label": (_label, "t1ce, {case}: {path}: wrong label values: 7"),
     "a folder of nothing": (
         lambda path: shutil.copytree(path.parent, path.parent.parent / "flair+t3"),
-        "flair+t3: no ",
+        "flair+t3: not a combination of ",
     ),
     "a combination twice": (lambda path: shutil.copytree(path.parent, path.parent.parent / "t1c"), "same combination"),
     "a case twice": (lambda path: shutil.copytree(path.parent, path.parent / "again"), "two segmentations for case"),
@@ -176,7 +176,7 @@ def test_missing_cases_may_be_left_out_and_strangers_are_named(study: Path, thei
     found = adopt(theirs, study, "theirs", partial=True)
     case = path.name.removesuffix(".nii.gz")
     assert f"t1ce: {case}: no label map" in found.notes
-    assert "t1ce: not among the test cases, left out: stranger" in found.notes
+    assert "t1ce: ignored, not among the test cases: stranger" in found.notes
     table = read_metrics(found.scores)
     assert set(table.loc[table["subset"] == "t1ce", "case"]) == {other.name.removesuffix(".nii.gz")}
     assert set(table.loc[table["subset"] == "flair+t1", "case"]) == {case, other.name.removesuffix(".nii.gz")}
@@ -209,7 +209,7 @@ def test_labels_may_be_of_another_convention(study: Path, theirs: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("ccsd", "has an experiment of this name; choose another one"),
+        ("ccsd", "already has an experiment of this name; choose another one"),
         ("../out", "give a name of letters, digits"),
         ("a-s0", "give a name"),
         ("", "give a name"),

@@ -96,7 +96,7 @@ def test_a_table_has_the_confidence_and_one_of_an_earlier_version_is_read(study:
 
 
 def test_validation_cases_alone_calibrate_and_predict_says_so(run: Path, made_study: Path, tmp_path: Path) -> None:
-    assert "calibrated by 1 case of 1 patient\n" in said(
+    assert "calibrated with 1 case of 1 patient\n" in said(
         "calibrate", run, "--data", made_study / "data", "--set", "evaluation.overlap=0"
     )
     (calibration,) = [Calibration.read(run)]
@@ -139,7 +139,7 @@ def test_nothing_is_expected_of_what_was_not_calibrated(
     text = said("predict", case, tmp_path, "--model", run, *combination, *words)
     assert f"{case.name}: expected Dice" not in text
     assert "expected_dice" not in json.loads((tmp_path / f"{case.name}.json").read_text())
-    assert ("calibrated otherwise" in text) == (words[0] != "-m")
+    assert ("calibrated with other settings" in text) == (words[0] != "-m")
 
 
 def test_what_was_segmented_before_gets_what_a_newer_calibration_expects(
@@ -164,7 +164,7 @@ def test_what_was_segmented_before_gets_what_a_newer_calibration_expects(
         after = json.loads(record.read_text())
         assert after["expected_dice"].keys() == {"ET"}
         (doubt,) = set(after["warnings"]) - set(before["warnings"])
-        assert doubt.startswith("expected Dice: that of ET may be too high; the confidence, ")
+        assert doubt.startswith("expected Dice: that of ET may be too high, because the confidence, ")
         assert doubt in table.read_text()
     calibrated(run)
     said(*words)
@@ -178,7 +178,7 @@ def test_a_case_that_was_resampled_unlike_those_of_the_calibration_has_none(run:
     assert expectations(found, 2, sure, resampled=False)[0].keys() == {"WT"}
     expected, (doubt,) = expectations(found, 2, sure, resampled=True)
     assert not expected
-    assert "resampled, as in no case of the calibration" in doubt
+    assert "resampled, unlike in every case of the calibration" in doubt
     assert expectations(found.model_copy(update={"resampled": True}), 2, sure, resampled=True)[0].keys() == {"WT"}
     assert expectations(None, 2, sure, resampled=True) == ({}, ())
 
@@ -211,7 +211,7 @@ def test_a_calibration_travels_in_the_packed_file(run: Path, tmp_path: Path) -> 
     calibrated(run)
     pack([run], tmp_path / "with.ccsd")
     assert read_calibration(read_members(tmp_path / "with.ccsd")) == Calibration.read(run)
-    assert "Calibrated by 44 cases of 40 patients, with an interval for 90 % of such cases" in said(
+    assert "Calibrated with 44 cases of 40 patients, with an interval for 90 % of such cases" in said(
         "models", tmp_path / "with.ccsd"
     )
     (run / CALIBRATION_FILE).unlink()
@@ -226,7 +226,7 @@ def test_what_cannot_be_calibrated_or_is_of_others_is_refused(
 ) -> None:
     data = made_study / "data"
     calibrated(run, model_hash="1" * 64)
-    with pytest.raises(UsageError, match=r"calibration.json: is of other weights \(model 111111111111\)"):
+    with pytest.raises(UsageError, match=r"calibration.json: belongs to other weights \(model 111111111111\)"):
         read_calibration(read_members(run))
     (run / CALIBRATION_FILE).write_text("{")
     with pytest.raises(UsageError, match="cannot be read as the record of the calibration"):
@@ -236,7 +236,7 @@ def test_what_cannot_be_calibrated_or_is_of_others_is_refused(
     with pytest.raises(UsageError, match=r"calibration: Is a directory; copy it again"):
         read_calibration(read_members(run))
     (run / CALIBRATION_FILE).rmdir()
-    with pytest.raises(UsageError, match="name them with --data"):
+    with pytest.raises(UsageError, match="choose the data with --data"):
         calibrate(run)
     with pytest.raises(UsageError, match="--level 90"):
         calibrate(run, data, level=90)
@@ -262,11 +262,13 @@ def test_everything_goes_by_patient(run: Path, made_study: Path, tmp_path: Path)
     cases = {part: name for name, part in re.findall(r"(.+)\t(train|val)", (run / "split.tsv").read_text())}
     assert list(cases_to_calibrate(members, data)) == [cases["val"]]
     (data / "patients.tsv").write_text(f"case\tpatient\n{cases['val']}\tone\n{cases['train']}\tone\n")
-    with pytest.raises(UsageError, match="of each patient with a validation case another scan was trained on"):
+    with pytest.raises(
+        UsageError, match="every patient with a validation case has another scan that is used for training"
+    ):
         cases_to_calibrate(members, data)
     (data / "patients.tsv").unlink()
     shutil.rmtree(data / f"{cases['val']}.zarr")
-    with pytest.raises(InputError, match=f"has no store of {cases['val']}"):
+    with pytest.raises(InputError, match=f"converted cases are missing: {cases['val']}"):
         cases_to_calibrate(members, data)
 
     found = [Point(f"scan{number}", "t2", 1, "WT", number / 20, number / 20) for number in range(18)]
@@ -287,8 +289,8 @@ def test_a_model_that_paints_nothing_is_calibrated_to_say_nothing(
     record = json.loads((run / "run.json").read_text()) | {"model_hash": file_hash(run / "model.safetensors")}
     (run / "run.json").write_text(json.dumps(record))
     text = said("calibrate", run, "--data", made_study / "data")
-    assert "blank: paints nothing in any validation case" in text
-    assert "calibrated by 0 cases" in text
+    assert "blank: segments nothing in any validation case" in text
+    assert "calibrated with 0 cases" in text
     found = read_calibration(read_members(run))
     assert found is not None
     assert not found.curves

@@ -109,7 +109,7 @@ def test_a_model_that_was_trained_by_another_split_of_the_data_is_named(
         (run / "run.json").write_text(json.dumps({**record, "data_hash": of_data, "split_hash": of_split}))
     evaluate_model(runs, data, tmp_path / "out", ["t2"])
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert f"{runs[1]} was trained by another split of {data}" in said
+    assert f"{runs[1]} was trained with another split of {data}" in said
 
     record = json.loads((runs[1] / "run.json").read_text())
     (runs[1] / "run.json").write_text(json.dumps({**record, "data_hash": "of other data"}))

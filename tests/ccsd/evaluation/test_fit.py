@@ -1,4 +1,4 @@
-"""The curve from confidence to Dice: its interval holds what it says on new cases, and goes by patient."""
+"""The curve from confidence to Dice: its interval covers the promised share of new cases, counted by patient."""
 
 import numpy as np
 import pytest

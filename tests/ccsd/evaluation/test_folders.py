@@ -183,7 +183,7 @@ def test_part_of_the_references_can_be_scored_when_asked_for(folders, capsys):
 
     assert set(table["case"]) == {"B"}
     assert json.loads((out / "evaluation.json").read_text())["identity"]["cases"] == ["B"]
-    assert "2 references have no prediction, left out" in capsys.readouterr().err
+    assert "2 references have no prediction and are left out" in capsys.readouterr().err
     (pred / "B.nii.gz").rename(pred / "D.nii.gz")
     with pytest.raises(UsageError, match=r"3 of 3 references have no prediction.*A, B, C.*found: D"):
         evaluate_folders(pred, ref, out, GLIOMA, partial=True)

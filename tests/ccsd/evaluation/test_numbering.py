@@ -44,7 +44,7 @@ def test_one_prediction_is_never_scored_twice(folders: Folders) -> None:
     write(pred / "A.nii.gz", 4)
     for name in ("A_rater1", "A_rater2"):
         write(ref / f"{name}.nii.gz", 4)
-    with pytest.raises(UsageError, match=r"A\.nii\.gz fits the references A_rater1 and A_rater2; keep one"):
+    with pytest.raises(UsageError, match=r"A\.nii\.gz matches the references A_rater1 and A_rater2; keep one"):
         evaluate_folders(pred, ref, out, GLIOMA)
 
 
@@ -70,9 +70,9 @@ def test_each_case_is_read_in_the_numbers_of_its_layout(folders: Folders, capsys
     ("case", "values", "words"),
     [
         ("A", (1, 2, 4), "by convention: brats2020 .*brats2024 .*; name the convention: --ref-labels brats2023"),
-        ("A", (1, 2), "A.nii.gz: neither the layout nor you say what its label numbers mean"),
-        ("BraTS-PED-00001-000", (1, 2, 4), "its name does not tell its label numbers"),
-        ("sub-01", (1, 2, 4), "its name does not tell its label numbers"),
+        ("A", (1, 2), "A.nii.gz: neither the layout nor an option says what its label numbers mean"),
+        ("BraTS-PED-00001-000", (1, 2, 4), "its name does not show its label convention"),
+        ("sub-01", (1, 2, 4), "its name does not show its label convention"),
     ],
 )
 def test_numbers_that_nobody_explains_are_asked_for(

@@ -1,4 +1,4 @@
-"""`ccsd evaluate --model`: what it writes, that it carries on, that fan-out changes nothing."""
+"""`ccsd evaluate --model`: what it writes, that it can be resumed, and that parallel jobs change nothing."""
 
 import json
 import shutil
@@ -183,5 +183,5 @@ def test_split_without_test_cases_is_refused(made_study, tmp_path):
     shutil.copytree(made_study / "data", data)
     text = (data / "split.tsv").read_text()
     (data / "split.tsv").write_text(text.replace("test", "train"))
-    with pytest.raises(UsageError, match="no case of the split is for testing"):
+    with pytest.raises(UsageError, match="the split has no test case"):
         evaluate_model(made_study / "runs" / "ccsd-s0", data, tmp_path / "out")

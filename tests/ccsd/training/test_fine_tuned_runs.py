@@ -98,7 +98,7 @@ def test_the_user_is_told_once_and_the_run_remembers(alone: list[Ending], runs: 
         assert ending.text.count(f"fine-tuning from {runs / 'start'} (model {start.model_hash[:12]}") == number
         assert ending.text.count("  skipped: nothing\n") == number
         assert ending.text.count(f"the encoders are frozen in the first {STILL} steps") == number
-        assert "learnt from another split" not in ending.text
+        assert "was trained with another split" not in ending.text
     for run in ("parts", "killed"):
         (event,) = [event for event in read_events(runs / run) if event["event"] == "start"]
         assert set(event["taken"]) == weights(runs / "start").keys()
