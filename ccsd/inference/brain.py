@@ -1,4 +1,4 @@
-"""The brain that the inputs show: nothing is painted outside it."""
+"""Find the brain in the input images: nothing is painted outside it."""
 
 from typing import TYPE_CHECKING
 
@@ -6,21 +6,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PAINTED = "brain"
-"""What may be painted, for what has to tell results apart: earlier versions painted anywhere."""
+"""Where labels may be painted, recorded to distinguish results: earlier versions painted anywhere."""
 _AXES = 3
 
 
 def brain_of(images: "Tensor") -> "Tensor":
-    """Return where there is brain, D x H x W bool.
+    """Return the mask of the brain, D x H x W bool.
 
-    That is where at least one image is not 0, and also where all are 0 but brain lies on both sides along at least two
-    of the three axes: ventricles and resection cavities may be 0 in every image, and tumour may be there. So may those
-    that open to the surface, of which a thin cap is lost. Beside a brain that bulges outwards no voxel is enclosed.
+    A voxel belongs to the brain if at least one image is not 0 there, or if brain lies on both sides of it along at
+    least two of the three axes: ventricles and resection cavities may be 0 in every image, and may contain tumour. Of
+    cavities that open to the surface, a thin cap is lost. Where the surface is convex, no voxel outside it is added.
 
     Parameters
     ----------
     images
-        m x D x H x W, z-scores of the sequences that are used, 0 outside the brain.
+        m x D x H x W, z-scores of the sequences that are used; 0 outside the brain.
     """
     shown = (images != 0).any(dim=0)
     d, h, w = (_between(shown, axis) for axis in range(_AXES))
@@ -33,7 +33,7 @@ def cut(probabilities: "Tensor", brain: "Tensor", threshold: float = 0.5) -> "Te
     Returns
     -------
     Tensor
-        A single number: the share of the voxels above the threshold that were outside, 0 where there are none.
+        A single number: the share of the voxels above the threshold that were outside; 0 if none is above it.
     """
     painted = (probabilities > threshold).any(dim=0)
     outside = (painted & ~brain).sum() / painted.sum().clamp(min=1)
@@ -42,7 +42,7 @@ def cut(probabilities: "Tensor", brain: "Tensor", threshold: float = 0.5) -> "Te
 
 
 def _between(shown: "Tensor", axis: int) -> "Tensor":
-    """Return which voxels lie between the first and the last one that is shown on their line along an axis."""
+    """Return which voxels lie between the first and the last True voxel of their line along an axis."""
     import torch
 
     size = shown.shape[axis]

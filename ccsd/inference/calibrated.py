@@ -1,4 +1,4 @@
-"""Which calibration belongs to models, and whether it holds for how they are used."""
+"""Find the calibration of models, and check whether it applies to how they are used."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from ccsd.config import Evaluation
 
 SETTINGS = ("overlap", "flips", "painted")
-"""What changes the segmentations, beside the weights."""
+"""Settings that affect the segmentations, apart from the weights."""
 DOUBT = "expected Dice: "
-"""What warnings about it begin with."""
+"""Prefix of warnings about the expected Dice."""
 _DIGITS = 12
 
 
 def calibration_file(members: Sequence[Member]) -> Path | None:
-    """Return where a calibration of runs lies, beside run.json of the (first) run; None of a packed model."""
+    """Return the path of the calibration of runs, beside run.json of the (first) run; None for a packed model."""
     folder = members[0].saved.folder
     if folder is None or any(member.saved.folder is None for member in members):
         return None
@@ -36,7 +36,7 @@ def read_calibration(members: Sequence[Member]) -> Calibration | None:
     Raises
     ------
     UsageError
-        If it cannot be read, or is of other weights.
+        If it cannot be read, or belongs to other weights.
     """
     wanted, path = hash_of(members), calibration_file(members)
     if path is None:
@@ -47,19 +47,19 @@ def read_calibration(members: Sequence[Member]) -> Calibration | None:
     found = Calibration.read_file(path)
     if found.model_hash != wanted:
         raise UsageError(
-            f"{path}: is of other weights (model {found.model_hash[:_DIGITS]}) than {members[0].where} (model "
-            f"{wanted[:_DIGITS]}); run `ccsd calibrate` again, or remove it"
+            f"{path}: belongs to other weights (model {found.model_hash[:_DIGITS]}) than {members[0].where} (model "
+            f"{wanted[:_DIGITS]}); run `ccsd calibrate` again, or remove the file"
         )
     return found
 
 
 def decisive(settings: "Evaluation") -> dict[str, Any]:
-    """Return what of an evaluation changes the segmentations, beside the weights."""
+    """Return the settings of an evaluation that affect the segmentations, apart from the weights."""
     return dict(zip(SETTINGS, (settings.overlap, settings.flips, PAINTED), strict=True))
 
 
 def unlike(calibration: Calibration, settings: "Evaluation", *, cleanup: bool) -> str:
-    """Return in what a calibration differs from how the models are used, in words; empty where it holds."""
+    """Return how a calibration differs from how the models are used, in words; empty if it applies."""
     used = decisive(settings)
     words = [f"{key} {calibration.settings.get(key)}, not {used[key]}" for key in used if (
         calibration.settings.get(key) != used[key]
@@ -70,23 +70,23 @@ def unlike(calibration: Calibration, settings: "Evaluation", *, cleanup: bool) -
 def expectations(
     calibration: Calibration | None, sequences: int, confidence: Mapping[str, float], *, resampled: bool
 ) -> tuple[dict[str, ExpectedDice], tuple[str, ...]]:
-    """Return the Dice to expect by region, without those that a calibration says nothing of, and warnings about it.
+    """Return the Dice to expect by region, for regions that the calibration covers, and warnings about it.
 
     Parameters
     ----------
     calibration
-        Of the models, if there is one.
+        That of the models, if there is one.
     sequences
-        How many were used.
+        How many sequences were used.
     confidence
-        By region; NaN where nothing is painted.
+        Confidence by region; NaN where nothing is painted.
     resampled
-        Whether the case was brought to the voxels of the training.
+        Whether the case was resampled to the voxel spacing of the training.
     """
     if calibration is None:
         return {}, ()
     if resampled and not calibration.resampled:
-        return {}, (f"{DOUBT}none, because the voxels were resampled, as in no case of the calibration",)
+        return {}, (f"{DOUBT}none, because the voxels were resampled, unlike in every case of the calibration",)
     found = {name: calibration.expected(name, sequences, sure) for name, sure in confidence.items()}
     expected = {name: one for name, one in found.items() if one is not None}
     return expected, tuple(_doubts(calibration, sequences, {name: confidence[name] for name in expected}))
@@ -97,6 +97,6 @@ def _doubts(calibration: Calibration, sequences: int, confidence: Mapping[str, f
         curve = calibration.curve(region, sequences)
         if curve is not None and sure < (least := curve.seen[0]):
             yield (
-                f"{DOUBT}that of {region} may be too high; the confidence, {sure:.2f}, is lower than in every case of "
-                f"the calibration (from {least:.2f})"
+                f"{DOUBT}that of {region} may be too high, because the confidence, {sure:.2f}, is lower than in every "
+                f"case of the calibration (lowest: {least:.2f})"
             )

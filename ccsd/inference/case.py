@@ -1,4 +1,4 @@
-"""One case on its own voxel grid: at the training's voxel spacing through the network, and back."""
+"""Segment one case: resample it to the training's voxel spacing, apply the network, and resample the result back."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,12 +30,12 @@ _MOST_VOXELS = 512**3
 
 
 def training_spacing(record: RunRecord, path: Path | str = f"{RECORD_FILE} of the model") -> Spacing:
-    """Return the millimetres between voxels along D, H, W that a model was trained at.
+    """Return the voxel spacing that a model was trained at, in mm along D, H, W.
 
     Raises
     ------
     UsageError
-        If its record, which lies at `path`, does not say.
+        If its record, at `path`, does not contain it.
     """
     if record.spacing_mm is None:
         raise UsageError(
@@ -51,22 +51,22 @@ def in_mm(spacing: Spacing) -> str:
 
 
 def is_resampled(ensemble: "Ensemble", spacing: Spacing) -> bool:
-    """Whether a case of this spacing is resampled for the network."""
+    """Return whether a case of this spacing is resampled for the network."""
     return needs_resampling(spacing, ensemble.spacing)
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What the models make of one combination of modalities."""
+    """The models' result for one combination of modalities."""
 
     probabilities: "Tensor"
     """R x D x H x W, 0 outside the brain that the modalities of the combination show."""
     labels: "Tensor"
-    """D x H x W, classes of the task: the label map that they paint."""
+    """D x H x W, classes of the task: the label map painted from the probabilities."""
     outside: "Tensor"
-    """A single number: the share of the voxels that would be painted, but lie outside the brain."""
+    """A single number: the share of the voxels that would be painted but lie outside the brain."""
     confidence: "Tensor"
-    """R, what the probabilities say of the Dice: see `ccsd.inference.confidence`."""
+    """R, the Dice estimated from the probabilities: see `ccsd.inference.confidence`."""
 
 
 def segment_case(
@@ -115,7 +115,10 @@ def segment_case(
 
 
 def _within_the_brain(regions: "Tensor", image: "Tensor", subset: Subset, task: Task) -> Segmented:
-    """Cut in place, on the case's own grid, by the modalities of the combination: no other may show in the result."""
+    """Cut to the brain in the modalities of the combination, in place, on the case's own grid.
+
+    Other modalities must not influence the result.
+    """
     import torch
 
     with torch.inference_mode():
@@ -130,7 +133,7 @@ def mean_probabilities(
 ) -> "Tensor":
     """Return the mean of the models' region probabilities, K x R x D x H x W, of an image M x D x H x W.
 
-    One pass for each model, in order. Whatever their number, there are the sum and the volume that one model is
+    The models run one after another. Whatever their number, memory holds the sum, the volume that one model is
     filling, and one network on the image's device; the weights of the others stay in their files.
     """
     import torch
@@ -159,9 +162,10 @@ def mean_probabilities(
 
 @contextmanager
 def _on_device(net: "nn.Module", device: "torch.device", *, lent: bool) -> Iterator[None]:
-    """Have a network on the device within; if it is only lent, it has its own weights again afterwards.
+    """Keep a network on the device within the block; if it is only lent, restore its own weights afterwards.
 
-    Those are pages of their files, which the system drops when memory is wanted; a copy from the device would not be.
+    Those are mapped from their files, so that the system can drop them when memory is short, unlike a copy from the
+    device.
     """
     own = net.state_dict() if lent else {}
     try:
@@ -174,7 +178,7 @@ def _on_device(net: "nn.Module", device: "torch.device", *, lent: bool) -> Itera
 
 
 def _added(total: "Tensor", found: "Tensor") -> "Tensor":
-    """Add to the sum in place; on the host, where one of both did not fit into the GPU's memory."""
+    """Add to the sum in place; on the host if one of the two did not fit into the GPU's memory."""
     if total.device != found.device:
         total, found = total.cpu(), found.cpu()
     return total.add_(found)
@@ -183,7 +187,7 @@ def _added(total: "Tensor", found: "Tensor") -> "Tensor":
 def paint_tensor(regions: "Tensor", task: Task, threshold: float = 0.5) -> "Tensor":
     """Return the label map (D x H x W, uint8) of region probabilities on their device, as `ccsd.metrics.paint` does.
 
-    One byte a voxel leaves the device instead of four for each region.
+    One byte per voxel leaves the device instead of four per region.
     """
     import torch
 
@@ -204,8 +208,9 @@ def _out_of_memory(ensemble: "Ensemble", device: "torch.device") -> str:
         peak, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
         sizes = f": {peak / 2**30:.1f} GiB were in use of {total / 2**30:.1f} GiB"
     return (
-        f"the GPU's memory is not enough for one combination of one window of {window} voxels{sizes}. End what else "
-        "uses it (see nvidia-smi), use a GPU with more memory or --device cpu, or train with a smaller train.patch"
+        f"the GPU does not have enough memory for one combination of one window of {window} voxels{sizes}. End other "
+        "programs that use it (see nvidia-smi), use a GPU with more memory or --device cpu, or train with a smaller "
+        "train.patch"
     )
 
 
@@ -213,7 +218,7 @@ def _bounded(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     if prod(shape) > _MOST_VOXELS:
         sides = " x ".join(str(side) for side in reversed(shape))
         raise UsageError(
-            f"at the training's voxel spacing the case would have {sides} voxels, more than any head; correct the "
-            "voxel spacing in the headers"
+            f"at the training's voxel spacing the case would have {sides} voxels, more than any head; fix the voxel "
+            "spacing in the headers"
         )
     return shape

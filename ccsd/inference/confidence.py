@@ -1,4 +1,4 @@
-"""What a model's own probabilities say about how good its segmentation is."""
+"""Estimate how good a segmentation is from the model's own probabilities."""
 
 from typing import TYPE_CHECKING
 
@@ -10,24 +10,23 @@ if TYPE_CHECKING:
 COLUMN = "confidence"
 """Its name in tables and records."""
 MEANING = (
-    "the Dice that the models' own probabilities lead one to expect, 0 to 1: at 1 they are sure, which does not make "
-    "them right"
+    "the Dice estimated from the models' own probabilities, 0 to 1; 1 means that they are sure, not that they are right"
 )
 
 
 def confidence(probabilities: "Tensor", labels: "Tensor", task: Task) -> "Tensor":
-    """Return the Dice that probabilities lead one to expect, by region: R, float64, NaN where nothing is painted.
+    """Return the Dice estimated from probabilities, by region: R, float64, NaN where nothing is painted.
 
-    That is 2 sum(p[m]) / (sum(m) + sum(p)), with m where the label map has the region.
+    It is 2 sum(p[m]) / (sum(m) + sum(p)), with m where the label map has the region.
 
     Parameters
     ----------
     probabilities
-        R x D x H x W, 0 to 1, without what lies outside the brain.
+        R x D x H x W, 0 to 1; 0 outside the brain.
     labels
-        D x H x W, classes of the task: the label map that was painted by them.
+        D x H x W, classes of the task: the label map that was painted from them.
     task
-        What its regions consist of.
+        The task, which defines the regions.
     """
     import torch
 
@@ -36,5 +35,5 @@ def confidence(probabilities: "Tensor", labels: "Tensor", task: Task) -> "Tensor
         painted = torch.isin(labels, labels.new_tensor(task.numbers(region)))
         voxels, whole = painted.sum(), sure.sum(dtype=torch.float64)
         dice = 2 * (sure * painted).sum(dtype=torch.float64) / (voxels + whole)
-        found.append(torch.where(voxels > 0, dice.clamp(max=1), torch.nan))  # blended, 1 may come to 1.0000001
+        found.append(torch.where(voxels > 0, dice.clamp(max=1), torch.nan))  # after blending, 1 may be 1.0000001
     return torch.stack(found)

@@ -1,4 +1,4 @@
-"""Several trained models that segment as one, by the mean of their probabilities: which ones fit together."""
+"""Use several trained models as one, by the mean of their probabilities, and check that they fit together."""
 
 import math
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ccsd.model import TrainedModel
 
 _SAME_SPACING = 1e-3
-"""Relative difference up to which two voxel spacings are one."""
-_WAY_ON = "probabilities of such models cannot be averaged; name models that fit together, or use one --model alone"
+"""Relative difference up to which two voxel spacings count as the same."""
+_HINT = "probabilities of such models cannot be averaged; choose models that fit together, or use only one --model"
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Member:
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.saved.where
 
     @property
     def record(self) -> RunRecord:
-        """What its training was."""
+        """The record of its training."""
         return self.saved.record
 
     @property
@@ -51,7 +51,7 @@ class Member:
 
     @property
     def identity(self) -> ModelIdentity:
-        """What tells it from others."""
+        """What distinguishes it from other models."""
         folder = self.saved.folder
         experiment = self.record.experiment or (folder.resolve().name if folder else self.saved.label)
         fold = {} if self.fold is None else {"fold": self.fold}
@@ -71,11 +71,11 @@ class Ensemble:
 
     members: tuple[Member, ...]
     models: tuple["TrainedModel", ...]
-    """Those of the members. Several are on the CPU, as pages of their files, except the one that computes."""
+    """The models of the members. Several are on the CPU, mapped from their files, except the one that computes."""
 
     @property
     def task(self) -> Task:
-        """What all of them segment from what; where rules of scoring differ, those of the first."""
+        """The task of all of them; if scoring rules differ, those of the first apply."""
         return self.members[0].config.task
 
     @property
@@ -85,19 +85,19 @@ class Ensemble:
 
     @property
     def settings(self) -> "Evaluation":
-        """Settings of the evaluation: those of the first."""
+        """Evaluation settings: those of the first model."""
         return self.members[0].config.evaluation
 
     @property
     def identities(self) -> tuple[ModelIdentity, ...]:
-        """What tells them from others, in order."""
+        """What distinguishes each from other models, in order."""
         return tuple(member.identity for member in self.members)
 
     @property
     def name(self) -> str:
-        """The experiment of one model; of several their experiments with seeds, and folds if they are of several.
+        """The experiment of one model; for several, their experiments with seeds, and with folds if these differ.
 
-        So the ensembles of seeds in all folds have one name, `ccsd-s0+1`, as all folds of an experiment have.
+        So ensembles of the same seeds have the same name in all folds, `ccsd-s0+1`, as experiments do.
         """
         if len(self.members) == 1:
             return str(self.members[0].identity.experiment)
@@ -107,17 +107,17 @@ class Ensemble:
 
     @property
     def model_hash(self) -> str:
-        """SHA-256 of the weights of one model; of several, that of their hashes in order."""
+        """SHA-256 of the weights of one model; for several, that of their hashes in order."""
         return hash_of(self.members)
 
 
 def hash_of(members: Sequence[Member]) -> str:
-    """Return the SHA-256 of the weights of one model; of several, that of their hashes in order."""
+    """Return the SHA-256 of the weights of one model; for several, that of their hashes in order."""
     return joint_hash([member.record.model_hash for member in members])
 
 
 def evaluated_as(members: Sequence[Member]) -> str:
-    """Return what a study calls the models: `ccsd-s0`, together `ccsd-s0+1`."""
+    """Return the name of the models in a study: `ccsd-s0`, or `ccsd-s0+1` for several."""
     keys = [_key(member) for member in members]
     return run_name(keys[0].experiment, keys[0].seed, keys[0].fold) if len(keys) == 1 else ensemble_name(keys)
 
@@ -127,18 +127,18 @@ def _key(member: Member) -> RunKey:
 
 
 def read_members(models: Path | str | Sequence[Path | str]) -> tuple[Member, ...]:
-    """Read which models are to be used, without their weights.
+    """Read the records of models, without their weights.
 
     Parameters
     ----------
     models
-        What `--model` takes, or several of it: folder of a finished training run, packed file, name or address.
+        What `--model` takes, once or several times: folder of a finished training run, packed file, name or URL.
 
     Raises
     ------
     UsageError
-        If a folder is not a finished run or does not say its voxel spacing, or two models do not fit together: other
-        sequences, regions, task or voxel spacing, or the same weights. Both are named.
+        If a folder is not a finished run or lacks its voxel spacing, or two models do not fit together: different
+        sequences, regions, task or voxel spacing, or the same weights. The message names both.
     """
     named = (models,) if isinstance(models, Path | str) else tuple(models)
     members = [Member(saved) for model in named for saved in saved_models(model)]
@@ -147,13 +147,13 @@ def read_members(models: Path | str | Sequence[Path | str]) -> tuple[Member, ...
         assert member.config
     for number, member in enumerate(members):
         for earlier in members[:number]:
-            _refuse_twin(member, earlier)
-        _refuse_unlike(member, members[0])
+            _reject_same_weights(member, earlier)
+        _reject_mismatch(member, members[0])
     return tuple(members)
 
 
 def load_ensemble(members: Sequence[Member], device: "torch.device | str" = "cpu") -> Ensemble:
-    """Read the weights of models that fit together; one goes to the device, several stay on the CPU.
+    """Load the weights of models that fit together; a single model goes to the device, several stay on the CPU.
 
     Raises
     ------
@@ -166,13 +166,13 @@ def load_ensemble(members: Sequence[Member], device: "torch.device | str" = "cpu
     return Ensemble(tuple(members), tuple(load_model(member.saved, where) for member in members))
 
 
-def _refuse_twin(member: Member, earlier: Member) -> None:
+def _reject_same_weights(member: Member, earlier: Member) -> None:
     if member.record.model_hash == earlier.record.model_hash != "":
-        what = "twice" if member.where == earlier.where else f"and {earlier.where}: the same weights"
-        raise UsageError(f"--model {member.where} {what}; name each model once")
+        what = "is given twice" if member.where == earlier.where else f"and {earlier.where} have the same weights"
+        raise UsageError(f"--model {member.where} {what}; give each model once")
 
 
-def _refuse_unlike(member: Member, first: Member) -> None:
+def _reject_mismatch(member: Member, first: Member) -> None:
     task, expected = member.config.task, first.config.task
     for what, own, other in (
         ("sequences", task.modalities, expected.modalities),
@@ -180,14 +180,14 @@ def _refuse_unlike(member: Member, first: Member) -> None:
     ):
         if own != other:
             raise UsageError(
-                f"{member.where} has the {what} {', '.join(own)}, but {first.where} has {', '.join(other)}; {_WAY_ON}"
+                f"{member.where} has the {what} {', '.join(own)}, but {first.where} has {', '.join(other)}; {_HINT}"
             )
     try:
         refuse_mixture([(first.where, expected), (member.where, task)])
     except InputError as error:
-        raise UsageError(f"{error}. {_WAY_ON[0].upper()}{_WAY_ON[1:]}") from None
+        raise UsageError(f"{error}. {_HINT[0].upper()}{_HINT[1:]}") from None
     spacing, wanted = training_spacing(member.record), training_spacing(first.record)
     if not all(math.isclose(a, b, rel_tol=_SAME_SPACING) for a, b in zip(spacing, wanted, strict=True)):
         raise UsageError(
-            f"{member.where} was trained at voxels of {in_mm(spacing)}, but {first.where} at {in_mm(wanted)}; {_WAY_ON}"
+            f"{member.where} was trained at voxels of {in_mm(spacing)}, but {first.where} at {in_mm(wanted)}; {_HINT}"
         )

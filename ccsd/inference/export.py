@@ -1,4 +1,4 @@
-"""`ccsd export RUN FILE -m SUBSET`: one combination of a trained model as a file that needs PyTorch only."""
+"""`ccsd export RUN FILE -m SUBSET`: one combination of a trained model as a file that requires only PyTorch."""
 
 import io
 import json
@@ -65,17 +65,17 @@ def export(model: Path | str, out: Path, names: str) -> Exported:
     Raises
     ------
     UsageError
-        If the model cannot be used or the file has another ending.
+        If the model cannot be used or the file has another suffix.
     """
     if out.suffix != SUFFIX:
-        raise UsageError(f"{out}: an exported program's name ends in {SUFFIX}")
+        raise UsageError(f"{out}: the name of an exported program must end in {SUFFIX}")
     trained = load_model(single_model(model))
     task = trained.config.task
     used = task.subset(names)
     window = trained.config.train.patch
     wrapped = OneSubset(trained.net, task, used).eval()
     example = torch.randn(1, len(used), *window, generator=torch.Generator().manual_seed(0))
-    expected = wrapped(example)  # makes the part of the encoder that is used
+    expected = wrapped(example)  # builds the part of the encoder that is used
     program = torch.export.export(wrapped.requires_grad_(requires_grad=False), (example,))
     sides = " x ".join(str(side) for side in window)
     spacing = " x ".join(f"{side:g}" for side in training_spacing(trained.record))

@@ -1,4 +1,4 @@
-"""Which files belong to a segmentation, and by which a finished case is known."""
+"""Which files belong to a segmentation, and how a finished case is recognised."""
 
 import json
 import os
@@ -14,21 +14,21 @@ from preprocess.source import nifti
 from preprocess.source.layouts import CaseFiles
 
 DECISIVE = ("format", "options", "files")
-"""Keys of what decides a segmentation, beside the weights."""
+"""Keys of the record that determine a segmentation, apart from the weights."""
 
 
 def record_file(segmentation: Path) -> Path:
-    """Return where it says how a segmentation was made: `CASE.json` beside `CASE.nii.gz`."""
+    """Return the path of a segmentation's record: `CASE.json` beside `CASE.nii.gz`."""
     return _beside(segmentation, ".json")
 
 
 def probabilities_file(segmentation: Path) -> Path:
-    """Return where the probabilities of a segmentation lie: `CASE_probabilities.nii.gz` beside it."""
+    """Return the path of a segmentation's probabilities: `CASE_probabilities.nii.gz` beside it."""
     return _beside(segmentation, "_probabilities.nii.gz")
 
 
 def preview_file(segmentation: Path) -> Path:
-    """Return where the picture of a segmentation lies: `CASE.png` beside it."""
+    """Return the path of a segmentation's picture: `CASE.png` beside it."""
     return _beside(segmentation, ".png")
 
 
@@ -40,9 +40,9 @@ def _beside(segmentation: Path, ending: str) -> Path:
 
 
 def taken_for(case: CaseFiles) -> dict[str, Any]:
-    """Return which file is which sequence, and what the label numbers are: what is there, and what a layout decides.
+    """Return which file was taken for which sequence, and the label convention, as the layout determines them.
 
-    The names are those below the folder that all of them share, so that it may be moved.
+    Names are relative to the common folder of the files, so that it can be moved.
     """
     folders = [path.parent for path in case.images.values()]
     shared = os.path.commonpath(folders) if folders else ""
@@ -52,7 +52,7 @@ def taken_for(case: CaseFiles) -> dict[str, Any]:
 
 
 def read_record(segmentation: Path) -> PredictionRecord | None:
-    """Return how a segmentation was made; None where nothing says it in the format of this version."""
+    """Return the record of a segmentation; None if there is none in the format of this version."""
     try:
         return PredictionRecord.model_validate_json(record_file(segmentation).read_bytes())
     except (OSError, ValidationError):
@@ -60,10 +60,10 @@ def read_record(segmentation: Path) -> PredictionRecord | None:
 
 
 def is_finished(segmentation: Path, made: Mapping[str, Any], *, preview: bool = False) -> bool:
-    """Whether a segmentation is there that was made so, wherever the runs lay and whatever they were called.
+    """Return whether there is a segmentation made in this way, wherever the runs were and whatever their names.
 
-    The segmentation takes its place last, after all that belongs to it. One without a record counts: it comes from an
-    earlier version, or by hand, and must not be lost.
+    A segmentation is put in place last, after all files that belong to it. One without a record counts as finished:
+    it was made by an earlier version or by hand, and must not be lost.
     """
     wanted = [probabilities_file(segmentation)] if made["options"]["probabilities"] else []
     wanted += [preview_file(segmentation)] if preview else []

@@ -40,7 +40,7 @@ class LabelMap:
 
 
 def write_labelmap(path: Path, labels: Labels, geometry: Geometry, convention: LabelConvention) -> None:
-    """Write classes (cropped D x H x W) as NIfTI on the grid of the source, whole or not at all."""
+    """Write classes (cropped D x H x W) as NIfTI on the grid of the source, completely or not at all."""
     volume = to_source(to_convention(labels, convention), geometry)
     with complete_or_absent(path) as temporary:
         nifti.write(temporary, volume, geometry.matrix, geometry.forms)
@@ -52,7 +52,7 @@ def read_labelmap(path: Path, convention: LabelConvention) -> LabelMap:
     Raises
     ------
     InputError
-        If it cannot be read or has labels that the convention does not know; the message names the file.
+        If it cannot be read or has labels that the convention lacks; the message names the file.
     """
     volume, was_near = read_label(path)
     if was_near:
@@ -68,7 +68,7 @@ def labelmap_of_array(path: Path, volume: Volume, convention: LabelConvention) -
     Raises
     ------
     InputError
-        If it has labels that the convention does not know.
+        If it has labels that the convention lacks.
     """
     try:
         labels = to_internal(volume.array, convention)
@@ -108,8 +108,8 @@ def check_same_grid(first: LabelMap, second: LabelMap, *, ignore_place: bool) ->
     apart = _farthest_corner_mm(first, second)
     if apart > PLACE_TOLERANCE_MM and not ignore_place:
         raise UsageError(
-            f"{first.path} and {second.path} lie {apart:.1f} mm apart by their headers; correct the header, or pass "
-            "--ignore-affine to compare them voxel by voxel with the spacing of the reference"
+            f"{first.path} and {second.path} are {apart:.1f} mm apart according to their headers; fix the header, "
+            "or pass --ignore-affine to compare them voxel by voxel with the spacing of the reference"
         )
 
 

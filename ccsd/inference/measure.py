@@ -17,16 +17,16 @@ _TIE_MM = 1e-6
 
 
 class MeasuredLesion(BaseModel):
-    """One lesion of a region: a connected component, by the rule that the task has for predictions.
+    """One lesion of a region: a connected component, by the task's rule for predictions.
 
-    The diameters are those of the axial slice with the largest product of both, as the RANO criteria measure a lesion
-    (Wen et al., J Clin Oncol 2010 and 2023). Its outline there is the convex hull of the lesion's voxels, edges
-    included: the longest distance within it, and the longest one perpendicular to that.
+    The diameters are those in the axial slice where their product is largest, as the RANO criteria measure a lesion
+    (Wen et al., J Clin Oncol 2010 and 2023). The outline in the slice is the convex hull of the lesion's voxels, edges
+    included. The diameters are the longest distance within it and the longest one perpendicular to that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    volume_mm3: float = Field(description="voxels times the volume of one")
+    volume_mm3: float = Field(description="number of voxels times the volume of one voxel")
     centroid_mm: tuple[float, float, float] = Field(
         description="mean of the voxels' centres by the affine of the file: x to the right, y to the front, z up (RAS)"
     )
@@ -43,10 +43,10 @@ def measure_lesions(labels: Labels, geometry: Geometry, task: Task) -> dict[str,
     labels
         D x H x W, classes of the task, cropped to the box of the geometry.
     geometry
-        Where they lie in the file.
+        Their position in the file.
     task
-        The regions, and which voxels are one lesion (`ccsd.metrics.components`); where its rule leaves small
-        components of predictions out, they are in the volumes of the regions and not among the lesions.
+        The regions, and which voxels form one lesion (`ccsd.metrics.components`). If its rule leaves out small
+        components of predictions, they are in the volumes of the regions but not among the lesions.
     """
     return {region: _of_region(labels, region, geometry, task) for region in task.regions}
 
@@ -78,12 +78,12 @@ def _measure(inside: Mask, box: tuple[slice, ...], to_file: Points, matrix: Poin
 
 
 def diameters(plane: Mask, basis: Points) -> tuple[float, float]:
-    """Return the longest diameter of what is in a slice, and the longest one perpendicular to it, in mm.
+    """Return the longest diameter of a mask in a slice, and the longest one perpendicular to it, in mm.
 
     Parameters
     ----------
     plane
-        H x W, with one voxel at least.
+        H x W, with at least one voxel.
     basis
         2 x 2; from steps along H and W to millimetres along two directions of the slice that are perpendicular.
     """
@@ -99,16 +99,16 @@ def diameters(plane: Mask, basis: Points) -> tuple[float, float]:
 
 
 def _across(hull: Points, direction: Points) -> float:
-    """Return the longest chord of a convex polygon that is perpendicular to a direction: it goes through a corner."""
+    """Return the longest chord of a convex polygon that is perpendicular to a direction: it passes through a corner."""
     along, side = direction / np.linalg.norm(direction), np.array([-direction[1], direction[0]])
     t, s = hull @ along, hull @ (side / np.linalg.norm(side))
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (t[:, None] - t) / (np.roll(t, -1) - t)
         crossing = s + share * (np.roll(s, -1) - s)
-    crossing[~((share >= -_TIE_MM) & (share <= 1 + _TIE_MM))] = np.nan  # of edges beside the line, or along it
+    crossing[~((share >= -_TIE_MM) & (share <= 1 + _TIE_MM))] = np.nan  # edges that miss the line, or lie along it
     return float(np.max(np.nanmax(crossing, axis=1) - np.nanmin(crossing, axis=1)))
 
 
 def _rounded(number: float) -> float:
-    """Return millimetres without digits that are rounding alone."""
+    """Return millimetres without digits that are only rounding error."""
     return round(float(number), 3)

@@ -1,4 +1,4 @@
-"""How to segment: the options of a call, and what they come to with the models."""
+"""How to segment: the options of a call, and how they are combined with the models."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ class Options:
     """How to predict."""
 
     subset: str | None = None
-    """Combination to use; None uses every sequence that is there."""
+    """Combination to use; None uses every available sequence."""
     labels: str = "auto"
     """Label convention of the output; `auto` is that of the input's layout."""
     probabilities: bool = False
@@ -36,25 +36,25 @@ class Options:
     cleanup: bool = False
     """Apply the clean-up of the task."""
     layout: str | None = None
-    """Layout of the input; None finds it out."""
+    """Layout of the input; None detects it."""
     allow: tuple[str, ...] = ()
-    """Names of checks that do not refuse a case."""
+    """Names of checks that do not reject a case."""
     skip_existing: bool = False
-    """Leave cases alone that the same model and options have segmented."""
+    """Skip cases that were already segmented with the same model and options."""
     device: str | None = None
     """auto or cpu, as in `ccsd.device.choose_device`."""
     part: tuple[int, int] = (1, 1)
-    """Of how many parts of the cases which one to segment, (I, N) with I from 1."""
+    """(I, N): segment part I of N of the cases, I from 1."""
 
     def check(self, task: Task) -> None:
-        """Reject what cannot be done.
+        """Reject invalid options.
 
         Raises
         ------
         UsageError
-            If the overlap, or the label convention of a task, is none.
+            If the overlap is out of range, or the task has no such label convention.
         InputError
-            If there is no such check, or one that cannot be taken off.
+            If a check is unknown or cannot be disabled.
         """
         if self.overlap is not None and not 0 <= self.overlap < 1:
             raise UsageError(f"--overlap {self.overlap:g}: must be at least 0 and below 1, for example 0.25")
@@ -71,17 +71,17 @@ class Job:
     device: "torch.device"
     options: Options
     settings: "Evaluation"
-    """Those of the (first) model, with what the options change."""
+    """Evaluation settings of the (first) model, changed by the options."""
     made: dict[str, Any]
-    """What decides the segmentations of all cases, for their records."""
+    """What determines the segmentations of all cases, for their records."""
     calibration: Calibration | None = None
-    """Of the models, if there is one and it holds for these options."""
+    """That of the models, if there is one and it applies to these options."""
     note: str = ""
     """Why a calibration is not used."""
 
     @classmethod
     def of(cls, ensemble: Ensemble, device: "torch.device", options: Options) -> "Job":
-        """Put models and options together."""
+        """Combine models and options."""
         settings = ensemble.settings.model_copy(update={"flips": options.flips})
         if options.overlap is not None:
             settings = settings.model_copy(update={"overlap": options.overlap})
@@ -98,12 +98,12 @@ class Job:
         models = [identity.model_dump(exclude_unset=True) for identity in ensemble.identities]
         calibration, note = read_calibration(ensemble.members), ""
         if calibration and (other := unlike(calibration, settings, cleanup=options.cleanup)):
-            calibration, note = None, f"no expected Dice: the models were calibrated otherwise ({other})"
+            calibration, note = None, f"no expected Dice: the models were calibrated with other settings ({other})"
         made = {"format": FORMAT, "models": models, "options": wanted}
         return cls(ensemble, device, options, settings, made, calibration, note)
 
     def convention(self, of_input: LabelConvention) -> LabelConvention:
-        """Return the label numbers to write for an input that has its own."""
+        """Return the label convention to write, given that of the input."""
         task = self.ensemble.task
         return (
             task.output_convention(of_input) if self.options.labels == "auto" else task.convention(self.options.labels)

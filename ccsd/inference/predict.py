@@ -1,4 +1,4 @@
-"""`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one case or many from whatever sequences they have."""
+"""`ccsd predict INPUT OUT --model RUN [-m SUBSET]`: segment one or many cases from the sequences they have."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from ccsd.errors import UsageError
 from ccsd.inference.ensemble import load_ensemble, read_members
 from ccsd.inference.finished import is_finished, record_file, taken_for
 from ccsd.inference.options import Job, Options
-from ccsd.inference.prediction import expect_again, segment
+from ccsd.inference.prediction import segment, update_expected_dice
 from ccsd.inference.table import forget_failure, note_failure, write_table
 from ccsd.records import ExpectedDice
 from preprocess.case import prepare
@@ -26,21 +26,21 @@ from preprocess.task import ALIASES, Subset, Task
 
 
 def cases_to_predict(sources: Sequence[Path], task: Task, layout: str | None = None) -> list[CaseFiles]:
-    """Return the cases that folders and files hold, without their segmentations: prediction must not see those.
+    """Return the cases in folders and files, without their segmentations, which prediction must not see.
 
     Parameters
     ----------
     sources
-        Folders of cases or with such folders below them, and files; files are put together to cases by their names.
+        Folders of cases, folders that contain such folders, and files. Files are grouped into cases by their names.
     task
-        What the model was trained for.
+        The task of the model.
     layout
-        Name or file of the layout; found out by default.
+        Name or file of the layout; detected by default.
 
     Raises
     ------
     UsageError
-        If a file's name does not say which sequence it is, or there is no case.
+        If a file's name does not show which sequence it is, or there is no case.
     """
     if gone := [path for path in sources if not path.exists()]:
         raise UsageError(f"{gone[0]}: no such file or folder")
@@ -48,10 +48,10 @@ def cases_to_predict(sources: Sequence[Path], task: Task, layout: str | None = N
     named = {Path(os.path.abspath(path)) for path in sources}  # noqa: PTH100 - as `survey` names files
     foreign = [file.path for file in found.files if file.path in named and file.role == UNREAD]
     if foreign:
-        raise UsageError(f"{foreign[0]}: only NIfTI is read; convert it to .nii.gz first, {RAW_SCANS}")
+        raise UsageError(f"{foreign[0]}: only NIfTI is supported; convert it to .nii.gz first, {RAW_SCANS}")
     lost = [file.path for file in found.files if file.path in named and file.role in (UNKNOWN, IGNORED)]
     if lost:
-        raise UsageError(f"{lost[0]}: the name does not say which sequence it is; {naming}")
+        raise UsageError(f"{lost[0]}: the name does not show which sequence it is; {naming}")
     if not found.cases:
         about = "".join(f". {line}" for line in unused(found.files))
         raise UsageError(f"{', '.join(str(path) for path in sources)}: no sequence recognised; {naming}{about}")
@@ -69,25 +69,25 @@ def _naming(task: Task) -> str:
 
 
 def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
-    """Return the sequences to use and those that are not there.
+    """Return the sequences to use and those that are missing.
 
     Parameters
     ----------
     case
         The files of one case.
     wanted
-        Combination asked for; without one everything that is there is used.
+        The requested combination; None uses every available sequence.
 
     Raises
     ------
     UsageError
-        If a sequence that was asked for is not there, or the files are of another task than the model.
+        If a requested sequence is missing, or the files belong to another task than the model.
     """
     task = case.task
     if case.meant:
         raise UsageError(
-            f"{case.case}: laid out as {case.layout}, of the task {case.meant}, and the model is of {task.name}; use a "
-            "model of that task, or, if it is meant, describe the files in a layout of your own (--layout)"
+            f"{case.case}: has the layout {case.layout}, of the task {case.meant}, but the model is for {task.name}; "
+            "use a model of that task, or, if this is intended, describe the files in your own layout (--layout)"
         )
     there = task.subset(case.images)
     missing = tuple(name for name in task.modalities if name not in there)
@@ -101,7 +101,7 @@ def choose(case: CaseFiles, wanted: str | None) -> tuple[Subset, Subset]:
 
 
 def output_path(out: Path, case: str, cases: Sequence[CaseFiles]) -> Path:
-    """Return where a case's segmentation goes: `out` itself when it names a NIfTI file, else a file below it.
+    """Return the path for a case's segmentation: `out` itself if it names a NIfTI file, else a file in it.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def output_path(out: Path, case: str, cases: Sequence[CaseFiles]) -> Path:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case."""
+    """The result for one case."""
 
     case: str
     path: Path
@@ -127,7 +127,7 @@ class Outcome:
     volumes_ml: dict[str, float] = field(default_factory=dict)
     """By region."""
     expected_dice: dict[str, ExpectedDice] = field(default_factory=dict)
-    """By region, of models that are calibrated."""
+    """By region, if the models are calibrated."""
     labels: str = ""
     """What each value in the file means."""
     error: str | None = None
@@ -137,33 +137,33 @@ class Outcome:
 def predict(
     sources: Sequence[Path], out: Path, models: Path | str | Sequence[Path | str], options: Options | None = None
 ) -> Iterator[Outcome]:
-    """Segment cases and yield what became of each.
+    """Segment cases and yield the result of each.
 
     A case that cannot be read does not stop the others; its outcome has an error, and no segmentation is written.
-    Beside a segmentation `CASE.json` says which models made it, how, and what it shows; `predictions.tsv` in a folder
-    has all cases, also when this is interrupted.
+    Beside a segmentation, `CASE.json` records which models made it, how, and what it shows. If the output is a folder,
+    its `predictions.tsv` lists all cases, even after an interruption.
 
     Parameters
     ----------
     sources
-        Folders of a case or with such folders, in any layout and naming; or files, several of one case or of many.
+        Folders of cases or folders that contain them, in any layout and naming; or files, of one case or of many.
     out
         File (one case) or folder (`CASE.nii.gz` each) to write.
     models
-        What `--model` takes, such as the folder of a finished training run; of several the mean of their
-        probabilities is taken.
+        What `--model` takes, such as the folder of a finished training run. With several, the mean of their
+        probabilities is used.
     options
         See `Options`.
 
     Raises
     ------
     UsageError
-        If a model or an option cannot be used, models do not fit together, or no case is there.
+        If a model or an option cannot be used, models do not fit together, or there is no case.
     InputError
         If there is no such part of the cases.
     """
     options = options or Options()
-    select_part((), options.part)  # refuses one that there is not, before any work
+    select_part((), options.part)  # rejects a wrong part before any work is done
     members = read_members(models)
     task = members[0].config.task
     options.check(task)
@@ -187,11 +187,11 @@ def predict(
 
 
 def _outcome(case: CaseFiles, path: Path, job: Job, folder: Path | None) -> Outcome:
-    """Segment a case, unless that is done; in a folder, note why it failed."""
+    """Segment a case unless that was done; in a folder, record why it failed."""
     made = {**job.made, "files": taken_for(case)}
     try:
         if job.options.skip_existing and is_finished(path, made, preview=job.options.preview):
-            expect_again(path, job)
+            update_expected_dice(path, job)
             outcome = Outcome(case.case, path, skipped=True, warnings=_unknown_origin(path))
         else:
             outcome = _predict_case(case, path, job, made)
@@ -206,7 +206,8 @@ def _outcome(case: CaseFiles, path: Path, job: Job, folder: Path | None) -> Outc
 
 def _unknown_origin(path: Path) -> tuple[str, ...]:
     record = record_file(path)
-    return () if record.exists() else (f"no {record.name} says what made {path.name}; remove it to segment again",)
+    unknown = f"the origin of {path.name} is unknown, as it has no {record.name}; remove it to segment again"
+    return () if record.exists() else (unknown,)
 
 
 def _predict_case(case: CaseFiles, path: Path, job: Job, made: dict[str, Any]) -> Outcome:

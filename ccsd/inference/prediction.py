@@ -1,4 +1,4 @@
-"""What models make of one case: label map, probabilities, what it shows; and writing it."""
+"""The prediction for one case: label map, probabilities and measurements, and how they are written."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -33,20 +33,20 @@ _RESAMPLED = "were resampled to the training's"
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What models make of one case. Arrays have the axes and the shape X x Y x Z of the input, and are read-only."""
+    """The prediction for one case. Arrays have the axes and the shape X x Y x Z of the input, and are read-only."""
 
     used: Subset
     """The sequences that were used, in the order of the task."""
     missing: Subset
-    """The others."""
+    """The other sequences of the task."""
     warnings: tuple[str, ...]
     """What a person should check before trusting it."""
     convention: LabelConvention
     """What the numbers in `labels` mean."""
     confidence: dict[str, float | None] = field(repr=False)
-    """By region the Dice that the models' own probabilities lead one to expect; None where nothing is painted."""
+    """By region, the Dice estimated from the models' own probabilities; None where nothing is segmented."""
     expected_dice: dict[str, ExpectedDice]
-    """By region what validation cases make of the confidence; empty if the models are not calibrated."""
+    """By region, the Dice of validation cases with such confidence; empty if the models are not calibrated."""
     _case: Prepared = field(repr=False)
     _classes: NDArray[np.uint8] = field(repr=False)
     _regions: NDArray[np.float32] = field(repr=False)
@@ -55,7 +55,7 @@ class Prediction:
 
     @property
     def task(self) -> Task:
-        """What is segmented from what."""
+        """The task: sequences, classes, regions, label conventions."""
         return self._case.meta.task
 
     @property
@@ -65,7 +65,7 @@ class Prediction:
 
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
-        """The label map, X x Y x Z; `label_names` says what each number means."""
+        """The label map, X x Y x Z; `label_names` gives the meaning of each number."""
         return _read_only(to_source(to_convention(self._classes, self.convention), self._case.meta.geometry))
 
     @property
@@ -100,8 +100,8 @@ class Prediction:
     def save(self, path: Path | str, *, probabilities: bool = False, preview: bool = False) -> None:
         """Write the label map, and beside it the record `CASE.json`.
 
-        All are written elsewhere first, and the label map takes its place last: where one lies, what lies beside it is
-        its own, whatever happens meanwhile.
+        All files are written elsewhere first, and the label map is put in place last. If there is one, the files
+        beside it belong to it, whatever happened during writing.
 
         Parameters
         ----------
@@ -115,15 +115,15 @@ class Prediction:
         Raises
         ------
         UsageError
-            If the name is not one of a NIfTI file.
+            If the name is not that of a NIfTI file.
         InputError
             If a file cannot be written.
         """
         path = Path(path)
         name = nifti.stem(path)
-        record = record_file(path)  # refuses a name that is none, before anything is computed
+        record = record_file(path)  # rejects a wrong name before anything is computed
         written = [path.name]
-        with ExitStack() as places:  # they take their places in the opposite order
+        with ExitStack() as places:  # files are put in place in the opposite order
             labels = places.enter_context(complete_or_absent(path))
             self._write(labels, self.labels)
             about = places.enter_context(complete_or_absent(record))
@@ -142,7 +142,7 @@ class Prediction:
             _remove_earlier(path, written)
 
     def record(self, case: str, written: Collection[str], *, probabilities: bool = False) -> PredictionRecord:
-        """Return what `save` writes beside the label map."""
+        """Return the record that `save` writes beside the label map."""
         meta = self._case.meta
         inputs = {
             name: InputRecord(file=source.file or None, sha256=source.sha256 or None, voxels_sha256=source.voxels)
@@ -175,13 +175,13 @@ class Prediction:
 
 
 def _expected_record(expected: Mapping[str, ExpectedDice]) -> dict[str, dict[str, ExpectedDiceRecord]]:
-    """Return what the record has only of models that are calibrated."""
+    """Return the part of the record that only calibrated models have."""
     found = {name: ExpectedDiceRecord(**asdict(one)) for name, one in expected.items()}
     return {"expected_dice": found} if found else {}
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array; what is written must be what the record, and the volumes, are of."""
+    """Return the array as read-only, so that what is written is what the record and the volumes describe."""
     array.flags.writeable = False
     return array
 
@@ -208,7 +208,7 @@ def segment(job: Job, case: Prepared, files: Mapping[str, Any]) -> Prediction:
     classes = found.labels.cpu().numpy()
     if job.options.cleanup:
         classes = clean_up(classes, geometry.spacing, task)
-    notes = [str(finding) for finding in case.findings if finding.check != "spacing"]  # which is fixed here
+    notes = [str(finding) for finding in case.findings if finding.check != "spacing"]  # resolved by resampling
     notes += [*oddities(case), *outside_the_brain(outside := float(found.outside))]
     if resampled := is_resampled(job.ensemble, geometry.spacing):
         own, training = in_mm(geometry.spacing), in_mm(job.ensemble.spacing)
@@ -225,10 +225,10 @@ def segment(job: Job, case: Prepared, files: Mapping[str, Any]) -> Prediction:
     )  # fmt: skip
 
 
-def expect_again(path: Path, job: Job) -> None:
-    """Bring the record of a segmentation that is there in line with a calibration that may be newer.
+def update_expected_dice(path: Path, job: Job) -> None:
+    """Update the expected Dice in the record of an existing segmentation, as the calibration may be newer.
 
-    A record without confidence, from an earlier version, stays as it is; so do all where there is no calibration.
+    A record without confidence, from an earlier version, is left as it is; so are all records without a calibration.
 
     Raises
     ------
@@ -248,7 +248,7 @@ def expect_again(path: Path, job: Job) -> None:
 
 
 def _remove_earlier(path: Path, written: Collection[str]) -> None:
-    """Remove an earlier segmentation before the new record takes its place, and what belonged to it alone."""
+    """Remove an earlier segmentation and the files that only it had, before the new record is put in place."""
     earlier = read_record(path)
     for other in (probabilities_file(path), preview_file(path)):
         if earlier is not None and other.name in earlier.written and other.name not in written:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_SEQUENCES = 4
-"""Sequences that are shown."""
+"""How many sequences are shown at most."""
 PLANES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 """Planes across D, H and W, with what is on the left and on the right of each, as radiologists look at them."""
 _INCHES, _MARGIN, _DPI = 2.4, 0.6, 100
@@ -27,8 +27,8 @@ _EDGE = 0.5
 def draw_preview(case: Prepared, labels: Labels, name: str, used: Subset) -> bytes:
     """Return a PNG file: a row for each sequence (the first four), a column for each plane.
 
-    Each plane is where it has the most tumour, or in the middle where there is none. Voxels have their sizes, so that
-    thick slices are as high as they are. The patient's right is on the left, and in sagittal planes the front is.
+    Each plane is where it shows the most tumour, or in the middle if there is none. Voxels are drawn at their physical
+    size, also in thick slices. The patient's right is on the left; in sagittal planes, the front is on the left.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def draw_preview(case: Prepared, labels: Labels, name: str, used: Subset) -> byt
     labels
         D x H x W, classes of the task, cropped as the case.
     name
-        Of the case.
+        Name of the case.
     used
-        The sequences.
+        The sequences that were used.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def draw_preview(case: Prepared, labels: Labels, name: str, used: Subset) -> byt
     for axes, plane in zip(grid[0], PLANES, strict=True):
         axes.set_title(plane, color="white", fontsize=9, pad=2)
     title = f"{name}: segmented from {', '.join(task.sequences[one] for one in used)}"
-    figure.suptitle(title, color="white", fontsize=10, parse_math=False)  # names may have two $
+    figure.suptitle(title, color="white", fontsize=10, parse_math=False)  # names may contain two $
     _legend(figure, region_volumes(labels, case.meta.geometry, task), task)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": "ccsd"}, facecolor="black")
@@ -84,7 +84,7 @@ def _place(labels: Labels, axis: int, task: Task) -> int:
 
 
 def _draw(axes: "Axes", image: NDArray[np.float16], labels: Labels, axis: int, place: int, case: Prepared) -> None:
-    """Draw one plane: upwards along its first axis, the higher indices of its second one on the left."""
+    """Draw one plane: upwards along its first axis, with higher indices of its second axis on the left."""
     task, spacing = case.meta.task, [side for i, side in enumerate(case.meta.geometry.spacing) if i != axis]
     plane = np.pad(grey(np.take(image, place, axis)), 1)
     up, across = (np.arange(size) * side for size, side in zip(plane.shape, spacing, strict=True))

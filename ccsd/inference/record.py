@@ -1,4 +1,4 @@
-"""CASE.json: which models made a segmentation, how and from what, and what it shows. Each number's key has its unit."""
+"""CASE.json: which models made a segmentation, how and from what, and what it shows. Keys name the units of numbers."""
 
 from typing import Annotated, Final, Literal
 
@@ -9,7 +9,7 @@ from ccsd.inference.measure import MeasuredLesion
 from ccsd.records import ModelIdentity
 
 FORMAT: Final = 2
-"""Of the record; also for what has to tell results apart: before 2, the background could be painted."""
+"""Version of the record, also used to distinguish results: before 2, the background could be painted."""
 
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -22,45 +22,47 @@ class _Part(BaseModel):
 
 
 class ModelRecord(ModelIdentity):
-    """What tells a model from another."""
+    """What distinguishes a model from others."""
 
     model_hash: Digest
 
 
 class OptionsRecord(_Part):
-    """The options that decide a segmentation."""
+    """The options that determine a segmentation."""
 
-    modalities: str | None = Field(description="the combination that was asked for; null: every sequence that is there")
-    labels: str = Field(description="label convention that was asked for; auto: that of the input")
+    modalities: str | None = Field(description="the combination that was requested; null: every available sequence")
+    labels: str = Field(description="label convention that was requested; auto: that of the input")
     probabilities: bool = Field(description="whether the probabilities were written as well")
     flips: bool = Field(description="whether 8 mirror images were averaged")
     overlap: float = Field(description="share of a window that overlaps its neighbour")
     cleanup: bool = Field(description="whether the clean-up of the task was applied")
-    layout: str | None = Field(description="layout of the input that was given; null: it was found out")
-    allow: tuple[str, ...] = Field(description="checks that did not refuse the case")
+    layout: str | None = Field(description="layout of the input that was requested; null: it was detected")
+    allow: tuple[str, ...] = Field(description="checks that were not allowed to reject the case")
 
 
 class FilesRecord(_Part):
-    """Which file was which sequence, by names alone."""
+    """Which file was which sequence, according to names only."""
 
-    images: dict[str, str] = Field(description="file by sequence, below the folder that all of them share")
+    images: dict[str, str] = Field(description="file by sequence, relative to their common folder")
     channels: tuple[str, ...] = Field(description="sequences in the order of a file that holds several; usually empty")
-    numbering: str | None = Field(description="label convention that the names tell")
+    numbering: str | None = Field(description="label convention that the names imply")
 
 
 class InputRecord(_Part):
     """An image that was used."""
 
-    file: str | None = Field(description="name of the file; null of an array in memory")
-    sha256: Digest | None = Field(description="SHA-256 of the file's bytes; null of an image in memory")
-    voxels_sha256: Digest = Field(description="SHA-256 of what it shows, whatever the type, margin and orientation")
+    file: str | None = Field(description="name of the file; null for an array in memory")
+    sha256: Digest | None = Field(description="SHA-256 of the file's bytes; null for an image in memory")
+    voxels_sha256: Digest = Field(
+        description="SHA-256 of the content, independent of data type, margin and orientation"
+    )
 
 
 class ExpectedDiceRecord(_Part):
-    """The Dice of a region that the calibration of the models expects."""
+    """The Dice to expect of a region, by the calibration of the models."""
 
     value: Share = Field(description="the Dice to expect")
-    low: Share | None = Field(description="lower end of the interval; null where too few cases calibrated")
+    low: Share | None = Field(description="lower end of the interval; null if the calibration had too few cases")
     high: Share | None = Field(description="upper end of the interval")
     level: Share = Field(description="share of cases like those of the calibration whose Dice lies in the interval")
 
@@ -71,9 +73,9 @@ class PredictionRecord(_Part):
     format: Literal[2] = Field(description="version of this format")
     ccsd_version: str = Field(description="version of the program")
     case: str = Field(description="name of the case: that of the segmentation's file without its ending")
-    written: tuple[str, ...] = Field(description="files of this prediction beside the record, the segmentation first")
+    written: tuple[str, ...] = Field(description="files of this prediction next to the record, the segmentation first")
     models: tuple[ModelRecord, ...] = Field(
-        min_length=1, description="what made it: experiment, seed, and SHA-256 of the weights"
+        min_length=1, description="the models that made it: experiment, seed, and SHA-256 of the weights"
     )
     options: OptionsRecord
     files: FilesRecord
@@ -88,13 +90,13 @@ class PredictionRecord(_Part):
     outside_brain_share: float = Field(
         ge=0,
         le=1,
-        description="share, 0 to 1, of the voxels that the models would have painted, but that lie outside the brain",
+        description="share, 0 to 1, of the voxels that the models would have segmented but that lie outside the brain",
     )
     confidence: dict[str, Share | None] = Field(
-        default={}, description=f"by region {MEANING}; null where nothing is painted"
+        default={}, description=f"by region, {MEANING}; null where nothing is segmented"
     )
     expected_dice: dict[str, ExpectedDiceRecord] = Field(
-        default={}, description="by region, of models that `ccsd calibrate` calibrated: the Dice to expect"
+        default={}, description="by region, the Dice to expect; only for models calibrated with `ccsd calibrate`"
     )
     volumes_mm3: dict[str, Size] = Field(description="volume by region")
     volumes_ml: dict[str, Size] = Field(description="the same in millilitres")

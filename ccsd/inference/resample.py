@@ -1,4 +1,4 @@
-"""Between a case's own voxel spacing and that of the training."""
+"""Resample between a case's own voxel spacing and that of the training."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ from torch.nn import functional
 from ccsd.metrics.regions import Spacing
 
 TOLERANCE = 0.1
-"""Spacings that differ by less than this share are taken as they are."""
+"""Spacings that differ by no more than this share are not resampled."""
 _INSIDE = 0.5
 
 
 def needs_resampling(spacing: Spacing, target: Spacing) -> bool:
-    """Whether the spacing differs enough from the training's to matter."""
+    """Return whether the spacing differs enough from the training's to matter."""
     return any(abs(own - other) > TOLERANCE * other for own, other in zip(spacing, target, strict=True))
 
 
 def target_shape(shape: tuple[int, ...], spacing: Spacing, target: Spacing) -> tuple[int, int, int]:
-    """Return the voxels that cover the same box with the other spacing, at least one along each axis."""
+    """Return the number of voxels that cover the same box at the other spacing, at least one along each axis."""
     depth, height, width = (
         max(1, round(n * own / other)) for n, own, other in zip(shape, spacing, target, strict=True)
     )
@@ -49,7 +49,7 @@ def _linear(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _smooth(volume: Tensor, axis: int, sigma: float) -> Tensor:
-    """Apply a Gaussian along one axis, the edge values going on beyond it."""
+    """Apply a Gaussian along one axis, with edge values repeated beyond it."""
     radius = max(1, int(3 * sigma + 0.5))
     offsets = torch.arange(-radius, radius + 1, dtype=volume.dtype, device=volume.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)

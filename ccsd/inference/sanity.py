@@ -1,4 +1,4 @@
-"""Whether an input looks like what the model was trained on, beyond what the reading of a case already warns about."""
+"""Check whether an input looks like the training data, beyond the warnings that reading a case gives."""
 
 from collections.abc import Iterator
 
@@ -10,11 +10,11 @@ from preprocess.errors import RAW_SCANS
 LARGEST_BRAIN_ML = 2300.0
 """Larger than any brain; a whole head has about twice as much."""
 MOST_ASTRAY = 0.02
-"""Share of what is seen that may lie outside the brain: a rim, where sequences end at different voxels."""
+"""Share of the tumour found that may lie outside the brain, such as a rim where sequences end at different voxels."""
 
 
 def oddities(case: Prepared) -> Iterator[str]:
-    """Yield what a person should check before trusting the segmentation."""
+    """Yield warnings that a person should check before trusting the segmentation."""
     task = case.meta.task
     voxel_ml = float(np.prod(case.meta.geometry.spacing)) / 1000
     for name in case.meta.modalities:
@@ -27,9 +27,9 @@ def oddities(case: Prepared) -> Iterator[str]:
 
 
 def outside_the_brain(share: float) -> Iterator[str]:
-    """Yield a warning when much of what the models would have painted lay outside the brain; it was left out."""
+    """Yield a warning if much of what the models would have painted lay outside the brain and was left out."""
     if share > MOST_ASTRAY:
         yield (
-            f"{100 * share:.0f} % of the tumour that the model saw lay outside the brain and was left out: do not "
+            f"{100 * share:.0f} % of the tumour that the model found lay outside the brain and was left out: do not "
             "trust the rest; the model was trained too little, or the images are not like those it was trained on"
         )

@@ -14,11 +14,11 @@ from preprocess.task import Task
 
 FILE = "predictions.tsv"
 FAILED = ".failed"
-"""Folder with the reason for each case that was tried last without success, for the processes that write the table."""
+"""Folder with the reason for each case whose last attempt failed, for the processes that write the table."""
 COLUMNS = {
     "case": "name of the case",
     "state": "`segmented`; `failed`: rejected, for the reason given; `pending`: not tried yet, or interrupted; "
-    "`unrecorded`: a segmentation that nothing says the origin of, from an earlier version or made by hand",
+    "`unrecorded`: a segmentation of unknown origin, from an earlier version or made by hand",
     "reason": "why it failed",
     "segmentation": "the file",
     "used": "sequences that were used, joined by `+`",
@@ -28,10 +28,10 @@ COLUMNS = {
     "REGION_mm3": "volume of each region",
     "REGION_lesions": "number of lesions of each region",
     "REGION_longest_mm": "longest diameter of the largest lesion in an axial slice",
-    "REGION_perpendicular_mm": "the one perpendicular to it",
-    "REGION_expected_dice": "Dice to expect, of models that are calibrated",
+    "REGION_perpendicular_mm": "longest diameter perpendicular to it in the same slice",
+    "REGION_expected_dice": "Dice to expect, if the models are calibrated",
     "REGION_expected_low": "lower end of its interval",
-    "REGION_expected_high": "upper end",
+    "REGION_expected_high": "upper end of its interval",
     "warnings": "what a person should check, joined by `; `",
     "ccsd_version": "version of the program",
 }
@@ -42,20 +42,20 @@ Row = dict[str, str]
 
 
 def note_failure(folder: Path, case: str, reason: str) -> None:
-    """Keep why a case was not segmented."""
+    """Record why a case was not segmented."""
     write_text(folder / FAILED / f"{case}.json", json.dumps({"case": case, "reason": reason}) + "\n")
 
 
 def forget_failure(folder: Path, case: str) -> None:
-    """Drop why an earlier try failed."""
+    """Remove the reason why an earlier attempt failed."""
     (folder / FAILED / f"{case}.json").unlink(missing_ok=True)
 
 
 def write_table(folder: Path, cases: Sequence[str], task: Task) -> None:
-    """Write the table of a folder: of `cases`, and of every other case that has a record there.
+    """Write the table of a folder: `cases`, and every other case that has a record there.
 
-    It is made from what lies in the folder alone, so that any of several processes that segment parts of the cases
-    can write it, at any time. Whoever writes last looks once more, and so has the results of all.
+    It is made only from the files in the folder, so that any of several processes that segment parts of the cases can
+    write it at any time. Each process checks again after writing, so the last one has the results of all.
     """
     while True:
         rows = table_rows(folder, cases, task)
@@ -64,7 +64,7 @@ def write_table(folder: Path, cases: Sequence[str], task: Task) -> None:
         writer.writeheader()
         writer.writerows(rows)
         write_text(folder / FILE, text.getvalue())
-        with suppress(OSError):  # there is no such folder, or one that has reasons
+        with suppress(OSError):  # it is missing, or still has reasons
             (folder / FAILED).rmdir()
         if table_rows(folder, cases, task) == rows:
             return
@@ -80,7 +80,9 @@ def columns(task: Task) -> list[str]:
 
 def table_rows(folder: Path, cases: Sequence[str], task: Task) -> list[Row]:
     """Return the rows by case, sorted."""
-    found = {path.name.removesuffix(".json") for path in folder.glob("[!.]*.json")}  # not what is being written
+    found = {
+        path.name.removesuffix(".json") for path in folder.glob("[!.]*.json")
+    }  # without files that are being written
     recorded = {name: record for name in found if (record := read_record(folder / f"{name}.nii.gz"))}
     return [_row(folder, case, recorded.get(case), task) for case in sorted({*cases, *recorded})]
 

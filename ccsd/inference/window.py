@@ -15,24 +15,24 @@ from preprocess.task import Subset, Task
 Predictor = Callable[[Tensor, Tensor], Tensor]
 """From windows (B x M x patch) and which modalities each shows (B x M, bool, on the host) to B x C x patch."""
 BATCH_VOXELS = 100_000
-"""Windows are computed together up to this many voxels: PyTorch's convolutions are slow on the CPU for less."""
+"""Windows are computed together up to this many voxels: on the CPU, PyTorch's convolutions are slow for fewer."""
 GPU_BATCH_VOXELS = 4 * 128**3
-"""The same on a GPU, which smaller windows, and the coarse levels of large ones, leave idle between two kernels."""
+"""The same on a GPU, which is idle between kernels for small windows and for the coarse levels of large ones."""
 GPU_BYTES_PER_VOXEL = 3000
-"""What a window may need: 1325 were counted for `unet` in bf16 with eight combinations decoded together."""
+"""Memory that a window may need; 1325 were counted for `unet` in bf16 with eight combinations decoded together."""
 MEMORY_SHARE = 0.5
 """Share of a GPU's free memory for the windows computed together, and at most for the stitched output."""
 
 
 class Segmenter(Protocol):
-    """What inference needs of a network."""
+    """What inference requires of a network."""
 
     def segment(
         self, image: Tensor, subsets: Tensor, decode_batch: int = 8, encoded: Sequence[int] | None = None
     ) -> Tensor:
         """Return logits K x B x R x D x H x W of an image B x M x D x H x W for K subsets (K x M, bool).
 
-        `encoded` are the modalities of all subsets together, which the network need not ask the device for.
+        `encoded` lists the modalities of all subsets together, so that the network need not read them from the device.
         """
         ...
 
@@ -58,11 +58,11 @@ def predict_probabilities(
 ) -> Tensor:
     """Return the region probabilities of one case for several combinations of modalities.
 
-    Windows are blended with Gaussian weights; one that holds no brain at all is free of tumour without being computed.
-    A volume smaller than the window is padded with zeros, which is what lies outside the brain. Memory is bounded by
-    K x R float32 volumes and the activations of one window, of several when they are small or a GPU has the room; where
-    a GPU's memory is not enough, fewer windows are computed and fewer combinations decoded together. The host waits for
-    the device before the first window only.
+    Windows are blended with Gaussian weights; a window without any brain is taken as free of tumour and not computed.
+    A volume smaller than the window is padded with zeros, the value outside the brain. Memory is bounded by K x R
+    float32 volumes and the activations of one window, or of several if they are small or a GPU has space for them. If a
+    GPU runs out of memory, fewer windows are computed and fewer combinations decoded together. The host waits for the
+    device only before the first window.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def predict_probabilities(
     subsets
         K combinations.
     task
-        What the network segments from what.
+        The task of the network.
     patch
-        The window: the training patch, which fits the network.
+        Size of the window: that of the training patch, which fits the network.
     overlap
         Share of a window that overlaps its neighbour, in [0, 1).
     decode_batch
@@ -83,7 +83,7 @@ def predict_probabilities(
     flips
         Average over the 8 mirror images: 8 times the work.
     precision
-        That of the training, in which a GPU computes where it can.
+        Precision of the training, which a GPU uses where it can.
 
     Returns
     -------
@@ -102,8 +102,8 @@ def predict_probabilities(
     channels = len(subsets) * len(task.regions)
 
     def probabilities(window: Tensor, present: Tensor, together: int) -> Tensor:
-        seen = (masks[:, None] & present).any(-1)  # K x B, so that each combination answers as it would alone
-        if not seen.any():  # nothing of the brain, as the images given show it: no tumour, and no work
+        seen = (masks[:, None] & present).any(-1)  # K x B, so that each combination gives the same result as alone
+        if not seen.any():  # no brain in the given images: no tumour, and no work
             return window.new_zeros(len(window), channels, *window.shape[2:])
         with inference_autocast(precision, device):
             logits = net.segment(window, masks_there, decode_batch=together, encoded=encoded)
@@ -119,7 +119,7 @@ def predict_probabilities(
 
 
 class _WithinMemory:
-    """Computes windows together, from the first time that a GPU's memory is not enough in smaller portions."""
+    """Computes windows together, in smaller portions once a GPU has run out of memory."""
 
     def __init__(self, compute: Callable[[Tensor, Tensor, int], Tensor], decode_batch: int) -> None:
         self._compute, self._decode_batch, self._windows = compute, decode_batch, 0
@@ -135,7 +135,7 @@ class _WithinMemory:
             except torch.OutOfMemoryError:
                 if self._windows == self._decode_batch == 1:
                     raise
-            # Only here has the error let go of what was computed.
+            # Only here has the exception released what was computed.
             if window.is_cuda:
                 torch.cuda.empty_cache()
             if self._windows > 1:
@@ -160,7 +160,7 @@ def blend(
     patch, overlap
         Sides of the window, and the share of it that overlaps its neighbour.
     device
-        Where the result is added up.
+        Where the result is accumulated.
 
     Returns
     -------

@@ -52,7 +52,7 @@ def test_a_gpu_that_is_too_small_is_one_message_of_evaluate(made_study, tmp_path
 
     assert done.returncode == 2
     (message,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
-    for words in ("GPU's memory is not enough", "24 x 24 x 24", "nvidia-smi", "--device cpu", "train.patch"):
+    for words in ("GPU does not have enough memory", "24 x 24 x 24", "nvidia-smi", "--device cpu", "train.patch"):
         assert words in message
 
 
@@ -62,7 +62,7 @@ def test_a_gpu_that_is_too_small_for_one_case_is_told_of_that_case_by_predict(ma
     found = list(predict([case for case in cases if case.is_dir()], tmp_path / "out", made_study / "runs/ccsd-s0"))
 
     assert len(found) == 4
-    assert all("GPU's memory is not enough" in (prediction.error or "") for prediction in found)
+    assert all("GPU does not have enough memory" in (prediction.error or "") for prediction in found)
 
 
 def test_what_fits_in_smaller_portions_scores_the_same(made_study, evaluated_study, tmp_path, monkeypatch):

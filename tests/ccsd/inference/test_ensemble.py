@@ -208,16 +208,16 @@ def test_models_that_do_not_fit_together_are_refused_by_name_before_any_work(
     done = ccsd_here("predict", case, tmp_path / "out", *options)
 
     assert done.returncode == 2
-    for expected in (words, "made/other", "made/first", "name models that fit together, or use one --model alone"):
+    for expected in (words, "made/other", "made/first", "choose models that fit together, or use only one --model"):
         assert expected in " ".join(done.stderr.split())
     assert not (tmp_path / "out").exists()
 
 
 def test_the_same_model_twice_is_refused(case: Path, runs: list[Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(runs[0], tmp_path / "copy"))
-    with pytest.raises(UsageError, match=r"made/a twice; name each model once"):
+    with pytest.raises(UsageError, match=r"made/a is given twice; give each model once"):
         list(predict([case], tmp_path / "out", [*runs, runs[0]]))
-    with pytest.raises(UsageError, match=r"copy and .*made/a: the same weights"):
+    with pytest.raises(UsageError, match=r"copy and .*made/a have the same weights"):
         list(predict([case], tmp_path / "out", [*runs, copy]))
 
 

@@ -338,7 +338,9 @@ def test_a_segmentation_of_unknown_origin_is_kept_and_a_damaged_record_is_not_be
     skipped = one(case, tmp_path, run, Options(skip_existing=True, preview=True, probabilities=True))
     assert skipped.skipped
     assert path.read_bytes() == b"by hand"
-    assert skipped.warnings == (f"no {record.name} says what made {path.name}; remove it to segment again",)
+    assert skipped.warnings == (
+        f"the origin of {path.name} is unknown, as it has no {record.name}; remove it to segment again",
+    )
     done = ccsd_here("predict", case, tmp_path, "--model", run, "--skip-existing")
     assert (done.returncode, skipped.warnings[0] in done.stderr) == (0, True)
     for damage in ("", "[]", "{}", "7"):
@@ -422,7 +424,7 @@ def test_what_lies_outside_the_brain_is_not_painted_but_told(case, run, tmp_path
     assert np.mean(written != brain) < 0.02  # it fills what the brain encloses, and little else
     probabilities = nib.load(tmp_path / "everywhere" / f"{case.name}_probabilities.nii.gz")
     np.testing.assert_array_equal(np.asarray(probabilities.dataobj).any(axis=-1), written)
-    assert any("% of the tumour that the model saw lay outside the brain" in text for text in wrong.warnings)
+    assert any("% of the tumour that the model found lay outside the brain" in text for text in wrong.warnings)
     assert not any("outside" in text for text in right.warnings)
 
 
@@ -451,7 +453,7 @@ def test_files_of_another_task_ask_for_a_model_of_it(case, run, tmp_path):
         path.rename(tmp_path / "BraTS-MET-00001-000" / path.name)
 
     message = one(tmp_path / "BraTS-MET-00001-000", tmp_path / "out", run).error
-    assert "of the task brats-met, and the model is of brats-gli-pre; use a model of that task" in message
+    assert "of the task brats-met, but the model is for brats-gli-pre; use a model of that task" in message
 
 
 def test_whole_heads_are_told(case, run, tmp_path):
@@ -488,7 +490,7 @@ def test_folders_without_images_and_wrong_outputs_are_refused(made_study, case, 
         list(predict([made_study / "phantoms"], tmp_path / "out.nii.gz", run))
     with pytest.raises(UsageError, match="nothing: no such file or folder"):
         list(predict([tmp_path / "nothing"], tmp_path / "out.nii.gz", run))
-    with pytest.raises(UsageError, match=r"scan.nii.gz: the name does not say which sequence it is"):
+    with pytest.raises(UsageError, match=r"scan.nii.gz: the name does not show which sequence it is"):
         list(predict([shutil.copy(image(case, "t1"), tmp_path / "scan.nii.gz")], tmp_path / "out", run))
     with pytest.raises(UsageError, match="not a finished run"):
         list(predict([case], tmp_path / "out.nii.gz", tmp_path))
@@ -503,5 +505,5 @@ def test_cases_are_found_by_their_paths_in_any_spelling(tmp_path):
 
     assert list(found) == ["BraTS-PED-00001-000", "P1_anat", "P2_anat", "P3"]
     assert "choose --task brats-ped" in found["BraTS-PED-00001-000"].problem
-    with pytest.raises(UsageError, match="name does not say which sequence"):
+    with pytest.raises(UsageError, match="name does not show which sequence"):
         cases_to_predict([tmp_path / names[2]], GLIOMA, "bids")
