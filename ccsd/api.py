@@ -1,4 +1,4 @@
-"""The Python API: `ccsd.load_model`, `Model.predict`, `ccsd.score`. It is stable; docs/how-to/python.md shows it."""
+"""The Python API: `ccsd.load_model`, `Model.predict`, `ccsd.score`. It is stable; see docs/how-to/python.md."""
 
 import json
 import os
@@ -51,17 +51,17 @@ class Model:
 
     @property
     def task(self) -> Task:
-        """What it segments from what: sequences, classes, regions, label conventions."""
+        """The task: sequences, classes, regions, label conventions."""
         return self._job.ensemble.task
 
     @property
     def sequences(self) -> tuple[str, ...]:
-        """Names of the sequences that it takes; any of them may be missing."""
+        """Names of the sequences that it uses; any of them may be missing."""
         return self.task.modalities
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """Names of the regions that it finds."""
+        """Names of the regions that it segments."""
         return tuple(self.task.regions)
 
     def predict(
@@ -79,18 +79,18 @@ class Model:
         Parameters
         ----------
         images
-            By sequence (`flair`, `t1`, `t1ce`, `t2` of glioma, or another name for it such as `t2f`), one or more:
-            skull-stripped, with background 0, registered to one another on one grid. None is changed.
+            One or more images by sequence (`flair`, `t1`, `t1ce`, `t2` for glioma, or another name such as `t2f`):
+            skull-stripped, with background 0, registered to one another on one grid. They are not modified.
         labels
-            Label convention of the result. By `auto` the one that the files' names tell, as those of BraTS do; else,
-            also for arrays, the first one of the task.
+            Label convention of the result. `auto`: the one that the file names imply, as those of BraTS do; otherwise,
+            and for arrays, the first one of the task.
         flips, overlap, cleanup, allow
-            As the options of `ccsd predict`.
+            As in the options of `ccsd predict`.
 
         Raises
         ------
         UsageError
-            If there is no image, a sequence twice, or something else than an image; or an option cannot be used.
+            If there is no image, a sequence is given twice, something is not an image, or an option cannot be used.
         InputError
             If a sequence is unknown, an image cannot be read or used, or they do not fit together.
         """
@@ -107,10 +107,10 @@ def load_model(model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     Parameters
     ----------
     model
-        What `--model` takes: the folder of a finished training run, a packed file, a name such as `phantom`, or an
-        address; of several the mean of their probabilities is taken.
+        What `--model` takes: the folder of a finished training run, a packed file, a name such as `phantom`, or a URL.
+        With several, the mean of their probabilities is used.
     device
-        `auto` (the GPU, if there is one) or `cpu`; without it the environment's `CCSD_DEVICE`, else `auto`.
+        `auto` (the GPU, if there is one) or `cpu`; by default the environment variable `CCSD_DEVICE`, or else `auto`.
 
     Raises
     ------
@@ -119,7 +119,9 @@ def load_model(model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     """
     named = [model] if isinstance(model, str | os.PathLike) else list(model)
     if not named:
-        raise UsageError("load_model: no model; give a finished training run, a packed file or a name, or several")
+        raise UsageError(
+            "load_model: no model given; give a finished training run, a packed file or a name, or several"
+        )
     members = read_members([path if isinstance(path, str) else Path(path) for path in named])
     chosen = choose_device(device or os.environ.get("CCSD_DEVICE"))
     return Model(Job.of(load_ensemble(members, chosen), chosen, Options()))
@@ -143,12 +145,12 @@ def score(
     ref
         A label map on the same grid.
     task
-        What was segmented: a task, its name, or a YAML file. By default that of the prediction, else `brats-gli-pre`.
+        The task: an object, its name, or a YAML file. By default that of the prediction, or else `brats-gli-pre`.
     pred_labels, ref_labels
-        What the numbers mean: a label convention of the task. It must be given, unless the file's name tells it; that
-        of a prediction is known, and a label map without one is taken to have that of the reference.
+        What the numbers mean: a label convention of the task. It is required for the reference, unless the file's name
+        implies it. That of a `Prediction` is known; another `pred` without one is read with that of the reference.
     **settings
-        Of the section `evaluation` of the configuration: `both_empty`, `hd95_penalty`, `cleanup`.
+        Settings of the section `evaluation` of the configuration: `both_empty`, `hd95_penalty`, `cleanup`.
 
     Returns
     -------
@@ -158,22 +160,21 @@ def score(
     Raises
     ------
     UsageError
-        If nobody says what the numbers mean, a setting is unknown, the grids differ, or the prediction is of another
-        task.
+        If the label convention or a setting is unknown, the grids differ, or the prediction belongs to another task.
     InputError
-        If a label map cannot be read, or has values that its convention does not know; or there is no such task.
+        If a label map cannot be read or has values that its convention lacks, or if there is no such task.
     """
     task = _task(task, pred, ref)
     chosen = evaluation_settings(
         Evaluation(), [f"evaluation.{key}={json.dumps(v)}" for key, v in settings.items()], task
     )
-    told = _convention(ref, "ref_labels", ref_labels, task)
-    if told is None:
+    convention = _convention(ref, "ref_labels", ref_labels, task)
+    if convention is None:
         raise UsageError(
-            f"ref_labels: nothing says what the reference's numbers mean; name one of {', '.join(task.conventions)}"
+            f"ref_labels: nothing shows what the reference's numbers mean; choose one of {', '.join(task.conventions)}"
         )
-    expected = _labelmap(ref, "reference", told)
-    predicted = _labelmap(pred, "prediction", _convention(pred, "pred_labels", pred_labels, task) or told)
+    expected = _labelmap(ref, "reference", convention)
+    predicted = _labelmap(pred, "prediction", _convention(pred, "pred_labels", pred_labels, task) or convention)
     check_same_grid(predicted, expected, ignore_place=False)
     reference = Reference(expected.labels, expected.spacing, policy_of(chosen), task)
     rows = reference.score(predicted.labels, cleanup=chosen.cleanup)
@@ -181,7 +182,7 @@ def score(
 
 
 def _by_sequence(images: Mapping[str, Image], task: Task) -> dict[str, Image]:
-    """Return the images by our names of their sequences, in the order of the task."""
+    """Return the images by the task's names of their sequences, in the order of the task."""
     if not isinstance(images, Mapping) or not all(isinstance(name, str) for name in images):
         raise UsageError(
             f"images: got {type(images).__name__}; give a mapping such as {{'{task.modalities[0]}': path}}"
@@ -194,7 +195,7 @@ def _by_sequence(images: Mapping[str, Image], task: Task) -> dict[str, Image]:
             raise UsageError(f"{spelled[ours]!r} and {name!r} are the same sequence {ours}; give it once")
         found[ours], spelled[ours] = image, name
     if not found:
-        raise UsageError(f"no image; give one at least of {', '.join(task.modalities)}")
+        raise UsageError(f"no image; give at least one of {', '.join(task.modalities)}")
     return {name: found[name] for name in task.modalities if name in found}
 
 
@@ -202,15 +203,15 @@ def _loaded(images: Mapping[str, Image], task: Task) -> Loaded:
     volumes = {name: _volume(image, name) for name, image in images.items()}
     files = CaseFiles("images", task, {name: _path(image) or Path() for name, image in images.items()})
     paths = [path for image in images.values() if (path := _path(image))]
-    told = {(case.numbering, case.declared) for case in survey(paths, task).cases} if paths else set()
-    if len(told) == 1:
-        numbering, declared = told.pop()
+    known = {(case.numbering, case.declared) for case in survey(paths, task).cases} if paths else set()
+    if len(known) == 1:
+        numbering, declared = known.pop()
         files = replace(files, numbering=numbering, declared=declared)
     return Loaded(files, volumes, None, files.convention, {})
 
 
 def _record_of(files: CaseFiles) -> dict[str, Any]:
-    """Return what the record says of the files; an image in memory has no name."""
+    """Return the entry of the record about the files; an image in memory has no name."""
     named = taken_for(replace(files, images={m: path for m, path in files.images.items() if path.name}))
     return {**named, "images": {m: named["images"].get(m, "") for m in files.images}}
 
@@ -220,7 +221,7 @@ def _path(image: object) -> Path | None:
 
 
 def _volume(image: Image, what: str) -> Volume:
-    """Return what a path, an image of nibabel, or voxels and an affine hold."""
+    """Return the volume of a path, of a nibabel image, or of voxels and an affine."""
     if path := _path(image):
         return read_volume(path)
     if isinstance(image, SpatialImage):
@@ -237,7 +238,7 @@ def _volume(image: Image, what: str) -> Volume:
 
 
 def _stored(image: SpatialImage) -> NDArray[Any]:
-    """Return the voxels as reading the file gives them: stored values, scaled in float32 where a header says so."""
+    """Return the voxels as if read from the file: stored values, scaled in float32 where the header requires it."""
     proxy: Any = image.dataobj
     if nib.is_proxy(proxy) and hasattr(proxy, "get_unscaled") and np.ndim(proxy.slope) == np.ndim(proxy.inter) == 0:
         return scaled(np.asarray(proxy.get_unscaled()), float(proxy.slope), float(proxy.inter))
@@ -263,7 +264,7 @@ def _checked(array: NDArray[Any], affine: ArrayLike | None, what: str, header: o
 
 
 def _task(named: Task | str | os.PathLike[str] | None, *images: object) -> Task:
-    """Return the task to score; the classes of predictions must be its own, or their numbers would mean others."""
+    """Return the task to score; predictions must have its classes, or their numbers would mean something else."""
     of_models = [image.task for image in images if isinstance(image, Prediction)]
     if named is None:
         task = of_models[0] if of_models else read_task(DEFAULT_TASK)
@@ -272,13 +273,13 @@ def _task(named: Task | str | os.PathLike[str] | None, *images: object) -> Task:
     for other in of_models:
         if other.classes != task.classes:
             raise UsageError(
-                f"a prediction of the task {other.name} cannot be scored by the task {task.name}: the classes differ"
+                f"a prediction of the task {other.name} cannot be scored with the task {task.name}: the classes differ"
             )
     return task
 
 
 def _convention(image: object, option: str, named: str | None, task: Task) -> LabelConvention | None:
-    """Return what label numbers mean: what is named, what a prediction says, what a file's name tells; else None."""
+    """Return the label convention: the one named, that of a prediction, or that implied by a file's name; else None."""
     if named is not None:
         if named not in task.conventions:
             raise UsageError(f"{option}={named!r}: unknown label convention; allowed: {', '.join(task.conventions)}")
@@ -286,8 +287,8 @@ def _convention(image: object, option: str, named: str | None, task: Task) -> La
     if isinstance(image, Prediction):
         return image.convention
     path = _path(image)
-    told = numberings_of(case_name(path, task) or "") if path else set()
-    return task.conventions.get(str(told.pop())) if len(told) == 1 else None
+    known = numberings_of(case_name(path, task) or "") if path else set()
+    return task.conventions.get(str(known.pop())) if len(known) == 1 else None
 
 
 def _labelmap(image: Prediction | Image, what: str, convention: LabelConvention) -> LabelMap:

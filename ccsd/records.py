@@ -1,6 +1,6 @@
-"""The records beside results: run.json and calibration.json of a training, metrics.jsonl, evaluation.json of scores.
+"""Records stored with results: run.json, calibration.json and metrics.jsonl of trainings, evaluation.json of scores.
 
-Keys that this version does not know are ignored, and keys of a later version may be missing.
+Keys that this version does not know are ignored. Keys that were added later may be missing in older files.
 """
 
 import itertools
@@ -49,12 +49,12 @@ class _Record(BaseModel):
 
     @classmethod
     def read_file(cls, path: Path) -> Self:
-        """Read the record that a file is.
+        """Read the record in a file.
 
         Raises
         ------
         UsageError
-            If it is missing, is no such record, or cannot be read.
+            If it is missing, is not such a record, or cannot be read.
         """
         try:
             return cls.parse(path.read_bytes(), path)
@@ -68,7 +68,7 @@ class _Record(BaseModel):
 
     @classmethod
     def parse(cls, content: bytes, origin: Path | str) -> Self:
-        """Return the record that a file has as its content; `origin` is named in the message when it is none.
+        """Return the record in the content of a file; `origin` names the file in error messages.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class _Record(BaseModel):
 
 
 class Start(BaseModel):
-    """What a training was fine-tuned from, and what became of the weights."""
+    """What a training was fine-tuned from, and which weights it used."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -107,11 +107,11 @@ class Start(BaseModel):
     split_hash: str = ""
     data_hash: str = ""
     taken: tuple[str, ...] = ()
-    """Parts in words."""
+    """Parts whose weights were used, in words."""
     new: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     start: "Start | None" = None
-    """What it was fine-tuned from itself."""
+    """What the start was itself fine-tuned from."""
 
     def knows(self, data_hash: str, split_hash: str) -> bool:
         """Return whether this or an earlier start was trained on another split of the same data."""
@@ -124,7 +124,7 @@ class Start(BaseModel):
 
 
 class RunRecord(_Record):
-    """What a finished training was: `run.json`, written after the weights."""
+    """The record of a finished training: `run.json`, written after the weights."""
 
     FILE, KIND, COMMAND = RECORD_FILE, "run", "ccsd train"
 
@@ -132,12 +132,12 @@ class RunRecord(_Record):
     """The resolved configuration."""
     experiment: str | None = None
     task: str = ""
-    """Label of the task, which the configuration holds whole."""
+    """Label of the task; the configuration contains the whole task."""
     versions: dict[str, str] = {}
     git: str | None = None
     """Revision of the source, with `+` when it was changed."""
     science: str = ""
-    """Digest of what decides the weights: settings and split."""
+    """Digest of what determines the weights: settings and split."""
     split_hash: str = ""
     data_hash: str = ""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
@@ -145,7 +145,7 @@ class RunRecord(_Record):
     processes: int | None = None
     device: str | None = None
     gpu: str | None = None
-    """Name of the card."""
+    """Name of the GPU."""
     steps: int | None = None
     wall_s: float | None = None
     gpu_hours: float | None = None
@@ -156,7 +156,7 @@ class RunRecord(_Record):
     start: Start | None = None
     """What it was fine-tuned from."""
     plugins: tuple[PluginRecord, ...] = ()
-    """The network or the objective, where it is not one of ours."""
+    """The network or the objective, if it comes from a plug-in."""
 
     @property
     def origin(self) -> str:
@@ -165,13 +165,13 @@ class RunRecord(_Record):
 
     @property
     def may_know_test_cases(self) -> bool:
-        """Whether it, or what it was fine-tuned from, learnt from another split of the same data."""
+        """Whether a model that it was fine-tuned from was trained with another split of the same data."""
         return self.start is not None and self.start.knows(self.data_hash, self.split_hash)
 
     def settings(self, folder: Path | str) -> Config:
         """Return the configuration of a run, without keys that this version does not know.
 
-        `folder` is where the run lies, for messages.
+        `folder` is the folder of the run, for messages.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class RunRecord(_Record):
 
 
 class ModelIdentity(BaseModel):
-    """What tells one trained model from another."""
+    """What distinguishes one trained model from others."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -193,10 +193,10 @@ class ModelIdentity(BaseModel):
 
 
 class Identity(BaseModel):
-    """Everything that decides the scores of an evaluation; equal identities give equal scores.
+    """Everything that determines the scores of an evaluation; equal identities give equal scores.
 
-    Has more keys than these: of a model also its window and the spacing of its training, of files also the folders and
-    their labels.
+    There are more keys than these: for a model, its window and the spacing of its training; for files, the folders and
+    their label conventions.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -204,13 +204,13 @@ class Identity(BaseModel):
     experiment: str | None = None
     seed: int | None = None
     task: str = ""
-    """Name of the task with the digest of what decides its scores."""
+    """Name of the task with the digest of what determines its scores."""
     model_hash: str | None = None
-    """SHA-256 of the weights; of several models that of their hashes, one a line."""
+    """SHA-256 of the weights; for several models, that of their hashes, one per line."""
     models: tuple[ModelIdentity, ...] = ()
-    """Of an ensemble, in order."""
+    """The models of an ensemble, in order."""
     split_hash: str | None = None
-    """Of a fold, that of all folds together."""
+    """For a fold, that of all folds together."""
     fold: int | None = None
     """The fold whose cases are scored."""
     cases: tuple[str, ...] = ()
@@ -226,13 +226,13 @@ class EvaluationRecord(_Record):
     format: int = 2
     identity: Identity
     task: Task
-    """What was segmented from what, and how it is scored; whole, so that it needs no file."""
+    """The whole task, with its scoring rules, so that its file is not needed."""
     policy: str = ""
     policy_text: str = ""
     versions: dict[str, str] = {}
-    """Of what computed the numbers."""
+    """Versions of the software that computed the scores."""
     finished: str = ""
-    """When, in UTC."""
+    """Time in UTC."""
     cases: int | None = None
     cases_by_subset: dict[str, int] = {}
     device: str | None = None
@@ -240,11 +240,11 @@ class EvaluationRecord(_Record):
 
 @dataclass(frozen=True)
 class ExpectedDice:
-    """The Dice that a calibration expects of the segmentation of one region."""
+    """The Dice to expect of the segmentation of one region, by a calibration."""
 
     value: float
     low: float | None
-    """Lower end of the interval; None where too few cases calibrated."""
+    """Lower end of the interval; None if the calibration had too few cases."""
     high: float | None
     level: float
     """Share of cases like those of the calibration whose Dice lies in the interval."""
@@ -258,14 +258,14 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Curve(BaseModel):
-    """From confidence to Dice, for one region and number of sequences; between its points it is straight."""
+    """Dice by confidence, for one region and number of sequences; linear between its points."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     region: str
     sequences: PositiveInt
     patients: PositiveInt
-    """By whose cases it was fitted."""
+    """How many patients it was fitted to."""
     seen: tuple[_Share, _Share]
     """The lowest and the highest confidence of those cases."""
     confidence: tuple[_Share, ...] = Field(min_length=2)
@@ -278,16 +278,16 @@ class Curve(BaseModel):
     def _is_a_curve(self) -> Self:
         low, high = self.low or self.expected, self.high or self.expected
         if (self.low is None) != (self.high is None) or not len(low) == len(high) == len(self.expected):
-            raise ValueError("expected, low and high must be as many")
+            raise ValueError("expected, low and high must have the same length")
         if len(self.expected) != len(self.confidence) or any(a >= b for a, b in itertools.pairwise(self.confidence)):
-            raise ValueError("confidence must increase, and be as many as expected")
+            raise ValueError("confidence must increase, and have the same length as expected")
         if any(not a <= b <= c for a, b, c in zip(low, self.expected, high, strict=True)):
             raise ValueError("expected must lie between low and high")
         return self
 
 
 class Calibration(_Record):
-    """What confidence came to on cases that the models did not train on: `calibration.json`."""
+    """How confidence relates to Dice on cases that the models were not trained on: `calibration.json`."""
 
     FILE, KIND, COMMAND = CALIBRATION_FILE, "calibration", "ccsd calibrate"
 
@@ -299,12 +299,12 @@ class Calibration(_Record):
     task: str
     level: float = Field(gt=0, lt=1)
     cases: NonNegativeInt
-    """In which something was painted."""
+    """How many cases had anything painted."""
     patients: NonNegativeInt
     resampled: bool = False
-    """Whether one of them was resampled to the voxels of the training."""
+    """Whether one of them was resampled to the voxel spacing of the training."""
     settings: dict[str, Any]
-    """Of the evaluation: those that change the segmentations."""
+    """Settings of the evaluation that affect the segmentations."""
     versions: dict[str, str] = {}
     curves: tuple[Curve, ...]
 
@@ -314,7 +314,7 @@ class Calibration(_Record):
 
     def expected(self, region: str, sequences: int, confidence: float) -> ExpectedDice | None:
         """Return the Dice to expect; None for what the calibration did not see, or where nothing is painted."""
-        import numpy as np  # which takes longer to import than all else here
+        import numpy as np  # takes longer to import than everything else here
 
         curve = self.curve(region, sequences)
         if curve is None or math.isnan(confidence):

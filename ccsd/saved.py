@@ -1,4 +1,4 @@
-"""A trained model wherever its files lie: in the folder of a run, or in a packed file. Without torch."""
+"""A trained model in the folder of a run or in a packed file. This module does not need torch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Weights:
-    """Where weights lie: in a file of their own, or in a part of a packed one."""
+    """Where weights are stored: in a separate file, or in part of a packed file."""
 
     path: Path
     start: int = 0
     """First byte."""
     size: int | None = None
-    """Bytes in a packed file; None: the whole file is theirs."""
+    """Bytes in a packed file; None: the whole file."""
     expected: str = ""
-    """SHA-256 by the list of a packed file."""
+    """SHA-256 according to the list in a packed file."""
 
     def sha256(self) -> str:
         """Return the SHA-256 of the bytes, in hexadecimal."""
@@ -32,18 +32,18 @@ class Weights:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A finished training on the disk, its weights not yet read."""
+    """A finished training on disk, whose weights are not read yet."""
 
     where: str
-    """What messages call it: its folder, or the packed file as the user named it."""
+    """Its name in messages: its folder, or the packed file as the user named it."""
     label: str
-    """What records call it: the folder of a run, and of a packed file the name in it, never its place."""
+    """Its name in records: the folder of a run, or the name in a packed file, never the file's path."""
     record: RunRecord
     weights: Weights
     folder: Path | None = None
-    """Of a run."""
+    """Folder of the run; None for a packed model."""
     calibration: Calibration | None = None
-    """Of all models of a packed file together; that of a run lies in its folder."""
+    """That of all models in a packed file together; that of a run is in its folder."""
 
     @cached_property
     def config(self) -> Config:
@@ -57,18 +57,18 @@ class SavedModel:
         Raises
         ------
         UsageError
-            If the folder is none.
+            If the folder is not that of a finished run.
         """
         return cls(str(folder), str(folder), RunRecord.read(folder), Weights(folder / WEIGHTS), folder)
 
 
 def joint_hash(hashes: Sequence[str]) -> str:
-    """Return the hash of one model; of several the SHA-256 of their hashes in order, one a line."""
+    """Return the hash of one model; for several, the SHA-256 of their hashes in order, one per line."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def part_hash(path: Path, start: int = 0, size: int | None = None) -> str:
-    """Return the SHA-256 of `size` bytes of a file, or of all that follow `start`, in hexadecimal."""
+    """Return the SHA-256 of `size` bytes of a file, or of everything after `start`, in hexadecimal."""
     found, left = hashlib.sha256(), size
     with path.open("rb") as file:
         file.seek(start)

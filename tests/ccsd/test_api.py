@@ -115,7 +115,7 @@ EYE = np.eye(4)
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        ({}, "no image; give one at least of flair, t1, t1ce, t2"),
+        ({}, "no image; give at least one of flair, t1, t1ce, t2"),
         ("P1_t1.nii.gz", "images: got str; give a mapping such as {'flair': path}"),
         ({0: (volume(), EYE)}, "give a mapping"),
         ({"pd": (volume(), EYE)}, "unknown modality 'pd'; allowed: flair"),
@@ -206,7 +206,7 @@ def test_a_prediction_is_scored_by_its_own_classes_only(model: ccsd.Model) -> No
     found = model.predict({"t1": (volume(), EYE)})
     assert ccsd.score(found, found)["WT"]["dice"] == 1
     for arguments in ((found, (found.labels, EYE)), ((found.labels, EYE), found)):
-        with pytest.raises(ccsd.UsageError, match="brats-gli-pre cannot be scored by the task brats-ped"):
+        with pytest.raises(ccsd.UsageError, match="brats-gli-pre cannot be scored with the task brats-ped"):
             ccsd.score(*arguments, "brats-ped", ref_labels="brats-ped2024")
 
 
@@ -214,14 +214,14 @@ def test_what_cannot_be_scored_is_rejected(paths: dict[str, Path]) -> None:
     image = nib.load(next(paths["t1ce"].parent.glob("*_seg.nii*")))
     array = (np.asarray(image.dataobj), image.affine)
     for arguments, how, words in (
-        ((array, array), {}, "nothing says what the reference's numbers mean; name one of brats2023"),
+        ((array, array), {}, "nothing shows what the reference's numbers mean; choose one of brats2023"),
         ((array, array), {"ref_labels": "x"}, "unknown label convention; allowed: brats2023"),
         ((array, array), {"ref_labels": "brats2023"}, "reference: wrong label values: 4"),
         ((array, (array[0][:-1], array[1])), {"ref_labels": "brats2020"}, "voxels but"),
         (
             (array, (array[0], np.diag([1, 1, 2, 1]))),
             {"ref_labels": "brats2020"},
-            "mm apart by their headers|voxels but",
+            "mm apart according to their headers|voxels but",
         ),
         ((array, array, "nonsense"), {}, "task nonsense: unknown"),
         ((array, array), {"ref_labels": "brats2020", "nonsense": 1}, "nonsense: unknown key"),
