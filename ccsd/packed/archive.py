@@ -1,13 +1,13 @@
-"""The format of a packed model: a zip file of few known members, none compressed, each with its SHA-256.
+"""The format of a packed model: a zip file with a few known members, uncompressed, each with its SHA-256.
 
     models/1/model.safetensors, models/1/run.json, ...     one folder for each model of an ensemble
-    task.yaml, card.md                                     what is segmented from what; the card for people
-    calibration.json                                       of models that are calibrated: which Dice to expect
+    task.yaml, card.md                                     the task; the card for people
+    calibration.json                                       if the models are calibrated: which Dice to expect
     model.json                                             format, names, and size and SHA-256 of each member above
 
-The comment at the end of the file has the SHA-256 of all that is no member's content, so that no byte can change
-unnoticed. Equal models give equal bytes. Nothing is ever extracted: weights are mapped where they lie, which their
-place in the file (a multiple of 64 bytes) allows, and members are read into memory up to a limit.
+The comment at the end of the file has the SHA-256 of everything outside the members' content, so that no byte can
+change unnoticed. Equal models give equal bytes. Nothing is ever extracted: weights are memory-mapped in place, which
+their alignment in the file (a multiple of 64 bytes) allows, and other members are read into memory up to a limit.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ from ccsd.packed.frame import (
     find_spans,
     frame_hash,
     is_packed,
-    refuse_foreign,
-    refuse_steering,
+    reject_control_characters,
+    reject_unknown_members,
 )
-from ccsd.packed.portable import refuse_this_machine
+from ccsd.packed.portable import reject_local_references
 from ccsd.records import Calibration, RunRecord
 from ccsd.saved import BLOCK, SavedModel, Weights, joint_hash, part_hash
 from ccsd.study import CALIBRATION_FILE, RECORD_FILE, WEIGHTS
@@ -59,23 +59,23 @@ class _Entry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`model.json`: what the file holds. Keys of a later version are ignored as long as the format is the same."""
+    """`model.json`: the contents of the file. Keys of a later version are ignored if the format is the same."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: int
     name: str
-    """Of the run, or of the ensemble."""
+    """Name of the run, or of the ensemble."""
     task: str
     """Label of the task: its name and digest."""
     sequences: tuple[str, ...]
     regions: tuple[str, ...]
     model_hash: str
-    """SHA-256 of the weights; of several models that of their hashes in order, one a line."""
+    """SHA-256 of the weights; for several models, that of their hashes in order, one per line."""
     models: tuple[str, ...]
     """Names of the runs, in order."""
     dice: dict[str, float] = {}
-    """Mean over all combinations that were scored, by region; empty if none was."""
+    """Mean over all combinations that were scored, by region; empty without scores."""
     files: dict[str, _Entry]
 
 
@@ -106,7 +106,7 @@ class PackedFile:
             file.seek(span.start)
             content = file.read(span.size)
         if hashlib.sha256(content).hexdigest() != self.manifest.files[name].sha256:
-            raise damaged(self.where, f"{name} is not what it was when it was packed")
+            raise damaged(self.where, f"{name} has changed since it was packed")
         return content
 
     def models(self) -> tuple[SavedModel, ...]:
@@ -120,9 +120,9 @@ class PackedFile:
         found = tuple(self._model(number, name) for number, name in enumerate(self.manifest.models, 1))
         for model in found:
             task, held = model.config.task, self.manifest
-            told = held.task.partition("@")[0], held.sequences, held.regions
-            if told != (task.name, task.modalities, tuple(task.regions)):
-                raise damaged(model.where, f"{MANIFEST} and {RECORD_FILE} are of different tasks")
+            stated = held.task.partition("@")[0], held.sequences, held.regions
+            if stated != (task.name, task.modalities, tuple(task.regions)):
+                raise damaged(model.where, f"{MANIFEST} and {RECORD_FILE} belong to different tasks")
         return found
 
     def _model(self, number: int, name: str) -> SavedModel:
@@ -132,13 +132,13 @@ class PackedFile:
         span, entry = self.spans[weights], self.manifest.files[weights]
         content = self.text(f"models/{number}/{RECORD_FILE}")
         record = RunRecord.parse(content, f"{where}, {RECORD_FILE}")
-        refuse_steering(content, f"{where}, {RECORD_FILE}")
+        reject_control_characters(content, f"{where}, {RECORD_FILE}")
         if record.model_hash != entry.sha256:
             raise damaged(where, f"{RECORD_FILE} describes other weights")
         label = f"{name} of {self.manifest.name}" if several else name
         weight = Weights(self.path, span.start, span.size, entry.sha256)
         saved = SavedModel(where, label, record, weight, calibration=self._calibration())
-        refuse_this_machine(saved)
+        reject_local_references(saved)
         return saved
 
     def _calibration(self) -> Calibration | None:
@@ -146,9 +146,9 @@ class PackedFile:
             return None
         content = self.text(CALIBRATION_FILE)
         found = Calibration.parse(content, f"{self.where}, {CALIBRATION_FILE}")
-        refuse_steering(content, f"{self.where}, {CALIBRATION_FILE}")
+        reject_control_characters(content, f"{self.where}, {CALIBRATION_FILE}")
         if found.model_hash != self.manifest.model_hash:
-            raise damaged(self.where, f"{CALIBRATION_FILE} is of other weights")
+            raise damaged(self.where, f"{CALIBRATION_FILE} belongs to other weights")
         return found
 
     def check(self) -> None:
@@ -174,25 +174,25 @@ def check_weights(model: SavedModel) -> None:
         If they are not.
     """
     if model.weights.expected and model.weights.sha256() != model.weights.expected:
-        raise damaged(model.where, "the weights are not what they were when they were packed")
+        raise damaged(model.where, "the weights have changed since they were packed")
 
 
 def damaged(where: str, what: str) -> UsageError:
-    """Return the error of a packed file that is not as it was written."""
+    """Return the error for a packed file that has changed since it was written."""
     return UsageError(f"{where}: damaged: {what}; copy or download the file again, or pack the run again")
 
 
 def write(path: Path, contents: Mapping[str, bytes | Weights], about: Mapping[str, object]) -> Manifest:
-    """Write a packed model, whole or not at all.
+    """Write a packed model, completely or not at all.
 
     Parameters
     ----------
     path
-        Where to.
+        Where to write it.
     contents
         Texts and weights by member, in the order in which they are written.
     about
-        What `model.json` has besides `format` and `files`.
+        The keys of `model.json` other than `format` and `files`.
     """
     files: dict[str, _Entry] = {}
     with complete_or_absent(path) as temporary, temporary.open("w+b") as file:
@@ -211,8 +211,8 @@ def write(path: Path, contents: Mapping[str, bytes | Weights], about: Mapping[st
 
 
 def _add(archive: ZipFile, file: BinaryIO, name: str, content: bytes | Weights) -> _Entry:
-    """Copy content to a member whose data begins at a multiple of 64 bytes."""
-    info = ZipInfo(name)  # of 1980, so that equal content gives equal bytes
+    """Copy content to a member whose data starts at a multiple of 64 bytes."""
+    info = ZipInfo(name)  # dated 1980, so that equal content gives equal bytes
     info.create_system, info.external_attr = 3, REGULAR_FILE << 16
     begun = file.tell() + LOCAL_HEADER + len(name) + 4
     padding = -begun % _ALIGNED
@@ -228,12 +228,12 @@ def _add(archive: ZipFile, file: BinaryIO, name: str, content: bytes | Weights) 
         shutil.copyfileobj(copied, target, BLOCK)
     sha256 = copied.hash.hexdigest()
     if content.expected != sha256:
-        raise UsageError(f"{content.path}: was replaced while it was packed; pack it again")
+        raise UsageError(f"{content.path}: was replaced while it was being packed; pack it again")
     return _Entry(size=size, sha256=sha256)
 
 
 class _Hashed:
-    """So many bytes of a file, hashed as they are read."""
+    """A part of a file that is hashed as it is read."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.left, self.hash = file, size, hashlib.sha256()
@@ -247,42 +247,42 @@ class _Hashed:
 
 
 def read(path: Path, where: str | None = None) -> PackedFile:
-    """Read a packed model without its weights, and check all but those.
+    """Read a packed model without its weights, and check everything else.
 
     Parameters
     ----------
     path
         The file.
     where
-        What messages call it; its path by default.
+        Its name in messages; its path by default.
 
     Raises
     ------
     UsageError
-        If it is no packed model, is damaged, of another format, or has members that a packed model does not have.
+        If it is not a packed model, is damaged, has another format, or has members that a packed model does not have.
     """
     where = where or str(path)
     if not path.is_file():
         raise UsageError(f"{where}: no such file")
     if not is_packed(path):
         raise UsageError(
-            f"{where}: not a packed model, or cut short: its end is missing; `ccsd pack` writes such files. Copy or "
+            f"{where}: not a packed model, or truncated: its end is missing; `ccsd pack` writes such files. Copy or "
             "download it again"
         )
     try:
         with path.open("rb") as file, ZipFile(file) as archive:
-            refuse_foreign(archive, where)
+            reject_unknown_members(archive, where)
             size = path.stat().st_size
             spans = find_spans(archive, file, size)
             file.seek(size - SEALED)
             if file.read() != SEAL + frame_hash(file, spans, size).encode():
-                raise damaged(where, "its table of contents is not what it was when it was packed")
+                raise damaged(where, "its table of contents has changed since it was packed")
             manifest = _manifest(archive.read(MANIFEST), where)
     except (BadZipFile, KeyError, ValueError, OSError, NotImplementedError, RuntimeError, struct.error) as error:
         if isinstance(error, UsageError):
             raise
         raise damaged(where, str(error) or type(error).__name__) from None
-    _refuse_others(manifest, spans, where)
+    _reject_mismatch(manifest, spans, where)
     return PackedFile(path, where, manifest, spans)
 
 
@@ -291,14 +291,14 @@ def _manifest(content: bytes, where: str) -> Manifest:
         form = _Format.model_validate_json(content).format
         if form != FORMAT:
             raise UsageError(
-                f"{where}: a packed model of format {form}, and this version of ccsd reads format {FORMAT}; update "
+                f"{where}: a packed model of format {form}, but this version of ccsd reads format {FORMAT}; update "
                 "ccsd, or pack the run again with this version"
             )
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise damaged(where, f"{MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    refuse_steering(content, f"{where}, {MANIFEST}")
+    reject_control_characters(content, f"{where}, {MANIFEST}")
     return manifest
 
 
@@ -306,8 +306,8 @@ class _Format(BaseModel):
     format: int
 
 
-def _refuse_others(manifest: Manifest, spans: Mapping[str, Span], where: str) -> None:
-    """Reject a file whose members are not exactly those of its list and of its models."""
+def _reject_mismatch(manifest: Manifest, spans: Mapping[str, Span], where: str) -> None:
+    """Reject a file whose members are not exactly those in its list and those of its models."""
     numbers = range(1, len(manifest.models) + 1)
     wanted = {CARD, TASK, *(f"models/{n}/{name}" for n in numbers for name in (RECORD_FILE, WEIGHTS))}
     wanted |= {CALIBRATION_FILE} & set(manifest.files)  # not every model is calibrated
@@ -319,9 +319,9 @@ def _refuse_others(manifest: Manifest, spans: Mapping[str, Span], where: str) ->
         if entry.size != spans[name].size:
             raise damaged(where, f"{name} has {spans[name].size} bytes, not {entry.size}")
     if manifest.model_hash != joint_hash([manifest.files[f"models/{n}/{WEIGHTS}"].sha256 for n in numbers]):
-        raise damaged(where, f"model_hash in {MANIFEST} is not that of its weights")
+        raise damaged(where, f"model_hash in {MANIFEST} does not match the weights")
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a whole packed file, by which an address names it."""
+    """Return the SHA-256 of a whole packed file, which identifies it in a URL."""
     return part_hash(path)

@@ -1,4 +1,4 @@
-"""The card of a packed model: what it is, what it was trained on, how good it was, and what nobody knows of it."""
+"""The card of a packed model: what it is, what it was trained on, its scores, and what it was not tested on."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ NOT_CLINICAL = (
 )
 PHANTOMS = "**Of no use on patients:** it was trained on computed phantoms alone."
 SHORT = 12
-"""Digits of a hash that are shown."""
+"""How many digits of a hash are shown."""
 _METRICS = {"dice": ("Dice", 3), "hd95": ("HD95 in mm", 1)}
 
 
@@ -28,7 +28,7 @@ def card(
     notes: Sequence[str],
     calibration: Calibration | None = None,
 ) -> str:
-    """Return the model card as Markdown; `records` are those of the members as they are packed."""
+    """Return the model card as Markdown; `records` are the packed records of the members."""
     lines = [f"# {name}", "", NOT_CLINICAL]
     if any(record.config.get("phantom") for record in records):
         lines += ["", PHANTOMS]
@@ -53,7 +53,7 @@ def _about(members: Sequence[Member]) -> Iterator[str]:
     yield f"| task | {task.name} (`{task.label}`) |"
     yield f"| sequences | {sequences}; any one or more of them |"
     yield f"| regions | {regions} |"
-    yield f"| input | skull-stripped, registered to one another, background 0; brought to voxels of {in_mm(spacing)} |"
+    yield f"| input | skull-stripped, registered to one another, background 0; resampled to {in_mm(spacing)} |"
     yield f"| models | {len(members)}{', whose probabilities are averaged' if len(members) > 1 else ''} |"
     yield f"| model hash | `{hash_of(members)}` |"
     needed = dict.fromkeys(str(plugin) for member in members for plugin in member.record.plugins)
@@ -78,7 +78,7 @@ def _training(member: Member, record: RunRecord) -> Iterator[str]:
 
 
 def _data(config: Mapping[str, Any]) -> str:
-    """Return what a study was made of: its name, and its phantoms or the last part of its folder."""
+    """Return the data of a study: its name, and its phantoms or the last part of its folder."""
     if phantom := config.get("phantom"):
         return f"study {config['name']}: {phantom['cases']} phantoms of {phantom['size']}^3 voxels"
     return f"study {config['name']}, from the folder {config.get('source')}"
@@ -90,7 +90,7 @@ def _short(digest: str) -> str:
 
 def _scores(scores: Scores | None) -> Iterator[str]:
     if scores is None:
-        yield "**Not evaluated:** no scores of these weights were given or found when it was packed."
+        yield "**Not evaluated:** no scores of these weights were given or found when the model was packed."
         return
     identity, task = scores.record.identity, scores.record.task
     yield (
@@ -110,7 +110,7 @@ def _scores(scores: Scores | None) -> Iterator[str]:
 
 
 def _calibrated(found: Calibration) -> str:
-    """Return by what the models were calibrated, and for what that holds."""
+    """Return what the models were calibrated with, and where the calibration applies."""
     counts = (found.cases, "case"), (found.patients, "patient")
     cases, patients = (f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
     settings = f"windows with overlap {found.settings.get('overlap')}"
@@ -118,9 +118,9 @@ def _calibrated(found: Calibration) -> str:
     none = all(curve.low is None for curve in found.curves)
     interval = "too few for an interval" if none else f"with an interval for {100 * found.level:g} % of such cases"
     return (
-        f"Calibrated by {cases} of {patients}, {interval}: validation cases of the files `{_short(found.data_hash)}`, "
-        f"split `{_short(found.split_hash)}`. Holds for such cases and for {settings}; ccsd "
-        f"{found.versions.get('ccsd', 'unknown')}."
+        f"Calibrated with {cases} of {patients}, {interval}: validation cases of the files "
+        f"`{_short(found.data_hash)}`, split `{_short(found.split_hash)}`. Valid for such cases and for {settings}; "
+        f"ccsd {found.versions.get('ccsd', 'unknown')}."
     )
 
 
@@ -135,20 +135,23 @@ def _cell(row: Mapping[str, Any] | None, digits: int) -> str:
 def _untested(members: Sequence[Member], records: Sequence[RunRecord], scores: Scores | None) -> Iterator[str]:
     task = members[0].config.task
     if scores is None:
-        yield "anything: it has not been evaluated"
+        yield "anything: the model has not been evaluated"
     else:
         if any(record.config.get("phantom") for record in records):
-            yield "patients: all that it has seen are computed phantoms"
-        yield "data of other origin than that above: other scanners, sequences, hospitals, ages and diseases"
+            yield "patients: it was trained on computed phantoms only"
+        yield "data of any other origin: other scanners, sequences, hospitals, ages and diseases"
         if unscored := [name for name in task.subset_names if name not in scores.record.identity.subsets]:
             yield f"the combinations {', '.join(unscored)}"
         own = {record.split_hash for record in records}
         if scores.record.identity.split_hash not in own and all(member.fold is None for member in members):
-            yield "whether the scored cases were held out: they are of another split than that of its training"
+            yield "cases that are known to be held out: the scored cases come from another split than its training"
     yield f"images whose voxels are not about {in_mm(_spacing(members))}: they are resampled to that"
     yield "images with a skull, images that are not registered to one another, sequences that the task does not have"
     if any(record.may_know_test_cases for record in records):
-        yield "cases that are surely new to it: what it was fine-tuned from learnt from another split of the same data"
+        yield (
+            "cases that are certain to be new to it: the model it was fine-tuned from was trained with another split "
+            "of the same data"
+        )
 
 
 def _spacing(members: Sequence[Member]) -> Spacing:

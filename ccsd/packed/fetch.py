@@ -1,4 +1,4 @@
-"""Packed models from elsewhere: addresses with a checksum, and repositories of Hugging Face. Kept, and used offline."""
+"""Download packed models from URLs with a checksum or from Hugging Face, and cache them for use offline."""
 
 import hashlib
 import os
@@ -24,23 +24,23 @@ _HUB = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)", 
 
 
 def is_address(text: str) -> bool:
-    """Whether a text means a model elsewhere, be it well written or not."""
+    """Return whether a text names a model on the network, even if it is malformed."""
     return text.startswith(HUB) or "://" in text
 
 
 def fetched(text: str) -> Path:
-    """Return the packed file of an address, after fetching it unless it is in the cache.
+    """Return the packed file of a URL, after downloading it unless it is in the cache.
 
     Raises
     ------
     UsageError
-        If the address is incomplete, cannot be fetched, or what lies there has another checksum.
+        If the URL is incomplete or cannot be downloaded, or the file has another checksum.
     """
     return _from_hub(text) if text.startswith(HUB) else _from_web(text)
 
 
 def cache_folder() -> Path:
-    """Return where fetched files are kept, by their SHA-256: `$CCSD_CACHE`, or `ccsd` in the user's cache folder."""
+    """Return the cache of downloaded files, by SHA-256: in `$CCSD_CACHE`, or `ccsd` in the user's cache folder."""
     if own := os.environ.get(CACHE):
         return Path(own) / "models"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ccsd" / "models"
@@ -49,7 +49,7 @@ def cache_folder() -> Path:
 def _from_web(text: str) -> Path:
     found = _CHECKED.fullmatch(text)
     if found is None:
-        problem = "the checksum is missing or no SHA-256" if _WEB.fullmatch(text) else "not an address of the web"
+        problem = "the checksum is missing or not a SHA-256" if _WEB.fullmatch(text) else "not a web address"
         raise UsageError(
             f"{text}: {problem}; write https://ADDRESS#sha256=DIGEST with the 64 digits that `ccsd pack` printed"
         )
@@ -72,17 +72,17 @@ def _download(address: str, target: Path, sha256: str) -> None:
             while block := answer.read(BLOCK):
                 digest.update(block)
                 file.write(block)
-            if answer.length:  # what is still to come of the length that was announced
+            if answer.length:  # bytes of the announced length that did not arrive
                 raise IncompleteRead(b"", answer.length)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         reason = printable(str(getattr(error, "reason", None) or error))
         raise UsageError(
-            f"{address}: cannot be fetched: {reason}; check the address and the network, or bring the file here by "
-            "another way and name it"
+            f"{address}: cannot be downloaded: {reason}; check the address and the network, or copy the file here by "
+            "other means and give its path"
         ) from None
     if digest.hexdigest() != sha256:
         raise UsageError(
-            f"{address}: what lies there has the SHA-256 {digest.hexdigest()}, not {sha256}; it is another file or was "
+            f"{address}: the file has the SHA-256 {digest.hexdigest()}, not {sha256}; it is another file or was "
             "changed: ask whoever gave you the address"
         )
 
@@ -99,15 +99,16 @@ def _from_hub(text: str) -> Path:
 
     try:
         folder = snapshot_download(found["repository"], revision=found["revision"], allow_patterns=f"*{SUFFIX}")
-    except Exception as error:  # its own, and those of the library by which it speaks HTTP, whichever that is
+    except Exception as error:  # its own, and those of its HTTP library, whichever that is
         reason = printable(" ".join(str(error).split()))[:500]
         raise UsageError(
-            f"{text}: cannot be fetched, and is not in the cache: {reason}; check name, revision and network"
+            f"{text}: cannot be downloaded, and is not in the cache: {reason}; check name, revision and network"
         ) from error
     files = sorted(Path(folder).rglob(f"*{SUFFIX}"))
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
         raise UsageError(
-            f"{text}: must have one packed model ({SUFFIX}), it has: {names}; fetch the file that you want and name it"
+            f"{text}: must have exactly one packed model ({SUFFIX}), but has: {names}; download the file that you want "
+            "and give its path"
         )
     return files[0]

@@ -1,4 +1,4 @@
-"""From what `--model` and `train.init` take to the models themselves: a run, a packed file, a name, an address."""
+"""Find the models that `--model` and `train.init` name: a run, a packed file, a name or a URL."""
 
 import os
 import re
@@ -13,9 +13,9 @@ from preprocess.errors import first_few
 
 VARIABLE = "CCSD_MODELS"
 SHIPPED = Path(__file__).parent
-"""Folder of the models that come with the program."""
+"""Folder of the models included in the program."""
 FORMS = (
-    f"give the folder of a finished run, a packed file ({archive.SUFFIX}), the name of one in {VARIABLE}, "
+    f"give the folder of a finished run, a packed file ({archive.SUFFIX}), the name of a model in {VARIABLE}, "
     "https://ADDRESS#sha256=DIGEST, or hf:ORG/NAME@REVISION"
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -27,8 +27,8 @@ def saved_models(model: Path | str) -> tuple[SavedModel, ...]:
     Parameters
     ----------
     model
-        Folder of a run, packed file, name of one in the folders of `CCSD_MODELS` (or of one that comes with the
-        program), `https://...#sha256=...`, or `hf:ORG/NAME@REVISION`. A file or folder that exists goes before a name.
+        Folder of a run, packed file, name of one in the folders of `CCSD_MODELS` (or of one included in the program),
+        `https://...#sha256=...`, or `hf:ORG/NAME@REVISION`. A file or folder that exists has priority over a name.
 
     Raises
     ------
@@ -40,14 +40,14 @@ def saved_models(model: Path | str) -> tuple[SavedModel, ...]:
         return archive.read(path, str(model)).models()
     if _exists(path) and not (path / RECORD_FILE).exists() and (named := dict(named_files()).get(str(model))):
         raise UsageError(
-            f"{model}: not a finished run ({RECORD_FILE} is missing), and what is here goes before the model of this "
-            f"name; give its file, {named}"
+            f"{model}: not a finished run ({RECORD_FILE} is missing), but it hides the model of this name; give the "
+            f"model's file, {named}"
         )
     return (SavedModel.of_run(path),)
 
 
 def single_model(model: Path | str) -> SavedModel:
-    """Return the model that a text names, where several cannot be used.
+    """Return the model that a text names, for use where several are not possible.
 
     Raises
     ------
@@ -57,18 +57,18 @@ def single_model(model: Path | str) -> SavedModel:
     found = saved_models(model)
     if len(found) > 1:
         raise UsageError(
-            f"{model}: holds {len(found)} models as one, and here one is needed; pack or name one run alone"
+            f"{model}: contains {len(found)} models as one, but exactly one is needed here; pack or give a single run"
         )
     return found[0]
 
 
 def located(model: Path | str) -> Path:
-    """Return the file or the folder that a text names, after fetching it if it is an address.
+    """Return the file or the folder that a text names, after downloading it if it is a URL.
 
     Raises
     ------
     UsageError
-        If an address cannot be fetched, or a name is unknown.
+        If a URL cannot be downloaded, or a name is unknown.
     """
     text = str(model)
     if fetch.is_address(text):
@@ -81,18 +81,18 @@ def located(model: Path | str) -> Path:
     if stem in known:
         return known[stem]
     raise UsageError(
-        f"{text}: not a finished run, no packed file, and no model of this name; known names: "
+        f"{text}: not a finished run, a packed file or the name of a model; known names: "
         f"{first_few(list(known), 20) or 'none'}. {FORMS[0].upper()}{FORMS[1:]}"
     )
 
 
 def named_files() -> Iterator[tuple[str, Path]]:
-    """Yield the packed files that have a name, those of `CCSD_MODELS` first; of one name the first is used.
+    """Yield the packed files that have a name, those of `CCSD_MODELS` first; for each name, the first is used.
 
     Raises
     ------
     UsageError
-        If a folder of `CCSD_MODELS` is not there.
+        If a folder of `CCSD_MODELS` is missing.
     """
     seen = set()
     for folder in model_folders():
@@ -113,7 +113,7 @@ def model_folders() -> list[Path]:
 
 
 def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - false of names that are too long, where Path raises
+    return os.path.exists(path)  # noqa: PTH110 - False for names that are too long, where Path raises
 
 
 def _is_file(path: Path) -> bool:

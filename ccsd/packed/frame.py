@@ -1,4 +1,4 @@
-"""The frame of a packed model: its members, where they lie, and the seal over all that is not their content."""
+"""The frame of a packed model: its members, their positions, and the seal over everything but their content."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from ccsd.study import CALIBRATION_FILE, RECORD_FILE, WEIGHTS
 
 MANIFEST, CARD, TASK = "model.json", "card.md", "task.yaml"
 MOST_TEXT = 16 << 20
-"""Bytes that a member other than weights may have."""
+"""Largest size in bytes of a member other than weights."""
 
 _MEMBER = re.compile(
     rf"({MANIFEST}|{CARD}|{TASK}|{CALIBRATION_FILE}|models/[1-9][0-9]{{0,2}}/({RECORD_FILE}|{WEIGHTS}))", re.ASCII
@@ -28,17 +28,17 @@ REGULAR_FILE = 0o100644
 
 @dataclass(frozen=True)
 class Span:
-    """Where a member lies in the file, in bytes."""
+    """Position of a member in the file, in bytes."""
 
     start: int
-    """Of its content."""
+    """Start of its content."""
     size: int
     header: int
-    """Where its header begins."""
+    """Start of its header."""
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a file says at its end that it is a packed model."""
+    """Return whether a file is marked as a packed model at its end."""
     try:
         with path.open("rb") as file:
             file.seek(-SEALED, 2)
@@ -48,12 +48,12 @@ def is_packed(path: Path) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return a text without the characters that could steer a terminal."""
+    """Return a text without the characters that could control a terminal."""
     return "".join(char for char in text if char.isprintable() or char == "\n")
 
 
-def refuse_steering(content: bytes, where: str) -> None:
-    """Reject JSON with characters that are not for people to read: they would reach terminals, tables and pages.
+def reject_control_characters(content: bytes, where: str) -> None:
+    """Reject JSON with control characters, which would reach terminals, tables and pages.
 
     Raises
     ------
@@ -63,8 +63,8 @@ def refuse_steering(content: bytes, where: str) -> None:
     for text in _texts(json.loads(content)):
         if printable(text) != text:
             raise UsageError(
-                f"{where}: has {text[:100]!r}, with control characters, which no packed model has: rename that if the "
-                "model is yours, and pack it again; otherwise do not use it"
+                f"{where}: has control characters in {text[:100]!r}, which are not allowed in a packed model; if the "
+                "model is yours, rename that and pack it again, otherwise do not use it"
             )
 
 
@@ -78,8 +78,8 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def refuse_foreign(archive: ZipFile, where: str) -> None:
-    """Reject members that a packed model does not have: nothing is extracted, and nobody shall be made to."""
+def reject_unknown_members(archive: ZipFile, where: str) -> None:
+    """Reject members that a packed model does not have: nothing is extracted, and nothing should tempt users to."""
     seen: set[str] = set()
     for info in archive.infolist():
         name = info.orig_filename
@@ -87,26 +87,26 @@ def refuse_foreign(archive: ZipFile, where: str) -> None:
             raise UsageError(f"{where}: has {name!r} twice; not written by `ccsd pack`, do not use it")
         if not _MEMBER.fullmatch(name):
             raise UsageError(
-                f"{where}: has a member {name[:200]!r}, which no packed model has; not written by `ccsd pack`, do not "
-                "use it"
+                f"{where}: has a member {name[:200]!r}, which is not allowed in a packed model; not written by `ccsd "
+                "pack`, do not use it"
             )
         seen.add(name)
         is_plain = info.external_attr >> 16 == REGULAR_FILE and not info.flag_bits and info.compress_type == ZIP_STORED
         if not is_plain or info.compress_size != info.file_size:
             raise UsageError(
-                f"{where}: {name} is compressed, encrypted or a link; members of a packed model are plain files, not "
-                "compressed. Not written by `ccsd pack`, do not use it"
+                f"{where}: {name} is compressed, encrypted or a link; members of a packed model must be uncompressed "
+                "plain files. Not written by `ccsd pack`, do not use it"
             )
         if not name.endswith(WEIGHTS) and info.file_size > MOST_TEXT:
             raise UsageError(f"{where}: {name} has {info.file_size} bytes; at most {MOST_TEXT} are read; do not use it")
 
 
 def find_spans(archive: ZipFile, file: BinaryIO, size: int) -> dict[str, Span]:
-    """Return where the members lie, one right behind the other from the first byte on."""
+    """Return the positions of the members, which follow each other without gaps from the first byte."""
     spans, end = {}, 0
     for info in sorted(archive.infolist(), key=lambda item: item.header_offset):
         if info.header_offset != end:
-            raise BadZipFile(f"{info.filename} does not begin where the member before it ends")
+            raise BadZipFile(f"{info.filename} does not start where the previous member ends")
         file.seek(end)
         header = file.read(LOCAL_HEADER)
         name, extra = struct.unpack("<HH", header[26:])
@@ -119,7 +119,7 @@ def find_spans(archive: ZipFile, file: BinaryIO, size: int) -> dict[str, Span]:
 
 
 def frame_hash(file: BinaryIO, spans: Mapping[str, Span], size: int) -> str:
-    """Return the SHA-256 of all bytes that are no member's content, without the comment that will have it."""
+    """Return the SHA-256 of all bytes outside the members' content, except the comment that stores it."""
     found = hashlib.sha256()
     end = 0
     for span in spans.values():

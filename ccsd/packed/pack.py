@@ -1,4 +1,4 @@
-"""`ccsd pack RUN... OUT.ccsd`: finished runs as one file, with a card, and without anything of this machine."""
+"""`ccsd pack RUN... OUT.ccsd`: finished runs as one file, with a card, and without paths of this machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from ccsd.inference.calibrated import read_calibration
 from ccsd.inference.ensemble import Member, evaluated_as, hash_of, load_ensemble, read_members
 from ccsd.packed import archive, frame
 from ccsd.packed.card import card
-from ccsd.packed.portable import refuse_this_machine
+from ccsd.packed.portable import reject_local_references
 from ccsd.packed.scores import read_scores
 from ccsd.records import RunRecord, Start
 from ccsd.saved import Weights
@@ -25,16 +25,16 @@ class Packed:
 
     path: Path
     sha256: str
-    """Of the whole file, for an address."""
+    """SHA-256 of the whole file, for a URL."""
     manifest: archive.Manifest
     notes: tuple[str, ...] = ()
-    """What the user should know."""
+    """Notes for the user."""
 
 
 def pack(
     models: Sequence[Path | str], out: Path, evaluations: Sequence[Path] = (), notes: Sequence[str] = ()
 ) -> Packed:
-    """Write one model, or several as one, into a file that needs nothing else; equal input gives equal bytes.
+    """Write one model, or several as one, into a self-contained file; equal input gives equal bytes.
 
     Parameters
     ----------
@@ -43,25 +43,27 @@ def pack(
     out
         The file; its name ends in `.ccsd`.
     evaluations
-        Folders of their scores; found in the study of the runs by default.
+        Folders of their scores; by default those in the study of the runs.
     notes
         Lines for the card: licence, citation, remarks.
 
     Raises
     ------
     UsageError
-        If the models cannot be used or do not fit together, the scores are of others, or a setting of a plugin has a
-        path of this machine.
+        If the models cannot be used or do not fit together, the scores belong to other models, or a setting of a
+        plugin has a path of this machine.
     """
     if out.suffix != archive.SUFFIX or out.is_dir():
-        raise UsageError(f"{out}: the name of a packed model ends in {archive.SUFFIX}, such as ccsd{archive.SUFFIX}")
+        raise UsageError(
+            f"{out}: the name of a packed model must end in {archive.SUFFIX}, such as ccsd{archive.SUFFIX}"
+        )
     members = read_members(models)
     for member in members:
-        refuse_this_machine(member.saved)
+        reject_local_references(member.saved)
     records = [portable(member) for member in members]
     for member, record in zip(members, records, strict=True):
-        frame.refuse_steering(_as_json(record), f"{member.where}/{RECORD_FILE}")
-    load_ensemble(members)  # refuses what nobody could read back
+        frame.reject_control_characters(_as_json(record), f"{member.where}/{RECORD_FILE}")
+    load_ensemble(members)  # rejects what could not be read back
     scores = read_scores(members, evaluations)
     task, name = members[0].config.task, evaluated_as(members)
     contents: dict[str, bytes | Weights] = {}
@@ -83,14 +85,16 @@ def pack(
         "dice": scores.overall if scores else {},
     }
     manifest = archive.write(out, contents, about)
-    unscored = () if scores else ("not evaluated, as far as can be seen here; name its scores with --evaluation",)
+    unscored = (
+        () if scores else ("not evaluated: no scores were found; if there are any, select them with --evaluation",)
+    )
     return Packed(out, archive.file_digest(out), manifest, unscored)
 
 
 def portable(member: Member) -> RunRecord:
-    """Return the record of a run without the places of files on this machine: of a path its last part stays.
+    """Return the record of a run without paths of this machine: only the last part of a path is kept.
 
-    The options of a plugin are kept: a network is built with them.
+    The options of a plugin are kept as they are, because the network is built with them.
     """
     record = member.record
     config = dict(record.config)
@@ -123,5 +127,5 @@ def _without_folders(value: Any) -> Any:
 
 
 def _last_part(text: str) -> str:
-    """Return what a path ends with, be it of Windows or not; a text without folders as it is."""
+    """Return the last part of a path, of Windows or not; a text without folders is returned as it is."""
     return PureWindowsPath(text).name or text.strip("/\\")

@@ -1,4 +1,4 @@
-"""What a packed model must not say: which code or which files of a machine are to be used."""
+"""What a packed model must not contain: which code or which files of a machine to use."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import PureWindowsPath
@@ -8,11 +8,12 @@ from ccsd.errors import UsageError
 from ccsd.saved import SavedModel
 
 
-def refuse_this_machine(model: SavedModel) -> None:
-    """Reject a model that chooses what of the machine is read or run: it may come from anybody.
+def reject_local_references(model: SavedModel) -> None:
+    """Reject a model that chooses which files or code of the machine are read or run: it may come from anybody.
 
-    A network named as `module:factory` could be any function of any module; an entry point is a package's own word that
-    it offers a network. A task that is a name would be read from a file, and so may be what a plugin gets.
+    A network named as `module:factory` could be any function of any module, whereas with an entry point a package
+    itself declares that it offers a network. A task given by name would be read from a file, and a plug-in may read the
+    paths in its options.
 
     Raises
     ------
@@ -21,19 +22,19 @@ def refuse_this_machine(model: SavedModel) -> None:
     """
     if not isinstance(model.record.config.get("task", {}), Mapping):
         raise UsageError(
-            f"{model.where}: names its task instead of having it whole, which a packed file must not; not written by "
+            f"{model.where}: only names its task, but a packed file must contain the whole task; not written by "
             "`ccsd pack`, do not use it"
         )
     if ":" in (name := model.config.model.backbone):
         raise UsageError(
-            f"{model.where}: model.backbone={name} names code by its module, which a packed file must not; offer the "
-            "network as an entry point (docs/how-to/plugins.md), or copy the folder of the run instead"
+            f"{model.where}: model.backbone={name} names code by its module, which is not allowed in a packed "
+            "file; offer the network as an entry point (docs/how-to/plugins.md), or copy the folder of the run instead"
         )
     for key, value in _texts(model.config.model.options):
         if _leaves(value):
             raise UsageError(
-                f"{model.where}: model.options{key}={value} is a path of a machine, which a packed model cannot have; "
-                "train with a name that the plugin finds anywhere"
+                f"{model.where}: model.options{key}={value} is a path on one machine, which is not allowed in a "
+                "packed model; train with a name that the plugin finds on any machine"
             )
 
 

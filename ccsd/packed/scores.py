@@ -1,4 +1,4 @@
-"""The scores of models that are packed, from their evaluations."""
+"""Read the scores of models to pack from their evaluations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from ccsd.report.statistics import summarise
 from ccsd.study import SCORES_FILE, StudyFolder
 
 SHOWN = ("dice", "hd95")
-"""Columns of scores that a card has."""
+"""Score columns that a card shows."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What evaluations found of the models."""
+    """The scores of the models in their evaluations."""
 
     summary: pd.DataFrame
     """As `ccsd.report.statistics.summarise` returns it."""
     record: EvaluationRecord
-    """Of the first evaluation."""
+    """The record of the first evaluation."""
 
     @property
     def overall(self) -> dict[str, float]:
@@ -35,12 +35,12 @@ class Scores:
 
 
 def read_scores(members: Sequence[Member], folders: Sequence[Path] = ()) -> Scores | None:
-    """Return the scores of models, from the folders given or from the study in which their runs lie.
+    """Return the scores of models, from the folders given or from the study that their runs belong to.
 
     Raises
     ------
     UsageError
-        If a folder that was given has no scores, or those of other models or another evaluation.
+        If a folder that was given has no scores, or scores of other models or of another evaluation.
     """
     wanted = hash_of(members)
     found = [path for folder in folders for path in _scored(folder)] or _in_study(members, wanted)
@@ -50,8 +50,8 @@ def read_scores(members: Sequence[Member], folders: Sequence[Path] = ()) -> Scor
     for path, record in records.items():
         if record.identity.model_hash != wanted:
             raise UsageError(
-                f"{path}: scores of the model {str(record.identity.model_hash)[:12]}, not of {wanted[:12]}, which is "
-                "packed; evaluate it, or give the folder of its own scores"
+                f"{path}: these are the scores of model {str(record.identity.model_hash)[:12]}, not of {wanted[:12]}, "
+                "which is to be packed; evaluate it, or give the folder of its scores"
             )
     first, *others = records.values()
     for record in others:
@@ -61,8 +61,8 @@ def read_scores(members: Sequence[Member], folders: Sequence[Path] = ()) -> Scor
             first.identity.split_hash,
         ):
             raise UsageError(
-                f"{', '.join(map(str, found))}: scores of other cases or by other rules; name those of one evaluation "
-                "with --evaluation"
+                f"{', '.join(map(str, found))}: their cases or scoring rules differ; give folders of a single "
+                "evaluation with --evaluation"
             )
     table = pd.concat([read_metrics(path / SCORES_FILE) for path in found], ignore_index=True)
     table = table.drop_duplicates(["case", "subset", "region"])
@@ -70,19 +70,19 @@ def read_scores(members: Sequence[Member], folders: Sequence[Path] = ()) -> Scor
 
 
 def _scored(folder: Path) -> list[Path]:
-    """Return a folder with scores, or those in it: combinations may be jobs of their own."""
+    """Return a folder with scores, or such folders in it: combinations may have been separate jobs."""
     if (folder / SCORES_FILE).is_file():
         return [folder]
     found = sorted(path.parent for path in folder.glob(f"[!.]*/{SCORES_FILE}"))
     if not found:
         raise UsageError(
-            f"{folder}: no scores here ({SCORES_FILE}); `ccsd evaluate --model ... --out {folder}` writes them"
+            f"{folder}: no scores found ({SCORES_FILE}); `ccsd evaluate --model ... --out {folder}` writes them"
         )
     return found
 
 
 def _in_study(members: Sequence[Member], wanted: str) -> list[Path]:
-    """Return where the study of the runs has their scores; those of earlier weights do not count."""
+    """Return the folders of the runs' scores in their study; scores of earlier weights do not count."""
     folders = {member.saved.folder.resolve().parent for member in members if member.saved.folder is not None}
     if len(folders) != 1 or (runs := folders.pop()).name != "runs":
         return []

@@ -1,4 +1,4 @@
-"""`ccsd models`: the packed models that have a name, and the card of one."""
+"""`ccsd models`: list the packed models that have a name, and show the card of one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ class Listed:
     name: str
     path: Path
     manifest: archive.Manifest | None = None
-    """None of a damaged one."""
+    """None for a damaged file."""
     problem: str = ""
 
 
 def models() -> Iterator[Listed]:
-    """Yield the packed models in the folders of `CCSD_MODELS` and those that come with the program, checked whole."""
+    """Yield the packed models in the folders of `CCSD_MODELS` and those included in the program, fully checked."""
     for name, path in named_files():
         try:
             packed = archive.read(path)
@@ -34,7 +34,7 @@ def models() -> Iterator[Listed]:
 
 
 def as_text(listed: Listed) -> str:
-    """Return what to show of a model: three lines."""
+    """Return the description of a model: three lines."""
     if (held := listed.manifest) is None:
         return printable(f"{listed.name}\n    {listed.problem}")
     scored = ", ".join(f"{region} {dice:.3f}" for region, dice in held.dice.items())
@@ -50,7 +50,7 @@ def as_text(listed: Listed) -> str:
 
 
 def card_of(model: str) -> str:
-    """Return the card of a packed model; characters that could steer a terminal are left out.
+    """Return the card of a packed model, without characters that could control a terminal.
 
     Raises
     ------
@@ -59,5 +59,5 @@ def card_of(model: str) -> str:
     """
     path = located(model)
     if path.is_dir() or not path.exists():
-        raise UsageError(f"{model}: not a packed model; `ccsd pack` makes one of a run, with a card. Or {FORMS}")
+        raise UsageError(f"{model}: not a packed model with a card; pack a run with `ccsd pack`, or {FORMS}")
     return printable(archive.read(path, model).card)

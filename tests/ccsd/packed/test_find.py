@@ -77,9 +77,9 @@ def test_a_name_is_looked_up_in_the_folders_in_their_order(
         saved_models("third")
     with pytest.raises(UsageError, match=r"a/none\.ccsd: not a finished run"):
         saved_models("a/none.ccsd")
-    monkeypatch.chdir(tmp_path)  # what lies here goes before a name
+    monkeypatch.chdir(tmp_path)  # a folder here has priority over a name
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UsageError, match=r"mine: not a finished run .*; give its file, .*mine\.ccsd"):
+    with pytest.raises(UsageError, match=r"mine: not a finished run .*; give the model.s file, .*mine\.ccsd"):
         saved_models("mine")
     monkeypatch.setenv("CCSD_MODELS", str(tmp_path / "gone"))
     with pytest.raises(UsageError, match=r"CCSD_MODELS: .*gone: no such folder"):
@@ -105,16 +105,16 @@ def test_what_an_address_does_not_keep_is_refused_and_not_kept(single: Path) -> 
     with served({"/x.ccsd": (content, {}), "/cut.ccsd": cut}) as (address, _):
         for text, words in (
             (f"{address}/x.ccsd", "the checksum is missing"),
-            (f"{address}/x.ccsd#sha256=12", "the checksum is missing or no SHA-256"),
+            (f"{address}/x.ccsd#sha256=12", "the checksum is missing or not a SHA-256"),
             (f"{address}/x.ccsd#sha256={'0' * 64}", "has the SHA-256 .*, not 0000.*ask whoever gave you the address"),
-            (f"{address}/y.ccsd#sha256={'0' * 64}", "cannot be fetched: Not Found"),
-            (f"{address}/cut.ccsd#sha256={'0' * 64}", "cannot be fetched: .* 9 more expected"),
-            (f"http://[::1/y.ccsd#sha256={'0' * 64}", "cannot be fetched: Invalid IPv6"),
-            ("ftp://x/y.ccsd", "not an address of the web"),
+            (f"{address}/y.ccsd#sha256={'0' * 64}", "cannot be downloaded: Not Found"),
+            (f"{address}/cut.ccsd#sha256={'0' * 64}", "cannot be downloaded: .* 9 more expected"),
+            (f"http://[::1/y.ccsd#sha256={'0' * 64}", "cannot be downloaded: Invalid IPv6"),
+            ("ftp://x/y.ccsd", "not a web address"),
         ):
             with pytest.raises(UsageError, match=words):
                 saved_models(text)
-    with pytest.raises(UsageError, match=r"cannot be fetched: .*refused"):
+    with pytest.raises(UsageError, match=r"cannot be downloaded: .*refused"):
         saved_models(f"{address}/x.ccsd#sha256={'0' * 64}")
     assert not list(cache_folder().glob("**/*"))
 
@@ -171,10 +171,12 @@ def test_a_repository_of_hugging_face_is_fetched_once_and_used_offline(single: P
     cut[path] = content[:99], {**headers, "Content-Length": str(len(content))}
     with served(files | cut) as (address, asked):
         online, two, ended = ask(tmp_path, address, "hf:ours/model@v1", "hf:ours/two@v1", "hf:ours/cut@v1")
-    assert ended.startswith("hf:ours/cut@v1: cannot be fetched, and is not in the cache: ")
+    assert ended.startswith("hf:ours/cut@v1: cannot be downloaded, and is not in the cache: ")
     assert online == hash_of(single)
-    assert two.startswith("hf:ours/two@v1: must have one packed model (.ccsd), it has: a.ccsd, b.ccsd; fetch the file")
+    assert two.startswith(
+        "hf:ours/two@v1: must have exactly one packed model (.ccsd), but has: a.ccsd, b.ccsd; download the file"
+    )
     assert not [path for path in asked if "README" in path]
     again, unknown = ask(tmp_path, address, "hf:ours/model@v1", "hf:ours/other@v1", HF_HUB_OFFLINE="1")
     assert again == hash_of(single)
-    assert unknown.startswith("hf:ours/other@v1: cannot be fetched, and is not in the cache: ")
+    assert unknown.startswith("hf:ours/other@v1: cannot be downloaded, and is not in the cache: ")

@@ -58,7 +58,7 @@ def test_a_path_that_a_network_is_built_with_cannot_be_packed(tmp_path: Path) ->
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     record["config"]["model"] |= {"backbone": "mine", "options": {"weights": ["/data/w.safetensors"]}}
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=r"model\.options\.weights\.0=/data/w\.safetensors is a path of a machine"):
+    with pytest.raises(UsageError, match=r"model\.options\.weights\.0=/data/w\.safetensors is a path on one machine"):
         pack([tmp_path / "run"], tmp_path / "out.ccsd")
 
 
@@ -99,9 +99,9 @@ def test_scores_of_other_weights_are_never_on_the_card(study: Path, tmp_path: Pa
     other = record.identity.model_copy(update={"model_hash": "0" * 64})
     record.model_copy(update={"identity": other}).write(scores)
     assert not pack([study / "runs" / "ccsd-s0"], tmp_path / "old.ccsd").manifest.dice
-    with pytest.raises(UsageError, match="scores of the model 000000000000, not of"):
+    with pytest.raises(UsageError, match="scores of model 000000000000, not of"):
         pack([study / "runs" / "ccsd-s0"], tmp_path / "x.ccsd", evaluations=[scores])
-    with pytest.raises(UsageError, match="no scores here"):
+    with pytest.raises(UsageError, match="no scores found"):
         pack([study / "runs" / "ccsd-s0"], tmp_path / "x.ccsd", evaluations=[tmp_path])
 
 
@@ -131,7 +131,9 @@ def test_a_packed_model_is_a_start_for_fine_tuning_and_is_named_without_its_plac
     assert tuned.record.run == "ours-s0"
     assert tuned.record.model_hash == RunRecord.read(seeds[0]).model_hash
     assert science_digest(config_of(init=single), "") == science_digest(config_of(init=seeds[0]), "")
-    with pytest.raises(UsageError, match=r"train\.init: .*both\.ccsd: holds 2 models as one, and here one is needed"):
+    with pytest.raises(
+        UsageError, match=r"train\.init: .*both\.ccsd: contains 2 models as one, but exactly one is needed here"
+    ):
         start_of(config_of(init=both))
     raw = {"name": "s", "phantom": {}, "model": SMALL, "train": {"init": str(single), "patch": [16, 16, 16]}}
     assert Study.from_mapping(raw).training_digest("ccsd-s0")
@@ -145,7 +147,7 @@ def test_the_commands(seeds: list[Path], tmp_path: Path, monkeypatch: pytest.Mon
     assert done.exit_code == 0
     assert re.search(r"sha256=[0-9a-f]{64}\n.*two\.ccsd\n$", done.stdout)
     assert "not evaluated" in done.stderr
-    assert "ends in .ccsd" in str(run("pack", seeds[0], tmp_path / "two.zip").exception)
+    assert "must end in .ccsd" in str(run("pack", seeds[0], tmp_path / "two.zip").exception)
     assert "each model once" in str(run("pack", seeds[0], seeds[0], tmp_path / "x.ccsd").exception)
 
     monkeypatch.setenv("CCSD_MODELS", str(tmp_path))
@@ -159,7 +161,7 @@ def test_the_commands(seeds: list[Path], tmp_path: Path, monkeypatch: pytest.Mon
     assert "two    task" in listed.stdout
     assert "2 of " in str(listed.exception)
     assert "cannot be used: cut" in str(listed.exception)
-    assert "not a packed model; `ccsd pack` makes one" in str(run("models", seeds[0]).exception)
+    assert "not a packed model with a card; pack a run" in str(run("models", seeds[0]).exception)
 
 
 def test_models_that_do_not_fit_are_not_packed_together(make_run: Callable[..., Path], tmp_path: Path) -> None:
