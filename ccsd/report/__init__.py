@@ -1,4 +1,4 @@
-"""From the results of a study to tables with intervals and one page that people like to read."""
+"""Turn the results of a study into tables with intervals and one readable page."""
 
 from ccsd.report.page import write_report
 from ccsd.report.statistics import compare, summarise

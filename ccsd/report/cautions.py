@@ -1,4 +1,4 @@
-"""Why the numbers of a report may mislead."""
+"""Warnings that the numbers of a report may mislead."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -19,37 +19,37 @@ FEW_CASES = 20
 
 
 def warnings(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame) -> list[str]:
-    """Return why the numbers may mislead."""
+    """Return the reasons why the numbers may mislead."""
     found = []
     cases = int(study.metrics["case"].nunique())
     if is_phantom(study):
-        found.append("The cases are computer-made phantoms: the numbers show that the software works, nothing else.")
+        found.append("The cases are computer-generated phantoms: the numbers only show that the software works.")
     if cases < FEW_CASES:
         found.append(
-            f"{cases} test cases are few: read the intervals, not the means alone."
+            f"{cases} test cases are few: read the intervals, not only the means."
             if cases > 1
-            else "One test case says nothing about others, and there are no intervals."
+            else "A single test case does not represent others, and there are no intervals."
         )
     refused = read_refusals(study.folder.data)
     if refused:
         reasons = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
-        found.append(f"Left out, because the conversion refused them: {reasons}.")
+        found.append(f"Left out, because the conversion rejected them: {reasons}.")
     models = summary.groupby("experiment")["model_hash"].first()
     mixed = [str(e) for e in models.index if _several_models(study, str(e))]
     found += [f"Experiment {e} has scores of different models under one seed; evaluate it again." for e in mixed]
     if outdated := outdated_evaluations(study):
         found.append(
-            f"The weights that {listed(outdated)} scored are not those that the runs have now; evaluate again, or "
-            f"remove what is not wanted any more from {study.folder.root.name}/evaluation."
+            f"The weights that {listed(outdated)} scored are not the current weights of the runs; evaluate again, or "
+            f"remove what is no longer needed from {study.folder.root.name}/evaluation."
         )
     if earlier := painted_anywhere(study):
         found.append(
-            f"{listed(earlier)} come from an earlier version, which painted outside the brain, too: on phantoms it "
-            "scored a little lower (docs/explanation/results.md); evaluate again before comparing."
+            f"{listed(earlier)} come from an earlier version, which also segmented tissue outside the brain: on "
+            "phantoms it scored a little lower (docs/explanation/results.md); evaluate again before comparing."
         )
     if len(models) > 1 and _one_seed_only(study.metrics):
         found.append(
-            "An experiment was trained with one seed only: another seed alone may change its scores by as much as "
+            "An experiment was trained with only one seed: another seed may change its scores by as much as the "
             "experiments differ."
         )
     if len(study.metrics["split_hash"].dropna().unique()) > 1:
@@ -57,36 +57,38 @@ def warnings(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFram
     found += [*_from_elsewhere(study.metrics), *_apart(summary, comparison)]
     found += [*_scored_differently(study.metrics), *_missing_folds(study)]
     found += [
-        f"{run.name} was fine-tuned from a run that learnt from another split of the same data: it may have seen "
+        f"{run.name} was fine-tuned from a run that was trained with another split of the same data: it may have seen "
         "cases that are tested here."
         for run in study.trainings
         if run.record and run.record.may_know_test_cases
     ]
     if len(study.metrics["policy"].unique()) > 1:
-        found.append("Empty regions were scored by different policies; evaluate again with one of them.")
+        found.append("Empty regions were scored with different policies; evaluate again with one of them.")
     return found
 
 
 def _from_elsewhere(metrics: pd.DataFrame) -> Iterator[str]:
-    """Warn of what was scored without a model."""
+    """Warn of label maps that were scored without a model."""
     if names := [str(name) for name in metrics.loc[metrics["model_hash"].isna(), "experiment"].unique()]:
         yield (
-            f"The label maps of {listed(names)} come from elsewhere: whether what made them was trained on cases that "
-            "are scored is not known here."
+            f"The label maps of {listed(names)} come from elsewhere: it is not known here whether the method that made "
+            "them was trained on cases that are scored."
         )
 
 
 def _apart(summary: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[str]:
-    """Warn of experiments that share no case."""
+    """Warn of experiments that have no case in common."""
     shared = comparison[(comparison["scope"] == OVERALL[0]) & (comparison["cases"] > 0)]
     pairs = shared[["experiment", "baseline"]].astype(str).itertuples(index=False, name=None)
     groups = comparable([str(name) for name in summary["experiment"].unique()], list(pairs))
     if len(groups) > 1:
-        yield (f"Experiments without a case in common do not compare: {' | '.join(listed(group) for group in groups)}.")
+        yield (
+            f"Experiments without a case in common cannot be compared: {' | '.join(listed(group) for group in groups)}."
+        )
 
 
 def _scored_differently(metrics: pd.DataFrame) -> Iterator[str]:
-    """Warn of experiments that have only some of their cases and combinations in common."""
+    """Warn of experiments that have only part of their cases and combinations in common."""
     scored = {
         str(name): set(part[["case", "subset"]].itertuples(index=False, name=None))
         for name, part in metrics.groupby("experiment", sort=False)
@@ -94,28 +96,28 @@ def _scored_differently(metrics: pd.DataFrame) -> Iterator[str]:
     pairs = [pair for pair in combinations(scored, 2) if scored[pair[0]] & scored[pair[1]]]
     if unequal := [name for pair in pairs if scored[pair[0]] != scored[pair[1]] for name in pair]:
         yield (
-            f"{listed(list(dict.fromkeys(unequal)))} were not scored on the same cases and combinations: their means "
-            "do not compare; their differences do, which are over what both have."
+            f"{listed(list(dict.fromkeys(unequal)))} were not scored on the same cases and combinations: do not "
+            "compare their means, but their differences, which only use what both have."
         )
 
 
 def _missing_folds(study: StudyResults) -> Iterator[str]:
-    """Warn of folds that no experiment was scored in, and of those that one lacks."""
+    """Warn of folds in which an experiment was not scored."""
     try:
         folds = read_folds(study.folder.data)
-    except InputError:  # a split that nothing here needs
+    except InputError:  # the report does not need the split otherwise
         return
     there = set(folds.numbers) if folds else set()
     for experiment, part in study.metrics.dropna(subset="fold").groupby("experiment", sort=False):
         if missing := sorted(there - set(part["fold"])):
             yield (
                 f"{experiment} was not scored in {listed([f'fold {fold}' for fold in missing])}: its means lack the "
-                "cases that are held out there."
+                "cases held out there."
             )
 
 
 def is_phantom(study: StudyResults) -> bool:
-    """Whether the study was made on generated cases: by its configuration, or by the mark that their folder bears."""
+    """Return whether the cases are phantoms, according to the configuration or to the mark in their folder."""
     configs = [study.config, *(run.record.config for run in study.trainings if run.record)]
     return any(config.get("phantom") or (Path(config.get("source") or "") / MARK).is_file() for config in configs)
 

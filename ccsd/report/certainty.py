@@ -1,20 +1,20 @@
-"""When a difference between experiments is called clear: for other cases, and for other training seeds."""
+"""Decide when a difference between experiments is clear, with respect to other cases and other training seeds."""
 
 import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
 FEWEST_CASES = 6
-"""With fewer pairs no signed-rank test can reach p < 0.05, and a bootstrap interval means little."""
+"""With fewer pairs, a signed-rank test cannot reach p < 0.05, and a bootstrap interval means little."""
 Certainty = Literal["clear", "one seed", "unclear"]
-"""Of a difference; with one seed: clear for the cases, and nothing is known of other seeds."""
+"""Certainty of a difference; "one seed": it is clear over cases, but other seeds were not tried."""
 MARKS: dict[Certainty, str] = {"clear": "*", "one seed": "(*)", "unclear": ""}
 
 
 def certainty(row: dict[str, Any]) -> Certainty:
-    """Return whether a difference is clear: its interval over cases and its range over seeds exclude 0 on one side.
+    """Return whether a difference is clear: its interval over cases and its range over seeds lie on one side of 0.
 
-    With fewer than two seeds on a side nothing is known of other seeds, and it is only clear for the cases.
+    If one of the two has fewer than two seeds, other seeds are unknown, and the difference is only clear over cases.
     """
     enough = row["cases"] >= FEWEST_CASES
     above = row["low"] > 0 and row["seeds_low"] > 0
@@ -25,14 +25,14 @@ def certainty(row: dict[str, Any]) -> Certainty:
 
 
 def seed_range(row: dict[str, Any]) -> tuple[float, float] | None:
-    """Return the least and the greatest difference between seeds; None where each side has one."""
+    """Return the least and the greatest difference between seeds; None if each side has only one."""
     if row["seeds"] * row["baseline_seeds"] == 1 or math.isnan(row["seeds_low"]):
         return None
     return float(row["seeds_low"]), float(row["seeds_high"])
 
 
 def comparable(names: list[str], pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Return experiments in groups, in their order: the two of a pair, which share cases, are in one group."""
+    """Return experiments in groups, in their order; the experiments of a pair, which share cases, share a group."""
     groups = [[name] for name in names]
     for pair in pairs:
         one = [group for group in groups if set(pair) & set(group)]

@@ -1,4 +1,4 @@
-"""The figures of the report, as inline SVG that follows the font and colours of the page."""
+"""The figures of the report, as inline SVG with the font and colours of the page."""
 
 import io
 import math
@@ -26,13 +26,13 @@ COLOURS = {
     "#070800": "var(--accent)",
     **{f"#07080{number}": f"var(--series-{number})" for number in range(1, 9)},
 }
-"""Colours that figures are drawn in -> what the page's style sheet knows them as."""
+"""Colours that figures are drawn in -> their names in the page's style sheet."""
 TEXT, GRID, ACCENT, *SERIES = COLOURS
 MARKERS, LINES = "os^Dvx*P", ("-", "--", "-.", ":")
-"""Beside the colour, so that series can be told apart without seeing colours."""
+"""Used with the colours, so that series can be distinguished without seeing colours."""
 _STYLE: Any = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names of experiments and cases are no formulas
+    "text.parse_math": False,  # names of experiments and cases are not formulas
     "font.size": 10,
     "text.color": TEXT,
     "axes.labelcolor": TEXT,
@@ -60,9 +60,9 @@ def figure(width: float, height: float, **subplots: Any) -> Iterator[tuple[Figur
 
 
 def inline(drawing: Figure, name: str, description: str) -> Markup:
-    """Return a figure as SVG markup; `description` is read out to those who cannot see it.
+    """Return a figure as SVG markup; screen readers read `description`.
 
-    `name` makes the ids inside the figure unlike those of every other figure of the page.
+    `name` makes the ids in the figure different from those of all other figures of the page.
     """
     out = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
@@ -73,7 +73,7 @@ def inline(drawing: Figure, name: str, description: str) -> Markup:
     for drawn, wanted in COLOURS.items():
         svg = svg.replace(drawn, wanted)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    used = set(re.findall(r"#([\w.-]+)", svg))  # names like axes_1 repeat in every figure and nobody asks for them
+    used = set(re.findall(r"#([\w.-]+)", svg))  # ids like axes_1 are in every figure, and unused
     svg = re.sub(r' id="([\w.-]+)"', lambda found: found.group(0) if found.group(1) in used else "", svg)
     width = re.search(r'width="([\d.]+)pt"', svg)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
@@ -94,14 +94,14 @@ _MANY_POINTS = 40
 _SIDE_BY_SIDE = 4
 _IN_LEGEND = 8
 _APART = 0.4
-"""Over which part of a step the experiments of one number of sequences are spread."""
+"""How far the experiments of one number of sequences are spread along the axis, as part of a step."""
 _TICKS_MM = (0, 1, 3, 10, 30, 100, 300)
 
 
 def by_size(summary: pd.DataFrame, metrics: pd.DataFrame, experiment: str, task: Task) -> Markup | None:
     """Draw mean Dice and HD95 against the number of sequences, with 95 % intervals and a thin line for each seed."""
     part = summary[(summary["experiment"] == experiment) & (summary["scope"] == "size")]
-    if part["name"].nunique() < 2:  # noqa: PLR2004 - one number is no curve
+    if part["name"].nunique() < 2:  # noqa: PLR2004 - one number is not a curve
         return None
     with figure(10, 3.6, ncols=2) as (drawing, axes):
         for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd95", "HD95 in mm, logarithmic")), strict=True):
@@ -125,7 +125,7 @@ def by_size(summary: pd.DataFrame, metrics: pd.DataFrame, experiment: str, task:
 def by_experiment(summary: pd.DataFrame, metrics: pd.DataFrame, task: Task) -> Markup | None:
     """Draw each region's mean Dice against the number of sequences, one line per experiment.
 
-    Each mean has its 95 % interval, and each of several seeds a thin line.
+    Each mean has its 95 % interval, and with several seeds, each has a thin line.
     """
     part = summary[(summary["metric"] == "dice") & (summary["scope"] == "size")]
     names = [str(name) for name in part["experiment"].unique()]
@@ -155,7 +155,7 @@ def distributions(metrics: pd.DataFrame, experiment: str, task: Task) -> Markup:
             _spread(axis, wide, SERIES[place % len(SERIES)])
             axis.set(xlabel=f"{region} Dice", xlim=(-0.03, 1.03))
         axes[0].set_yticks(range(len(names)), names)
-        axes[0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top, and room for its dots
+        axes[0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top, with space for its dots
         return inline(
             drawing,
             f"spread-{experiment}",
@@ -165,18 +165,20 @@ def distributions(metrics: pd.DataFrame, experiment: str, task: Task) -> Markup:
 
 
 def expectations(scores: pd.DataFrame, experiment: str, task: Task) -> Markup:
-    """Draw each segmentation's Dice against the one that was expected, coloured by the number of sequences."""
+    """Draw each segmentation's Dice against the expected one, coloured by the number of sequences."""
     sizes = sorted(int(size) for size in scores["modalities"].unique())
     with _one_each(task, 3.2) as (drawing, axes):
         for axis, region in zip(axes, task.scored_regions, strict=True):
-            if region not in task.regions:  # scored, but no output of a model, which so says nothing of it
+            if region not in task.regions:  # scored, but not an output of a model, so nothing is expected
                 axis.set_axis_off()
                 continue
             axis.plot([0, 1], [0, 1], color=TEXT, lw=1)
             for size in sizes:
                 part = scores[(scores["region"] == region) & (scores["modalities"] == size)]
                 colour = SERIES[(size - 1) % len(SERIES)]
-                axis.plot(part["expected"], part["dice"], ".", color=colour, ms=4, alpha=0.55, label=f"{size} there")
+                axis.plot(
+                    part["expected"], part["dice"], ".", color=colour, ms=4, alpha=0.55, label=f"{size} available"
+                )
             axis.set(title=_title(task.word(region)), xlabel="expected Dice", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes[0].set_ylabel("Dice")
         drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(sizes)))
@@ -227,7 +229,7 @@ def removals(run: TrainingResults, task: Task) -> Markup | None:
 
 
 def _style(place: int) -> dict[str, Any]:
-    """Return a colour, a line and a marker that no other of two dozen experiments has together."""
+    """Return a combination of colour, line and marker that is unique among two dozen experiments."""
     colours = (*SERIES[:4], TEXT)
     return {
         "color": colours[place % len(colours)],
@@ -270,7 +272,7 @@ def _interval_line(axis: Any, rows: pd.DataFrame, shift: float, style: dict[str,
 def _seed_lines(
     axis: Any, metrics: pd.DataFrame, which: tuple[str, str, str], shift: float, style: dict[str, Any]
 ) -> None:
-    """Draw the means of each seed of an experiment in a region, by a metric; nothing with a single seed."""
+    """Draw the means of each seed of an experiment in a region, by a metric; nothing for a single seed."""
     experiment, region, metric = which
     part = metrics[(metrics["experiment"] == experiment) & (metrics["region"] == region)]
     if part["seed"].nunique() < 2:  # noqa: PLR2004 - the mean is that of the only one
@@ -305,7 +307,7 @@ def _spread(axis: Any, wide: pd.DataFrame, colour: str) -> None:
 
 def _against_steps(axis: Any) -> None:
     axis.set_xlabel("training step")
-    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no step 10.25
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # steps are whole numbers
 
 
 def _losses(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
@@ -321,7 +323,7 @@ def _losses(axis: Any, steps: Sequence[dict[str, Any]]) -> None:
 
 
 def _smooth(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-    """Average neighbouring steps so that about a hundred points are left."""
+    """Average neighbouring steps so that about a hundred points remain."""
     width = max(1, len(x) // _SMOOTH_POINTS)
     starts = np.arange(0, len(x), width)
     counts = np.diff(np.append(starts, len(x)))

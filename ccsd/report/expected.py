@@ -1,4 +1,4 @@
-"""How well the expected Dice of calibrated models holds on test cases."""
+"""Measure how well the expected Dice of calibrated models holds on test cases."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +14,14 @@ from ccsd.report.results import StudyResults
 from ccsd.study import CALIBRATIONS
 
 WORST = 0.1
-"""Share of the segmentations, those of lowest Dice, that are called failures."""
+"""Share of the segmentations, those with the lowest Dice, that count as failures."""
 _FEWEST, _FEWEST_SHARED = 3, 10
-"""Cases for a rank correlation, and segmentations of which a tenth can be taken."""
+"""Fewest cases for a rank correlation, and fewest segmentations for a tenth of them."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """How well it holds for one region and number of sequences (None: all of them)."""
+    """How well the expected Dice holds for one region and number of sequences (None: all of them)."""
 
     region: str
     sequences: int | None
@@ -29,21 +29,21 @@ class Held:
     dice: float
     expected: float
     covered: float
-    """Share of the segmentations whose Dice lies in the interval; NaN without intervals."""
+    """Share of the segmentations whose Dice is in the interval; NaN without intervals."""
     width: float
     rank: float
     """Spearman's correlation of expected and true Dice."""
     within: float
-    """The mean of those within single combinations."""
+    """Mean of this correlation within single combinations."""
     in_tenth: float
-    """Share of the failures that are in the tenth with the lowest expected Dice; NaN for fewer than ten of them."""
+    """Share of the failures in the tenth with the lowest expected Dice; NaN for fewer than ten segmentations."""
     in_fifth: float
 
 
 def expected_scores(study: StudyResults, experiment: str) -> pd.DataFrame:
-    """Return the scores of an experiment with `expected`, `low` and `high`, where its models are calibrated.
+    """Return the scores of an experiment with `expected`, `low` and `high`, if its models are calibrated.
 
-    Calibrations of other weights, or of other windows or flips than those that were scored, do not count.
+    Calibrations of other weights, or with other windows or flips than those that were scored, are ignored.
     """
     part = study.metrics[(study.metrics["experiment"] == experiment) & study.metrics[COLUMN].notna()]
     known = _calibrations(study)
@@ -52,7 +52,7 @@ def expected_scores(study: StudyResults, experiment: str) -> pd.DataFrame:
 
 
 def with_expected(scores: pd.DataFrame, known: dict[str, Calibration]) -> pd.DataFrame:
-    """Return scores with what calibrations, by `model_hash` in the table, expect of them; others are left out.
+    """Return scores with the expectations of calibrations, found by `model_hash`; other scores are left out.
 
     The new columns are `expected`, `low` and `high`, and `level`.
     """
@@ -64,24 +64,24 @@ def with_expected(scores: pd.DataFrame, known: dict[str, Calibration]) -> pd.Dat
 
 
 def remarks(study: StudyResults, scores: pd.DataFrame) -> str:
-    """Return what to know of expectations of an experiment (`expected_scores`) beside how well they hold."""
+    """Return remarks on the expectations of an experiment (`expected_scores`)."""
     if scores.empty:
         return ""
     levels = " and ".join(f"{100 * level:g} %" for level in sorted(scores["level"].unique()))
     own = study.metrics[study.metrics["model_hash"].isin(scores["model_hash"])]
-    own = own[own["region"].isin(study.task.regions)]  # others are scored, but no output of a model
+    own = own[own["region"].isin(study.task.regions)]  # other regions are scored, but are not an output of a model
     bare, missed = int(own["empty"].isin(("prediction", "both")).sum()), int((own["empty"] == "prediction").sum())
-    text = f"The interval is meant to hold the Dice of {levels} of the segmentations."
+    text = f"The interval should contain the Dice of {levels} of the segmentations."
     if bare == 0:
         return text
     return (
-        f"{text} Where nothing of a region is painted there is no expected Dice: this is so {bare} "
-        f"time{'s' * (bare != 1)}, {missed} of them wrongly, and none of them is in the table."
+        f"{text} Where nothing of a region is segmented, there is no expected Dice. This happened {bare} "
+        f"time{'s' * (bare != 1)}, {missed} of them wrongly; the table does not include them."
     )
 
 
 def held(scores: pd.DataFrame) -> list[Held]:
-    """Return how well expectations hold, by region for each number of sequences, then for all."""
+    """Return how well expectations hold, by region: for each number of sequences, then for all."""
     found = []
     for region, part in scores.groupby("region", sort=False):
         sizes = sorted(part["modalities"].unique().tolist())
@@ -111,9 +111,9 @@ def _held(region: str, sequences: int | None, part: pd.DataFrame) -> Held:
 
 
 def found_share(part: pd.DataFrame, share: float) -> float:
-    """Return which part of the failures is among the share of the segmentations with the lowest expected Dice.
+    """Return the share of the failures among this share of the segmentations with the lowest expected Dice.
 
-    Where many have the same expected Dice, those of which the models are less sure go first.
+    Segmentations with equal expected Dice are ordered by confidence, the lowest first.
     """
     if len(part) < _FEWEST_SHARED:
         return np.nan
@@ -129,16 +129,16 @@ def _rank(part: pd.DataFrame) -> float:
 
 
 def _calibrations(study: StudyResults) -> dict[str, Calibration]:
-    """Return the calibrations of the study's runs that hold for what was scored, by the hash in tables."""
+    """Return the calibrations of the study's runs that apply to what was scored, by the hash in tables."""
     files = sorted(study.folder.root.glob(f"runs/*/{CALIBRATIONS}"))
     found = {one.model_hash: one for one in map(Calibration.read_file, files)}
     used: dict[str, list[Any]] = {}
     for record in study.evaluations.values():
         identity = record.identity
-        told = {**identity.settings, **(identity.model_extra or {})}
-        used.setdefault(identity.model_hash or "", []).append({name: told.get(name) for name in SETTINGS})
+        settings = {**identity.settings, **(identity.model_extra or {})}
+        used.setdefault(identity.model_hash or "", []).append({name: settings.get(name) for name in SETTINGS})
     return {
         model[:DIGITS]: one
         for model, one in found.items()
-        if model in used and all(settings == one.settings for settings in used[model])
+        if model in used and all(scored == one.settings for scored in used[model])
     }

@@ -39,10 +39,10 @@ class Gallery:
 
 
 def galleries(study: StudyResults, experiment: str) -> list[Gallery]:
-    """Return the best, median and worst case under a few combinations, and the median under all of them.
+    """Return the best, median and worst case under a few combinations, and the median case under all of them.
 
-    Cases are ranked by their mean Dice over the regions with the largest combination that was evaluated. Without
-    kept predictions or converted cases there is nothing to show, and the list is empty.
+    Cases are ranked by their mean Dice over the regions with the largest combination that was evaluated. The list is
+    empty if there are no kept predictions or converted cases.
     """
     part = study.metrics[study.metrics["experiment"] == experiment]
     task = study.task
@@ -99,7 +99,7 @@ def _gallery(study: StudyResults, part: pd.DataFrame, title: str, case: str, nam
 
 
 def _prediction(study: StudyResults, part: pd.DataFrame, case: str, name: str) -> Path | None:
-    """Return a prediction of the experiment, of its first seed, whatever the folder of its evaluation is called."""
+    """Return a prediction of the experiment's first seed, whatever the folder of its evaluation is called."""
     first = part["seed"].min()  # an ensemble has none
     wanted = (str(part["experiment"].iloc[0]), None if pd.isna(first) else first)
     for group, folder in study.folder.evaluations().items():
@@ -111,7 +111,7 @@ def _prediction(study: StudyResults, part: pd.DataFrame, case: str, name: str) -
 
 
 def _images(store: CaseStore, task: Task) -> list[str]:
-    """Return the sequences whose images are shown: the first, and the single one that a training looks at first."""
+    """Return the sequences whose images are shown: the first one, and the first one that trainings validate with."""
     telling = [name for name in default_validation(task) if name in store.modalities]
     return list(dict.fromkeys([store.modalities[0], *telling]))[:2]
 

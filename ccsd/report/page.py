@@ -1,4 +1,4 @@
-"""`ccsd report RESULTS`: all tables of a study, and one self-contained page."""
+"""`ccsd report RESULTS`: write all tables of a study, and one self-contained page."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ class TrainingSection:
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and the main numbers as text."""
+    """The page that was written, and the main numbers as text."""
 
     page: Path
     text: str
@@ -78,14 +78,14 @@ def write_report(results: Path, out: Path | None = None) -> Report:
     ----------
     results
         `results/NAME` with `evaluation/RUN/GROUP/metrics.tsv`; training logs, converted cases and the configuration
-        are shown when they are there.
+        are shown if they exist.
     out
         The page; `results/NAME/report.html` by default. The tables go to the results folder.
 
     Raises
     ------
     UsageError
-        If there are no scores, or scores that contradict one another.
+        If there are no scores, or scores that contradict each other.
     """
     study = read_results(results)
     summary = summarise(study.metrics, study.task)
@@ -144,7 +144,7 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
 def _comparison(
     study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame, seeds: SeedMeans
 ) -> dict[str, Any] | None:
-    """Return what the page shows of several experiments side by side; None with a single one."""
+    """Return what the page shows of several experiments side by side; None for a single one."""
     if comparison.empty:
         return None
     task = study.task
@@ -170,7 +170,7 @@ def _write_tables(study: StudyResults, summary: pd.DataFrame, comparison: pd.Dat
 
 
 def _more(study: StudyResults) -> tables.Shown:
-    """Return the scores of the second table, those after the clean-up where something was cleaned."""
+    """Return the scores of the second table, with those after the clean-up if something was cleaned."""
     return tables.MORE if set(study.metrics["cleanup"]) == {"none"} else (*tables.MORE, *tables.CLEANED)
 
 

@@ -1,4 +1,4 @@
-"""Published averages over the 15 combinations, to be shown only beside scores of the very same test cases."""
+"""Published averages over the 15 combinations, shown only beside scores of exactly the same test cases."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A list of cases that papers share, and what was published on it."""
+    """A list of cases that several papers use, and the results published on it."""
 
     name: str
     rows: tuple[Published, ...]
@@ -41,18 +41,18 @@ PROTOCOLS = {
 }
 """Protocol by the hash of its split (config/splits/brats2020.tsv).
 
-Numbers on several splits together (BraTS 2018) or read off plots are left out."""
+Numbers over several splits together (BraTS 2018), or read off plots, are left out."""
 
 
 def protocol_of(split_hashes: set[str], combinations: int) -> Protocol | None:
-    """Return the protocol that a study follows to the case, or None.
+    """Return the protocol whose cases a study uses exactly, or None.
 
     Parameters
     ----------
     split_hashes
         Hashes of the splits that the scores come from.
     combinations
-        How many combinations were scored; averages over fewer than 15 compare with nothing.
+        How many combinations were scored; averages over fewer than 15 are not comparable.
     """
     if len(split_hashes) != 1 or combinations != 15:  # noqa: PLR2004 - all of them
         return None

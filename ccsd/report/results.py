@@ -1,4 +1,4 @@
-"""What a study left on the disk: scores, provenance, training logs."""
+"""Read the results of a study: scores, provenance, training logs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from preprocess.task import Task, refuse_mixture
 
 @dataclass(frozen=True)
 class TrainingResults:
-    """What one training run left."""
+    """The results of one training run."""
 
     name: str
     record: RunRecord | None
@@ -28,13 +28,13 @@ class TrainingResults:
     """Lines of metrics.jsonl."""
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
-        """Return the events of one kind, in the order of their steps; a repeated step counts by its last line."""
+        """Return the events of one kind, ordered by step; of a repeated step, the last line counts."""
         return [by_step for _, by_step in sorted({e["step"]: e for e in self.events if e.get("event") == kind}.items())]
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """Everything the report is made from."""
+    """Everything that the report is made from."""
 
     folder: StudyFolder
     metrics: pd.DataFrame
@@ -43,7 +43,7 @@ class StudyResults:
     trainings: list[TrainingResults]
     config: dict[str, Any]
     task: Task
-    """Of all evaluations."""
+    """The task of all evaluations."""
 
     @property
     def name(self) -> str:
@@ -57,16 +57,16 @@ def read_results(root: Path) -> StudyResults:
     Raises
     ------
     UsageError
-        If no finished evaluation is there, or two evaluations score the same case and combination differently or by
-        different rules, or are of one name but of different things.
+        If there is no finished evaluation, or if two evaluations score the same case and combination differently or by
+        different rules, or share a name but not a model.
     InputError
-        If they belong to different tasks.
+        If evaluations belong to different tasks.
     """
     folder = StudyFolder(root)
     scored = folder.evaluations()
     if not scored:
         elsewhere = next((path.parent for path in sorted(root.glob(f"**/{SCORES_FILE}")) if path.parent != root), None)
-        hint = f"; {elsewhere} has scores, but lies elsewhere" if elsewhere else ""
+        hint = f"; {elsewhere} has scores, but is not in that place" if elsewhere else ""
         expected = folder.evaluation("RUN", "GROUP")
         raise UsageError(
             f"{root}: no scores found; expected {expected / SCORES_FILE}, which `ccsd evaluate` writes with "
@@ -76,15 +76,15 @@ def read_results(root: Path) -> StudyResults:
     task = _common_task({scored[name]: record.task for name, record in records.items()})
     tables = {name: read_metrics(path / SCORES_FILE) for name, path in scored.items()}
     metrics = pd.concat(tables.values(), ignore_index=True)
-    metrics = metrics.drop_duplicates([name for name in metrics if name != CONFIDENCE])  # which has rounding
-    _refuse_scores_computed_twice(root, metrics, tables)
-    _refuse_one_name_for_two(root, metrics, tables)
+    metrics = metrics.drop_duplicates([name for name in metrics if name != CONFIDENCE])  # it may differ by rounding
+    _reject_contradictory_scores(root, metrics, tables)
+    _reject_ambiguous_names(root, metrics, tables)
     config = _read_config(folder.config)
     trainings = [_read_training(path) for path in folder.run_folders()]
     return StudyResults(folder, _in_order(metrics, config), records, trainings, config, task)
 
 
-def _refuse_scores_computed_twice(root: Path, metrics: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> None:
+def _reject_contradictory_scores(root: Path, metrics: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> None:
     twice = metrics[metrics.duplicated(["experiment", "seed", "case", "subset", "region"], keep=False)]
     if len(twice):
         key = ["experiment", "case", "subset", "seed"]
@@ -96,26 +96,26 @@ def _refuse_scores_computed_twice(root: Path, metrics: pd.DataFrame, tables: Map
         )
 
 
-def _refuse_one_name_for_two(root: Path, metrics: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Reject what would be pooled under one name although it is not the same thing."""
+def _reject_ambiguous_names(root: Path, metrics: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Reject scores that would be pooled under one name although they are of different things."""
     for name, part in metrics.groupby("experiment"):
         by_model = part["model_hash"].notna()
         if by_model.any() and not by_model.all():
             raise UsageError(
-                f"{root}/evaluation: {name} is the name of an experiment and of label maps from elsewhere; remove "
-                f"{root}/evaluation/{name}, and adopt them by another name (`ccsd adopt --as`)"
+                f"{root}/evaluation: {name} is the name of both an experiment and label maps from elsewhere; "
+                f"remove {root}/evaluation/{name}, and adopt them under another name (`ccsd adopt --as`)"
             )
         in_fold = part.loc[by_model, "fold"].notna()
         if in_fold.any() and not in_fold.all():
             bare = [key for key, table in tables.items() if name in set(table.loc[table["fold"].isna(), "experiment"])]
             raise UsageError(
-                f"{root}/evaluation: {name} has scores of folds and of a training without folds; remove what is "
-                f"outdated there, as of the latter {' and '.join(bare)}"
+                f"{root}/evaluation: {name} has scores of folds and of a training without folds; remove the "
+                f"outdated ones there, such as those of the latter, {' and '.join(bare)}"
             )
 
 
 def outdated_evaluations(study: StudyResults) -> list[str]:
-    """Return the names of evaluations that scored other weights than the runs of the study have now."""
+    """Return the names of evaluations that scored weights that the runs of the study no longer have."""
     now: dict[tuple[str | None, Any, Any], set[str]] = {}
     for run in study.trainings:
         if run.record is not None:
@@ -131,7 +131,7 @@ def outdated_evaluations(study: StudyResults) -> list[str]:
 
 
 def painted_anywhere(study: StudyResults) -> list[str]:
-    """Return the names of evaluations of models by an earlier version, which painted outside the brain, too."""
+    """Return the names of evaluations of models by an earlier version, which also painted outside the brain."""
     identities = {name: record.identity for name, record in study.evaluations.items()}
     return [
         name
@@ -148,7 +148,7 @@ def _common_task(tasks: dict[Path, Task]) -> Task:
         if task.scoring_digest != common.scoring_digest:
             raise UsageError(
                 f"{path} was scored by other rules of the task {task.name} ({scoring_label(task)}) than {first} "
-                f"({scoring_label(common)}); evaluate again so that all have the same"
+                f"({scoring_label(common)}); evaluate again so that all have the same rules"
             )
     return common
 

@@ -18,7 +18,7 @@ NOTEWORTHY = 0.01
 
 
 def summary_sentences(study: StudyResults, summary: pd.DataFrame, best: str, verdicts: Iterable[str] = ()) -> list[str]:
-    """Return what a reader should know first: the verdicts on several experiments, the numbers of the best one."""
+    """Return what a reader should know first: verdicts on several experiments, and the numbers of the best one."""
     rows = by_key(summary)
     names = [str(name) for name in summary["experiment"].unique()]
     subsets = study.metrics["subset"].nunique()
@@ -29,7 +29,8 @@ def summary_sentences(study: StudyResults, summary: pd.DataFrame, best: str, ver
 def best_experiment(summary: pd.DataFrame, metrics: pd.DataFrame) -> str:
     """Return the experiment with the highest mean Dice over all combinations and regions.
 
-    Of those that were scored on the most cases: means over a few others, such as a fixed test set, do not compare.
+    Only experiments scored on the most cases are considered: means over fewer cases, such as a fixed test set, do not
+    compare.
     """
     cases = metrics.groupby("experiment")["case"].nunique()
     most = cases.index[cases == cases.max()]
@@ -39,24 +40,24 @@ def best_experiment(summary: pd.DataFrame, metrics: pd.DataFrame) -> str:
 
 
 def region_words(task: Task) -> str:
-    """Say what the regions are: `WT is the whole tumour, TC the tumour core`."""
+    """Return what the regions are: `WT is the whole tumour, TC the tumour core`."""
     named = [name for name in task.scored_regions if task.word(name) != name]
     return ", ".join(f"{name} {'is ' * (name == named[0])}the {task.word(name)}" for name in named)
 
 
 def lesion_words(task: Task) -> str:
-    """Say how lesions are scored."""
+    """Return a sentence on how lesions are scored."""
     rule = task.lesions
     penalty = "the diagonal of the image" if rule.penalty_mm == "diagonal" else f"{rule.penalty_mm:g} mm"
-    missed = "missed and invented ones score" if rule.count_false else "a missed one scores"
+    missed = "missed and false-positive ones score" if rule.count_false else "a missed one scores"
     return (
-        f"Lesion scores follow the rule of the task {task.name}: every lesion counts the same, {missed} a Dice of 0 "
-        f"and an HD95 of {penalty}."
+        f"Lesion scores follow the rule of the task {task.name}: every lesion has the same weight, {missed} a Dice "
+        f"of 0 and an HD95 of {penalty}."
     )
 
 
 def cleanup_words(task: Task) -> str:
-    """Say what the clean-up does; nothing for a task without one."""
+    """Return a sentence on what the clean-up does; nothing for a task without one."""
     rules = [
         f"less {task.word(name)} ({name}) than {rule.below_mm3:g} mm3 in a case counts as {task.word(rule.becomes)}"
         for name, rule in task.cleanup.items()
@@ -70,7 +71,7 @@ def counted(number: int, word: str) -> str:
 
 
 def with_interval(row: dict[str, Any], digits: int = 2) -> str:
-    """Return `0.85 (0.80 to 0.89)`, without the interval where there is none."""
+    """Return `0.85 (0.80 to 0.89)`, or only `0.85` if there is no interval."""
     text = f"{row['mean']:.{digits}f}"
     if not math.isnan(row["low"]):
         text += f" ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
@@ -87,13 +88,13 @@ def _scope(study: StudyResults, experiments: list[str]) -> Iterator[str]:
     trained = f"{len(experiments)} experiments ({', '.join(experiments)})" if len(experiments) > 1 else "one experiment"
     was = "was" if cases == 1 else "were"
     yield f"{counted(cases, 'held-out case')} {was} segmented from {_what(study.task, subsets)}, by {trained}."
-    in_folds = study.metrics.dropna(subset=["fold", "model_hash"])  # of label maps from elsewhere nobody knows
+    in_folds = study.metrics.dropna(subset=["fold", "model_hash"])  # for adopted label maps, this is unknown
     if len(in_folds):
         folds, own = sorted(in_folds["fold"].unique()), int(in_folds["case"].nunique())
         which = "Each" if own == cases else f"Each of {own} of them"
         yield (
-            f"{which} was held out by one of the folds {listed([str(fold) for fold in folds])} and scored by models of "
-            "that fold alone."
+            f"{which} was held out by one of the folds {listed([str(fold) for fold in folds])} and scored only with "
+            "models of that fold."
         )
 
 
@@ -139,22 +140,22 @@ def _removal(rows: SummaryRows, experiment: str, task: Task) -> Iterator[str]:
         worst = min(drops, key=lambda name: drops[name])
         if drops[worst] < -NOTEWORTHY:
             yield (
-                f"Without {task.sequences[worst]} the {task.word(region)} loses most: its mean Dice falls by "
-                f"{-drops[worst]:.2f}."
+                f"For the {task.word(region)}, {task.sequences[worst]} matters most: without it, the mean Dice falls "
+                f"by {-drops[worst]:.2f}."
             )
 
 
 def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> Iterator[str]:
-    """Yield a sentence for each region: which experiment is best, by how much, and than which it is clearly better.
+    """Yield a sentence for each region: which experiment is best, by how much, and whether clearly.
 
-    Experiments that share no case are judged apart.
+    Experiments without a case in common are judged separately.
 
     Parameters
     ----------
     summary, comparison
         As `summarise` and `compare` return them.
     task
-        What was segmented from what.
+        The task of the scores.
     """
     rows, found = by_key(summary), differences(comparison, task, "overall")
     for region in task.scored_regions:
@@ -162,7 +163,7 @@ def verdicts(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> Ite
         means = {key[0]: float(rows[key]["mean"]) for key in keys if key in rows and not math.isnan(rows[key]["mean"])}
         groups = comparable(list(means), _pairs(found, region))
         for group in (group for group in groups if len(group) > 1):
-            # By pairs, as the means of experiments that lack cases of one another do not compare.
+            # By pairs, because means over different cases do not compare.
             best = max(group, key=lambda name: (_least(name, region, found), means[name]))
             among = f"Of {listed(group)}, a" if len(groups) > 1 else "A"
             start = f"{among}veraged{over_all(task)}, " if over_all(task) else ""
@@ -182,7 +183,7 @@ def _pairs(found: Iterable[Difference], region: str) -> list[tuple[str, str]]:
 
 
 def _least(name: str, region: str, found: Iterable[Difference]) -> float:
-    """Return by how much an experiment is better than the one that comes next to it, over the cases of both."""
+    """Return by how much an experiment is better than its closest rival, over the cases of both."""
     own = [pair for pair in found if name in (pair.experiment, pair.baseline) and region in pair.regions]
     gaps = [pair.regions[region]["difference"] * (1 if name == pair.experiment else -1) for pair in own]
     return min((gap for gap in gaps if not math.isnan(gap)), default=-math.inf)
@@ -205,7 +206,7 @@ def _against(rivals: Iterable[tuple[str, Certainty]]) -> str:
 
 
 def _rivals(best: str, region: str, found: list[Difference]) -> Iterator[tuple[str, Certainty]]:
-    """Yield for every other experiment by how much the best one is better, and how certain that is."""
+    """Yield for every other experiment how much better the best one is, and how certain that is."""
     for pair in found:
         if best not in (pair.experiment, pair.baseline) or region not in pair.regions:
             continue
@@ -226,7 +227,7 @@ def _rivals(best: str, region: str, found: list[Difference]) -> Iterator[tuple[s
 
 
 def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -> str:
-    """Return mean Dice by experiment and number of sequences, and what the experiments differ by."""
+    """Return mean Dice by experiment and number of sequences, and the differences between experiments."""
     lines, regions = overview(summary, task), task.scored_regions
     header = ("sequences", "experiment", "seeds", *regions)
     rows = [
@@ -255,7 +256,7 @@ def _mean_text(row: SummaryRow | None) -> str:
 
 
 def _pair_rows(pair: Difference, regions: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the differences of two experiments, and below them what they are from seed to seed."""
+    """Yield the differences of two experiments, and below them their ranges over seeds."""
     rows = [pair.regions.get(region) for region in regions]
     yield f"{pair.experiment} - {pair.baseline}", str(pair.cases), *(_difference_text(row) for row in rows)
     ranges = [row and seed_range(row) for row in rows]

@@ -1,4 +1,4 @@
-"""How fast a training was and what it used of its device, in one sentence."""
+"""Describe the speed of a training and its use of the device in one sentence."""
 
 from statistics import median
 from typing import Any
@@ -10,7 +10,7 @@ _GIB = 1024
 
 
 def speed(training: TrainingResults) -> str:
-    """Return the medians of the log's entries, without the first one, in which networks are compiled; "" of none."""
+    """Return the medians of the log entries, without the first one, when networks are compiled; "" without entries."""
     entries = [event for event in training.of_kind("train") if "step_s" in event]
     entries = entries[1:] or entries
     if not entries:
@@ -18,9 +18,9 @@ def speed(training: TrainingResults) -> str:
     found = [_time(entries)]
     if rate := _median(entries, "tflops"):
         share = _median(entries, "mfu")
-        found.append(f"{rate:.1f} TFLOP/s{'' if share is None else f', {share:.1%} of what the card can do'}")
+        found.append(f"{rate:.1f} TFLOP/s{'' if share is None else f', {share:.1%} of the peak of the GPU'}")
     if share := _median(entries, "device_share"):
-        found.append(f"a part of the step was under way on the GPU for {share:.0%} of the time")
+        found.append(f"forward pass, backward pass or update ran on the GPU for {share:.0%} of the time")
     if memory := _median(entries, "memory_mb"):
         reserved = _median(entries, "memory_reserved_mb")
         found.append(
@@ -36,7 +36,7 @@ def _time(entries: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for entry in entries for name in entry.get("parts_s", {})))
     parts = {name: median(entry.get("parts_s", {}).get(name, 0.0) for entry in entries) for name in names}
     shares = [f"{name} {part / step:.0%}" for name, part in sorted(parts.items(), key=lambda i: -i[1]) if step]
-    return f"A step took {step:.2g} s, {rate:.3g} samples a second" + (f" ({', '.join(shares)})" if shares else "")
+    return f"A step took {step:.2g} s, {rate:.3g} samples per second" + (f" ({', '.join(shares)})" if shares else "")
 
 
 def _median(entries: list[dict[str, Any]], name: str) -> float | None:

@@ -1,7 +1,7 @@
 """Means with bootstrap intervals, and what a missing sequence costs.
 
-Cases are what is resampled: repeated training seeds are averaged per case first, and the scores of one case under
-several combinations stay together.
+The bootstrap resamples cases: training seeds are averaged per case first, and the scores of one case under several
+combinations stay together.
 """
 
 import math
@@ -23,7 +23,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 _COUNTED = {"empty", "volume_mm3", "reference_mm3", "lesions", "lesions_missed", "lesions_false"}
 METRICS = (*(name for name in SCORE_COLUMNS if name not in _COUNTED), *(f"{name}_clean" for name in CLEANED))
-"""Columns of scores whose means say something."""
+"""Columns of scores whose means are meaningful."""
 SUMMARY_COLUMNS = (
     "experiment", "scope", "name", "region", "metric", "cases", "seeds", "mean", "low", "high", "median", "drop",
     "drop_low", "drop_high", "both_empty", "missed", "false_positive", "policy", "cleanup", "task",
@@ -39,22 +39,22 @@ def subset_order(names: Iterable[object], task: Task) -> list[str]:
 
 
 def summarise(metrics: pd.DataFrame, task: Task, names: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Return means with intervals per combination, per number of modalities and over all, one row per metric.
+    """Return means with intervals per combination, per number of modalities and overall, one row per metric.
 
     Parameters
     ----------
     metrics
         Table of scores, as `ccsd.evaluation.read_metrics` returns it.
     task
-        What they are scores of.
+        The task of the scores.
     names
-        The columns of scores that are wanted.
+        The columns of scores to summarise.
 
     Returns
     -------
     DataFrame
         Columns `SUMMARY_COLUMNS`. `scope` is `subset`, `size` or `overall`; `low` and `high` are the 95 % percentile
-        bootstrap interval over cases, empty with fewer than two; `drop` is the mean minus that of all modalities.
+        bootstrap interval over cases, empty for fewer than two; `drop` is the mean minus that of all modalities.
     """
     rows = []
     for (experiment, region), part in metrics.groupby(["experiment", "region"], sort=False):
@@ -87,7 +87,7 @@ def _case_matrices(part: pd.DataFrame, metrics: Sequence[str], task: Task) -> It
 
 
 def scopes(names: list[str], task: Task) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield what is averaged: each combination, each number of modalities if there are several, and all of them."""
+    """Yield what to average: each combination, each number of modalities if there are several, and all of them."""
     for name in names:
         yield "subset", name, [name]
     known = [name for name in names if task.is_subset(name)]
@@ -102,7 +102,7 @@ def scopes(names: list[str], task: Task) -> Iterator[tuple[str, str, list[str]]]
 def bootstrap(values: Matrix, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """Return the percentile interval of the mean of a cases x columns matrix, resampling cases.
 
-    The mean is that of the columns' means. NaN are left out; with fewer than two cases there is no interval.
+    The mean is that of the columns' means. NaN are left out; for fewer than two cases, there is no interval.
     """
     if len(values) < 2:  # noqa: PLR2004 - one case has no spread
         return float("nan"), float("nan")
@@ -116,12 +116,12 @@ def bootstrap(values: Matrix, resamples: int = RESAMPLES, seed: int = 0) -> tupl
 
 
 def overall(values: Matrix) -> float:
-    """Return the mean of the columns' means of a cases x columns matrix, NaN where there is none."""
+    """Return the mean of the columns' means of a cases x columns matrix; NaN if it is empty."""
     return float(mean(mean(values, axis=0)[None], axis=1)[0]) if len(values) else float("nan")
 
 
 def mean(values: Matrix, axis: int) -> Matrix:
-    """Return the mean that leaves out NaN; NaN where nothing is left."""
+    """Return the mean without NaN; NaN where nothing is left."""
     present = ~np.isnan(values)
     counts = present.sum(axis=axis)
     totals = np.where(present, values, 0.0).sum(axis=axis)
@@ -130,7 +130,7 @@ def mean(values: Matrix, axis: int) -> Matrix:
 
 
 def facts(part: pd.DataFrame) -> dict[str, object]:
-    """Return what stands behind the scores of an experiment: seeds, policy, clean-up, hashes."""
+    """Return the origin of the scores of an experiment: seeds, policy, clean-up, hashes."""
 
     def all_of(column: str) -> str:
         return ",".join(sorted(str(value) for value in part[column].dropna().unique()))
@@ -149,7 +149,7 @@ def _resampling(cases: int, resamples: int, seed: int) -> Matrix:
 
 
 def _mean_in(scores: Matrix, full: Matrix | None) -> dict[str, float | int]:
-    """Describe the scores of cases (rows) under combinations (columns); `full` has those with all sequences."""
+    """Summarise the scores of cases (rows) under combinations (columns); `full` has those with all sequences."""
     values = _without_empty_rows(scores)
     low, high = bootstrap(values)
     per_case = mean(values, axis=1)
@@ -192,23 +192,23 @@ COLUMNS = (
 def compare(metrics: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Return how every experiment differs from every earlier one, with intervals and Wilcoxon signed-rank tests.
 
-    Only cases and combinations that both experiments scored take part.
+    Only cases and combinations that were scored in both experiments are used.
 
     Parameters
     ----------
     metrics
         Table of scores, as `ccsd.evaluation.read_metrics` returns it.
     task
-        What they are scores of.
+        The task of the scores.
 
     Returns
     -------
     DataFrame
         Columns `COLUMNS`. `difference` is experiment minus baseline, `low` and `high` its 95 % bootstrap interval over
-        cases, `seeds_low` and `seeds_high` the least and the greatest difference of a seed of one from a seed of the
-        other, equal where each has one. `p_holm` is `p` corrected by Holm's method for all comparisons of the pair that
-        share metric and scope:
-        combinations x regions for `subset`, sizes x regions for `size`, regions for `overall`.
+        cases. `seeds_low` and `seeds_high` are the least and the greatest difference between a seed of one and a seed
+        of the other; they are equal if each has one. `p_holm` is `p` corrected by Holm's method for all comparisons of
+        the pair with the same metric and scope: combinations x regions for `subset`, sizes x regions for `size`,
+        regions for `overall`.
     """
     rows: list[dict[str, object]] = []
     for baseline, experiment in combinations(metrics["experiment"].unique(), 2):
@@ -222,7 +222,7 @@ def compare(metrics: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def holm(p: Matrix) -> Matrix:
-    """Return p-values corrected for being many by Holm's step-down method; NaN stay NaN and do not count."""
+    """Return p-values corrected for multiple testing by Holm's step-down method; NaN stay NaN and do not count."""
     corrected = np.full(len(p), np.nan)
     valid = np.flatnonzero(~np.isnan(p))
     order = valid[np.argsort(p[valid])]
@@ -248,10 +248,10 @@ def _compare_pair(metrics: pd.DataFrame, pair: tuple[str, str], metric: str, tas
 
 
 def _seeds(*parts: pd.DataFrame) -> list[list[pd.DataFrame]]:
-    """Return the scores of each seed of two experiments; the folds of a seed share out its cases.
+    """Return the scores of each seed of two experiments; the cases of a seed may be spread over folds.
 
-    A seed that lacks some of what both scored would be compared on other cases, and does not count. What has no seed,
-    and what no seed scored whole, counts as one.
+    A seed that lacks some of the scores that both have would be compared on other cases, so it does not count. Scores
+    without a seed count as one seed, and so do all scores together if no seed is complete.
     """
     both = set.intersection(*map(_scored, parts))
     whole = [[rows for _, rows in part.groupby("seed", dropna=False) if both <= _scored(rows)] for part in parts]
@@ -282,7 +282,7 @@ def _origin(part: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
 
 
 def _test(change: Matrix) -> dict[str, float | int]:
-    """Describe the changes of cases (rows) under combinations (columns)."""
+    """Summarise and test the changes of cases (rows) under combinations (columns)."""
     change = _without_empty_rows(change)
     low, high = bootstrap(change)
     difference, p = overall(change), _wilcoxon(mean(change, axis=1))
@@ -311,7 +311,7 @@ def by_key(summary: pd.DataFrame) -> SummaryRows:
 def leave_one_out(
     rows: SummaryRows, experiment: str, region: str, task: Task, metric: str = "dice"
 ) -> dict[str, float]:
-    """Return how the mean changes when one sequence is taken from the full set, by sequence."""
+    """Return how the mean changes when one sequence is removed from the full set, by sequence."""
     found: dict[str, float] = {}
     for name in task.modalities:
         rest = "+".join(m for m in task.modalities if m != name)

@@ -1,4 +1,4 @@
-"""The tables of the report as plain values that the template prints."""
+"""The tables of the report, as plain values for the template."""
 
 import math
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class OverviewRow:
     regions: dict[str, SummaryRow]
     """Row of the summary by region."""
     first: bool
-    """Whether it begins a new number of sequences."""
+    """Whether it is the first row of a number of sequences."""
     best: frozenset[str]
     """Regions in which no other experiment has a higher mean."""
 
@@ -55,14 +55,14 @@ def overview(summary: pd.DataFrame, task: Task) -> list[OverviewRow]:
 
 
 def differences(comparison: pd.DataFrame, task: Task, *scopes: str) -> list[Difference]:
-    """Return the paired differences of Dice in the given scopes (`overall`, `size`, `subset`), where there are any."""
+    """Return the paired differences of Dice in the given scopes (`overall`, `size`, `subset`), if there are any."""
     part = comparison[(comparison["metric"] == "dice") & comparison["scope"].isin(scopes) & (comparison["cases"] > 0)]
     groups = part.groupby(["experiment", "baseline", "scope", "name"], sort=False)
     return [_difference(key, rows, task) for key, rows in groups]
 
 
 def over_all(task: Task) -> str:
-    """Return ` over all combinations`, or nothing where there is one."""
+    """Return ` over all combinations`, or nothing if there is only one."""
     if len(task.modalities) == 1:
         return ""
     return (
@@ -73,7 +73,7 @@ def over_all(task: Task) -> str:
 
 
 def sequences(scope: str, name: str, task: Task) -> str:
-    """Say what was averaged: `FLAIR + T1ce`, `2 sequences`, `all combinations`."""
+    """Return what was averaged in words: `FLAIR + T1ce`, `2 sequences`, `all combinations`."""
     if scope == "size":
         return f"{name} sequence{'s' * (name != '1')}"
     if (scope, name) == OVERALL:
@@ -84,7 +84,7 @@ def sequences(scope: str, name: str, task: Task) -> str:
 def seed_means(metrics: pd.DataFrame, task: Task) -> SeedMeans:
     """Return each experiment's mean Dice over cases and combinations, by region, for every training seed.
 
-    An ensemble, which has no seed of its own, has one mean; what was scored without a model has none.
+    An ensemble, which has no seed of its own, has one mean; label maps scored without a model have none.
     """
     found: SeedMeans = {}
     for experiment, part in metrics.dropna(subset="model_hash").groupby("experiment", sort=False):
@@ -132,17 +132,17 @@ MORE: Shown = (
     ("lesion_hd95", 1, "Lesion HD95"),
 )
 CLEANED: Shown = (("dice_clean", 3, "Dice cleaned"),)
-"""Shown beside `MORE` where something was cleaned."""
+"""Shown after `MORE` if something was cleaned."""
 DICE_DIGITS = 3
 HD95_SCALE_MM = 50.0
-"""Distances from here on have the darkest colour."""
+"""Distances from this one on have the darkest colour."""
 WORST_ROWS = 8
 _DARK = 0.5
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with its interval and the colour that stands for it."""
+    """A number with its interval and its colour."""
 
     text: str
     sort: float
@@ -161,9 +161,9 @@ class Gap:
     p: str = ""
     p_sort: float = float("nan")
     mark: str = ""
-    """As of `MARKS`."""
+    """One of `MARKS`."""
     seeds: str = ""
-    """The range over the seeds."""
+    """The range over seeds."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class ScoreTableRow:
 
     name: str
     has: list[bool]
-    """Which of the sequences it has, in their order."""
+    """Which of the sequences it has, in the order of the task."""
     cells: list[Cell]
     missed: int
     total: bool = False
@@ -193,7 +193,7 @@ def columns(shown: Shown, task: Task) -> list[str]:
 
 
 def drop_table(summary: pd.DataFrame, experiment: str, task: Task) -> list[tuple[str, list[Cell]]]:
-    """Return how much mean Dice each region loses without each sequence, full set against all others."""
+    """Return how the mean Dice of each region changes without each sequence, compared with the full set."""
     rows = by_key(summary)
     drops = [leave_one_out(rows, experiment, region, task) for region in task.scored_regions]
     names = {m: shown for m, shown in task.sequences.items() if any(m in found for found in drops)}
@@ -220,7 +220,7 @@ def worst_cases(study: StudyResults, experiment: str) -> list[dict[str, Any]]:
 
 
 def removal_paths(events: list[dict[str, Any]], task: Task) -> list[tuple[str, float]]:
-    """Return the orders of removal that were most frequent in the last event, with their shares."""
+    """Return the most frequent orders of removal in the last event, with their shares."""
     paths = dict(events[-1].get("paths") or {}) if events else {}
     ranked = sorted(paths.items(), key=lambda item: -float(item[1]))[:5]
     return [(" then ".join(task.sequences.get(m, m) for m in path.split(">")), float(share)) for path, share in ranked]

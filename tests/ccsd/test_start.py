@@ -166,7 +166,10 @@ def test_a_report_says_where_the_models_come_from_and_what_they_may_have_seen(st
     fine_tuned(study / "runs/ccsd-s0", data_hash=data_hash, split_hash="another")
     page = write_report(study).page.read_text()
     assert WORDS in page
-    assert "ccsd-s0 was fine-tuned from a run that learnt from another split of the same data: it may have seen" in page
+    assert (
+        "ccsd-s0 was fine-tuned from a run that was trained with another split of the same data: it may have seen"
+        in page
+    )
 
 
 @pytest.mark.parametrize(("data", "split", "knows"), [("a", "t", True), ("a", "s", False), ("b", "t", False)])

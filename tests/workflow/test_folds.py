@@ -99,7 +99,7 @@ def test_real_folds_hold_out_every_case_once_and_one_fold_more_repeats_nothing(
     assert list(overall["cases"]) == [6, 2]
     page = (clone.results / "report.html").read_text()
     assert "was held out by one of the folds 0 and 1" in page
-    assert "Experiments without a case in common do not compare: ccsd | ccsd-f0+1-s0." in page
+    assert "Experiments without a case in common cannot be compared: ccsd | ccsd-f0+1-s0." in page
     assert "different splits" not in page
     assert "different models under one seed" not in page
     assert "warning" not in Path(clone.results / "logs/evaluate/ccsd-f0+1-s0/part-1-of-1.log").read_text()

@@ -1,4 +1,4 @@
-// A click on a heading sorts its table; numbers sort as numbers, rows marked as totals stay below.
+// A click on a heading sorts its table; numbers are sorted as numbers, and rows marked as totals stay at the bottom.
 document.querySelectorAll("table.sortable").forEach((table) => {
   table.querySelectorAll("thead th").forEach((heading, column) => {
     const button = document.createElement("button");

@@ -149,10 +149,10 @@ def test_a_report_of_folds_says_what_they_are(folds, study):
     said = warnings(found, summary, comparison)
     assert not any("different models under one seed" in text or "different splits" in text for text in said)
     assert not any("was not scored in" in text for text in said)
-    assert "Experiments without a case in common do not compare: ccsd | ccsd-f0+1-s0+1." in said
+    assert "Experiments without a case in common cannot be compared: ccsd | ccsd-f0+1-s0+1." in said
     assert best_experiment(summary, folds) == "ccsd"  # not what has a single, easy case
     sentences = summary_sentences(found, summary, "ccsd")
-    assert "Each of 4 of them was held out by one of the folds 0 and 1 and scored by models of that fold alone." in (
+    assert "Each of 4 of them was held out by one of the folds 0 and 1 and scored only with models of that fold." in (
         sentences
     )
     theirs = pd.concat([folds, folds[folds["seed"] == 0].assign(experiment="theirs", seed=pd.NA, model_hash=None)])
@@ -165,7 +165,7 @@ def test_a_report_of_folds_says_what_they_are(folds, study):
 
     one = folds[folds["fold"] == 0]
     said = warnings(replace(found, metrics=one), summarise(one, GLIOMA), compare(one, GLIOMA))
-    assert "ccsd was not scored in fold 1: its means lack the cases that are held out there." in said
+    assert "ccsd was not scored in fold 1: its means lack the cases held out there." in said
     mixed = pd.concat([folds, folds[folds["fold"] == 0].assign(case="z", model_hash="another")])
     said = warnings(replace(found, metrics=mixed), summarise(mixed, GLIOMA), compare(mixed, GLIOMA))
     assert "Experiment ccsd has scores of different models under one seed; evaluate it again." in said

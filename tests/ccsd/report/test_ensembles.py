@@ -36,7 +36,7 @@ def test_an_ensemble_has_tables_pictures_and_all_its_models(page: str) -> None:
     assert "mean of ccsd seed 0 <code>" in page
     assert ", ccsd seed 1 <code>" in page
     assert "Nothing to show for" not in page
-    assert "one seed only" not in page
+    assert "only one seed" not in page
     assert "different models under one seed" not in page
 
 
@@ -64,9 +64,9 @@ def test_scores_of_weights_that_were_trained_again_are_told(
     assert outdated_evaluations(found) == []
     other_fold = {"config": {"split": {"fold": 1}, "train": {"seed": 0}}, "model_hash": "of another fold"}
     folds = [replace(run, record=run.record.model_copy(update=other_fold)) for run in found.trainings if run.record]
-    assert outdated_evaluations(replace(found, trainings=folds)) == []  # what other folds have says nothing of it
+    assert outdated_evaluations(replace(found, trainings=folds)) == []  # other folds do not matter
     assert not any(
-        "runs have now" in text
+        "current weights of the runs" in text
         for text in warnings(found, summarise(found.metrics, GLIOMA), compare(found.metrics, GLIOMA))
     )
 
@@ -77,12 +77,12 @@ def test_scores_of_weights_that_were_trained_again_are_told(
     (said,) = [
         text
         for text in warnings(found, summarise(found.metrics, GLIOMA), compare(found.metrics, GLIOMA))
-        if "runs have now" in text
+        if "current weights of the runs" in text
     ]
     assert evaluation in said
 
 
-def test_scores_of_a_version_that_painted_outside_the_brain_are_told(study: Path) -> None:
+def test_scores_of_a_version_that_painted_outside_the_brain_are_reported(study: Path) -> None:
     path = study / "evaluation" / "ccsd-s0" / "all" / "evaluation.json"
     for earlier in (False, True):
         if earlier:

@@ -71,4 +71,4 @@ def test_no_text_of_a_study_becomes_markup(study):
     assert "onerror" not in page.attributes
     assert "onclick" not in page.attributes
     assert page.tags.count("html") == 1
-    assert f"the conversion refused them: {EVIL}: t1 is empty." in page.text
+    assert f"the conversion rejected them: {EVIL}: t1 is empty." in page.text

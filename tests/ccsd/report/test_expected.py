@@ -1,4 +1,4 @@
-"""Whether the expected Dice of calibrated models came true, as the report shows it."""
+"""How well the expected Dice of calibrated models holds, as the report shows it."""
 
 import json
 import re
@@ -91,8 +91,8 @@ def test_the_page_shows_it_for_the_weights_and_settings_that_were_calibrated(stu
     page = write_report(study).page.read_text()
     section = page[page.index('<section id="expected"') :].partition("</section>")[0]
     assert section.count("<tr") == 1 + len(held(scores))
-    assert "The interval is meant to hold the Dice of 90 % of the segmentations." in section
+    assert "The interval should contain the Dice of 90 % of the segmentations." in section
     bare = table[table["confidence"].isna()]
-    count = f"this is so {len(bare)} time{'s' * (len(bare) != 1)}, {(bare['empty'] == 'prediction').sum()} of them"
+    count = f"This happened {len(bare)} time{'s' * (len(bare) != 1)}, {(bare['empty'] == 'prediction').sum()} of them"
     assert (count in section) == (len(bare) > 0)
     assert re.search(r'aria-label="ccsd: Dice of every segmentation against the expected Dice', section)

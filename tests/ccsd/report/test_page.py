@@ -73,7 +73,7 @@ def test_page_says_what_a_reader_wants_to_know(page):
 
     assert "2 held-out cases were segmented from every one of the 15 combinations" in text
     assert "With all four sequences the mean Dice is" in text
-    assert "computer-made phantoms" in text
+    assert "computer-generated phantoms" in text
     assert "Left out" not in text
     assert "2 test cases are few" in text
     assert "Where prediction and reference are both empty, Dice and NSD are 1" in text
@@ -113,7 +113,7 @@ def test_page_does_without_everything_but_scores(study):
     text = "".join(check(write_report(study).page).text)
 
     assert "No training run was found" in text
-    assert "Nothing to show for ccsd: it takes the kept predictions in" in text
+    assert "Nothing to show for ccsd: pictures require kept predictions in" in text
     assert "phantoms" not in text
 
 
@@ -126,7 +126,7 @@ def test_two_experiments_are_compared(study, add_experiment):
 
     assert "Experiments compared" in text
     assert "ccsd segments the whole tumour best" in text
-    assert "one seed only" in text
+    assert "only one seed" in text
     assert dict(table[table["metric"] == "dice"]["scope"].value_counts()) == {"subset": 45, "size": 12, "overall": 3}
     assert {"policy", "model_hash", "baseline_model_hash", "split_hash"} <= set(table.columns)
     assert '<details class="experiment" open><summary>ccsd</summary>' in written.page.read_text()
@@ -184,7 +184,9 @@ def test_an_experiment_and_label_maps_from_elsewhere_do_not_share_a_name(study):
     (other / "evaluation.json").write_text((source / "evaluation.json").read_text())
     table = pd.read_csv(source / "metrics.tsv", sep="\t").assign(seed=None, model_hash=None, dice=0.123)
     table.to_csv(other / "metrics.tsv", sep="\t", index=False)
-    with pytest.raises(UsageError, match="ccsd is the name of an experiment and of label maps from elsewhere; remove"):
+    with pytest.raises(
+        UsageError, match="ccsd is the name of both an experiment and label maps from elsewhere; remove"
+    ):
         write_report(study)
 
 
@@ -207,7 +209,7 @@ def test_folder_without_scores_is_refused(tmp_path):
 
 def test_scores_that_lie_elsewhere_are_named(study):
     shutil.move(study / "evaluation" / "ccsd-s0" / "all", study / "evaluation" / "mine")
-    with pytest.raises(UsageError, match=r"no scores found.*mine has scores, but lies elsewhere"):
+    with pytest.raises(UsageError, match=r"no scores found.*mine has scores, but is not in that place"):
         write_report(study)
 
 
@@ -222,9 +224,9 @@ def test_phantoms_are_told_by_the_mark_of_their_folder(study):
     (study / "config.yaml").write_text(f"name: tiny\nsource: {study / 'phantoms'}\n")
     for record in study.glob("runs/*/run.json"):
         record.unlink()
-    assert "computer-made phantoms" in "".join(check(write_report(study).page).text)
+    assert "computer-generated phantoms" in "".join(check(write_report(study).page).text)
     (study / "phantoms" / "PHANTOMS.txt").unlink()
-    assert "computer-made phantoms" not in "".join(check(write_report(study).page).text)
+    assert "computer-generated phantoms" not in "".join(check(write_report(study).page).text)
 
 
 def test_one_case_and_one_combination_are_spoken_of_as_one(study):
@@ -235,7 +237,7 @@ def test_one_case_and_one_combination_are_spoken_of_as_one(study):
     text = "".join(check(written.page).text)
 
     assert "1 held-out case was segmented from 1 combination of sequences" in text
-    assert "One test case says nothing about others" in text
+    assert "A single test case does not represent others" in text
     assert written.text.startswith("Mean Dice over 1 case (")
 
 
@@ -251,7 +253,7 @@ def test_published_averages_are_shown_for_their_own_test_cases_only(page, study)
     from preprocess.splits import Split, read_list
 
     expected = Split.of(read_list(ROOT / "config" / "splits" / "brats2020.tsv")).hash
-    assert "Beside published averages" not in "".join(page[0].text)
+    assert "Comparison with published averages" not in "".join(page[0].text)
     table = study / "evaluation" / "ccsd-s0" / "all" / "metrics.tsv"
     text = table.read_text()
     table.write_text(text.replace(text.split()[-1], expected))
