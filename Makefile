@@ -1,17 +1,17 @@
-# make demo    phantoms -> Zarr -> training -> 15 evaluations -> report, in minutes, on any machine
-# make test    the tests
-# make lint    style, types, spelling, the Dockerfile
-# make check   everything a change must pass, as in CI; about 25 minutes
-# make env     creates .venv or brings it up to date (the other targets do this automatically)
-# make lower-bounds    the quick tests with the lowest versions that pyproject.toml allows
-# make coverage    all tests but the exhaustive ones, and which lines and branches they reach; about an hour
-# make ablation    what each part of the method adds, on phantoms; about an hour
-# make predict-demo    segments two phantoms with the included model, in a minute
-# make demo-model    trains that model again and packs it
-# make docs        the documentation as a site: site/index.html
-# make gpu-check   checks one GPU in ten minutes: tests, time, memory, largest costs
+# make demo    run phantoms -> Zarr -> training -> 15 evaluations -> report, in minutes, on any machine
+# make test    run the quick tests
+# make lint    check style, types, spelling and the Dockerfile
+# make check   run everything that a change must pass, as in CI; about 25 minutes
+# make env     create .venv or bring it up to date (the other targets do this automatically)
+# make lower-bounds    run the quick tests with the lowest versions that pyproject.toml allows
+# make coverage    run all tests except the exhaustive ones, and measure lines and branches covered; about an hour
+# make ablation    measure what each part of the method adds, on phantoms; about an hour
+# make predict-demo    segment two phantoms with the included model, in a minute
+# make demo-model    train that model again and pack it
+# make docs        build the documentation as a site: site/index.html
+# make gpu-check   check one GPU in ten minutes: tests, time, memory, largest costs
 #
-# make slurm-up, make slurm-down   a throw-away SLURM of four nodes on this machine, to try the cluster mode
+# make slurm-up, make slurm-down   start or stop a temporary SLURM of four nodes on this machine, to try the cluster mode
 #
 # PYTHON=/path/to/python3.12 selects the interpreter; CORES=N gives the demo more than 2 cores.
 

@@ -1,17 +1,17 @@
-"""Does `ccsd calibrate` hold on cases that nobody has seen? Calibrated by one cohort of phantoms, tried on others.
+"""How well a calibration holds on new cases: `ccsd calibrate` on one cohort of phantoms, tried on others.
 
     python benchmarks/calibration.py --model RUN [--cases 60] [--workers 2] [--others RUN ...]
 
-Three cohorts of new phantoms, 64^3: of the difficulty of the training (for the calibration, and for the test), and of a
-greater one. Segments all combinations of each and keeps confidence, Dice and agreement (mean Dice with what the
-combination's own subsets make of the case) in `points-COHORT.tsv`. Then tables: how often the interval holds the Dice,
-how wide it is, rank correlations of expectation and Dice, over all and within combinations, and the share of the worst
-tenth of the segmentations that are among the tenth and the fifth with the lowest expectation; what other curves and
-widths would give; what agreement would add.
+There are three cohorts of new phantoms, 64^3: two of the difficulty of the training (for the calibration and for the
+test), and a harder one. The script segments all combinations of each case and writes confidence, Dice and agreement
+(mean Dice with the segmentations from the combination's own subsets) to `points-COHORT.tsv`. Then it prints tables: how
+often the Dice is in the interval, how wide the interval is, rank correlations of expected and actual Dice, over all and
+within combinations, and the share of the worst tenth of the segmentations that is in the tenth and the fifth with the
+lowest expected Dice; what other curves and widths would give; and what agreement would add.
 
-With --others, trainings of the same data, also what would be added by the disagreement of mirror images (mean Dice of a
-segmentation with those of the image mirrored along one axis) and of an ensemble (with those of the other trainings), on
-the test cohort, into `signals-test.tsv`.
+With --others (trainings on the same data), it also measures what would be added by the agreement of mirror images (mean
+Dice of a segmentation with those of the image mirrored along one axis) and of an ensemble (with those of the other
+trainings), on the test cohort, and writes it to `signals-test.tsv`.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -54,7 +54,7 @@ def main() -> None:
     known = [Point(*row) for row in points["calibrate"][[f.name for f in fields(Point)]].itertuples(index=False)]
     patients = {point.case: patient_of(point.case) for point in known}
     calibration = fitted(known, patients, members, members[0].config.evaluation, options.level)
-    print(f"calibrated by {calibration.cases} cases of {calibration.patients} patients")
+    print(f"calibrated with {calibration.cases} cases of {calibration.patients} patients")
     for name in list(COHORTS)[1:]:
         table = points[name].rename(columns={"sequences": "modalities"}).assign(model_hash="this")
         table = with_expected(table, {"this": calibration})
@@ -76,7 +76,7 @@ def show(title: str, table: pd.DataFrame, digits: int) -> None:
 
 
 def held_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how well expectations hold, as the report has it, and the mean confidence."""
+    """Return how well expectations hold, as in the report, and the mean confidence."""
     rows = pd.DataFrame(map(asdict, held(table)))
     own = [table[(table["region"] == r) & (table["modalities"].isin([s]) | np.isnan(s))] for r, s in
            zip(rows["region"], rows["sequences"].astype(float), strict=True)]  # fmt: skip
@@ -87,7 +87,7 @@ def held_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def within_table(table: pd.DataFrame, signals: Sequence[str]) -> pd.DataFrame:
-    """Return Spearman's correlation of signals and Dice within each combination, with the means by T1ce or not."""
+    """Return Spearman's correlation of signals and Dice within each combination, and means with and without T1ce."""
     rows = []
     for (region, subset), part in table.groupby(["region", "subset"], sort=False):
         ranks = {name: part[name].corr(part["dice"], "spearman") for name in signals}
@@ -98,7 +98,7 @@ def within_table(table: pd.DataFrame, signals: Sequence[str]) -> pd.DataFrame:
 
 
 def added_table(known: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean error of what is expected, and of lines through one or both signals, fitted on known cases."""
+    """Return the mean error of the expected Dice, and of lines through one or both signals, fitted to known cases."""
     rows = []
     for (region, sequences), part in table.groupby(["region", "modalities"], sort=False):
         own = known[(known["region"] == region) & (known["sequences"] == sequences)]
@@ -126,14 +126,14 @@ def lines_table(table: pd.DataFrame, signals: Sequence[str]) -> pd.DataFrame:
 
 
 def line_error(known: pd.DataFrame, part: pd.DataFrame, signals: Sequence[str]) -> float:
-    """Return the mean error of Dice by least squares through signals."""
+    """Return the mean error of the Dice predicted from signals by least squares."""
     design = [np.column_stack([np.ones(len(t)), t[list(signals)]]) for t in (known, part)]
     weights, *_ = np.linalg.lstsq(design[0], known["dice"], rcond=None)
     return float((part["dice"] - np.clip(design[1] @ weights, 0, 1)).abs().mean())
 
 
 def curves_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return errors of isotonic curves and of lines, and intervals of one width and of those that are used."""
+    """Return errors of isotonic curves and of lines, and intervals of constant width and of the width in use."""
     rows = []
     for region, sequences, own, part in _halves(table):
         row: dict[str, Any] = {"region": region, "sequences": sequences, "line": line_error(own, part, CONFIDENCE)}
@@ -156,7 +156,7 @@ def curves_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _halves(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame, pd.DataFrame]]:
-    """Yield region, number of sequences and what two halves of the patients have of it, for several ways to halve."""
+    """Yield region, number of sequences and their points in two halves of the patients, for several random halves."""
     rng, patient = np.random.default_rng(0), table["case"].map(patient_of)
     for _ in range(HALVES):
         order = rng.permutation(patient.unique())
@@ -166,7 +166,7 @@ def _halves(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame, pd.Da
 
 
 def cohort_points(options: Namespace, name: str, what: str = "points") -> pd.DataFrame:
-    """Return the points, or signals, of a cohort; phantoms and tables are made on first use."""
+    """Return the points, or signals, of a cohort; phantoms and tables are created on first use."""
     path = options.work / f"{what}-{name}.tsv"
     if not path.exists():
         stores = cohort_stores(options, name)
@@ -193,7 +193,7 @@ def cohort_stores(options: Namespace, name: str) -> Path:
 
 
 def case_points(model: Path, stores: Path, case: str) -> list[dict[str, Any]]:
-    """Return a row per combination and region of a case that is painted."""
+    """Return a row for each combination and painted region of a case."""
     ensemble, store = load_ensemble(read_members(model)), CaseStore(stores, case)
     masks, sure = segmented(ensemble, store)
     rows = []
@@ -205,7 +205,7 @@ def case_points(model: Path, stores: Path, case: str) -> list[dict[str, Any]]:
 
 
 def case_signals(models: Sequence[Path], stores: Path, case: str) -> list[dict[str, Any]]:
-    """Return the same with how much mirror images and other models agree with the first."""
+    """Return the same rows with the agreement of mirror images and of other models with the first model."""
     first, *others = [load_ensemble(read_members(model)) for model in models]
     store = CaseStore(stores, case)
     masks, sure = segmented(first, store)
@@ -226,7 +226,7 @@ Masks = dict[tuple[Subset, str], Any]
 
 
 def segmented(ensemble: Ensemble, store: CaseStore, axis: int | None = None) -> tuple[Masks, Masks]:
-    """Return masks and confidence by combination and region, of the image mirrored along an axis where one is given."""
+    """Return masks and confidence by combination and region; the image is mirrored along `axis`, if given."""
     task = ensemble.task
     image = store.read_channels(task.modalities)
     image = image if axis is None else np.flip(image, axis).copy()
@@ -244,7 +244,7 @@ def segmented(ensemble: Ensemble, store: CaseStore, axis: int | None = None) -> 
 def _scored(
     ensemble: Ensemble, store: CaseStore, masks: Masks, sure: Masks
 ) -> Iterator[tuple[Subset, str, dict[str, Any]]]:
-    """Yield combination, region and the columns of a point, where something is painted."""
+    """Yield combination, region and the columns of a point, for painted regions."""
     reference = store.read_label()
     expected = {region: region_mask(reference, region, ensemble.task) for region in ensemble.task.regions}
     for (subset, region), mask in masks.items():
@@ -255,7 +255,7 @@ def _scored(
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the Dice of two masks, 1 of two that are empty."""
+    """Return the Dice of two masks; 1 if both are empty."""
     total = np.count_nonzero(one) + np.count_nonzero(other)
     return 2 * np.count_nonzero(one & other) / total if total else 1.0
 

@@ -1,4 +1,4 @@
-"""Scoring cases while the next one is segmented, compared with one after the other, as with `--workers 1`.
+"""Scoring cases while the next one is segmented, compared with one step after the other, as with `--workers 1`.
 
     python benchmarks/evaluation.py [--cases 4] [--rounds 3] [--workers 2] [--device-s 1] [--json]
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def found_of(maps: Labels) -> Found:
-    """Return label maps as the segmenting hands them on."""
+    """Return label maps in the form that segmentation passes on."""
     return Found(tuple(SUBSETS), maps, np.ones((len(SUBSETS), len(inputs.TASK.regions))))
 
 
@@ -105,7 +105,7 @@ def read(stores: Path, case: str) -> np.ndarray:
 
 
 def fresh_scoring(stores: Path, out: Path, names: list[str]) -> Scoring:
-    """Return a scorer for cases of which none is finished."""
+    """Return a scorer without finished cases."""
     shutil.rmtree(out, ignore_errors=True)
     settings, about = Evaluation(), {"experiment": "benchmark", "seed": 0, "model_hash": ""}
     finished = FinishedCases(out, Identity(cases=tuple(names)), names)

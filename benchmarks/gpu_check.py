@@ -54,7 +54,7 @@ def main() -> None:
         else:
             report["steps"].append({"name": name, **found})
         print(f"{name}: {words(found)}", file=sys.stderr, flush=True)
-        # After each part: a session on a card may be cut off.
+        # After each part, because access to a GPU may end at any time.
         (options.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         (options.out / "gpu-check.md").write_text(markdown(report, size), encoding="utf-8")
     print(markdown(report, size))

@@ -53,7 +53,7 @@ TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 7, 1)
 
 @dataclass
 class Row:
-    """One network in one way of running it."""
+    """One network, run in one way."""
 
     name: str
     step_s: float | None = None

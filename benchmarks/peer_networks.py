@@ -2,7 +2,7 @@
 
 Each factory takes `checkout`, the folder of the clone, and `patch`, the side of the cubic patch. An adapter puts the
 sequences into the order of the network, passes the mask on, and turns probabilities of classes into logits of regions.
-RFNet, ShaSpec and IM-Fuse have no licence, mmFormer has the Apache License 2.0.
+RFNet, ShaSpec and IM-Fuse have no licence; mmFormer is under the Apache License 2.0.
 """
 
 import importlib
@@ -67,7 +67,7 @@ class RFNet(nn.Module):
 
 
 class ShaSpec(nn.Module):
-    """ShaSpec: logits of ET, WT and TC; availability is an argument for a whole batch, so samples go one by one."""
+    """ShaSpec: logits of ET, WT and TC; availability is an argument for a whole batch, so samples run one by one."""
 
     ORDER = ("flair", "t1", "t1ce", "t2")
     REGIONS = ("ET", "WT", "TC")

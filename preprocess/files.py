@@ -46,7 +46,9 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _PLACE_ERRORS:
             raise
-        raise InputError(f"{path}: cannot be written: {error.strerror}; make room or choose another location") from None
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}; free some space or choose another location"
+        ) from None
     finally:
         with suppress(OSError):
             remove(temporary)
