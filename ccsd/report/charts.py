@@ -176,9 +176,7 @@ def expectations(scores: pd.DataFrame, experiment: str, task: Task) -> Markup:
             for size in sizes:
                 part = scores[(scores["region"] == region) & (scores["modalities"] == size)]
                 colour = SERIES[(size - 1) % len(SERIES)]
-                axis.plot(
-                    part["expected"], part["dice"], ".", color=colour, ms=4, alpha=0.55, label=f"{size} available"
-                )
+                axis.plot(part["expected"], part["dice"], ".", color=colour, ms=4, alpha=0.55, label=f"{size} given")
             axis.set(title=_title(task.word(region)), xlabel="expected Dice", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes[0].set_ylabel("Dice")
         drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(sizes)))

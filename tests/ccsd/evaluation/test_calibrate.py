@@ -188,8 +188,8 @@ def test_a_case_that_was_resampled_unlike_those_of_the_calibration_has_none(run:
     [
         ({"expected": (0.2, 5)}, "less than or equal to 1"),
         ({"low": (0, 0.9)}, "expected must lie between low and high"),
-        ({"high": None}, "as many"),
-        ({"expected": (0.2, 0.3, 0.8)}, "as many"),
+        ({"high": None}, "same length"),
+        ({"expected": (0.2, 0.3, 0.8)}, "same length"),
         ({"confidence": (1, 0)}, "confidence must increase"),
         ({"seen": (float("nan"), 1)}, "finite number"),
         ({"sequences": 0}, "greater than 0"),
