@@ -56,7 +56,7 @@ def split_options(study: Study) -> str:
         rest += ["--list", str(split.list)] if split.list is not None else []
     elif split.list is not None:
         drawn = ["--list", str(split.list)]
-    rest += ["--allow-torn-patients"] if split.list is not None and split.allow_torn_patients else []
+    rest += ["--allow-shared-patients"] if split.list is not None and split.allow_shared_patients else []
     return shlex.join([*drawn, *rest])
 
 

@@ -175,7 +175,7 @@ def make_folds(
     val: float = 0.1,
     max_refused: float = 1.0,
     patients: Path | None = None,
-    allow_torn: bool = False,
+    allow_shared: bool = False,
 ) -> tuple[Folds, list[str]]:
     """Write `split.tsv` with folds, `cases.tsv` and `dataset.json`; return the folds and notes for the user.
 
@@ -188,7 +188,7 @@ def make_folds(
         except those for testing, which are in no fold.
     seed, val
         Seed of the draw, and the share of the cases in folds that each fold validates on.
-    max_refused, patients, allow_torn
+    max_refused, patients, allow_shared
         As in `preprocess.splits.make_split`.
 
     Raises
@@ -207,7 +207,7 @@ def make_folds(
         folds = replace(folds, validates=_draw_validation(cohort, folds, seed, val))
     if listed is not None:
         for assigned in _assignments(folds):
-            notes += cohort.check_patients(assigned, listed, allow_torn)
+            notes += cohort.check_patients(assigned, listed, allow_shared)
     if empty := [number for number in folds.numbers if not folds.split(number).train]:
         raise InputError(
             f"{listed or dest}: fold {empty[0]} has nothing to train on: all other cases are for validation"

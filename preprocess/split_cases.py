@@ -77,7 +77,7 @@ class Cohort:
         unused = sorted(set(self.labelled) - set(cases))
         return [f"not in {listed}, unused: {first_few(unused)}"] if unused else []
 
-    def check_patients(self, assigned: Mapping[str, str], listed: Path, allow_torn: bool) -> list[str]:
+    def check_patients(self, assigned: Mapping[str, str], listed: Path, allow_shared: bool) -> list[str]:
         """Return a note on patients with scans in several parts, if that is allowed.
 
         Raises
@@ -85,14 +85,14 @@ class Cohort:
         InputError
             If it is not allowed.
         """
-        torn = _torn(assigned, self.patients)
-        text = f"{listed}: patients with scans in several parts: {first_few(torn, 3)}"
-        if torn and not allow_torn:
+        shared = _shared(assigned, self.patients)
+        text = f"{listed}: patients with scans in several parts: {first_few(shared, 3)}"
+        if shared and not allow_shared:
             raise InputError(
                 f"{text}; a patient would be both trained and tested on. Correct the list, name the patients if these "
-                "are wrong (--patients), or allow it (--allow-torn-patients, split.allow_torn_patients)"
+                "are wrong (--patients), or allow it (--allow-shared-patients, split.allow_shared_patients)"
             )
-        return [text] if torn else []
+        return [text] if shared else []
 
 
 def read_cohort(dest: Path, max_refused: float, patients: Path | None) -> Cohort:
@@ -166,7 +166,7 @@ def _check_refusals(refusals: Mapping[str, str], cases: int, share: float) -> No
         )
 
 
-def _torn(assigned: Mapping[str, str], owners: Mapping[str, str]) -> list[str]:
+def _shared(assigned: Mapping[str, str], owners: Mapping[str, str]) -> list[str]:
     """Return the patients whose scans are in several parts, with an example."""
     scans: dict[str, dict[str, str]] = {}
     for case, name in sorted(assigned.items()):

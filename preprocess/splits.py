@@ -142,7 +142,7 @@ def make_split(
     val: float = 0.1,
     max_refused: float = 1.0,
     patients: Path | None = None,
-    allow_torn: bool = False,
+    allow_shared: bool = False,
 ) -> tuple[Split, list[str]]:
     """Write `split.tsv`, `cases.tsv` and `dataset.json` below `dest`; return the split and notes for the user.
 
@@ -156,7 +156,7 @@ def make_split(
         Share of all cases that conversion may have rejected.
     patients
         Table with the columns case and patient, which override layouts and names; other columns are kept.
-    allow_torn
+    allow_shared
         Whether a list may have scans of one patient in several parts.
 
     Raises
@@ -174,7 +174,7 @@ def make_split(
     else:
         assigned = read_list(listed)
         split = Split.of(assigned, cohort.task.label)
-        notes = notes + cohort.check_list(assigned, listed) + cohort.check_patients(assigned, listed, allow_torn)
+        notes = notes + cohort.check_list(assigned, listed) + cohort.check_patients(assigned, listed, allow_shared)
     write_text(dest / FILE, split.as_tsv())
     return split, notes
 

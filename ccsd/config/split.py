@@ -25,7 +25,7 @@ class SplitSettings(Section):
     patients: UserPath | None = Field(
         None, description="TSV with columns case and patient, if the names do not show which scans share a patient"
     )
-    allow_torn_patients: bool = Field(False, description="allow a list with scans of one patient in several parts")
+    allow_shared_patients: bool = Field(False, description="allow a list with scans of one patient in several parts")
     seed: int = Field(0, ge=0, description="seed of the drawn split or folds")
     train: Fraction = Field(0.7, description="share of training cases in a drawn split")
     val: Fraction = Field(

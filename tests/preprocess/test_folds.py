@@ -148,14 +148,14 @@ REFUSED = {
     "no number": ({"fold": ["x", *"001122"]}, r"line 2: case \S+ has the fold 'x'"),
     "one fold": ({"fold": list("0000000")}, "all cases are in fold 0; give two or more folds"),
     "no fold": ({"fold": [""] * 7, "split": ["test"] * 7}, "no case is in a fold"),
-    "torn": ({"fold": list("0000111")}, r"patients with scans in several parts: P3 .*fold 0.*fold 1"),
+    "shared": ({"fold": list("0000111")}, r"patients with scans in several parts: P3 .*fold 0.*fold 1"),
     "tested and in a fold": ({"fold": list("0011000"), "split": ["test", *["train"] * 6]}, "it is also in fold 0"),
     "validation": ({"fold": list("0011111"), "split": ["val", *["train"] * 6]}, "is for validation, but folds draw"),
     "validates in its own": ({"fold": list("0011111"), "validates": ["0", *[""] * 6]}, "in fold 0, which holds it out"),
     "validates nowhere": ({"fold": list("0011111"), "validates": ["5", *[""] * 6]}, "in fold 5, which does not exist"),
     "no list of folds": ({"fold": list("0011111"), "validates": ["a", *[""] * 6]}, "'a'; give folds such as 0"),
     "all validate": ({"fold": list("0011111"), "validates": ["1", "1", *[""] * 5]}, "fold 1 has nothing to train on"),
-    "torn by validation": (
+    "shared by validation": (
         {"fold": list("0011100"), "validates": ["", "", "", "0", "", "1", ""]},
         "003 val in fold 0, .*004 train in fold 0",
     ),
@@ -173,7 +173,7 @@ def test_a_list_of_folds_that_does_not_fit_is_refused(stores: Path, tmp_path: Pa
 
 def test_a_torn_patient_may_be_allowed(stores: Path, tmp_path: Path) -> None:
     listed = listed_as(tmp_path / "l.tsv", stores, fold=list("0000111"))
-    _, notes = make_folds(stores, listed=listed, allow_torn=True)
+    _, notes = make_folds(stores, listed=listed, allow_shared=True)
     assert any("patients with scans in several parts" in note for note in notes)
 
 

@@ -52,10 +52,10 @@ def test_tables_have_the_patients(scans: Path) -> None:
 def test_a_list_that_tears_a_patient_apart_is_refused_unless_allowed(scans: Path, tmp_path: Path) -> None:
     listed = write(tmp_path / "list.tsv", f"case\tsplit\n{SCANS[0]}\ttrain\n{SCANS[1]}\ttest\n")
     words = f"patients with scans in several parts: {SCANS[0]} .{SCANS[0]} train, {SCANS[1]} test"
-    with pytest.raises(InputError, match=f"{words}.*--allow-torn-patients"):
+    with pytest.raises(InputError, match=f"{words}.*--allow-shared-patients"):
         make_split(scans, listed=listed)
     assert not (scans / "split.tsv").exists()
-    split, notes = make_split(scans, listed=listed, allow_torn=True)
+    split, notes = make_split(scans, listed=listed, allow_shared=True)
     assert (split.train, split.test) == (SCANS[:1], SCANS[1:2])
     assert any("scans in several parts" in note for note in notes)
     different = write(tmp_path / "p.tsv", f"case\tpatient\n{SCANS[1]}\tsomebody else\n")
@@ -101,7 +101,7 @@ def test_the_same_image_under_two_names_is_one_patient_and_told(
     listed = write(tmp_path / "list.tsv", f"case\tsplit\n{SCANS[2]}\ttrain\n{SCANS[3]}\ttest\n")
     with pytest.raises(InputError, match="scans in several parts"):
         make_split(scans, listed=listed)
-    _, notes = make_split(scans, listed=listed, allow_torn=True)
+    _, notes = make_split(scans, listed=listed, allow_shared=True)
     assert f"the same image in several cases: {SCANS[2]}, {SCANS[3]}" in notes
 
 

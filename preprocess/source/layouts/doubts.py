@@ -26,7 +26,7 @@ def doubts(found: Sequence[Candidate], places: Collection[Path], task: Task) -> 
     images = [candidate for candidate in found if candidate.match.role != SEGMENTATION]
     contrast = _contrast(images, places)
     problems = {
-        **_torn(images, contrast),
+        **_begin_alike(images, contrast),
         **contrast,
         **_no_names(images, task),
         **_parted(images, task),
@@ -111,7 +111,7 @@ def _parted(images: Sequence[Candidate], task: Task) -> dict[Key, str]:
     return problems
 
 
-def _torn(images: Sequence[Candidate], doubtful: Collection[Key]) -> dict[Key, str]:
+def _begin_alike(images: Sequence[Candidate], doubtful: Collection[Key]) -> dict[Key, str]:
     """Return the cases of one folder of which one name begins with the other.
 
     Cases that have the same sequences are left out, unless one of them is doubtful.
