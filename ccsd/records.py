@@ -30,6 +30,11 @@ from preprocess.files import write_text
 from preprocess.task import Task
 
 
+def short_hash(value: str | None) -> str:
+    """Return a hash as tables, messages and names of files show it: twelve digits."""
+    return str(value)[:12]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
     FILE: ClassVar[str]
@@ -120,7 +125,7 @@ class Start(BaseModel):
 
     def __str__(self) -> str:
         earlier = f", which was fine-tuned from {self.start}" if self.start else ""
-        return f"{self.run} (model {self.model_hash[:12]}, task {self.task}){earlier}"
+        return f"{self.run} (model {short_hash(self.model_hash)}, task {self.task}){earlier}"
 
 
 class RunRecord(_Record):

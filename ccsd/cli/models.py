@@ -23,11 +23,12 @@ def pack(
 ) -> None:
     """Write a trained model, or several as one, into a single file for --model, with a card and checksums."""
     from ccsd.packed.pack import pack as write
+    from ccsd.records import short_hash
 
     packed = write(runs, out, evaluations or (), notes or ())
     for note in packed.notes:
         typer.echo(f"note: {note}", err=True)
-    typer.echo(f"model {packed.manifest.model_hash[:12]}, sha256={packed.sha256}")
+    typer.echo(f"model {short_hash(packed.manifest.model_hash)}, sha256={packed.sha256}")
     typer.echo(packed.path)
 
 

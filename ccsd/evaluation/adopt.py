@@ -25,11 +25,11 @@ from ccsd.evaluation.segmentations import (
     match,
     unknown_folders,
 )
-from ccsd.evaluation.tables import DIGITS, evaluation_record, scored_as, scoring_label, write_metrics
+from ccsd.evaluation.tables import evaluation_record, scored_as, scoring_label, write_metrics
 from ccsd.inference.labelmaps import check_same_grid, labelmap_of, read_labelmap, write_labelmap
 from ccsd.metrics import Policy, Reference
 from ccsd.metrics.policy import policy_of
-from ccsd.records import EvaluationRecord, Identity
+from ccsd.records import EvaluationRecord, Identity, short_hash
 from ccsd.study import ADOPTED, SCORES_FILE, StudyFolder, checked_split, prediction_file, split_for
 from preprocess.dataset import data_task
 from preprocess.errors import first_few
@@ -280,7 +280,7 @@ def _score_case(job: _Job, item: tuple[str, dict[str, Segmentation]]) -> tuple[l
             place = prediction_file(job.out, subset, case)
             write_labelmap(place, predicted.labels, store.meta.geometry.whole, job.task.output_convention(own))
         about = {"experiment": job.name, "case": case, "subset": subset, "modalities": subset.count("+") + 1}
-        about |= {"fold": job.cases.folds.get(case), "split_hash": job.cases.split_hash[:DIGITS]}
+        about |= {"fold": job.cases.folds.get(case), "split_hash": short_hash(job.cases.split_hash)}
         about |= scored_as(job.task, job.policy, job.settings)
         rows += [{**about, **row} for row in reference.score(predicted.labels, cleanup=job.settings.cleanup)]
     return rows, problems

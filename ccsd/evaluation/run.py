@@ -18,13 +18,13 @@ from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
 from ccsd.evaluation.held_out import split_to_score, warn_of_known_cases
 from ccsd.evaluation.pipeline import overlapped, prepare_workers
 from ccsd.evaluation.scoring import Found, Scoring
-from ccsd.evaluation.tables import DIGITS, evaluation_record, scoring_label, write_metrics
+from ccsd.evaluation.tables import evaluation_record, scoring_label, write_metrics
 from ccsd.inference.brain import PAINTED
 from ccsd.inference.case import segment_case
 from ccsd.inference.ensemble import Ensemble, load_ensemble, read_members
 from ccsd.metrics.policy import policy_of
 from ccsd.metrics.regions import Spacing
-from ccsd.records import EvaluationRecord, Identity
+from ccsd.records import EvaluationRecord, Identity, short_hash
 from ccsd.study import SCORES_FILE
 from preprocess.errors import first_few
 from preprocess.parallel import select_part, track
@@ -150,7 +150,7 @@ def _scored(
         "experiment": job.identity.experiment,
         "seed": job.identity.seed,
         "fold": job.identity.fold,
-        "model_hash": job.ensemble.model_hash[:DIGITS],
+        "model_hash": short_hash(job.ensemble.model_hash),
     }
     scoring = Scoring(data, out, job.settings, policy_of(job.settings), job.task, about, finished)
     return overlapped(
@@ -178,7 +178,7 @@ def _join(job: _Job, out: Path, split: Split, finished: FinishedCases) -> Path |
             job,
             out,
             [
-                {**row, "split_hash": str(job.identity.split_hash)[:DIGITS]}
+                {**row, "split_hash": short_hash(job.identity.split_hash)}
                 for rows in found.values()
                 for row in rows or ()
             ],

@@ -43,8 +43,6 @@ SURE = {COLUMN: f"{MEANING}; empty where nothing is segmented, for regions that 
 COLUMNS = (*KEYS, *SCORE_COLUMNS, *(f"{name}_clean" for name in CLEANED), *SURE, *PROVENANCE)
 LATER = ("fold", COLUMN)
 """The columns that tables of earlier versions lack."""
-DIGITS = 12
-"""Digits of a hash that tables show."""
 
 _COMPUTING = ("torch", "numpy", "scipy", "nibabel")
 _TEXT = ("experiment", "case", "subset", "region", "empty", "policy", "cleanup", "task", "model_hash", "split_hash")

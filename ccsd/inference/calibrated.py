@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ccsd.errors import UsageError
 from ccsd.inference.brain import PAINTED
 from ccsd.inference.ensemble import Member, hash_of
-from ccsd.records import Calibration, ExpectedDice
+from ccsd.records import Calibration, ExpectedDice, short_hash
 from ccsd.study import CALIBRATION_FILE
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ SETTINGS = ("overlap", "flips", "painted")
 """Settings that affect the segmentations, apart from the weights."""
 DOUBT = "expected Dice: "
 """Prefix of warnings about the expected Dice."""
-_DIGITS = 12
 
 
 def calibration_file(members: Sequence[Member]) -> Path | None:
@@ -27,7 +26,7 @@ def calibration_file(members: Sequence[Member]) -> Path | None:
         return None
     if len(members) == 1:
         return folder / CALIBRATION_FILE
-    return (folder / CALIBRATION_FILE).with_stem(f"calibration-{hash_of(members)[:_DIGITS]}")
+    return (folder / CALIBRATION_FILE).with_stem(f"calibration-{short_hash(hash_of(members))}")
 
 
 def read_calibration(members: Sequence[Member]) -> Calibration | None:
@@ -47,8 +46,8 @@ def read_calibration(members: Sequence[Member]) -> Calibration | None:
     found = Calibration.read_file(path)
     if found.model_hash != wanted:
         raise UsageError(
-            f"{path}: belongs to other weights (model {found.model_hash[:_DIGITS]}) than {members[0].where} (model "
-            f"{wanted[:_DIGITS]}); run `ccsd calibrate` again, or remove the file"
+            f"{path}: belongs to other weights (model {short_hash(found.model_hash)}) than {members[0].where} (model "
+            f"{short_hash(wanted)}); run `ccsd calibrate` again, or remove the file"
         )
     return found
 

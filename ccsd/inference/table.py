@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ccsd.inference.finished import read_record
 from ccsd.inference.record import PredictionRecord
+from ccsd.records import short_hash
 from preprocess.files import write_text
 from preprocess.task import Task
 
@@ -37,7 +38,6 @@ COLUMNS = {
 }
 """The columns with their meaning; REGION stands for each region of the task in turn."""
 _REGION = "REGION"
-_DIGITS = 12
 Row = dict[str, str]
 
 
@@ -97,7 +97,7 @@ def _row(folder: Path, case: str, record: PredictionRecord | None, task: Task) -
         return {"case": case, "state": "unrecorded", "segmentation": path.name}
     row = {"case": case, "state": "segmented", "segmentation": path.name}
     row |= {"used": "+".join(record.used), "missing": "+".join(record.missing), "task": record.task}
-    row |= {"models": "+".join(model.model_hash[:_DIGITS] for model in record.models)}
+    row |= {"models": "+".join(short_hash(model.model_hash) for model in record.models)}
     row |= {"warnings": _one_line("; ".join(record.warnings)), "ccsd_version": record.ccsd_version}
     for region in (name for name in task.regions if name in record.volumes_mm3):
         lesions = record.lesions.get(region, ())

@@ -9,7 +9,7 @@ import pandas as pd
 from ccsd.errors import UsageError
 from ccsd.evaluation.tables import read_metrics
 from ccsd.inference.ensemble import Member, evaluated_as, hash_of
-from ccsd.records import EvaluationRecord
+from ccsd.records import EvaluationRecord, short_hash
 from ccsd.report.statistics import summarise
 from ccsd.study import SCORES_FILE, StudyFolder
 
@@ -50,8 +50,8 @@ def read_scores(members: Sequence[Member], folders: Sequence[Path] = ()) -> Scor
     for path, record in records.items():
         if record.identity.model_hash != wanted:
             raise UsageError(
-                f"{path}: these are the scores of model {str(record.identity.model_hash)[:12]}, not of {wanted[:12]}, "
-                "which is to be packed; evaluate it, or give the folder of its scores"
+                f"{path}: these are the scores of model {short_hash(record.identity.model_hash)}, not of "
+                f"{short_hash(wanted)}, which is to be packed; evaluate it, or give the folder of its scores"
             )
     first, *others = records.values()
     for record in others:

@@ -8,6 +8,7 @@ from ccsd.errors import UsageError
 from ccsd.packed import archive
 from ccsd.packed.find import FORMS, located, named_files
 from ccsd.packed.frame import printable
+from ccsd.records import short_hash
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def as_text(listed: Listed) -> str:
     return printable(
         f"{listed.name}    task {held.task}, sequences {', '.join(held.sequences)}, {several}, {shown}\n"
         f"    {f'mean Dice over its combinations: {scored}' if scored else 'not evaluated'}; "
-        f"model {held.model_hash[:12]}\n"
+        f"model {short_hash(held.model_hash)}\n"
         f"    {listed.path}"
     )
 

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ccsd.evaluation.tables import DIGITS
 from ccsd.inference.calibrated import SETTINGS
 from ccsd.inference.confidence import COLUMN
-from ccsd.records import Calibration
+from ccsd.records import Calibration, short_hash
 from ccsd.report.results import StudyResults
 from ccsd.study import CALIBRATIONS
 
@@ -138,7 +137,7 @@ def _calibrations(study: StudyResults) -> dict[str, Calibration]:
         settings = {**identity.settings, **(identity.model_extra or {})}
         used.setdefault(identity.model_hash or "", []).append({name: settings.get(name) for name in SETTINGS})
     return {
-        model[:DIGITS]: one
+        short_hash(model): one
         for model, one in found.items()
         if model in used and all(scored == one.settings for scored in used[model])
     }
