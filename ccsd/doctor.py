@@ -17,6 +17,7 @@ from typing import Any
 
 from ccsd.errors import UsageError
 from ccsd.extras import EXTRAS, install_line, missing_from, require
+from cluster.snakemake.trial import HOW_JOBS_END
 from cluster.snakemake.trial import ONLY as TRIAL_ONLY
 
 PACKAGES = (
@@ -266,7 +267,7 @@ def _ask_slurm() -> tuple[str | None, str | None]:
 def _judge_size(facts: Facts, found: Diagnosis) -> None:
     if facts.disk_gb < LOW_DISK_GB:
         found.warnings.append(
-            f"only {facts.disk_gb:g} GB of disk space are free; the 1251 cases of BraTS 2021 take about 16 GB as Zarr"
+            f"only {facts.disk_gb:g} GB of disk space are free; the 1251 cases of BraTS 2021 take about 17 GB as Zarr"
         )
     if facts.memory_gb < LOW_MEMORY_GB:
         found.warnings.append(f"only {facts.memory_gb:g} GB of memory: use a small patch and batch")
@@ -313,7 +314,7 @@ def _judge_slurm(facts: Facts, found: Diagnosis) -> None:
 
 
 def _jobs_line(jobs: dict[str, str | None]) -> str:
-    taken = ", ".join(name for name, words in jobs.items() if words is None)
+    taken = ", ".join(sorted(name for name, words in jobs.items() if words is None and name != HOW_JOBS_END))
     return f"SLURM would accept: {taken or 'none'}" if jobs else "this profile submits none to SLURM"
 
 

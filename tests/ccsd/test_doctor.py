@@ -36,6 +36,13 @@ def test_nothing_is_wrong_with_a_healthy_machine() -> None:
     assert "Everything required is installed." in doctor.as_text(HEALTHY, found)
 
 
+def test_only_jobs_are_listed_as_jobs() -> None:
+    facts = replace(
+        HEALTHY, jobs={"train": None, "report": None, "evaluate": "invalid partition", "how jobs end": None}
+    )
+    assert "jobs        SLURM would accept: report, train\n" in doctor.as_text(facts, doctor.diagnose(facts))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
