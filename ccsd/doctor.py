@@ -6,6 +6,7 @@ Facts are collected once, as plain values; the diagnosis is a pure function of t
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -127,8 +128,14 @@ def try_profile(profile: str) -> dict[str, str | None]:
         )
         if answer.exists():
             return dict(json.loads(answer.read_text(encoding="utf-8")))
-    lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("  File ")]
-    raise UsageError(f"the profile {profile} cannot be tested:\n" + "\n".join(lines[-8:]))
+    raise UsageError(f"the profile {profile} cannot be tested:\n{last_error(done.stderr)}")
+
+
+def last_error(said: str) -> str:
+    """Return Snakemake's last error without the list of jobs before it; the last lines if there is none."""
+    lines = [line for line in said.strip().splitlines() if not line.startswith("  File ")]
+    errors = [number for number, line in enumerate(lines) if re.match(r"\w*(Error|Exception)\b", line)]
+    return "\n".join(lines[errors[-1] :] if errors else lines[-8:])
 
 
 def diagnose(facts: Facts) -> Diagnosis:

@@ -107,6 +107,12 @@ def test_a_missing_folder_is_one_message() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_error_of_a_profile_is_shown_without_the_jobs_before_it() -> None:
+    error = "WorkflowError in file x, line 102:\nThe given account wrong appears to be invalid."
+    assert doctor.last_error(f"job count\n--- ---\nall 1\n\n{error}\n  File x, line 102\n") == error
+    assert doctor.last_error("snakemake: error: no profile\n") == "snakemake: error: no profile"
+
+
 def test_no_secret_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
