@@ -52,7 +52,10 @@ def _run(options: argparse.Namespace) -> None:
         for name, value in {**environment(options.base.absolute()), **CPU_ONLY}.items():
             print(f"export {name}='{value}'")
     elif options.command == "down":
+        if not (options.base / "etc/slurm.conf").exists():
+            raise JobError(f"{options.base}: no cluster was started there")
         down(options.base)
+        print(f"SLURM is down; its logs are in {options.base / 'log'}")
     else:
         _hold(_layout(options))
 

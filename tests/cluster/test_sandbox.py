@@ -21,3 +21,9 @@ def test_a_job_that_is_given_a_pretended_gpu_computes_on_the_cpu(
     assert Path(variables["PATH"].split(":")[0]) == Path("/tmp/ccsd-slurm/bin")
     monkeypatch.setenv(GPUS, "2")
     assert choose_device(variables["CCSD_DEVICE"]).type == "cpu"
+
+
+def test_a_cluster_that_was_never_started_cannot_be_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["sandbox", "down", str(tmp_path)])
+    with pytest.raises(SystemExit, match="no cluster was started there"):
+        main()
