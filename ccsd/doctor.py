@@ -6,6 +6,7 @@ Facts are collected once, as plain values; the diagnosis is a pure function of t
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from ccsd.errors import UsageError
 from ccsd.extras import EXTRAS, install_line, missing_from, require
+from cluster.snakemake.trial import HOW_JOBS_END
 from cluster.snakemake.trial import ONLY as TRIAL_ONLY
 
 PACKAGES = (
@@ -126,8 +128,14 @@ def try_profile(profile: str) -> dict[str, str | None]:
         )
         if answer.exists():
             return dict(json.loads(answer.read_text(encoding="utf-8")))
-    lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("  File ")]
-    raise UsageError(f"the profile {profile} cannot be tested:\n" + "\n".join(lines[-8:]))
+    raise UsageError(f"the profile {profile} cannot be tested:\n{last_error(done.stderr)}")
+
+
+def last_error(said: str) -> str:
+    """Return Snakemake's last error without the list of jobs before it; the last lines if there is none."""
+    lines = [line for line in said.strip().splitlines() if not line.startswith("  File ")]
+    errors = [number for number, line in enumerate(lines) if re.match(r"\w*(Error|Exception)\b", line)]
+    return "\n".join(lines[errors[-1] :] if errors else lines[-8:])
 
 
 def diagnose(facts: Facts) -> Diagnosis:
@@ -266,7 +274,7 @@ def _ask_slurm() -> tuple[str | None, str | None]:
 def _judge_size(facts: Facts, found: Diagnosis) -> None:
     if facts.disk_gb < LOW_DISK_GB:
         found.warnings.append(
-            f"only {facts.disk_gb:g} GB of disk space are free; the 1251 cases of BraTS 2021 take about 16 GB as Zarr"
+            f"only {facts.disk_gb:g} GB of disk space are free; the 1251 cases of BraTS 2021 take about 17 GB as Zarr"
         )
     if facts.memory_gb < LOW_MEMORY_GB:
         found.warnings.append(f"only {facts.memory_gb:g} GB of memory: use a small patch and batch")
@@ -313,7 +321,7 @@ def _judge_slurm(facts: Facts, found: Diagnosis) -> None:
 
 
 def _jobs_line(jobs: dict[str, str | None]) -> str:
-    taken = ", ".join(name for name, words in jobs.items() if words is None)
+    taken = ", ".join(sorted(name for name, words in jobs.items() if words is None and name != HOW_JOBS_END))
     return f"SLURM would accept: {taken or 'none'}" if jobs else "this profile submits none to SLURM"
 
 

@@ -165,7 +165,7 @@ class _Training:
                 log.close()
         if stopped:
             self._save()
-            self.process.say(f"stopped at step {self.step}; run the same command again to resume")
+            self.process.say(f"stopped at step {self.step}, which is saved; the next start resumes from it")
             return self.stop.exit_code
         self._finish()
         return 0

@@ -12,6 +12,9 @@ from cluster.errors import JobError
 from cluster.sandbox.cluster import down, hold, release, up
 from cluster.sandbox.config import Layout, environment
 
+CPU_ONLY = {"CCSD_DEVICE": "cpu"}
+"""The cluster's GPUs are pretended: a process that was given one would stop because torch does not find it."""
+
 
 def main() -> None:
     """Run one command; exit with code 1 and a message on failure."""
@@ -46,10 +49,13 @@ def _run(options: argparse.Namespace) -> None:
         print(f"SLURM is up after {time.monotonic() - started:.1f} s. To use it in this shell:")
         print(f'    eval "$({shlex.quote(sys.executable)} -m cluster.sandbox env {options.base})"')
     elif options.command == "env":
-        for name, value in environment(options.base.absolute()).items():
+        for name, value in {**environment(options.base.absolute()), **CPU_ONLY}.items():
             print(f"export {name}='{value}'")
     elif options.command == "down":
+        if not (options.base / "etc/slurm.conf").exists():
+            raise JobError(f"{options.base}: no cluster was started there")
         down(options.base)
+        print(f"SLURM is down; its logs are in {options.base / 'log'}")
     else:
         _hold(_layout(options))
 

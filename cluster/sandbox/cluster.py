@@ -59,7 +59,10 @@ def up(base: Path, layout: Layout | None = None) -> dict[str, str]:
     if len(os.fsencode(base)) > LONGEST_BASE or any(not (char.isalnum() or char in "/-_.") for char in str(base)):
         raise JobError(f"{base}: use a folder with a short, plain name, e.g. {tempfile.gettempdir()}/slurm")
     if daemons(base):
-        raise JobError(f"{base}: a cluster is running there; end it with `python -m cluster.sandbox down {base}`")
+        raise JobError(
+            f"{base}: a cluster is running there; use it, or end it with `make slurm-down` "
+            f"(`python -m cluster.sandbox down {base}`)"
+        )
     try:
         start(base, layout, write_files(base, layout))
         is_up = wait_until(lambda: answers_idle(base, layout.nodes), UP_TIMEOUT_S, 0.05)

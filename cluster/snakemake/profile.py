@@ -44,7 +44,7 @@ def read_texts(workflow: Any) -> None:
     """
     if workflow.is_main_process:
         check_command_line(sys.argv[1:])
-        for file in _profiles():
+        for file in _profiles(Path(workflow.basedir)):
             check_texts(file)
     settings = workflow.resource_settings
     _keep_texts("default-resources", settings._parsed_default_resources)  # noqa: SLF001
@@ -150,13 +150,18 @@ def check_command_line(words: Sequence[str]) -> None:
             )
 
 
-def _profiles() -> list[Path]:
-    """Return the files of the profiles that this Snakemake was started with."""
+def _profiles(repository: Path) -> list[Path]:
+    """Return the files of the profiles that this Snakemake was started with.
+
+    With --directory, Snakemake has already left the folder in which it was started, usually the repository.
+    """
     from snakemake.cli import get_argument_parser, get_profile_dir
 
     given, _ = get_argument_parser().parse_known_args(sys.argv[1:])
-    named = [*(given.profile or []), *([given.workflow_profile] if given.workflow_profile else [])]
-    found = [get_profile_dir(str(name)) for name in named if name != "none"]
+    named = [str(name) for name in (*(given.profile or []), given.workflow_profile or "none") if name != "none"]
+    if given.directory:
+        named = [str(repository / name) if (repository / name).exists() else name for name in named]
+    found = [get_profile_dir(name) for name in named]
     return [entry[1] for entry in found if entry is not None]
 
 

@@ -24,6 +24,7 @@ _DROPPED = re.compile(
     r"Cannot restore \S+: no backup found|\s*$"
 )
 _FURTHER = "For further error details see the cluster/cloud log and the log files of the involved rule(s)."
+_CTRL_C = "Terminating processes on user request"
 _NOTHING = {LogEvent.SHELLCMD, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED}
 
 
@@ -50,6 +51,8 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
         self.names: dict[int, str] = {}
         self.seen_live: set[int] = set()
         self.finished: list[int] = []
+        self.interrupted = False
+        """By Ctrl-C, which then ends the stages: to Snakemake they look like failures."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -66,6 +69,7 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
     def line(self, record: logging.LogRecord) -> str:
         """Return the text to show for a message; empty for none."""
         event, content = get_event(record), record.__dict__
+        self.interrupted = self.interrupted or str(record.msg or "").startswith(_CTRL_C)
         if event == LogEvent.JOB_INFO:
             return self._started(content)
         if event == LogEvent.JOB_FINISHED:
@@ -75,7 +79,8 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
             return self._ended(content)
         if event == LogEvent.JOB_ERROR:
             return self._failed(content)
-        if event in _NOTHING or (event is None and _DROPPED.match(str(record.msg or ""))):
+        is_end = self.interrupted and event == LogEvent.ERROR and content.get("exception") == "RuleException"
+        if is_end or event in _NOTHING or (event is None and _DROPPED.match(str(record.msg or ""))):
             return ""
         return str(self.format(record) or "")
 
@@ -98,8 +103,10 @@ class _Screen(ColorizingTextHandler):  # type: ignore[misc]
         return "\n".join(f"{_now()} {name}: done, {count} steps" for name in names if name != "all")
 
     def _failed(self, content: dict[str, Any]) -> str:
-        """Return why a job failed, and its last lines unless the screen has just shown them."""
+        """Return why a job failed, and its last lines unless the screen has just shown them; or that it was ended."""
         name = self.names.get(content["jobid"], content["rule_name"])
+        if self.interrupted:
+            return f"{_now()} {name}: interrupted{_where(content['log'])}"
         lines = [f"{_now()} {name}: FAILED{_where(content['log'])}"]
         if content["rule_msg"]:
             lines.append(str(content["rule_msg"]).replace(_FURTHER, "").strip())

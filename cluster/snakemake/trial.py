@@ -28,6 +28,9 @@ from cluster.texts import minutes
 ONLY = "CLUSTER_TRIAL"
 """Environment variable: a file for SLURM's answers; if it is set, nothing else is done."""
 
+HOW_JOBS_END = "how jobs end"
+"""Stands among the names of rules for the question whether anything can find out how jobs ended."""
+
 SLOWEST_POLL_S = 180.0
 """The executor checks its jobs at least this often."""
 FASTEST_POLL_S = 10.0
@@ -48,7 +51,7 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
     answers = {rule: ask(*submission) for rule, submission in _submissions(workflow, executor, training).items()}
     if _is_slurms(executor):
         longest = workflow.remote_execution_settings.seconds_between_status_checks
-        answers["how jobs end"] = keep_up(executor, workflow.executor_settings, longest)
+        answers[HOW_JOBS_END] = keep_up(executor, workflow.executor_settings, longest)
     if os.environ.get(ONLY):
         Path(os.environ[ONLY]).write_text(json.dumps(answers), encoding="utf-8")
         raise JobError("only a trial, as requested")

@@ -36,6 +36,13 @@ def test_nothing_is_wrong_with_a_healthy_machine() -> None:
     assert "Everything required is installed." in doctor.as_text(HEALTHY, found)
 
 
+def test_only_jobs_are_listed_as_jobs() -> None:
+    facts = replace(
+        HEALTHY, jobs={"train": None, "report": None, "evaluate": "invalid partition", "how jobs end": None}
+    )
+    assert "jobs        SLURM would accept: report, train\n" in doctor.as_text(facts, doctor.diagnose(facts))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -98,6 +105,12 @@ def test_a_missing_folder_is_one_message() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: /no/such/folder: no such folder")
     assert "Traceback" not in done.stderr
+
+
+def test_the_error_of_a_profile_is_shown_without_the_jobs_before_it() -> None:
+    error = "WorkflowError in file x, line 102:\nThe given account wrong appears to be invalid."
+    assert doctor.last_error(f"job count\n--- ---\nall 1\n\n{error}\n  File x, line 102\n") == error
+    assert doctor.last_error("snakemake: error: no profile\n") == "snakemake: error: no profile"
 
 
 def test_no_secret_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,10 @@ def test_a_dry_run_refuses_what_the_training_would_refuse(project: Callable[...,
         assert done.returncode == 1
         assert words in done.stdout
         assert "Traceback" not in done.stdout + done.stderr
+    (clone.folder / "mine/profile.yaml").write_text(PROFILE.format(time="24:00:00"))
+    elsewhere = ("--directory", "elsewhere", "--configfile", "study.yaml")
+    done = clone.snakemake("--profile", "mine", *elsewhere, "--dry-run")
+    assert "mine/profile.yaml: values that YAML would change" in done.stdout, "as `ccsd doctor --profile` starts it"
 
 
 def test_a_training_that_fails_is_not_repeated(project: Callable[..., Project]) -> None:

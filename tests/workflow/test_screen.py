@@ -1,7 +1,13 @@
 """The screen: one line when a job starts, one when it ends, a failing log once, and where to find the rest."""
 
+import io
+import logging
 from collections.abc import Callable
+from typing import Any
 
+from snakemake.logging import LogEvent
+
+from cluster.snakemake.screen import _Screen
 from support.projects import HERE, TINY, Project
 
 JOBS = ("phantom", "convert 1-of-1", "split", "train ccsd, 0", "evaluate ccsd-s0, part-1-of-1", "report")
@@ -40,3 +46,22 @@ def test_all_is_shown_to_those_who_ask(project: Callable[..., Project]) -> None:
         done = clone.snakemake(*HERE, option, "--until", "phantom")
         assert "Shell command: ccsd phantom" in done.stdout + done.stderr
         assert "benchmark: results/study/benchmarks/phantom.tsv" in done.stdout + done.stderr
+
+
+def test_a_stage_that_ends_by_ctrl_c_has_not_failed() -> None:
+    screen = _Screen(nocolor=True, stream=io.StringIO(), formatter=logging.Formatter())
+    screen.names[7] = "train ccsd, 0"
+    failed: dict[str, Any] = {"event": LogEvent.JOB_ERROR, "jobid": 7, "rule_name": "train", "rule_msg": "", "log": []}
+    error = {"event": LogEvent.ERROR, "exception": "RuleException"}
+    words = "RuleException:\nCalledProcessError in file x"
+    assert screen.line(_record("", **failed)).endswith(" train ccsd, 0: FAILED")
+    assert screen.line(_record(words, **error)) == words
+    assert screen.line(_record("Terminating processes on user request, this might take some time."))
+    assert screen.line(_record("", **failed)).endswith(" train ccsd, 0: interrupted")
+    assert screen.line(_record(words, **error)) == ""
+
+
+def _record(text: str, **content: Any) -> logging.LogRecord:
+    record = logging.LogRecord("snakemake", logging.ERROR, "", 0, text, None, None)
+    record.__dict__.update(content)
+    return record

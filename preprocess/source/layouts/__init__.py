@@ -89,7 +89,10 @@ def survey_folder(src: Path, task: Task, layout: str | None = None) -> Survey:
         If the folder does not exist, or as in `survey`.
     """
     if not src.is_dir():
-        raise InputError(f"{src}: no such folder; give the folder with the cases (see docs/how-to/data.md)")
+        raise InputError(
+            f"{src}: no such folder; give the folder with the cases, in a workflow as `source` in its configuration "
+            "(see docs/how-to/data.md)"
+        )
     return survey([src], task, layout)
 
 

@@ -49,7 +49,7 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
 def test_a_resumed_training_is_the_undisturbed_one(endings: dict[str, Ending], runs: Path) -> None:
     assert endings["whole"].code == 0, endings["whole"].text
     assert endings["stopped"].code == 75
-    assert "stopped at step 2; run the same command again" in endings["stopped"].text
+    assert "stopped at step 2, which is saved" in endings["stopped"].text
     assert endings["resumed"].code == 0
     assert "resuming from step 2\n" in endings["resumed"].text
     assert_same_run(runs / "whole", runs / "parts")
@@ -90,7 +90,7 @@ def test_another_configuration_starts_anew_and_keeps_the_old(endings: dict[str, 
 
 def test_the_time_limit_stops_after_a_step_with_the_state_saved(endings: dict[str, Ending], runs: Path) -> None:
     assert endings["limited"].code == 75
-    assert "stopped at step 1; run the same command again" in endings["limited"].text
+    assert "stopped at step 1, which is saved" in endings["limited"].text
     assert (runs / "limited/checkpoints/step-00000001").is_dir()
 
 

@@ -166,7 +166,7 @@ def test_the_first_process_decides_for_all_what_is_resumed_and_finished(
 @pytest.mark.slow
 def test_a_stop_is_heard_within_a_validation_which_is_done_again(accidents: dict[str, Ending], runs: Path) -> None:
     assert accidents["late"].code == 75
-    assert "stopped at step 3; run the same command again" in accidents["late"].text
+    assert "stopped at step 3, which is saved" in accidents["late"].text
     assert "validation at step 3" not in accidents["late"].text
     assert accidents["validated"].code == 0
     assert "validation at step 3" in accidents["validated"].text
