@@ -25,8 +25,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ccsd.config.schema import Distillation, Model
 from ccsd.distillation.objective import Objective
-from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
+from ccsd.training.flops import Kind, kinds_of_steps
 from preprocess.task import default_task
 
 TASK = default_task()
@@ -174,17 +174,33 @@ class Step:
     precision: str = "bf16"
     decode_batch: int = 8
     recompute: bool = False
-    score: bool = True
 
-    def traffic(self) -> Traffic:
-        """Count the kernels of forward and backward."""
-        with self._prepared() as (_, run), Traffic() as counted:
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of steps of a training with these settings."""
+        return kinds_of_steps(self.settings, len(TASK.modalities))
+
+    def traffic(self, kind: Kind) -> Traffic:
+        """Count the kernels of forward and backward of one kind of step."""
+        with self._prepared(kind) as (_, run), Traffic() as counted:
             run()
         return counted
 
+    def mean_traffic(self) -> tuple[float, float]:
+        """Return the bytes that a step moves and the kernels that it runs, in the mean over the kinds."""
+        counted = [(kind.share, self.traffic(kind)) for kind in self.kinds]
+        moved = sum(share * sum(traffic.bytes.values()) for share, traffic in counted)
+        return moved, sum(share * sum(traffic.kernels.values()) for share, traffic in counted)
+
     def peak_gib(self) -> float:
-        """Return the most that forward and backward hold, weights and gradients included."""
-        with self._prepared() as (objective, run):
+        """Return the most that forward and backward of any kind hold, weights and gradients included."""
+        # A step that scores or decodes a teacher also does what other steps that walk do.
+        by_weight = sorted(self.kinds, key=lambda kind: (kind.score, not kind.from_full))
+        heaviest = {kind.walks: kind for kind in by_weight}
+        return max(self._peak(kind) for kind in heaviest.values())
+
+    def _peak(self, kind: Kind) -> float:
+        with self._prepared(kind) as (objective, run):
             tracker = MemTracker()
             tracker.track_external(objective)
             with tracker:
@@ -193,11 +209,10 @@ class Step:
         return float(memory["Total"]) / 2**30
 
     @contextmanager
-    def _prepared(self) -> Iterator[tuple[Objective, Callable[[], None]]]:
+    def _prepared(self, kind: Kind) -> Iterator[tuple[Objective, Callable[[], None]]]:
         modalities = len(TASK.modalities)
         available = torch.ones(self.batch, modalities, dtype=torch.bool)
-        number = 0 if self.score else 1
-        draw = draw_step(self.settings, TASK, available, seed=0, step=number, total_steps=1, samples=range(self.batch))
+        draw = kind.draw(self.settings, TASK, self.batch)
         with FakeTensorMode(allow_non_fake_inputs=True), on_cuda(autocast=self.precision != "fp32"):
             net = SharedSpecificNet(self.model, TASK)
             if self.recompute:

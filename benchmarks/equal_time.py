@@ -71,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(1)
     names = list(load_config(options.config).experiments)
     configs = {name: load_config(options.config, experiment=name) for name in names}
-    cycle = max(LEAST_CYCLE, *(config.distillation.every_n for config in configs.values()))
+    cycle = max(LEAST_CYCLE, *(2 * c.distillation.every_n for c in configs.values()))
     trainings = {name: Training(config, cycle) for name, config in configs.items()}
     for training in trainings.values():
         training.steps()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from ccsd.model import SharedSpecificNet
 from ccsd.training.flops import counter, step_tflop
 
 CASE = (155, 240, 240)
+CYCLE = 2 * Distillation().every_n
+"""Steps in which a training visits subsets, walks the path and scores as often as in the mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class Size:
 
     batch: int = 2
     patch: int = 128
-    rounds: int = 8
+    rounds: int = 5
     case: tuple[int, int, int] = CASE
     cases: int = 6
     model: dict[str, Any] = field(default_factory=dict)
@@ -87,11 +90,11 @@ def measure(row: Row, device: torch.device, size: Size) -> None:
     kind = row.name.partition(",")[0]
     row.tflop = counted_tflop(kind, size)
     step = make_step(kind, device, size, how=row.name.removeprefix(kind))
-    for _ in range(3):
+    for _ in range(CYCLE):
         step()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    row.step_s = statistics.median(timed(step, device) for _ in range(size.rounds))
+    row.step_s = statistics.median(timed(step, device) for _ in range(size.rounds)) / CYCLE
     if device.type == "cuda":
         row.allocated_gib = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
         row.reserved_gib = round(torch.cuda.max_memory_reserved(device) / 2**30, 2)
@@ -101,10 +104,11 @@ def measure(row: Row, device: torch.device, size: Size) -> None:
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Return the seconds of a step to its end on the device."""
+    """Return the seconds of a cycle of steps to its end on the device."""
     synchronise(device)
     began = time.perf_counter()
-    step()
+    for _ in range(CYCLE):
+        step()
     synchronise(device)
     return time.perf_counter() - began
 
@@ -139,12 +143,12 @@ def make_step(kind: str, device: torch.device, size: Size, *, how: str) -> Calla
 def our_loss(
     backbone: str, device: torch.device, size: Size, image: Tensor, label: Tensor
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """Return the default objective, and its loss on the batch."""
-    draw, available = full_draw(size)
+    """Return the default objective, and its loss on the batch in one step after another."""
     net = SharedSpecificNet(our_model(backbone, size), TASK)
     objective = Objective(net, Distillation(), TASK, precision="bf16").to(device).train()
-    there, drawn = available.to(device), draw.to(device)
-    return objective, lambda: objective(image, label, there, drawn)["loss"]
+    available = torch.ones(size.batch, len(TASK.modalities), dtype=torch.bool)
+    there, draws = available.to(device), cycle([draw_of(step, available).to(device) for step in range(CYCLE)])
+    return objective, lambda: objective(image, label, there, next(draws))["loss"]
 
 
 def our_model(backbone: str, size: Size) -> Model:
@@ -152,11 +156,11 @@ def our_model(backbone: str, size: Size) -> Model:
     return Model.model_validate({"backbone": backbone, **({} if backbone == "shaspec" else size.model)})
 
 
-def full_draw(size: Size) -> tuple[Draw, Tensor]:
-    """Return the draw of a step with all sequences, and the mask of available sequences."""
-    available = torch.ones(size.batch, len(TASK.modalities), dtype=torch.bool)
-    draw = draw_step(Distillation(), TASK, available, seed=0, step=0, total_steps=1, samples=range(size.batch))
-    return draw, available
+def draw_of(step: int, available: Tensor) -> Draw:
+    """Return what a step of the default training visits."""
+    return draw_step(
+        Distillation(), TASK, available, seed=0, step=step, total_steps=CYCLE, samples=range(len(available))
+    )
 
 
 def dynunet_loss(device: torch.device, image: Tensor, label: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
@@ -192,10 +196,11 @@ def counted_tflop(kind: str, size: Size) -> float:
 
 
 def largest_costs(step: Callable[[], None], device: torch.device, number: int = 3) -> list[tuple[str, float]]:
-    """Return the kernels that take most of a step's time on the device, with their shares."""
+    """Return the kernels that take most of the time of a cycle of steps on the device, with their shares."""
     activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
     with profile(activities=[activity]) as trace:
-        step()
+        for _ in range(CYCLE):
+            step()
         synchronise(device)
     times = {
         event.key: event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total

@@ -68,14 +68,14 @@ class Distillation(Section):
         "adjacent: each size teaches the next smaller one",
     )
     per_step: Literal["all", "one"] = Field(
-        "all",
+        "one",
         description="all: a training step visits a subset of each size, or those of hmsd_pairs, and every step of "
         "DMCD's path; one: it visits one subset drawn from these (with adjacent, the whole chain) or, alternately, "
         "walks one step drawn from the path",
     )
-    supervise_path: bool = Field(True, description="whether the labels teach the sets of DMCD's path, too")
+    supervise_path: bool = Field(False, description="whether the labels teach the sets of DMCD's path, too")
     weight_full: NonNegativeFloat = Field(
-        1.0, description="weight of the supervised loss of the full set; the weight for the partial sets is 1"
+        2.0, description="weight of the supervised loss of the full set; the weight for the partial sets is 1"
     )
     criterion: Literal["loss", "kl", "static", "random", "least"] = Field(
         "loss",
@@ -89,7 +89,9 @@ class Distillation(Section):
         "default order",
     )
     every_n: PositiveInt = Field(
-        1, description="compute the criterion every n steps and use running means in between (up to 8 sequences)"
+        4,
+        description="compute the criterion at every n-th step that needs it and use running means in between; with "
+        "more than 8 sequences it is 1",
     )
     temperature: float = Field(4.0, gt=0, description="T of the distillation's KL divergence")
     weight_hmsd: NonNegativeFloat = Field(0.5, description="weight of the HMSD loss")
@@ -117,13 +119,16 @@ class Distillation(Section):
                 f"criterion: static needs static_order for the task {task.name}: every sequence once, the most "
                 f"critical first, for example [{', '.join(task.modalities)}]"
             )
+        update: dict[str, Any] = {"static_order": order}
         if len(task.modalities) > MOST_SETS_KEPT:
+            if "every_n" not in self.model_fields_set:
+                update["every_n"] = 1
             self._refuse_every_set()
-        return self.model_copy(update={"static_order": order})
+        return self.model_copy(update=update)
 
     def _refuse_every_set(self) -> None:
         many = f"too many with more than {MOST_SETS_KEPT} sequences"
-        if self.every_n > 1 and self.criterion not in ("static", "random"):
+        if "every_n" in self.model_fields_set and self.every_n > 1 and self.criterion not in ("static", "random"):
             raise ValueError(f"every_n: {self.every_n} needs a running mean for each set of sequences, {many}; use 1")
         if self.hmsd_pairs == "all":
             raise ValueError(f"hmsd_pairs: all visits every set of sequences, {many}; use levels or adjacent")

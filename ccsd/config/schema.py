@@ -165,7 +165,7 @@ class Config(Section):
     convert: Convert = Convert()
     split: SplitSettings = SplitSettings()
     model: Model = Model()
-    distillation: Distillation = Distillation()
+    distillation: Distillation = Field(Distillation(), validate_default=True)
     train: Train = Field(Train(), validate_default=True)
     runtime: Runtime = Runtime()
     evaluation: Evaluation = Evaluation()

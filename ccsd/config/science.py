@@ -10,7 +10,13 @@ from preprocess.task import default_task
 SECTIONS = ("model", "distillation", "train")
 """What affects the weights of a run, besides its data."""
 
-FIRST_DEFAULTS = {"model.backbone": "unet"}
+FIRST_DEFAULTS = {
+    "model.backbone": "unet",
+    "distillation.per_step": "all",
+    "distillation.supervise_path": True,
+    "distillation.weight_full": 1.0,
+    "distillation.every_n": 1,
+}
 """Original values of defaults that have changed: the digest leaves out these, never the new ones."""
 
 EXPERIMENT_SECTIONS = (*SECTIONS, "runtime")

@@ -1,6 +1,6 @@
 """The floating-point operations of a training step, counted once on tensors without data."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -8,12 +8,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ccsd.config import Config, Distillation
 from ccsd.config.load import plugins_of
 from ccsd.config.method import WITH_DMCD
-from ccsd.config.schema import Config
 from ccsd.distillation.objective import Objective
-from ccsd.distillation.schedule import draw_step
+from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.model.net import SharedSpecificNet
+from preprocess.task import Task
 
 
 def step_tflop(config: Config) -> float:
@@ -24,39 +25,50 @@ def step_tflop(config: Config) -> float:
     """
     if plugins_of(config):
         return 0.0
-    settings, steps = config.distillation, len(config.task.modalities) - 1
-    walks = settings.method in WITH_DMCD and steps > 0
-    in_turns = walks and settings.per_step == "one"
-    scored = 1 / settings.every_n if walks else 1.0
-    starting = 1 / steps if in_turns else 1.0
-    flop = 0.0
-    for score, from_full in product((True, False), repeat=2):
-        weight = (scored if score else 1 - scored) * (starting if from_full else 1 - starting)
-        if weight:
-            flop += weight * sample_flop(config, score=score, from_full=from_full, step=1)
-    if in_turns:
-        flop = (flop + sample_flop(config, score=False, step=0)) / 2
+    kinds = kinds_of_steps(config.distillation, len(config.task.modalities))
+    flop = sum(kind.share * sample_flop(config, kind) for kind in kinds)
     return config.train.batch_size * flop / 1e12
 
 
-def sample_flop(config: Config, *, score: bool, from_full: bool = True, step: int = 1) -> float:
-    """Return the operations of one sample's forward and backward.
+@dataclass(frozen=True)
+class Kind:
+    """What distinguishes one step from another in what it computes."""
 
-    Parameters
-    ----------
-    config
-        Configuration of the training.
-    score
-        Whether the step scores criticality.
-    from_full
-        Whether the distilled step of DMCD's path begins at the full set, if only one is distilled.
-    step
-        If steps take turns, odd ones walk the path and even ones do not.
-    """
+    share: float
+    """Share of the steps that are of this kind."""
+    walks: bool = True
+    """Whether the step walks DMCD's path, if steps take turns."""
+    score: bool = False
+    from_full: bool = True
+    """Whether the distilled step of the path begins at the full set, if only one is distilled."""
+
+    def draw(self, settings: Distillation, task: Task, samples: int) -> Draw:
+        """Return a draw of this kind, for samples that have all sequences."""
+        available = torch.ones(samples, len(task.modalities), dtype=torch.bool)
+        draw = draw_step(settings, task, available, seed=0, step=int(self.walks), total_steps=9, samples=range(samples))
+        return replace(draw, score=self.score, from_full=self.from_full)
+
+
+def kinds_of_steps(settings: Distillation, modalities: int) -> list[Kind]:
+    """Return the kinds of steps of a training."""
+    steps = modalities - 1
+    if settings.method not in WITH_DMCD or not steps:
+        return [Kind(1.0)]
+    in_turns = settings.per_step == "one"
+    scored, starting = 1 / settings.every_n, 1 / steps if in_turns else 1.0
+    walk = 0.5 if in_turns else 1.0
+    kinds = [Kind(1 - walk, walks=False)]
+    for score, from_full in product((True, False), repeat=2):
+        share = (scored if score else 1 - scored) * (starting if from_full else 1 - starting)
+        kinds.append(Kind(walk * share, score=score, from_full=from_full))
+    return [kind for kind in kinds if kind.share]
+
+
+def sample_flop(config: Config, kind: Kind) -> float:
+    """Return the operations of one sample's forward and backward in a step of this kind."""
     task, train = config.task, config.train
     available = torch.ones(1, len(task.modalities), dtype=torch.bool)
-    draw = draw_step(config.distillation, task, available, seed=0, step=step, total_steps=9, samples=[0])
-    draw = replace(draw, score=score, from_full=from_full)
+    draw = kind.draw(config.distillation, task, 1)
     with FakeTensorMode(allow_non_fake_inputs=True):
         objective = Objective(SharedSpecificNet(config.model, task), config.distillation, task)
         image = torch.zeros(1, len(task.modalities), *train.patch)

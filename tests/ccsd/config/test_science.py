@@ -10,13 +10,15 @@ import pytest
 
 from ccsd.config import Config
 from ccsd.config.science import SECTIONS, science_digest
+from support.first import first_config
 from support.tasks import GLIOMA
 
 BASE = {"name": "x", "phantom": {}}
 DEFAULTS = {
     "model": {"backbone": "light", "width": 16, "levels": 5, "deep_supervision": False},
     "distillation": {
-        "method": "ccsd", "hmsd_pairs": "levels", "criterion": "loss", "every_n": 1, "temperature": 4.0,
+        "method": "ccsd", "hmsd_pairs": "levels", "criterion": "loss", "every_n": 4, "temperature": 4.0,
+        "per_step": "one", "supervise_path": False, "weight_full": 2.0,
         "weight_hmsd": 0.5, "weight_dmcd": 0.5, "weight_shared": 0.1, "weight_specific": 0.02, "ramp": 0.1,
     },
     "train": {
@@ -55,8 +57,8 @@ def test_defaults_are_no_part_of_the_digest() -> None:
 
 
 def test_a_default_that_changed_has_another_digest_and_the_earlier_one_its_own_of_then() -> None:
-    earlier = Config.model_validate(BASE | {"model": {"backbone": "unet"}})
-    assert science_digest(earlier, "abc") == "4c421aa1fb59743b"  # of the first version, which had no other backbone
+    earlier = first_config()
+    assert science_digest(earlier, "abc") == "4c421aa1fb59743b"  # of the first version
     assert science_digest(Config.model_validate(BASE), "abc") != science_digest(earlier, "abc")
 
 

@@ -60,6 +60,14 @@ def test_what_grows_with_every_set_is_refused_for_many_sequences(settings: dict[
             assert validate_config(config, "c").distillation.model_dump().items() >= settings.items()
 
 
+def test_many_sequences_score_every_step_unless_told_otherwise() -> None:
+    """A default must fit every task."""
+    for count, expected in ((8, 4), (9, 1)):
+        config = validate_config(BASE | {"task": small_task(count).model_dump(mode="json")}, "c")
+        assert config.distillation.every_n == expected
+        assert validate_config(config.model_dump(mode="json"), "c").distillation.every_n == expected
+
+
 def test_names_become_ours_and_validation_has_a_default() -> None:
     config = validate_config({**BASE, "evaluation": {"subsets": ["t1c+FLAIR"]}}, "c")
     assert config.evaluation.subsets == ("flair+t1ce",)

@@ -13,6 +13,7 @@ from ccsd.distillation.schedule import draw_step
 from ccsd.distillation.subsets import bits, draw_levels, every_partial, is_partial
 from ccsd.model import SharedSpecificNet
 from preprocess.task import Task
+from support.distilling import every_set
 from support.tasks import small_task
 
 COUNTS = [1, 2, 3, 5]
@@ -33,7 +34,7 @@ def step(task: Task, settings: Distillation, number: int = 4) -> tuple[Objective
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_with_any_number_of_sequences(method: str, count: int) -> None:
-    objective, out = step(small_task(count, regions=2), Distillation(method=method))
+    objective, out = step(small_task(count, regions=2), every_set(method=method))
     out["loss"].backward()
     assert out["loss"].isfinite()
     assert [name for name, p in objective.named_parameters() if p.grad is None] == []
@@ -46,7 +47,7 @@ def test_every_method_trains_with_any_number_of_sequences(method: str, count: in
 @pytest.mark.parametrize("criterion", ["loss", "kl", "static", "random", "least"])
 def test_one_sequence_has_nothing_to_distil(pairs: str, criterion: str) -> None:
     task = small_task(1)
-    settings = Distillation(hmsd_pairs=pairs, criterion=criterion, static_order=task.modalities)
+    settings = every_set(hmsd_pairs=pairs, criterion=criterion, static_order=task.modalities)
     for number in (0, 1):
         _, out = step(task, settings, number)
         assert {name: out[name].item() for name in ("hmsd", "dmcd", "shared", "specific")} == {
@@ -79,7 +80,7 @@ def test_the_path_leaves_the_least_critical_sequence(count: int) -> None:
 
 def test_many_sequences_keep_no_means_of_all_their_sets() -> None:
     task = small_task(MOST_SETS_KEPT + 1)
-    objective, out = step(task, Distillation(hmsd_pairs="adjacent"), number=5)
+    objective, out = step(task, every_set(hmsd_pairs="adjacent"), number=5)
     assert objective.criticality is None
     assert out["loss"].isfinite()
     assert len(out["removed"]) == MOST_SETS_KEPT

@@ -5,10 +5,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from ccsd.config import Distillation, Model
+from ccsd.config import Model
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
+from support.distilling import every_set
 from support.tasks import GLIOMA
 
 AVAILABLE = torch.ones(1, 4, dtype=torch.bool)
@@ -17,7 +18,7 @@ SIDE = 64
 
 def peak(method: str, decode_batch: int = 8, *, recompute: bool = False) -> float:
     """Return the peak of forward and backward in MiB, weights included."""
-    settings = Distillation(method=method)
+    settings = every_set(method=method)
     draw = draw_step(settings, GLIOMA, AVAILABLE, seed=0, step=0, total_steps=1, samples=[0])
     with FakeTensorMode(allow_non_fake_inputs=True):
         net = SharedSpecificNet(Model(width=8, levels=4), GLIOMA)

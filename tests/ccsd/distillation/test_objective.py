@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccsd.config import Distillation, Model
+from ccsd.config import Model
 from ccsd.distillation.losses import distillation_loss, region_targets, segmentation_loss
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.path import order_of_removal, removable, remove_each, tally
 from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.distillation.subsets import is_partial
 from ccsd.model import SharedSpecificNet
+from support.distilling import every_set
 from support.tasks import GLIOMA
 
 METHODS = ["full", "dropout", "hmsd", "dmcd", "ccsd"]
@@ -21,7 +22,7 @@ AVAILABLE = torch.ones(2, 4, dtype=torch.bool)
 
 def objective(**settings: object) -> Objective:
     torch.manual_seed(0)
-    return Objective(SharedSpecificNet(Model(width=4, levels=2), GLIOMA), Distillation(**settings), GLIOMA)
+    return Objective(SharedSpecificNet(Model(width=4, levels=2), GLIOMA), every_set(**settings), GLIOMA)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -128,10 +129,10 @@ def test_supervision_is_that_of_the_full_set_plus_the_mean_over_what_each_sample
     logits, target = torch.randn(4, 2, 3, 4, 4, 4), torch.rand(2, 3, 4, 4, 4).round()
     full, *partial = segmentation_loss(logits, target)
     means = [torch.stack([partial[k][0] for k in range(3)]).mean(), partial[1][1]]
-    expected = full.mean() + torch.stack(means).mean()
+    expected = 2 * full.mean() + torch.stack(means).mean()
     torch.testing.assert_close(objective().supervised([logits], subsets.bool(), AVAILABLE, target), expected)
     heavier = objective(weight_full=3).supervised([logits], subsets.bool(), AVAILABLE, target)
-    torch.testing.assert_close(heavier, expected + 2 * full.mean())
+    torch.testing.assert_close(heavier, expected + full.mean())
 
 
 @pytest.mark.parametrize(
@@ -318,7 +319,7 @@ def test_bf16_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_deep_supervision_teaches_the_coarser_outputs() -> None:
     torch.manual_seed(0)
     net = SharedSpecificNet(Model(width=4, levels=4, deep_supervision=True), GLIOMA)
-    o = Objective(net, Distillation(), GLIOMA)
+    o = Objective(net, every_set(), GLIOMA)
     image, label = batch()
     out = o(image, label, AVAILABLE, draw(o))
     out["loss"].backward()
@@ -335,8 +336,8 @@ def test_a_level_of_deep_supervision_weighs_half_of_the_finer_one() -> None:
     fine, coarse = torch.randn(1, 2, 3, 4, 4, 4), torch.randn(1, 2, 3, 2, 2, 2)
     share = torch.zeros(2, 3, 2, 2, 2)
     share[:, :, 0, 0, 0] = 0.5
-    expected = (2 * segmentation_loss(fine, target).mean() + segmentation_loss(coarse, share).mean()) / 3
-    torch.testing.assert_close(objective().supervised([fine, coarse], none, AVAILABLE, target), expected)
+    of_levels = (2 * segmentation_loss(fine, target).mean() + segmentation_loss(coarse, share).mean()) / 3
+    torch.testing.assert_close(objective(weight_full=1).supervised([fine, coarse], none, AVAILABLE, target), of_levels)
 
 
 @pytest.mark.parametrize("criterion", ["loss", "kl"])

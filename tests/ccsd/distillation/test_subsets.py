@@ -8,6 +8,7 @@ import torch
 from ccsd.config import Distillation
 from ccsd.distillation.schedule import Draw, draw_step, ramp
 from ccsd.distillation.subsets import bits, draw_levels, every_partial, from_bits, is_partial
+from support.distilling import every_set
 from support.tasks import GLIOMA
 
 FULL = torch.ones(3, 4, dtype=torch.bool)
@@ -47,7 +48,7 @@ def test_subsets_are_independent_unless_they_are_to_be_nested() -> None:
     draws = [draw_levels(FULL, 0, step, [0, 1, 2]) for step in range(20)]
     assert not any((drawn[1:] <= drawn[:-1]).all() for drawn in draws)
     for pairs, nested in (("levels", False), ("adjacent", True)):
-        step = draw_step(Distillation(hmsd_pairs=pairs), GLIOMA, FULL, seed=0, step=0, total_steps=9, samples=[0, 1, 2])
+        step = draw_step(every_set(hmsd_pairs=pairs), GLIOMA, FULL, seed=0, step=0, total_steps=9, samples=[0, 1, 2])
         assert torch.equal(step.visited, draw_levels(FULL, 0, 0, [0, 1, 2], nested=nested))
 
 
@@ -94,7 +95,7 @@ def test_no_ramp_is_full_weight() -> None:
     [("full", "levels", 0), ("dropout", "levels", 3), ("ccsd", "all", 14), ("hmsd", "adjacent", 3)],
 )
 def test_methods_visit_what_they_say(method: str, pairs: str, count: int) -> None:
-    settings = Distillation(method=method, hmsd_pairs=pairs)
+    settings = every_set(method=method, hmsd_pairs=pairs)
     draw = draw_step(settings, GLIOMA, FULL, seed=0, step=0, total_steps=10, samples=[0, 1, 2])
     assert draw.visited.shape == (count, 3, 4)
 
@@ -120,7 +121,7 @@ def test_random_priority_depends_on_seed_step_and_sample_alone() -> None:
 
 
 def test_scoring_every_n_steps() -> None:
-    settings = Distillation(every_n=3)
+    settings = every_set(every_n=3)
     scored = [_draw(settings, s).score for s in range(6)]
     assert scored == [True, False, False, True, False, False]
 

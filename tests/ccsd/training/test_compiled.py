@@ -11,6 +11,7 @@ from ccsd.config import Distillation, Model
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
+from support.distilling import every_set
 from support.kernels import go_the_way_of_gpus
 from support.tasks import GLIOMA
 
@@ -36,7 +37,7 @@ def forget() -> Iterator[None]:
 def objective(method: str = "ccsd", precision: str = "fp32") -> Objective:
     torch.manual_seed(0)
     net = SharedSpecificNet(Model(width=8, levels=3), GLIOMA)
-    return Objective(net, Distillation(method=method), GLIOMA, precision=precision)
+    return Objective(net, every_set(method=method), GLIOMA, precision=precision)
 
 
 def loss(o: Objective, step: int = 0) -> torch.Tensor:
@@ -69,6 +70,24 @@ def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monke
         go_the_way_of_gpus(monkeypatch)
     o = objective(method, "bf16" if on_gpu else "fp32")
     assert graphs_of_whole_steps(o) == GRAPHS[method] + on_gpu * MORE_ON_GPUS[method]
+
+
+@pytest.mark.slow
+def test_one_subset_per_step_makes_all_graphs_within_a_cycle() -> None:
+    """Steps that visit, walk, walk from the full set and score: none of them makes a graph when it comes again."""
+    torch.manual_seed(0)
+    settings = Distillation(every_n=2)
+    o = Objective(SharedSpecificNet(Model(width=8, levels=3), GLIOMA), settings, GLIOMA)
+    counters.clear()
+    compiled = CompileCounterWithBackend("eager")
+    o.compile_parts(backend=compiled)
+    graphs = []
+    for step in range(20):
+        loss(o, step).backward()
+        graphs.append(compiled.frame_count)
+    assert not counters["graph_break"]
+    assert graphs[7] < 30
+    assert graphs[-1] == graphs[7]
 
 
 @pytest.mark.slow

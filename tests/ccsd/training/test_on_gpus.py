@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ccsd.config import Config, Distillation, Model
+from ccsd.config import Config, Model
 from ccsd.data import Batch
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
@@ -23,6 +23,7 @@ from ccsd.training.log import TERMS, StepMeans
 from ccsd.training.step import LossScale, Stepper
 from ccsd.training.timing import PartTimes
 from support.comparing import losses, weights
+from support.distilling import every_set
 from support.processes import ccsd
 from support.tasks import GLIOMA
 
@@ -66,7 +67,7 @@ class Indices(TorchFunctionMode):
 
 
 def one_step(method: str = "ccsd", **settings: Any) -> Operations:
-    distillation = Distillation(method=method)
+    distillation = every_set(method=method)
     with META:
         objective = Objective(SharedSpecificNet(Model(width=8, levels=3, **settings), GLIOMA), distillation, GLIOMA)
         image, label = torch.zeros(2, 4, SIDE, SIDE, SIDE), torch.zeros(2, SIDE, SIDE, SIDE, dtype=torch.uint8)

@@ -10,8 +10,9 @@ from torch import nn
 
 from ccsd.config import Config
 from ccsd.device import peak_tflops
-from ccsd.training.flops import counter, sample_flop, step_tflop
+from ccsd.training.flops import Kind, counter, sample_flop, step_tflop
 from ccsd.training.timing import PartTimes, StepTimes, Trace
+from support.distilling import EVERY_SET
 
 CPU = torch.device("cpu")
 
@@ -124,11 +125,21 @@ def config(**distillation: object) -> Config:
 
 
 def test_a_step_costs_its_samples_and_its_share_of_scoring() -> None:
-    scored, plain = sample_flop(config(), score=True), sample_flop(config(), score=False)
+    every = config(**EVERY_SET)
+    scored, plain = (sample_flop(every, Kind(1, score=score)) for score in (True, False))
     assert scored > plain > 0
-    assert step_tflop(config()) == pytest.approx(3 * scored / 1e12)
-    assert step_tflop(config(every_n=4)) == pytest.approx(3 * (scored + 3 * plain) / 4 / 1e12)
-    assert step_tflop(config(method="dropout", every_n=4)) < step_tflop(config(every_n=4))
+    assert step_tflop(every) == pytest.approx(3 * scored / 1e12)
+    assert step_tflop(config(**EVERY_SET | {"every_n": 4})) == pytest.approx(3 * (scored + 3 * plain) / 4 / 1e12)
+
+
+def test_a_step_with_one_subset_costs_the_mean_of_what_steps_may_visit() -> None:
+    """Half of them visit a subset. The others walk; a third of these has the full set for a teacher."""
+    visiting = sample_flop(config(), Kind(1, walks=False))
+    walking = [sample_flop(config(every_n=1), Kind(1, score=True, from_full=full)) for full in (True, False)]
+    assert visiting < walking[0] < walking[1]
+    expected = 3 * (visiting + (walking[0] + 2 * walking[1]) / 3) / 2
+    assert step_tflop(config(every_n=1)) == pytest.approx(expected / 1e12)
+    assert step_tflop(config(method="dropout")) == pytest.approx(3 * visiting / 1e12)
 
 
 @pytest.mark.parametrize(("done", "complete"), [(Trace.START + 2, True), (Trace.START + 1, False)])

@@ -12,7 +12,7 @@ from support.comparing import LOSS, WEIGHT, assert_close, assert_same_run, losse
 from support.plain import plain_training
 from support.trainings import Ending, Launch, training
 
-EXCHANGES_OF_A_STEP = {
+EXCHANGES_OF_A_STEP = {  # that scores
     "all_reduce, device": 4,  # gradients in one bucket, their norm, criticalities; and the means of the log
     "all_reduce, host": 1,  # whether anybody was asked to stop
     "all_gather_object, host": 1,  # the paths of the log, which has every step here
@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
     """What two processes did, in one launch."""
     items = {
-        "whole": training(runs / "whole", STAGE_2, count_at=4),
+        "whole": training(runs / "whole", STAGE_2, count_at=1),
         "stopped": training(runs / "parts", STAGE_2, stop_at=2),
         "resumed": training(runs / "parts", STAGE_2),
         "to shrink": training(runs / "elastic", STAGE_2, stop_at=2),
