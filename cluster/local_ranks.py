@@ -100,7 +100,7 @@ def _run_once(
         codes = [child.poll() for child in children]
         _end(children, GRACE_S)
     except KeyboardInterrupt:
-        say("interrupted: the ranks are saving and will end; press Ctrl-C again to end them at once")
+        say("interrupted: the processes are saving and will end; press Ctrl-C again to end them at once")
         _end(children, settings.signal_delay_s)
         raise
     finally:
