@@ -5,7 +5,7 @@
 # make env     create .venv or bring it up to date (the other targets do this automatically)
 # make lower-bounds    run the quick tests with the lowest versions that pyproject.toml allows
 # make coverage    run all tests except the exhaustive ones, and measure lines and branches covered; about an hour
-# make ablation    measure what each part of the method adds, on phantoms; about an hour
+# make ablation    measure what each part of the method adds, on phantoms; about an hour and a half
 # make predict-demo    segment two phantoms with the included model, in a minute
 # make demo-model    train that model again and pack it
 # make docs        build the documentation as a site: site/index.html

@@ -58,13 +58,13 @@ def run_ranks(command: Sequence[str], folder: Path, settings: JobSettings, name:
         "CUDA_VISIBLE_DEVICES": visible_devices(settings.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
         rendezvous.GPUS: str(settings.gpus),
     }
-    say(f"starting {settings.tasks} rank{'s' * (settings.tasks > 1)} on this machine, logs in {folder}")
+    say(f"starting {settings.tasks} process{'es' * (settings.tasks > 1)} on this machine, logs in {folder}")
     follower = Follower(log_file(folder, JOB_ID, 0))
     codes, first = _run_once(command, folder, settings, shared, follower)
     if first is None:
         return 0
     if all(code == REQUEUE_CODE for code in codes):
-        say("the ranks saved and stopped, as requested; run the same command again to resume")
+        say("the processes saved and stopped, as requested; run the same command again to resume")
         return REQUEUE_CODE
     status = RankStatus(first, socket.gethostname(), 0, codes[first])
     raise JobError(failure(name, None, status, log_file(folder, JOB_ID, first), shown=first == 0))
@@ -100,7 +100,7 @@ def _run_once(
         codes = [child.poll() for child in children]
         _end(children, GRACE_S)
     except KeyboardInterrupt:
-        say("interrupted: the ranks are saving and will end; press Ctrl-C again to end them at once")
+        say("interrupted: the processes are saving and will end; press Ctrl-C again to end them at once")
         _end(children, settings.signal_delay_s)
         raise
     finally:

@@ -80,14 +80,14 @@ def failure(title: str, why: str | None, rank: RankStatus | None, log: Path, *, 
         lines.append("Killed from outside: usually the machine ran out of memory. Raise mem_gb, or use less memory.")
     tail = [] if shown else _last_lines(log)
     if tail:
-        lines += [f"last lines of rank {rank.rank if rank else 0}:", *(f"  {line}" for line in tail)]
+        lines += [f"last lines of process {rank.rank if rank else 0}:", *(f"  {line}" for line in tail)]
     return "\n".join([*lines, f"logs: {log.parent}"])
 
 
 def _ending(rank: RankStatus) -> str:
     code = rank.exit_code or 0
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return f"rank {rank.rank} on {rank.host} {how}."
+    return f"process {rank.rank} on {rank.host} {how}."
 
 
 def _last_lines(path: Path, count: int = 30) -> list[str]:

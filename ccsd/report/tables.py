@@ -270,7 +270,7 @@ def _dice_cell(mean: float) -> Cell:
 def _drop_cell(drop: float | None) -> Cell:
     if drop is None:
         return Cell("-", float("nan"))
-    return Cell(f"{drop:+.3f}", drop, "", *colour(1 + 2 * min(drop, 0)))
+    return Cell(f"{drop:+z.3f}", drop, "", *colour(1 + 2 * min(drop, 0)))
 
 
 def colour(good: float) -> tuple[str, str]:

@@ -81,7 +81,7 @@ time.sleep(600)
 """
     done = launcher.run(code, tmp_path / "run", "tasks_per_node=2")
     assert done.returncode == 1
-    assert "rank 1" in done.stderr
+    assert "process 1" in done.stderr
     assert "exit code 1" in done.stderr
     assert "ValueError: the tumour is too large" in done.stderr
     assert str(tmp_path / "run" / "001") in done.stderr
@@ -108,7 +108,7 @@ def test_a_rank_that_fails_while_another_stops_fails_the_job(tmp_path: Path, lau
     code = "import os, sys, time; rank = int(os.environ['RANK']); time.sleep(rank); sys.exit((75, 3)[rank])"
     done = launcher.run(code, tmp_path / "run", "tasks_per_node=2")
     assert done.returncode == 1
-    assert "rank 1" in done.stderr
+    assert "process 1" in done.stderr
     assert "exit code 3" in done.stderr
 
 

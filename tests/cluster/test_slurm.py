@@ -113,7 +113,7 @@ def test_a_failing_rank_ends_the_job_and_its_last_lines_are_shown(tmp_path: Path
     begun = time.monotonic()
     done = launcher.run(code, tmp_path / "run", *FOUR)
     assert done.returncode == 1
-    assert "rank 3" in done.stderr
+    assert "process 3" in done.stderr
     assert "ValueError: the tumour is too large" in done.stderr
     assert time.monotonic() - begun < 60
 

@@ -7,7 +7,7 @@ import pytest
 from ccsd.report.charts import by_experiment
 from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.statistics import compare, summarise
-from ccsd.report.tables import overview
+from ccsd.report.tables import drop_table, overview
 from support.tasks import GLIOMA
 
 
@@ -126,3 +126,9 @@ def test_text_of_a_single_experiment_compares_nothing(scores):
     text = overview_text(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA)
     assert "0.600" in text
     assert "Differences" not in text
+
+
+def test_a_negligible_drop_has_no_minus_sign(scores):
+    summary = summarise(scores({"c": {"flair+t1+t1ce+t2": 0.8, "flair+t1+t1ce": 0.7999}}), GLIOMA)
+
+    assert {cell.text for _, cells in drop_table(summary, "ccsd", GLIOMA) for cell in cells} == {"+0.000"}
