@@ -93,7 +93,7 @@ def write_report(results: Path, out: Path | None = None) -> Report:
     _write_tables(study, summary, comparison)
     page = out or study.folder.report
     write_text(page, render(study, summary, comparison))
-    return Report(page, overview_text(summary, comparison, study.task))
+    return Report(page, "\n".join([overview_text(summary, comparison, study.task), "", *_policies(study)]))
 
 
 def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame) -> str:

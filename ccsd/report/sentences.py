@@ -244,8 +244,7 @@ def overview_text(summary: pd.DataFrame, comparison: pd.DataFrame, task: Task) -
         blocks += _table(
             ("difference", "cases", *regions), [row for pair in found for row in _pair_rows(pair, regions)]
         )
-    policies = " or ".join(str(policy) for policy in summary["policy"].unique())
-    return "\n".join([*blocks, "", f"Empty regions: {policies}"])
+    return "\n".join(blocks)
 
 
 def _mean_text(row: SummaryRow | None) -> str:

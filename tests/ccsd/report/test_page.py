@@ -110,8 +110,10 @@ def test_tables_are_written_for_people_and_programs(page):
 def test_page_does_without_everything_but_scores(study):
     for name in ("data", "runs", "phantoms", "config.yaml"):
         shutil.rmtree(study / name) if (study / name).is_dir() else (study / name).unlink()
-    text = "".join(check(write_report(study).page).text)
+    report = write_report(study)
+    text = "".join(check(report.page).text)
 
+    assert report.text.splitlines()[-1].startswith("Where prediction and reference are both empty, Dice")
     assert "No training run was found" in text
     assert "Nothing to show for ccsd: pictures require kept predictions in" in text
     assert "phantoms" not in text
