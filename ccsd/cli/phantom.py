@@ -22,13 +22,14 @@ def phantom(
 
     Cohorts of the default task have the file layouts of BraTS 2020 and 2023; others come with a layout file.
     """
+    from preprocess.errors import counted
     from preprocess.parallel import track
     from preprocess.phantom.cohort import write_cohort
     from preprocess.task import read_task
 
     written = write_cohort(dest, cases=cases, size=_shape(size), seed=seed, difficulty=difficulty, task=read_task(task))
     total = sum(1 for _ in track(written, cases, "phantom"))
-    typer.echo(f"{total} cases in {dest}")
+    typer.echo(f"{counted(total, 'case')} in {dest}")
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -27,6 +27,7 @@ from ccsd.metrics import Policy, Reference
 from ccsd.metrics.policy import policy_of
 from ccsd.records import Identity
 from ccsd.study import SCORES_FILE
+from preprocess.errors import counted
 from preprocess.source.labels import count_values, readings
 from preprocess.source.layouts.layout import numberings_of
 from preprocess.source.load import read_label
@@ -185,7 +186,7 @@ def _all_conventions(
     predicted = {p.prediction.path: predicted.get(p.prediction.path, expected[p.reference.path]) for p in pairs}
     for option, some in (("--pred-labels", predicted), ("--ref-labels", expected)):
         for convention, number in Counter(some.values()).items():
-            print(f"{option}: {number} files read as {convention.name} ({convention})", file=sys.stderr)
+            print(f"{option}: {counted(number, 'file')} read as {convention.name} ({convention})", file=sys.stderr)
     return predicted, expected
 
 

@@ -26,6 +26,7 @@ from ccsd.report.sentences import overview_text, verdicts
 from ccsd.report.speed import speed
 from ccsd.report.statistics import compare, summarise
 from ccsd.report.tables import SeedMeans, seed_means
+from preprocess.errors import counted
 from preprocess.files import complete_or_absent, write_text
 from preprocess.pictures import colour
 from preprocess.task import Task, default_task
@@ -105,7 +106,7 @@ def render(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFrame)
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["counted"] = words.counted
+    environment.filters["counted"] = counted
     template = environment.get_template("report.html.j2")
     task = study.task
     leader, seeds = words.best_experiment(summary, study.metrics), seed_means(study.metrics, task)

@@ -10,6 +10,7 @@ from ccsd.report.certainty import FEWEST_CASES, MARKS, Certainty, certainty, com
 from ccsd.report.results import StudyResults
 from ccsd.report.statistics import SummaryRows, by_key, leave_one_out
 from ccsd.report.tables import Difference, SummaryRow, differences, over_all, overview
+from preprocess.errors import counted
 from preprocess.task import Task
 
 _NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
@@ -63,11 +64,6 @@ def cleanup_words(task: Task) -> str:
         for name, rule in task.cleanup.items()
     ]
     return f"Dice cleaned: {listed(rules)}." if rules else ""
-
-
-def counted(number: int, word: str) -> str:
-    """Return `1 case`, `2 cases`."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def with_interval(row: dict[str, Any], digits: int = 2) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from preprocess.errors import InputError, first_few
+from preprocess.errors import InputError, counted, first_few
 from preprocess.files import write_text
 from preprocess.source.layouts import (
     IGNORED,
@@ -103,7 +103,7 @@ def summary(files: Sequence[FileRole], task: Task) -> list[str]:
     names = ", ".join(f"{name} ({number})" for name, number in sorted(layouts.items()))
     modalities = task.modalities
     listed = ", ".join(f"{name} {counts[name]}" for name in (*modalities, SEGMENTATION))
-    lines = [f"{total} cases, by layout {names or 'none'}; files found: {listed}"]
+    lines = [f"{counted(total, 'case')}, by layout {names or 'none'}; files found: {listed}"]
     lines += [f"no case has {name}" for name in modalities if total and not counts[name]]
     return lines + unused(files)
 

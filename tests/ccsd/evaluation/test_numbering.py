@@ -63,7 +63,7 @@ def test_each_case_is_read_in_the_numbers_of_its_layout(folders: Folders, capsys
         write(pred / f"{case}.nii.gz", 1, 2, enhancing)
         write(ref / case / f"{case}{'_' if enhancing == 4 else '-'}seg.nii.gz", 1, 2, enhancing)
     assert (read_metrics(evaluate_folders(pred, ref, out, GLIOMA))["dice"] == 1).all()
-    assert "--ref-labels: 1 files read as brats2023" in capsys.readouterr().err
+    assert "--ref-labels: 1 file read as brats2023" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
