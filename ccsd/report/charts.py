@@ -154,7 +154,7 @@ def distributions(metrics: pd.DataFrame, experiment: str, task: Task) -> Markup:
         for place, (axis, (region, wide)) in enumerate(zip(axes, wides.items(), strict=True)):
             _spread(axis, wide, SERIES[place % len(SERIES)])
             axis.set(xlabel=f"{region} Dice", xlim=(-0.03, 1.03))
-        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_yticks(range(len(names)), [task.display_name(name) for name in names])
         axes[0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top, with space for its dots
         return inline(
             drawing,
@@ -188,14 +188,14 @@ def expectations(scores: pd.DataFrame, experiment: str, task: Task) -> Markup:
         )
 
 
-def training(run: TrainingResults) -> Markup | None:
+def training(run: TrainingResults, task: Task) -> Markup | None:
     """Draw the losses and the validation Dice against the step."""
     steps, checks = run.of_kind("train"), run.of_kind("validation")
     if not steps:
         return None
     with figure(10, 3.2, ncols=2) as (drawing, axes):
         _losses(axes[0], steps)
-        _validation(axes[1], checks)
+        _validation(axes[1], checks, task)
         return inline(drawing, f"training-{run.name}", _training_words(run.name, steps, checks))
 
 
@@ -328,7 +328,7 @@ def _smooth(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> tuple[Any, Any]
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
 
 
-def _validation(axis: Any, checks: Sequence[dict[str, Any]]) -> None:
+def _validation(axis: Any, checks: Sequence[dict[str, Any]], task: Task) -> None:
     axis.set(ylabel="validation Dice (mean of regions)", ylim=(0, 1))
     _against_steps(axis)
     names = list(dict.fromkeys(name for event in checks for name in event["dice"]))
@@ -336,7 +336,8 @@ def _validation(axis: Any, checks: Sequence[dict[str, Any]]) -> None:
     for i, name in enumerate(names):
         points = [(e["step"], float(np.nanmean(list(e["dice"][name].values())))) for e in checks if name in e["dice"]]
         line = LINES[i // len(colours) % len(LINES)]
-        axis.plot(*zip(*points, strict=True), color=colours[i % len(colours)], ls=line, marker="o", ms=4, label=name)
+        style = {"color": colours[i % len(colours)], "ls": line, "marker": "o", "ms": 4}
+        axis.plot(*zip(*points, strict=True), label=task.display_name(name), **style)
     if names:
         axis.legend(fontsize=8)
 

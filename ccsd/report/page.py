@@ -197,7 +197,7 @@ def _training_section(training: TrainingResults, task: Task) -> TrainingSection:
         name=training.name,
         experiment=training.name.partition("-")[0],
         record=training.record,
-        training=charts.training(training),
+        training=charts.training(training, task),
         removals=charts.removals(training, task),
         paths=tables.removal_paths(training.of_kind("removal"), task),
         speed=speed(training),
