@@ -47,7 +47,7 @@ def main() -> None:
 
 def objective_step(net: SharedSpecificNet, method: str, image: Tensor, label: Tensor) -> None:
     """Run forward and backward of a method's objective."""
-    settings = Distillation.model_validate({"method": method})
+    settings = Distillation.model_validate({"method": method, "per_step": "all"})
     available = torch.ones(len(image), 4, dtype=torch.bool)
     draw = draw_step(settings, TASK, available, seed=0, step=0, total_steps=1, samples=[0]).to(image.device)
     objective = Objective(net, settings, TASK).to(image.device)

@@ -65,7 +65,7 @@ def launch(work: Callable[..., object], chosen: argparse.Namespace, *arguments: 
 def stepper(variant: str, chosen: argparse.Namespace, process: Process) -> Stepper:
     """Build a new network and wrap it for the variant; every process must call this."""
     torch.manual_seed(0)
-    method = Distillation.model_validate({"method": chosen.method})
+    method = Distillation.model_validate({"method": chosen.method, "per_step": "all", "supervise_path": True})
     net = SharedSpecificNet(Model.model_validate({"backbone": chosen.backbone, "width": chosen.width}), TASK)
     objective = Objective(net, method, TASK).to(process.device)
     inputs = _inputs(chosen.patch, method, process)

@@ -120,18 +120,21 @@ class Distillation(Section):
                 f"critical first, for example [{', '.join(task.modalities)}]"
             )
         update: dict[str, Any] = {"static_order": order}
-        if len(task.modalities) > MOST_SETS_KEPT:
-            if "every_n" not in self.model_fields_set:
-                update["every_n"] = 1
-            self._refuse_every_set()
-        return self.model_copy(update=update)
+        many = len(task.modalities) > MOST_SETS_KEPT
+        if many and "every_n" not in self.model_fields_set:
+            update["every_n"] = 1
+        fitted = self.model_copy(update=update)
+        if many:
+            _refuse_every_set(fitted)
+        return fitted
 
-    def _refuse_every_set(self) -> None:
-        many = f"too many with more than {MOST_SETS_KEPT} sequences"
-        if "every_n" in self.model_fields_set and self.every_n > 1 and self.criterion not in ("static", "random"):
-            raise ValueError(f"every_n: {self.every_n} needs a running mean for each set of sequences, {many}; use 1")
-        if self.hmsd_pairs == "all":
-            raise ValueError(f"hmsd_pairs: all visits every set of sequences, {many}; use levels or adjacent")
+
+def _refuse_every_set(settings: Distillation) -> None:
+    many = f"too many with more than {MOST_SETS_KEPT} sequences"
+    if settings.every_n > 1 and settings.criterion not in ("static", "random"):
+        raise ValueError(f"every_n: {settings.every_n} needs a running mean for each set of sequences, {many}; use 1")
+    if settings.hmsd_pairs == "all":
+        raise ValueError(f"hmsd_pairs: all visits every set of sequences, {many}; use levels or adjacent")
 
 
 def static_order(settings: Distillation, task: Task) -> tuple[str, ...]:
