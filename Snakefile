@@ -38,7 +38,7 @@ onsuccess:
     print(
         "\n".join(
             [
-                *found_files(study),
+                *found_files(study, STARTED),
                 *rejected_cases(study),
                 f"The report is {study.folder.report.absolute()}",
                 *segmented_cases(NEW),
@@ -48,4 +48,12 @@ onsuccess:
 
 
 onerror:
-    print("\n".join([*found_files(study), *rejected_cases(study)]))
+    print(
+        "\n".join(
+            [
+                *found_files(study, STARTED),
+                *rejected_cases(study),
+                "Finished work is kept: to resume, run the same command again.",
+            ]
+        )
+    )

@@ -101,7 +101,7 @@ def run_name(experiment: str, seed: int | str, fold: int | str | None = None) ->
     return f"{experiment}{'' if fold is None else f'-f{fold}'}-s{seed}"
 
 
-def refuse_adopted_names(experiments: Iterable[str], adopted: Iterable[Path]) -> None:
+def reject_adopted_names(experiments: Iterable[str], adopted: Iterable[Path]) -> None:
     """Reject experiments with the name of an adopted method, as the report could not distinguish them.
 
     Raises

@@ -15,9 +15,9 @@ from ccsd.errors import UsageError
 from ccsd.new_cases import NewCases
 from ccsd.runs import members, run_key
 from ccsd.study import Study
-from preprocess.dataset import CASES_FILE, is_settled, read_refusals
+from preprocess.dataset import CASES_FILE, is_settled, read_rejections
 from preprocess.parallel import select_part
-from preprocess.source.accounts import read_files, summary
+from preprocess.source.accounts import FILES_TABLE, read_files, summary
 
 
 def phantom_options(study: Study) -> str:
@@ -46,7 +46,7 @@ def _task(study: Study) -> list[str]:
 
 def split_options(study: Study) -> str:
     """Return the options of `ccsd split`: a published list, a draw or folds, and how many cases may be rejected."""
-    split, rest = study.config.split, ["--max-refused", str(study.config.convert.max_refused)]
+    split, rest = study.config.split, ["--max-rejected", str(study.config.convert.max_rejected)]
     if split.patients is not None:
         rest += ["--patients", str(split.patients)]
     drawn = ["--seed", str(split.seed), "--train", str(split.train), "--val", str(split.val)]
@@ -126,7 +126,7 @@ def prediction_options(new: NewCases, model: str) -> str:
 
 def rejected_cases(study: Study) -> list[str]:
     """Return a line for each case that conversion rejected, and what to do about it; usually none."""
-    rejected = read_refusals(study.folder.data)
+    rejected = read_rejections(study.folder.data)
     lines = [f"left out, rejected by the conversion: {case}: {reason}" for case, reason in rejected.items()]
     advice = "To use them, fix them or allow the check (convert.allow), and add --forcerun convert once."
     return [*lines, advice] if lines else []
@@ -138,10 +138,12 @@ def segmented_cases(new: NewCases) -> list[str]:
     return [f"The segmentations of {len(new.cases)} new cases are in {folder}" for folder in folders]
 
 
-def found_files(study: Study) -> list[str]:
-    """Return what the source contains: numbers of cases by sequence, and files that no case uses."""
-    files = read_files(study.folder.data)
-    return summary(files, study.config.task) if files else []
+def found_files(study: Study, since: float) -> list[str]:
+    """Return what a conversion after this time found: numbers of cases by sequence, and files that no case uses."""
+    table = study.folder.data / FILES_TABLE
+    if not table.is_file() or table.stat().st_mtime < since:
+        return []
+    return summary(read_files(study.folder.data), study.config.task)
 
 
 def outdated_marks(study: Study) -> dict[Path, list[Path]]:

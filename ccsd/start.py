@@ -48,12 +48,12 @@ def start_of(config: Config, *own: Path) -> SavedModel | None:
             f"train.init: {folder} is trained by this configuration, which would overwrite its own start; train into "
             "another folder; in the workflow, use another study name"
         )
-    _refuse_other_network(start, config.model)
-    _refuse_strangers(start, config)
+    _reject_other_network(start, config.model)
+    _reject_strangers(start, config)
     return start
 
 
-def _refuse_other_network(start: SavedModel, model: Model) -> None:
+def _reject_other_network(start: SavedModel, model: Model) -> None:
     theirs = start.config.model
     free = FREE | (set() if theirs.backbone != model.backbone or model.backbone in UNETS else OF_UNETS)
     differing = [
@@ -67,7 +67,7 @@ def _refuse_other_network(start: SavedModel, model: Model) -> None:
         )
 
 
-def _refuse_strangers(start: SavedModel, config: Config) -> None:
+def _reject_strangers(start: SavedModel, config: Config) -> None:
     theirs, ours = start.config.task, config.task
     if is_plugin(BACKBONE, config.model.backbone) and theirs.modalities != ours.modalities:
         raise UsageError(

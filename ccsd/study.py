@@ -20,14 +20,14 @@ from ccsd.config.schema import Config
 from ccsd.config.science import EXPERIMENT_SECTIONS, science_digest
 from ccsd.errors import UsageError
 from ccsd.inference.brain import PAINTED
-from ccsd.runs import NOT_TOGETHER, FoldPlan, members, refuse_adopted_names, run_key, run_name
+from ccsd.runs import NOT_TOGETHER, FoldPlan, members, reject_adopted_names, run_key, run_name
 from preprocess.dataset import data_task
 from preprocess.errors import InputError
 from preprocess.files import write_text
 from preprocess.folds import read_folds
 from preprocess.splits import FILE as SPLIT_FILE
 from preprocess.splits import Split, read_split
-from preprocess.task import Task, default_task, refuse_mixture, shipped_tasks
+from preprocess.task import Task, default_task, reject_mixture, shipped_tasks
 
 WEIGHTS, RECORD_FILE, EVENTS, TRACE = "model.safetensors", "run.json", "metrics.jsonl", "trace.json.gz"
 CALIBRATION_FILE, CALIBRATIONS = "calibration.json", "calibration*.json"
@@ -157,11 +157,11 @@ class Study:
         if config.ensembles and study.models == study.runs:
             reason = NOT_TOGETHER if study.folds.cannot_be_scored else "needs two seeds or more, such as seeds: [0, 1]"
             raise UsageError(f"configuration: ensembles: {reason}")
-        study._refuse_unfit_starts()
-        refuse_adopted_names(config.experiments, study.folder.adopted())
+        study._reject_unfit_starts()
+        reject_adopted_names(config.experiments, study.folder.adopted())
         return study
 
-    def _refuse_unfit_starts(self) -> None:
+    def _reject_unfit_starts(self) -> None:
         from ccsd.start import start_of  # here, as it imports this module through records
 
         own = [self.folder.run(run) for run in self.runs]
@@ -290,7 +290,7 @@ def checked_split(data: Path, what: str, task: Task, split: Split) -> Split:
     InputError
         If the data or the split belong to another task; both are named.
     """
-    refuse_mixture([(what, task), (str(data), data_task(data))])
+    reject_mixture([(what, task), (str(data), data_task(data))])
     if split.task not in ("", task.label):
         raise InputError(
             f"{data / SPLIT_FILE} belongs to the task {split.task}, but {what} to {task.label}; repeat the split with "

@@ -130,7 +130,7 @@ def _attach_or_submit(
         job = _last_job(folder, name)
         attached = job is not None and _is_alive(job)
         if job is not None and attached:
-            _refuse_other_work(job, command, folder)
+            _reject_other_work(job, command, folder)
             say(f"attached to {job.title}, logs in {job.folder}")
         elif job is not None and _has_result(job, command, results):
             say(f"{job.title} had already succeeded")
@@ -192,7 +192,7 @@ def _has_result(job: JobRecord, command: Sequence[str], results: Sequence[Path])
     return rank_status.succeeded(rank_status.read_statuses(Path(job.folder), job.tasks), job.tasks)
 
 
-def _refuse_other_work(job: JobRecord, command: Sequence[str], folder: Path) -> None:
+def _reject_other_work(job: JobRecord, command: Sequence[str], folder: Path) -> None:
     """Raise a `JobError` if a live job runs another command than the one requested now."""
     if job.command != command_digest(command):
         raise JobError(

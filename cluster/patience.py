@@ -1,6 +1,6 @@
 """When to retry sbatch, and an interruptible wait until then.
 
-A final refusal by SLURM is reported at once. If the controller is busy or unreachable, sbatch is retried for ten
+A final rejection by SLURM is reported at once. If the controller is busy or unreachable, sbatch is retried for ten
 minutes. A limit on jobs in the queue no longer applies once jobs end, perhaps only after days, so sbatch is retried
 until then.
 """
@@ -66,7 +66,7 @@ class Patience:
         self._last_s = 0.0
 
     def next_wait(self, message: str) -> float | None:
-        """Return the seconds after which to retry sbatch; None if its refusal is final."""
+        """Return the seconds after which to retry sbatch; None if its rejection is final."""
         if is_submit_limit(message):
             return next(self._limit)
         return next(self._away, None) if is_away(message) else None

@@ -52,7 +52,7 @@ def submit(command: Sequence[str], folder: Path, settings: JobSettings, name: st
 
 
 def _submit_until_accepted(submission: Path, name: str) -> None:
-    """Call the worker until SLURM accepts the job; raise a `JobError` if the refusal is final."""
+    """Call the worker until SLURM accepts the job; raise a `JobError` if the rejection is final."""
     patience, log = Patience(), submission / "submit.log"
     while _call_worker(submission, log) != 0:
         problem = _problem(log)
@@ -142,7 +142,7 @@ def _submit_request(submission: Path) -> str:
     try:
         return executor.submit(task).job_id
     except (FailedJobError, FailedSubmissionError) as error:
-        raise JobError(f"sbatch refused the job:\n{str(error).strip()}") from None
+        raise JobError(f"sbatch rejected the job:\n{str(error).strip()}") from None
 
 
 def parameters(settings: JobSettings, name: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ HEADER = "<!-- made by `python docs/generate.py`; edit the descriptions in the c
 
 STUDY_TEXT = """\
 Settings of a study live in a YAML file (`config/config.yaml`). A command overrides them with dotted keys,
-`--set train.steps=100`, Snakemake with mappings, `--config "train={steps: 100}"`. Unknown keys are refused.
+`--set train.steps=100`, Snakemake with mappings, `--config "train={steps: 100}"`. Unknown keys are rejected.
 """
 METRICS_TEXT = """\
 One row per case, combination and region; `metrics.parquet` has the same columns. An empty field is a number that does

@@ -50,10 +50,10 @@ class CaseAudit:
 
     @property
     def verdict(self) -> str:
-        """`refused`, `odd` or `fine`."""
-        if any(finding.refuses for finding in self.findings):
-            return "refused"
-        return "odd" if self.findings else "fine"
+        """`rejected`, `unusual` or `fine`."""
+        if any(finding.rejects for finding in self.findings):
+            return "rejected"
+        return "unusual" if self.findings else "fine"
 
 
 def audit(cases: Sequence[CaseFiles], *, workers: int = 1) -> list[CaseAudit]:
@@ -97,7 +97,7 @@ def _digest(volume: Volume) -> str:
 
 
 def _unreadable(files: CaseFiles, text: str) -> CaseAudit:
-    finding = Finding("unreadable", text, refuses=True)
+    finding = Finding("unreadable", text, rejects=True)
     return CaseAudit(files.case, files.layout, tuple(files.images), files.label is not None, (finding,), {})
 
 
@@ -110,7 +110,7 @@ def _with_shared_files(audits: Sequence[CaseAudit]) -> list[CaseAudit]:
     result = []
     for item in audits:
         extra = [
-            Finding("shared-file", f"{name} shows the same image as a file of {', '.join(others)}", refuses=False)
+            Finding("shared-file", f"{name} shows the same image as a file of {', '.join(others)}", rejects=False)
             for name, digest in item.digests.items()
             if (others := [case for case in owners[digest] if case != item.case])
         ]
@@ -146,7 +146,7 @@ def _square(plane: NDArray[Any]) -> NDArray[Any]:
 
 
 def _page(audits: Sequence[CaseAudit], lines: Sequence[str], task: Task) -> str:
-    order = {"refused": 0, "odd": 1, "fine": 2}
+    order = {"rejected": 0, "unusual": 1, "fine": 2}
     counts = {verdict: sum(item.verdict == verdict for item in audits) for verdict in order}
     rows = [
         {"item": item, "image": base64.b64encode(item.thumbnail).decode()}
@@ -165,7 +165,7 @@ def _page(audits: Sequence[CaseAudit], lines: Sequence[str], task: Task) -> str:
 
 def verdicts(audits: Iterable[CaseAudit]) -> dict[str, int]:
     """Return the number of cases by verdict."""
-    counts = {"refused": 0, "odd": 0, "fine": 0}
+    counts = {"rejected": 0, "unusual": 0, "fine": 0}
     for item in audits:
         counts[item.verdict] += 1
     return counts
@@ -176,10 +176,11 @@ _TEMPLATE = """<!doctype html>
 <style>
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em; color: #222 }
 table { border-collapse: collapse } td, th { border-bottom: 1px solid #ddd; padding: .4em .7em; text-align: left;
-vertical-align: top } .refused { color: #b00020 } .odd { color: #9a6700 } .fine { color: #1a7f37 } code { color: #666 }
+vertical-align: top } .rejected { color: #b00020 } .unusual { color: #9a6700 } .fine { color: #1a7f37 }
+code { color: #666 }
 </style></head><body>
 <h1>Audit of {{ total }} case{{ '' if total == 1 else 's' }}</h1>
-<p>{{ counts.refused }} refused, {{ counts.odd }} odd, {{ counts.fine }} fine. From left to right:
+<p>{{ counts.rejected }} rejected, {{ counts.unusual }} unusual, {{ counts.fine }} fine. From left to right:
 {{ sequences | join(", ") }}, and {{ sequences[0] }} with the segmentation ({{ classes | join(", ") }}); the patient's
 right is on the left.</p>
 <ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>

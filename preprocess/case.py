@@ -35,7 +35,7 @@ class Prepared:
     label
         D x H x W uint8, classes of the task, if there is a segmentation.
     findings
-        What is odd about the case.
+        What is unusual about the case.
     """
 
     meta: CaseMeta
@@ -81,9 +81,9 @@ def prepare_loaded(case: Loaded, allow: Collection[str] = ()) -> Prepared:
         If a check rejects the case; every reason is in the message.
     """
     findings = examine(case, allow)
-    refused = [str(finding) for finding in findings if finding.refuses]
-    if refused:
-        raise InputError("; ".join(refused))
+    rejected = [str(finding) for finding in findings if finding.rejects]
+    if rejected:
+        raise InputError("; ".join(rejected))
     sources, case = _sources(case), case.without_placeholders()
     task, affine = case.files.task, case.reference.affine
     images = {m: _clean(to_canonical(volume.array, affine)) for m, volume in case.images.items()}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from preprocess.case import prepare, stored_patient
 from preprocess.checks import check_names
-from preprocess.dataset import REFUSED, drop_outdated_refusals, drop_refusal, write_refusal
+from preprocess.dataset import REJECTED, drop_outdated_rejections, drop_rejection, write_rejection
 from preprocess.errors import InputError
 from preprocess.files import make_folder, sweep
 from preprocess.parallel import run_parallel, select_part, track
@@ -34,7 +34,7 @@ class CaseConversion:
     """
 
     case: str
-    status: Literal["converted", "unchanged", "refused"]
+    status: Literal["converted", "unchanged", "rejected"]
     message: str = ""
     died: bool = False
     meant: str = ""
@@ -54,7 +54,7 @@ def convert(
     """Convert the cases below `src` into stores below `dest`, in parallel over cases; return the outcome of each.
 
     A store whose source files, task and label numbers have not changed is kept. A case that cannot be converted leaves
-    a note below `dest/refused` instead of a store; the others are converted all the same. `dest/files.tsv` has the
+    a note below `dest/rejected` instead of a store; the others are converted all the same. `dest/files.tsv` has the
     role of every file.
 
     Parameters
@@ -79,12 +79,12 @@ def convert(
     """
     check_names(allow)
     found = find_cases(src, task, layout, labels)
-    _refuse_other_task(dest, task)
+    _reject_other_task(dest, task)
     mine = select_part(found.cases, part)
     make_folder(dest)
-    for folder in (dest, dest / REFUSED):
+    for folder in (dest, dest / REJECTED):
         sweep(folder)
-    drop_outdated_refusals(dest)
+    drop_outdated_rejections(dest)
     jobs = [(files, dest, tuple(sorted(allow))) for files in mine]
     outcomes = track(run_parallel(_convert_case, jobs, workers, _died), len(jobs), "convert")
     made = sorted(outcomes, key=lambda item: item.case)
@@ -92,7 +92,7 @@ def convert(
     return made
 
 
-def _refuse_other_task(dest: Path, task: Task) -> None:
+def _reject_other_task(dest: Path, task: Task) -> None:
     """Reject a mixture of tasks before anything is written. Cases of an older task of the same name are replaced."""
     stored = _stored_task(dest)
     if stored and stored != task.name:
@@ -114,7 +114,7 @@ _Job = tuple[CaseFiles, Path, tuple[str, ...]]
 
 
 def _died(job: _Job) -> CaseConversion:
-    outcome = _refuse(job[1], job[0], "the process died while converting it; is there enough memory?")
+    outcome = _reject(job[1], job[0], "the process died while converting it; is there enough memory?")
     return replace(outcome, died=True)
 
 
@@ -125,11 +125,11 @@ def _convert_case(job: _Job) -> CaseConversion:
             return CaseConversion(files.case, "unchanged")
         prepared = prepare(files, allow=allow)
     except InputError as error:
-        return _refuse(dest, files, str(error).removeprefix(f"{files.case}: "))
+        return _reject(dest, files, str(error).removeprefix(f"{files.case}: "))
     except Exception as error:  # noqa: BLE001 - a case that no check foresaw must not cost the others
-        return _refuse(dest, files, f"unexpected {type(error).__name__}: {error}; please report it")
+        return _reject(dest, files, f"unexpected {type(error).__name__}: {error}; please report it")
     write_case(dest, prepared)
-    drop_refusal(dest, files.case)
+    drop_rejection(dest, files.case)
     return CaseConversion(files.case, "converted", "; ".join(prepared.meta.warnings))
 
 
@@ -158,6 +158,6 @@ def _digest(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _refuse(dest: Path, files: CaseFiles, reason: str) -> CaseConversion:
-    write_refusal(dest, files.case, reason, files.paths)
-    return CaseConversion(files.case, "refused", reason, meant=files.meant)
+def _reject(dest: Path, files: CaseFiles, reason: str) -> CaseConversion:
+    write_rejection(dest, files.case, reason, files.paths)
+    return CaseConversion(files.case, "rejected", reason, meant=files.meant)

@@ -1,4 +1,4 @@
-"""A converted data set: a store or a refusal per case, `cases.tsv`, and the fingerprint `dataset.json`."""
+"""A converted data set: a store or a rejection per case, `cases.tsv`, and the fingerprint `dataset.json`."""
 
 import csv
 import io
@@ -19,9 +19,9 @@ from preprocess.reading import read_table
 from preprocess.source.layouts.layout import patient_named
 from preprocess.store.meta import LAYOUT_VERSION, CaseMeta, patient_of
 from preprocess.store.reader import CaseStore, list_cases, store_path
-from preprocess.task import Task, refuse_mixture
+from preprocess.task import Task, reject_mixture
 
-CASES_FILE, FINGERPRINT_FILE, PATIENTS_FILE, REFUSED = "cases.tsv", "dataset.json", "patients.tsv", "refused"
+CASES_FILE, FINGERPRINT_FILE, PATIENTS_FILE, REJECTED = "cases.tsv", "dataset.json", "patients.tsv", "rejected"
 _COLUMNS = ("case", "status", "patient", "layout", "modalities", "label", "shape", "note")
 
 
@@ -36,49 +36,49 @@ def read_metas(dest: Path) -> dict[str, CaseMeta]:
     return {case: CaseStore(dest, case).meta for case in list_cases(dest)}
 
 
-def write_refusal(dest: Path, case: str, reason: str, files: Iterable[Path]) -> None:
-    """Note below `dest/refused` why a case was rejected, and remove any store made from an older source."""
+def write_rejection(dest: Path, case: str, reason: str, files: Iterable[Path]) -> None:
+    """Note below `dest/rejected` why a case was rejected, and remove any store made from an older source."""
     remove(store_path(dest, case))
     note = {"case": case, "reason": reason, "files": [str(path.absolute()) for path in files]}
     write_text(_note(dest, case), json.dumps(note, indent=1) + "\n")
 
 
-def drop_refusal(dest: Path, case: str) -> None:
+def drop_rejection(dest: Path, case: str) -> None:
     """Remove the note on a case, if there is one."""
     remove(_note(dest, case))
 
 
-def drop_outdated_refusals(dest: Path) -> None:
+def drop_outdated_rejections(dest: Path) -> None:
     """Remove the notes on cases whose source files are gone."""
     for note in _notes(dest):
         if note["files"] and not any(Path(file).exists() for file in note["files"]):
-            drop_refusal(dest, note["case"])
+            drop_rejection(dest, note["case"])
 
 
-def read_refusals(dest: Path) -> dict[str, str]:
+def read_rejections(dest: Path) -> dict[str, str]:
     """Return the reason for each rejected case."""
     return {note["case"]: note["reason"] for note in _notes(dest)}
 
 
 def is_settled(dest: Path, case: str) -> bool:
-    """Return whether a conversion has left a store or a refusal for the case."""
+    """Return whether a conversion has left a store or a rejection for the case."""
     return store_path(dest, case).exists() or _note(dest, case).exists()
 
 
 def _note(dest: Path, case: str) -> Path:
-    return dest / REFUSED / f"{case}.json"
+    return dest / REJECTED / f"{case}.json"
 
 
 def _notes(dest: Path) -> list[dict[str, Any]]:
     found = []
-    for path in sorted((dest / REFUSED).glob("*.json")):
+    for path in sorted((dest / REJECTED).glob("*.json")):
         with suppress(FileNotFoundError):  # another part of the conversion may have removed it
             found.append(json.loads(path.read_text(encoding="utf-8")))
     return found
 
 
 def write_tables(dest: Path, about: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, CaseMeta]:
-    """Write `cases.tsv` and `dataset.json` from the stores and refusals below `dest`; return the attributes read.
+    """Write `cases.tsv` and `dataset.json` from the stores and rejections below `dest`; return the attributes read.
 
     Parameters
     ----------
@@ -91,13 +91,13 @@ def write_tables(dest: Path, about: Mapping[str, Mapping[str, str]] | None = Non
     InputError
         If the stores belong to different tasks.
     """
-    metas, refusals, about = read_metas(dest), read_refusals(dest), _kept(dest, about)
-    refuse_mixture([(f"{dest}: {case}", meta.task) for case, meta in metas.items()])
+    metas, rejections, about = read_metas(dest), read_rejections(dest), _kept(dest, about)
+    reject_mixture([(f"{dest}: {case}", meta.task) for case, meta in metas.items()])
     regions = [f"{region}_ml" for meta in list(metas.values())[:1] for region in meta.task.regions]
     columns = (*_COLUMNS[:-1], *regions, _COLUMNS[-1])
     patients = find_patients(metas, about)
     rows = [_row(meta) for meta in metas.values()]
-    rows += [{"case": case, "status": "refused", "note": _line(reason)} for case, reason in refusals.items()]
+    rows += [{"case": case, "status": "rejected", "note": _line(reason)} for case, reason in rejections.items()]
     further = list(dict.fromkeys(name for values in about.values() for name in values if name not in columns))
     for row in rows:
         known = about.get(row["case"], {})
@@ -110,7 +110,7 @@ def write_tables(dest: Path, about: Mapping[str, Mapping[str, str]] | None = Non
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: row["case"]))
     write_text(dest / CASES_FILE, table.getvalue())
-    counts = {"refused": len(refusals), "patients": len(set(patients.values()))}
+    counts = {"rejected": len(rejections), "patients": len(set(patients.values()))}
     write_text(dest / FINGERPRINT_FILE, json.dumps(fingerprint(metas, **counts), indent=2) + "\n")
     return metas
 
@@ -194,7 +194,7 @@ def data_hash(metas: Iterable[CaseMeta]) -> str:
     return sha256("\n".join([f"layout {LAYOUT_VERSION}", *lines]).encode()).hexdigest()[:16]
 
 
-def fingerprint(metas: Mapping[str, CaseMeta], *, refused: int, patients: int) -> dict[str, Any]:
+def fingerprint(metas: Mapping[str, CaseMeta], *, rejected: int, patients: int) -> dict[str, Any]:
     """Return a summary of a data set: counts, shapes, intensities, volumes."""
     found = list(metas.values())
     labelled = [meta for meta in found if meta.volumes_ml]
@@ -202,7 +202,7 @@ def fingerprint(metas: Mapping[str, CaseMeta], *, refused: int, patients: int) -
     return {
         "task": task.model_dump(mode="json", exclude_none=True) if task else None,
         "cases": len(found),
-        "refused": refused,
+        "rejected": rejected,
         "labelled": len(labelled),
         "patients": patients,
         "data_hash": data_hash(found),

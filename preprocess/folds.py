@@ -173,7 +173,7 @@ def make_folds(
     listed: Path | None = None,
     seed: int = 0,
     val: float = 0.1,
-    max_refused: float = 1.0,
+    max_rejected: float = 1.0,
     patients: Path | None = None,
     allow_shared: bool = False,
 ) -> tuple[Folds, list[str]]:
@@ -188,7 +188,7 @@ def make_folds(
         except those for testing, which are in no fold.
     seed, val
         Seed of the draw, and the share of the cases in folds that each fold validates on.
-    max_refused, patients, allow_shared
+    max_rejected, patients, allow_shared
         As in `preprocess.splits.make_split`.
 
     Raises
@@ -198,7 +198,7 @@ def make_folds(
     """
     if not 0 <= val < 1:
         raise InputError(f"validation share {val:g}: give 0 or more, and less than 1 (--val)")
-    cohort = read_cohort(dest, max_refused, patients)
+    cohort = read_cohort(dest, max_rejected, patients)
     folds, notes = (
         (_drawn(cohort.labelled, cohort, count, seed), []) if listed is None else _listed(cohort, listed, count, seed)
     )

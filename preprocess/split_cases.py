@@ -11,7 +11,7 @@ from preprocess.dataset import (
     find_patients,
     kept_patients,
     read_patients,
-    read_refusals,
+    read_rejections,
     what_stands_out,
     write_tables,
 )
@@ -36,7 +36,7 @@ class Cohort:
 
     Attributes
     ----------
-    refusals
+    rejections
         Why conversion rejected cases.
     about
         The rows of a table of patients, by case.
@@ -45,7 +45,7 @@ class Cohort:
     """
 
     metas: Mapping[str, CaseMeta]
-    refusals: Mapping[str, str]
+    rejections: Mapping[str, str]
     about: Mapping[str, Mapping[str, str]]
     notes: list[str]
 
@@ -73,7 +73,7 @@ class Cohort:
             If one is missing or lacks a segmentation, or the list belongs to another task.
         """
         _check_task(listed, self.task)
-        _check_list(cases, self.metas, self.refusals, listed)
+        _check_list(cases, self.metas, self.rejections, listed)
         unused = sorted(set(self.labelled) - set(cases))
         return [f"not in {listed}, unused: {first_few(unused)}"] if unused else []
 
@@ -95,7 +95,7 @@ class Cohort:
         return [text] if shared else []
 
 
-def read_cohort(dest: Path, max_refused: float, patients: Path | None) -> Cohort:
+def read_cohort(dest: Path, max_rejected: float, patients: Path | None) -> Cohort:
     """Write `cases.tsv` and `dataset.json` below `dest`, and return the cases; see `make_split` for the parameters.
 
     Raises
@@ -104,23 +104,23 @@ def read_cohort(dest: Path, max_refused: float, patients: Path | None) -> Cohort
         If no case was converted, too many were rejected, or they belong to different tasks.
     """
     about = read_patients(patients) if patients else kept_patients(dest)
-    metas, refusals = write_tables(dest, about), read_refusals(dest)
-    _check_refusals(refusals, len(metas) + len(refusals), max_refused)
+    metas, rejections = write_tables(dest, about), read_rejections(dest)
+    _check_rejections(rejections, len(metas) + len(rejections), max_rejected)
     if not metas:
         raise InputError(f"{dest}: no converted case; run `ccsd convert SRC {dest}` first")
     task = next(iter(metas.values())).task
     bare = [case for case, meta in metas.items() if not meta.volumes_ml]
-    notes = [f"left out, rejected by the conversion: {case}: {reason}" for case, reason in refusals.items()]
+    notes = [f"left out, rejected by the conversion: {case}: {reason}" for case, reason in rejections.items()]
     notes += [f"left out, converted without a segmentation: {first_few(bare)}"] if bare else []
     notes += [f"no case has {m}" for m in task.modalities if not any(m in meta.modalities for meta in metas.values())]
     sourced = {file.case for file in read_files(dest) if file.role not in UNUSED}
     notes += what_stands_out(dest, metas, sourced or set(metas))
-    notes += _about_patients(patients or dest / PATIENTS_FILE, about, metas, refusals)
-    return Cohort(metas, refusals, about, notes)
+    notes += _about_patients(patients or dest / PATIENTS_FILE, about, metas, rejections)
+    return Cohort(metas, rejections, about, notes)
 
 
 def _about_patients(
-    table: Path, about: Mapping[str, Mapping[str, str]], metas: Mapping[str, CaseMeta], refusals: Mapping[str, str]
+    table: Path, about: Mapping[str, Mapping[str, str]], metas: Mapping[str, CaseMeta], rejections: Mapping[str, str]
 ) -> list[str]:
     """Return notes on the table of patients, or that names look as if one was needed."""
     if not about:
@@ -131,7 +131,7 @@ def _about_patients(
         alike = [case for cases in scans.values() if len(cases) > 1 for case in cases]
         return [f"names look like scans of one patient: {first_few(alike)}; --patients assigns them"] if alike else []
     notes = []
-    if strangers := sorted(set(about) - set(metas) - set(refusals)):
+    if strangers := sorted(set(about) - set(metas) - set(rejections)):
         notes.append(f"in {table}, but not converted: {first_few(strangers)}")
     if missing := sorted(set(metas) - set(about)):
         notes.append(f"not in {table}, patient taken from the layout or the name: {first_few(missing)}")
@@ -156,13 +156,13 @@ def _check_task(listed: Path, task: Task) -> None:
             )
 
 
-def _check_refusals(refusals: Mapping[str, str], cases: int, share: float) -> None:
-    if len(refusals) > share * cases:
-        reasons = "".join(f"\n  {case}: {reason}" for case, reason in refusals.items())
+def _check_rejections(rejections: Mapping[str, str], cases: int, share: float) -> None:
+    if len(rejections) > share * cases:
+        reasons = "".join(f"\n  {case}: {reason}" for case, reason in rejections.items())
         raise InputError(
-            f"{len(refusals)} of {cases} cases were rejected by the conversion, more than the allowed share of "
+            f"{len(rejections)} of {cases} cases were rejected by the conversion, more than the allowed share of "
             f"{share:g}:{reasons}\nfix or remove these cases, or allow the check, and convert again; or allow more to "
-            "be left out (--max-refused, convert.max_refused)"
+            "be left out (--max-rejected, convert.max_rejected)"
         )
 
 
@@ -179,11 +179,11 @@ def _shared(assigned: Mapping[str, str], owners: Mapping[str, str]) -> list[str]
 
 
 def _check_list(
-    assigned: Collection[str], metas: Mapping[str, CaseMeta], refusals: Mapping[str, str], path: Path
+    assigned: Collection[str], metas: Mapping[str, CaseMeta], rejections: Mapping[str, str], path: Path
 ) -> None:
     missing = sorted(set(assigned) - set(metas))
     if missing:
-        reasons = [f"{case} (refused: {refusals[case]})" if case in refusals else case for case in missing]
+        reasons = [f"{case} (rejected: {rejections[case]})" if case in rejections else case for case in missing]
         raise InputError(
             f"{path}: {len(missing)} of {len(assigned)} listed cases are not converted: {first_few(reasons)}; "
             "convert them, or use a copy of the list without them"

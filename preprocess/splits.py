@@ -140,7 +140,7 @@ def make_split(
     seed: int = 0,
     train: float = 0.7,
     val: float = 0.1,
-    max_refused: float = 1.0,
+    max_rejected: float = 1.0,
     patients: Path | None = None,
     allow_shared: bool = False,
 ) -> tuple[Split, list[str]]:
@@ -152,7 +152,7 @@ def make_split(
         Table with the columns case and split to use; without it a split is drawn. A column task must match.
     seed, train, val
         Seed and shares of a drawn split; the rest is for testing.
-    max_refused
+    max_rejected
         Share of all cases that conversion may have rejected.
     patients
         Table with the columns case and patient, which override layouts and names; other columns are kept.
@@ -165,7 +165,7 @@ def make_split(
         If a listed case is missing or lacks a segmentation, too many were rejected, too few are left to draw from, a
         list has a patient in several parts, or stores or list belong to another task.
     """
-    cohort = read_cohort(dest, max_refused, patients)
+    cohort = read_cohort(dest, max_rejected, patients)
     notes = cohort.notes
     if listed is None:
         split = replace(

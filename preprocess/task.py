@@ -41,7 +41,7 @@ __all__ = [
     "default_task",
     "is_shipped",
     "read_task",
-    "refuse_mixture",
+    "reject_mixture",
     "shipped_tasks",
 ]
 
@@ -230,7 +230,7 @@ def read_task(name: str) -> Task:
     return read_model(Path(name), Task, "task")
 
 
-def refuse_mixture(tasks: Sequence[tuple[str, Task]]) -> None:
+def reject_mixture(tasks: Sequence[tuple[str, Task]]) -> None:
     """Reject a mixture of tasks.
 
     Parameters

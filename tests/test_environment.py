@@ -46,7 +46,7 @@ def test_an_environment_in_use_is_brought_up_to_date_in_place(environment: Path)
     assert all("pip" in line and "install" in line for line in called)
 
 
-def test_a_link_to_another_checkouts_environment_is_refused(environment: Path, tmp_path: Path) -> None:
+def test_a_link_to_another_checkouts_environment_is_rejected(environment: Path, tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(environment)
     done = make_env(tmp_path / ".venv")
     assert done.returncode == 1

@@ -135,7 +135,7 @@ def test_all_outputs_are_supervised_with_one_mask_for_each_sample(image: Tensor,
 
 
 @pytest.mark.parametrize("peer", FILES)
-def test_what_is_no_checkout_is_refused_with_its_address(peer: str, tmp_path: Path) -> None:
+def test_what_is_no_checkout_is_rejected_with_its_address(peer: str, tmp_path: Path) -> None:
     raw = {"name": "x", "phantom": {}, "model": peer_networks.options(peer, tmp_path, 32)}
     with pytest.raises(UsageError, match=rf"^{peer}: .* cannot be imported .*use a clone of github\.com/"):
         build_network(Config.model_validate(raw).model, GLIOMA)
@@ -147,7 +147,7 @@ def test_what_a_checkout_needs_is_said(tmp_path: Path) -> None:
         peer_networks.imfuse(GLIOMA, str(tmp_path), 32)
 
 
-def test_another_task_is_refused(tmp_path: Path) -> None:
+def test_another_task_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the network takes flair, t1ce, t1, t2, the task five has"):
         peer_networks.rfnet(FIVE, str(checkout("rfnet", tmp_path)), 32)
 

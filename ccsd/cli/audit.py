@@ -16,7 +16,7 @@ def audit(
     layout: LayoutOption = None,
     labels: LabelsOption = None,
 ) -> None:
-    """Check a data set before conversion: roles of files, cases that would be rejected, what is odd, thumbnails.
+    """Check a data set before conversion: roles of files, cases that would be rejected, what is unusual, thumbnails.
 
     The exit code is 2 if cases would be rejected.
     """
@@ -35,6 +35,8 @@ def audit(
             typer.echo(f"{item.verdict}: {item.case}: {finding}", err=True)
     report_lines(task_hint(found.cases))
     counts = verdicts(audits)
-    typer.echo(f"{counts['refused']} refused, {counts['odd']} odd, {counts['fine']} fine; see {out / 'audit.html'}")
-    if counts["refused"]:
+    typer.echo(
+        f"{counts['rejected']} rejected, {counts['unusual']} unusual, {counts['fine']} fine; see {out / 'audit.html'}"
+    )
+    if counts["rejected"]:
         raise typer.Exit(2)

@@ -28,7 +28,7 @@ def convert(
 ) -> None:
     """Convert NIfTI cases to Zarr stores: those that are new or changed.
 
-    A case that cannot be right is rejected, with the reason (status refused); the others are converted all the same.
+    A case that cannot be right is rejected, with the reason (status rejected); the others are converted all the same.
     The exit code is 2 if cases were rejected, 1 if a case killed the process that converted it.
     """
     from preprocess.convert import convert as run
@@ -42,22 +42,22 @@ def convert(
     )
     notes = [] if part else what_stands_out(dest, write_tables(dest), {case.case for case in found})
     report_lines([*summary(read_files(dest), chosen), *notes])
-    kinds = {kind: [case for case in found if case.status == kind] for kind in ("converted", "unchanged", "refused")}
+    kinds = {kind: [case for case in found if case.status == kind] for kind in ("converted", "unchanged", "rejected")}
     for case in kinds["converted"]:
         if case.message:
             typer.echo(f"warning: {case.case}: {case.message}", err=True)
     typer.echo(f"{', '.join(f'{len(cases)} {kind}' for kind, cases in kinds.items())}; stores in {dest}")
-    refused = kinds["refused"]
-    for case in refused:
-        typer.echo(f"refused: {case.case}: {case.message}", err=True)
+    rejected = kinds["rejected"]
+    for case in rejected:
+        typer.echo(f"rejected: {case.case}: {case.message}", err=True)
     hint = task_hint(found)
     report_lines(hint)
-    if any(case.died for case in refused):
+    if any(case.died for case in rejected):
         raise typer.Exit(1)
-    if refused and len(refused) == len(found) and not part:
+    if rejected and len(rejected) == len(found) and not part:
         why = "; ".join(["the reasons are above", *hint])
-        raise InputError(f"{src}: none of {len(refused)} cases can be used; {why}")
-    if refused and not keep_going:
+        raise InputError(f"{src}: none of {len(rejected)} cases can be used; {why}")
+    if rejected and not keep_going:
         raise typer.Exit(2)
 
 

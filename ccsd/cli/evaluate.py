@@ -85,7 +85,7 @@ def evaluate(
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
 
-        _refuse_options_of_a_model(subsets, part, fold)
+        _reject_options_of_a_model(subsets, part, fold)
         chosen = read_task(task or TASK)
         settings = evaluation_settings(Evaluation(), overrides or (), chosen)
         scores = evaluate_folders(
@@ -107,7 +107,7 @@ def evaluate(
         _show(scores)
 
 
-def _refuse_options_of_a_model(subsets: list[str] | None, part: str, fold: int | None) -> None:
+def _reject_options_of_a_model(subsets: list[str] | None, part: str, fold: int | None) -> None:
     if subsets:
         raise UsageError("-m selects the input of a model; it does not apply to --pred and --ref")
     if part:

@@ -57,7 +57,8 @@ def predict(
         subset, labels, probabilities, preview, flips, overlap, cleanup, layout, tuple(allow or ()), skip_existing,
         device, parse_part(part),
     )  # fmt: skip
-    failed = [outcome for outcome in predict(sources, out, models, options) if not _print_outcome(outcome)]
+    outcomes = predict(sources, out, models, options)
+    failed = [outcome for outcome in outcomes if not _print_outcome(outcome, preview=preview)]
     if failed:
         listed = "\n".join(f"  {outcome.error}" for outcome in failed)
         raise UsageError(f"{len(failed)} cases were not segmented:\n{listed}" if len(failed) > 1 else failed[0].error)
@@ -76,7 +77,7 @@ def export(
     typer.echo(written.path)
 
 
-def _print_outcome(outcome: "Outcome") -> bool:
+def _print_outcome(outcome: "Outcome", *, preview: bool) -> bool:
     """Print the outcome of a case; return False if it failed."""
     if outcome.error:
         return False
@@ -91,5 +92,9 @@ def _print_outcome(outcome: "Outcome") -> bool:
     if outcome.expected_dice:
         dice = ", ".join(f"{region} {expected}" for region, expected in outcome.expected_dice.items())
         typer.echo(f"{outcome.case}: expected Dice {dice}")
+    if preview:
+        from ccsd.inference.finished import preview_file
+
+        typer.echo(f"{outcome.case}: preview {preview_file(outcome.path)}")
     typer.echo(outcome.path)
     return True

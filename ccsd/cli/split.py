@@ -35,7 +35,7 @@ def split(
     allow_shared: Annotated[
         bool, typer.Option("--allow-shared-patients", help="Allow a list with scans of one patient in several parts.")
     ] = False,
-    max_refused: Annotated[
+    max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="Share of cases that conversion may have rejected; more is an error.")
     ] = 1.0,
 ) -> None:
@@ -47,7 +47,7 @@ def split(
     from preprocess.splits import has_folds, make_split
 
     drawing: dict[str, Any] = {"listed": list_file, "seed": seed, "val": val}
-    limits: dict[str, Any] = {"max_refused": max_refused, "patients": patients, "allow_shared": allow_shared}
+    limits: dict[str, Any] = {"max_rejected": max_rejected, "patients": patients, "allow_shared": allow_shared}
     if folds is not None or (list_file is not None and has_folds(list_file)):
         if train != TRAIN:
             raise UsageError(

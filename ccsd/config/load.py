@@ -78,7 +78,7 @@ def validate_config(raw: Any, origin: Path | str, *, unknown: Literal["forbid", 
         raise UsageError(f"{origin}: expected {_EXPECTED}")
     config = _validated(Config, dict(raw), origin, unknown)
     if unknown == "forbid":  # a record may be read where the plugin is not installed
-        _refuse_missing_plugins(config, origin)
+        _reject_missing_plugins(config, origin)
     return config
 
 
@@ -99,7 +99,7 @@ def plugins_in_words(config: Config) -> tuple[str, ...]:
     return tuple(str(plugin.record) for plugin in plugins_of(config))
 
 
-def _refuse_missing_plugins(config: Config, origin: Path | str) -> None:
+def _reject_missing_plugins(config: Config, origin: Path | str) -> None:
     try:
         plugins_of(config)
     except UsageError as error:

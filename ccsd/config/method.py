@@ -39,7 +39,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _options_are_of_a_plugin(self) -> Self:
-        _refuse_options(BACKBONE, self.backbone, self.options)
+        _reject_options(BACKBONE, self.backbone, self.options)
         return self
 
     @property
@@ -102,7 +102,7 @@ class Distillation(Section):
 
     @model_validator(mode="after")
     def _options_are_of_a_plugin(self) -> Self:
-        _refuse_options(OBJECTIVE, self.method, self.options)
+        _reject_options(OBJECTIVE, self.method, self.options)
         return self
 
     def of(self, task: Task) -> Self:
@@ -125,11 +125,11 @@ class Distillation(Section):
             update["every_n"] = 1
         fitted = self.model_copy(update=update)
         if many:
-            _refuse_every_set(fitted)
+            _reject_every_set(fitted)
         return fitted
 
 
-def _refuse_every_set(settings: Distillation) -> None:
+def _reject_every_set(settings: Distillation) -> None:
     many = f"too many with more than {MOST_SETS_KEPT} sequences"
     if settings.every_n > 1 and settings.criterion not in ("static", "random"):
         raise ValueError(f"every_n: {settings.every_n} needs a running mean for each set of sequences, {many}; use 1")
@@ -142,7 +142,7 @@ def static_order(settings: Distillation, task: Task) -> tuple[str, ...]:
     return settings.static_order or known_order(task)
 
 
-def _refuse_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
+def _reject_options(kind: Kind, name: str, options: dict[str, Any]) -> None:
     if options and not is_plugin(kind, name):
         raise ValueError(
             f"options: {kind.options} are for a {kind.noun} of your own, but {kind.key} is {name}; leave them out, or "

@@ -51,7 +51,7 @@ class Convert(Section):
         None,
         description="label convention of the source, instead of that of the layout: one of the task",
     )
-    max_refused: Fraction = Field(
+    max_rejected: Fraction = Field(
         0.05, description="share of cases that may be rejected and left out; more stop the study before training"
     )
 

@@ -37,12 +37,12 @@ class SplitSettings(Section):
     @model_validator(mode="after")
     def _leaves_a_test_set(self) -> Self:
         if self.folds is not None:
-            self._refuse_unfit_shares(self.folds)
+            self._reject_unfit_shares(self.folds)
         elif self.list is None and self.train + self.val >= 1:
             raise ValueError(f"train + val is {self.train + self.val:g}; it must be below 1 to leave a test set")
         return self
 
-    def _refuse_unfit_shares(self, folds: int) -> None:
+    def _reject_unfit_shares(self, folds: int) -> None:
         if self.train != type(self).model_fields["train"].default:
             raise ValueError(
                 "train does not apply to folds: a fold trains on all cases that it does not hold out or validate on"

@@ -15,7 +15,7 @@ from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import Draw
 from ccsd.errors import UsageError
 from ccsd.model.network import Network
-from ccsd.model.plugin import PluginNetwork, build_network, refuse_patch
+from ccsd.model.plugin import PluginNetwork, build_network, reject_patch
 from ccsd.plugins.find import OBJECTIVE, find, is_plugin
 from ccsd.plugins.interface import Step
 from ccsd.precision import autocast
@@ -99,9 +99,9 @@ def build_objective(config: Config) -> Objective | PluginObjective:
         If a plugin cannot be used, or network, method and settings do not fit together.
     """
     network, method = build_network(config.model, config.task), config.distillation.method
-    refuse_patch(network, config.train.patch)
+    reject_patch(network, config.train.patch)
     if isinstance(network, PluginNetwork):
-        _refuse_for_plugins(config, network)
+        _reject_for_plugins(config, network)
     if is_plugin(OBJECTIVE, method):
         if config.runtime.compile:
             raise UsageError(f"runtime.compile compiles our methods, not {method}; use runtime.compile=false")
@@ -122,7 +122,7 @@ def build_objective(config: Config) -> Objective | PluginObjective:
     )
 
 
-def _refuse_for_plugins(config: Config, network: PluginNetwork) -> None:
+def _reject_for_plugins(config: Config, network: PluginNetwork) -> None:
     name, method = network.name, config.distillation.method
     if not network.composes and not is_plugin(OBJECTIVE, method) and method not in WITHOUT_COMPOSING:
         raise UsageError(

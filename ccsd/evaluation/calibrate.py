@@ -27,7 +27,7 @@ from preprocess.parallel import track
 from preprocess.splits import FILE as SPLIT_FILE
 from preprocess.splits import Split, read_split, short_hash
 from preprocess.store.reader import CaseStore, list_cases
-from preprocess.task import refuse_mixture
+from preprocess.task import reject_mixture
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +121,7 @@ def cases_to_calibrate(members: Sequence[Member], data: Path) -> dict[str, str]:
         If the data belong to another task, or lack a case.
     """
     first = members[0]
-    refuse_mixture([(first.where, first.config.task), (str(data), data_task(data))])
+    reject_mixture([(first.where, first.config.task), (str(data), data_task(data))])
     splits = [_split_of(member, data) for member in members]
     val = {case for split in splits for case in split.val}
     known = {case for split in splits for case in (*split.train, *split.test)}

@@ -30,7 +30,7 @@ from preprocess.errors import first_few
 from preprocess.parallel import select_part, track
 from preprocess.splits import Split
 from preprocess.store.reader import CaseStore
-from preprocess.task import Subset, Task, refuse_mixture
+from preprocess.task import Subset, Task, reject_mixture
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,7 @@ def _job(
     ensemble = load_ensemble(read_members(models), chosen)
     first = ensemble.members[0].where
     task = task or ensemble.task
-    refuse_mixture([(first, ensemble.task), ("--task", task)])
+    reject_mixture([(first, ensemble.task), ("--task", task)])
     settings = evaluation_settings(ensemble.settings, overrides, task)
     split, fold = split_to_score(ensemble.members, data, task, fold)
     if not split.test:

@@ -15,7 +15,7 @@ from ccsd.runs import RunKey, ensemble_name, run_name
 from ccsd.saved import SavedModel, joint_hash
 from ccsd.study import RECORD_FILE
 from preprocess.errors import InputError
-from preprocess.task import Task, refuse_mixture
+from preprocess.task import Task, reject_mixture
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,7 @@ def _reject_mismatch(member: Member, first: Member) -> None:
                 f"{member.where} has the {what} {', '.join(own)}, but {first.where} has {', '.join(other)}; {_HINT}"
             )
     try:
-        refuse_mixture([(first.where, expected), (member.where, task)])
+        reject_mixture([(first.where, expected), (member.where, task)])
     except InputError as error:
         raise UsageError(f"{error}. {_HINT[0].upper()}{_HINT[1:]}") from None
     spacing, wanted = training_spacing(member.record), training_spacing(first.record)

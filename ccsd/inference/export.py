@@ -82,6 +82,7 @@ def export(model: Path | str, out: Path, names: str) -> Exported:
     about = {
         "made_by": f"ccsd {__version__}",
         "model_hash": trained.record.model_hash,
+        "shape": [1, len(used), *window],
         "input": f"float32, 1 x {len(used)} x {sides}: {'+'.join(used)}, each z-scored on its own brain and 0 "
         f"outside it; axes down to up, back to front, left to right; {spacing} mm",
         "output": f"float32, 1 x {len(task.regions)} x {sides}: probabilities of {', '.join(task.regions)}",

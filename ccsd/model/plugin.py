@@ -102,7 +102,7 @@ def build_network(settings: Model, task: Task) -> Network:
         raise UsageError(
             f"model.backbone={name}: its factory returned {type(network).__name__}, expected a torch.nn.Module; {RULES}"
         )
-    _refuse_weights(name, network)
+    _reject_weights(name, network)
     has = [method for method in COMPOSES if callable(getattr(network, method, None))]
     if has and len(has) < len(COMPOSES):
         missing = ", ".join(method for method in COMPOSES if method not in has)
@@ -110,7 +110,7 @@ def build_network(settings: Model, task: Task) -> Network:
     return (ComposingNetwork if has else WholeNetwork)(name, network, task)
 
 
-def _refuse_weights(name: str, network: nn.Module) -> None:
+def _reject_weights(name: str, network: nn.Module) -> None:
     """Raise a UsageError for weights that ZeRO or checkpoints cannot handle."""
     every = dict(network.named_parameters(remove_duplicate=False))
     if lazy := [own for own, parameter in every.items() if is_lazy(parameter)]:
@@ -132,7 +132,7 @@ def _refuse_weights(name: str, network: nn.Module) -> None:
         )
 
 
-def refuse_patch(network: Network, patch: Sequence[int]) -> None:
+def reject_patch(network: Network, patch: Sequence[int]) -> None:
     """Raise a UsageError if a patch does not fit a network; for ours, the configuration checks this."""
     if any(side % unit for side, unit in zip(patch, network.multiple, strict=True)):
         raise UsageError(

@@ -69,7 +69,7 @@ def load_model(model: Path | SavedModel, device: torch.device | str = "cpu") -> 
     net = _unfilled(saved)
     what = saved.weights.path if saved.folder is not None else saved.where
     assigned = not is_plugin(BACKBONE, config.model.backbone)
-    _refuse_unusable(weights, net.state_dict() if assigned else {}, f"{what}")
+    _reject_unusable(weights, net.state_dict() if assigned else {}, f"{what}")
     try:
         net.load_state_dict(weights, assign=assigned)
     except RuntimeError as error:
@@ -77,7 +77,7 @@ def load_model(model: Path | SavedModel, device: torch.device | str = "cpu") -> 
     return TrainedModel(net.to(device).eval(), config, record)
 
 
-def _refuse_unusable(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor], what: str) -> None:
+def _reject_unusable(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor], what: str) -> None:
     """Reject weights of another data type than those they replace, and NaN, which would silently find nothing."""
     for name, value in weights.items():
         if name in fresh and value.dtype != fresh[name].dtype:

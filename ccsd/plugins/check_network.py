@@ -197,7 +197,7 @@ class NetworkChecks:
             except UsageError as error:  # our own, about the output
                 seen.append((False, str(error)))
             except ValueError as error:
-                seen.append((True, f"{_by(longer)} refused ({str(error)[:100]})"))
+                seen.append((True, f"{_by(longer)} rejected ({str(error)[:100]})"))
             except Exception as error:  # noqa: BLE001 - the code is someone else's
                 seen.append((False, f"{_by(longer)}: {type(error).__name__}: {str(error)[:200]}"))
         return Outcome(

@@ -10,7 +10,7 @@ from ccsd.report.certainty import comparable
 from ccsd.report.results import StudyResults, outdated_evaluations, painted_anywhere
 from ccsd.report.sentences import listed
 from ccsd.report.tables import OVERALL
-from preprocess.dataset import read_refusals
+from preprocess.dataset import read_rejections
 from preprocess.errors import InputError
 from preprocess.folds import read_folds
 from preprocess.phantom.cohort import MARK
@@ -30,9 +30,9 @@ def warnings(study: StudyResults, summary: pd.DataFrame, comparison: pd.DataFram
             if cases > 1
             else "A single test case does not represent others, and there are no intervals."
         )
-    refused = read_refusals(study.folder.data)
-    if refused:
-        reasons = "; ".join(f"{case}: {reason}" for case, reason in refused.items())
+    rejected = read_rejections(study.folder.data)
+    if rejected:
+        reasons = "; ".join(f"{case}: {reason}" for case, reason in rejected.items())
         found.append(f"Left out, because the conversion rejected them: {reasons}.")
     models = summary.groupby("experiment")["model_hash"].first()
     mixed = [str(e) for e in models.index if _several_models(study, str(e))]

@@ -14,7 +14,7 @@ from ccsd.inference.confidence import COLUMN as CONFIDENCE
 from ccsd.records import EvaluationRecord, Identity, RunRecord, read_events
 from ccsd.study import RECORD_FILE, SCORES_FILE, StudyFolder
 from preprocess.reading import YAML_ERRORS, read_yaml
-from preprocess.task import Task, refuse_mixture
+from preprocess.task import Task, reject_mixture
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def painted_anywhere(study: StudyResults) -> list[str]:
 
 def _common_task(tasks: dict[Path, Task]) -> Task:
     named = [(str(path), task) for path, task in tasks.items()]
-    refuse_mixture(named)
+    reject_mixture(named)
     first, common = named[0]
     for path, task in named:
         if task.scoring_digest != common.scoring_digest:

@@ -12,7 +12,7 @@ from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
 from ccsd.data import PatchReader, PatchStream, check_shared_memory
 from ccsd.data.patches import check_cases
-from ccsd.device import explain_out_of_memory, require_precision
+from ccsd.device import explain_out_of_memory, precision_note
 from ccsd.errors import TrainingError
 from ccsd.records import read_events
 from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
@@ -90,7 +90,8 @@ def train(
         if process.decide(lambda: finished(run, science)):
             process.say(f"{run}: already trained with this configuration")
             return 0
-        require_precision(config.train.precision, process.device)
+        if note := precision_note(config.train.precision, process.device):
+            process.say(f"note: {note}")
         if process.device.type == "cuda":
             move_near(process.device, config.runtime.workers)
             stack.enter_context(garbage_collected_by_hand())
@@ -247,10 +248,7 @@ class _Training:
         began = time.perf_counter()
         outcome = stepper.take(self.step, self.means)
         self.norms.add(outcome.norm)
-        if self.scale.update(good=math.isfinite(outcome.norm)):
-            self.broken = 0
-        else:
-            self.broken += 1
+        self.broken = 0 if self.scale.update(good=math.isfinite(outcome.norm)) else self.broken + 1
         if not math.isfinite(outcome.norm):
             self._explain(outcome)
         if self.step == self.first:

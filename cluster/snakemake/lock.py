@@ -26,11 +26,11 @@ def hold_study(folder: Path) -> None:
         If another Snakemake is working on the study, or the folder cannot be written.
     """
 
-    def refuse(holder: str) -> Never:
+    def reject(holder: str) -> Never:
         raise JobError(f"{folder}: another Snakemake is working on this study ({holder}); wait for it, or end it")
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _held.enter_context(exclusive(folder / FILE, refuse))
+        _held.enter_context(exclusive(folder / FILE, reject))
     except OSError as error:
         raise JobError(f"{folder} cannot be written: {error.strerror}") from None

@@ -21,7 +21,7 @@ from cluster.snakemake.watch import note
 def call_sbatch(
     arguments: Sequence[str], sleep: Callable[[float], None] = pause, report: Callable[[str], None] = note
 ) -> tuple[int, str, str]:
-    """Call the real sbatch until it accepts the job or its refusal is final.
+    """Call the real sbatch until it accepts the job or its rejection is final.
 
     A controller may have accepted the job although its answer never arrived. The executor's jobs are identified by name
     and comment together; if such a job is in the queue, its ID is returned as the answer.

@@ -55,10 +55,10 @@ def try_jobs(workflow: Any, training: JobSettings) -> None:
     if os.environ.get(ONLY):
         Path(os.environ[ONLY]).write_text(json.dumps(answers), encoding="utf-8")
         raise JobError("only a trial, as requested")
-    refused = [indent(f"{rule}: {words}", "  ") for rule, words in answers.items() if words]
-    if refused:
+    rejected = [indent(f"{rule}: {words}", "  ") for rule, words in answers.items() if words]
+    if rejected:
         advice = "Fix the profile; `ccsd doctor --profile PROFILE` tries again"
-        raise JobError("\n".join(["nothing was started, because SLURM would reject jobs:", *refused, advice]))
+        raise JobError("\n".join(["nothing was started, because SLURM would reject jobs:", *rejected, advice]))
 
 
 def refuse_to_disturb(workflow: Any, rules: Collection[str], folders: Iterable[Path]) -> None:
@@ -89,22 +89,22 @@ def refuse_to_disturb(workflow: Any, rules: Collection[str], folders: Iterable[P
 def ask(words: Sequence[str], script: str | None = None) -> str | None:
     """Return why SLURM would reject a job with these options, in its own words; None if it would accept it.
 
-    With --test-only, SLURM treats drained nodes as if they did not exist. After such a refusal, a job that does nothing
-    is submitted; if it is accepted, it is cancelled at once. (A held job would be accepted in any case.)
+    With --test-only, SLURM treats drained nodes as if they did not exist. After such a rejection, a job that does
+    nothing is submitted; if it is accepted, it is cancelled at once. (A held job would be accepted in any case.)
     """
-    refusal = _sbatch(["--test-only", *words], script)
-    if refusal is None and "--qos=" in f"{' '.join(words)} {script}":
+    rejection = _sbatch(["--test-only", *words], script)
+    if rejection is None and "--qos=" in f"{' '.join(words)} {script}":
         return None  # a QOS may allow more than its partition
-    if refusal is None:
+    if rejection is None:
         return _too_long(*(_option(words, script, *names) for names in (("-p", "partition"), ("-t", "time"))))
-    if is_away(refusal) or is_submit_limit(refusal):
+    if is_away(rejection) or is_submit_limit(rejection):
         return None
-    refused = _sbatch(["--job-name=ccsd-trial", "--output=/dev/null", *words], script)
-    if refused is None:
+    rejected = _sbatch(["--job-name=ccsd-trial", "--output=/dev/null", *words], script)
+    if rejected is None:
         slurm_queries.cancel_named("ccsd-trial")
         return None
     command = f"\n(sbatch {shlex.join(words)})" if words else ""  # a script's settings are known
-    return refused.replace("sbatch: error: ", "").replace("\n", "; ") + command
+    return rejected.replace("sbatch: error: ", "").replace("\n", "; ") + command
 
 
 def keep_up(executor: Any, settings: Any, longest: float) -> str | None:

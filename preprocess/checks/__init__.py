@@ -1,4 +1,4 @@
-"""Checks of a case before conversion: what must be right, and what is merely odd.
+"""Checks of a case before conversion: what must be right, and what is merely unusual.
 
 Each check has a name, so that `--allow NAME` can disable it. Checks for cases that cannot be converted at all cannot be
 disabled.
@@ -14,11 +14,11 @@ from preprocess.source.load import Loaded
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong (`refuses`: the case is rejected) or odd about a case."""
+    """One thing that is wrong (`rejects`: the case is rejected) or unusual about a case."""
 
     check: str
     message: str
-    refuses: bool
+    rejects: bool
 
     def __str__(self) -> str:
         """Return the message with the name of the check."""
@@ -31,7 +31,7 @@ class Check:
 
     Attributes
     ----------
-    refuses
+    rejects
         Whether the case is rejected, unless the check is allowed; otherwise a finding is a warning.
     allowable
         Whether `--allow` may disable it. What cannot be converted at all cannot be allowed.
@@ -41,7 +41,7 @@ class Check:
 
     name: str
     run: Callable[[Loaded], Iterator[str]]
-    refuses: bool = True
+    rejects: bool = True
     allowable: bool = True
     unless: str = ""
 
@@ -54,30 +54,30 @@ CHECKS = (
     Check("shape", grid.shapes, allowable=False),
     Check("direction", grid.directions, allowable=False),
     Check("affine", grid.affines),
-    Check("shift", grid.shifts, refuses=False),
-    Check("forms", grid.forms, refuses=False),
+    Check("shift", grid.shifts, rejects=False),
+    Check("forms", grid.forms, rejects=False),
     Check("mirrored", grid.mirrored),
-    Check("unplaced", grid.unplaced, refuses=False),
-    Check("spacing", grid.spacing, refuses=False),
+    Check("unplaced", grid.unplaced, rejects=False),
+    Check("spacing", grid.spacing, rejects=False),
     Check("empty", voxels.empty, allowable=False),
     Check("not-finite", voxels.not_finite),
-    Check("background-not-finite", voxels.background_not_finite, refuses=False),
-    Check("background", voxels.background, refuses=False),
+    Check("background-not-finite", voxels.background_not_finite, rejects=False),
+    Check("background", voxels.background, rejects=False),
     Check("label-numbering", voxels.label_numbering, allowable=False),
     Check("label-values", voxels.label_values, allowable=False),
     Check("no-class", voxels.no_class),
     Check("brain-mask", voxels.brain_mask),
-    Check("label-rounded", voxels.label_rounded, refuses=False),
-    Check("label-empty", voxels.label_empty, refuses=False),
-    Check("label-outside", voxels.label_outside, refuses=False),
-    Check("contrast", contrast.contrasts, refuses=False),
-    Check("flipped", contrast.flipped, refuses=False, unless="contrast"),
+    Check("label-rounded", voxels.label_rounded, rejects=False),
+    Check("label-empty", voxels.label_empty, rejects=False),
+    Check("label-outside", voxels.label_outside, rejects=False),
+    Check("contrast", contrast.contrasts, rejects=False),
+    Check("flipped", contrast.flipped, rejects=False, unless="contrast"),
 )
 """Every check, in the order in which findings are reported."""
 
 
 def examine(case: Loaded, allow: Collection[str] = ()) -> list[Finding]:
-    """Return what is wrong or odd; a finding of an allowed check is kept as a warning.
+    """Return what is wrong or unusual; a finding of an allowed check is kept as a warning.
 
     Checks of the voxels are skipped if the grids differ in shape or the label has unknown values.
 
@@ -91,7 +91,7 @@ def examine(case: Loaded, allow: Collection[str] = ()) -> list[Finding]:
     for check in CHECKS:
         if any(finding.check == check.unless for finding in findings):
             continue
-        found = [Finding(check.name, text, check.refuses and check.name not in allow) for text in check.run(case)]
+        found = [Finding(check.name, text, check.rejects and check.name not in allow) for text in check.run(case)]
         findings += found
         if check.name == PLACEHOLDER:
             case = case.without_placeholders()
@@ -108,7 +108,7 @@ def check_names(allow: Collection[str]) -> None:
     InputError
         If there is such a name; the message lists the allowed ones.
     """
-    allowed = [check.name for check in CHECKS if check.allowable and check.refuses]
+    allowed = [check.name for check in CHECKS if check.allowable and check.rejects]
     for name in allow:
         if name not in allowed:
             raise InputError(

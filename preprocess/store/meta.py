@@ -69,7 +69,7 @@ class CaseMeta(BaseModel):
     allow
         Checks that were disabled when the case was converted.
     warnings
-        What was odd about the case.
+        What was unusual about the case.
     patient
         The patient according to the layout, if the name alone does not show it (`patient_of`).
     """

@@ -38,6 +38,7 @@ def written(made_study: Path, paths: dict[str, Path], tmp_path_factory: pytest.T
     run = made_study / "runs" / "ccsd-s0"
     done = ccsd_here("predict", *paths.values(), out, "--model", run, "--probabilities", "--preview")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f": preview {out.with_name('out.png')}\n{out}\n")
     return out
 
 

@@ -83,7 +83,7 @@ def test_folds_are_scored_together_only_where_a_case_is_in_none(lists: dict[str,
         ({"folds": 2, "val": 0.5}, {}, "val is 0.5; with 2 folds it must be below 0.5"),
     ],
 )
-def test_folds_that_there_are_not_are_refused_before_anything_runs(
+def test_folds_that_there_are_not_are_rejected_before_anything_runs(
     lists: dict[str, str], split: dict[str, Any], settings: dict[str, Any], words: str
 ) -> None:
     if "list" in split:
@@ -93,11 +93,11 @@ def test_folds_that_there_are_not_are_refused_before_anything_runs(
 
 
 def test_options_of_the_split(lists: dict[str, str]) -> None:
-    assert split_options(study_of({})) == "--seed 0 --train 0.7 --val 0.1 --max-refused 0.05"
-    assert split_options(study_of({"folds": 3})) == "--seed 0 --val 0.1 --max-refused 0.05 --folds 3"
+    assert split_options(study_of({})) == "--seed 0 --train 0.7 --val 0.1 --max-rejected 0.05"
+    assert split_options(study_of({"folds": 3})) == "--seed 0 --val 0.1 --max-rejected 0.05 --folds 3"
     none, plain = lists["none"], lists["plain"]
-    assert split_options(study_of({"list": none})) == f"--list {none} --max-refused 0.05"
-    assert split_options(study_of({"list": plain})) == f"--seed 0 --val 0.1 --max-refused 0.05 --list {plain}"
+    assert split_options(study_of({"list": none})) == f"--list {none} --max-rejected 0.05"
+    assert split_options(study_of({"list": plain})) == f"--seed 0 --val 0.1 --max-rejected 0.05 --list {plain}"
 
 
 def test_names_are_taken_apart_as_they_were_made() -> None:
@@ -170,11 +170,11 @@ def test_models_of_several_folds_are_scored_on_cases_in_none(stores: Path, runs:
 
     first, second, *_ = cases(stores)
     (stores / "split.tsv").write_text(Folds({first: 0, second: 1}, {}, (), GLIOMA.label).as_tsv())
-    words = ["--data", stores, "--out", tmp_path / "refused", "-m", "t2"]
+    words = ["--data", stores, "--out", tmp_path / "rejected", "-m", "t2"]
     done = ccsd_here("evaluate", "--model", runs[0], "--model", runs[1], *words)
     assert done.returncode == 2
     assert "has no case outside the folds 0, 1: models of several folds cannot be scored together" in done.stderr
-    assert not (tmp_path / "refused").exists()
+    assert not (tmp_path / "rejected").exists()
 
 
 def test_the_fold_of_a_model_of_none_is_asked_for(stores: Path, make_run: Callable[..., Path], tmp_path: Path) -> None:

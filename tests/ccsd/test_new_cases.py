@@ -53,7 +53,7 @@ def test_jobs_are_models_times_parts(source: Path) -> None:
         ({}, {"seeds": [3, 3], "ensembles": True}, "ensembles: true averages over seeds and needs two or more"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_what_cannot_be_is_rejected(
     predict: dict[str, Any], settings: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

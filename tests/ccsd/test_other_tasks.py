@@ -115,7 +115,7 @@ def test_an_exported_program_takes_the_sequences_of_the_task(name: str, study_of
     assert program(torch.zeros(1, len(task.modalities), 16, 16, 16)).shape == (1, len(task.regions), 16, 16, 16)
 
 
-def test_data_of_another_task_are_refused_by_name(study_of: Studies, tmp_path: Path) -> None:
+def test_data_of_another_task_are_rejected_by_name(study_of: Studies, tmp_path: Path) -> None:
     data, other = study_of("one") / "data", study_of("fourth")
     for command in (
         ["train", "--config", other / "config.yaml", "--data", data, "--run", tmp_path / "run"],
@@ -127,7 +127,7 @@ def test_data_of_another_task_are_refused_by_name(study_of: Studies, tmp_path: P
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_split_of_another_task_is_refused_by_name(study_of: Studies, tmp_path: Path) -> None:
+def test_a_split_of_another_task_is_rejected_by_name(study_of: Studies, tmp_path: Path) -> None:
     shutil.copytree(study_of("one") / "data", tmp_path / "data")
     shutil.copy(study_of("fourth") / "data" / "split.tsv", tmp_path / "data")
     with pytest.raises(InputError, match=rf"belongs to the task {FOURTH.label}, but the run to {ONE.label}"):
@@ -163,6 +163,6 @@ def test_a_model_is_scored_by_other_rules_of_its_task_but_by_no_other_task(study
     table = read_metrics(tmp_path / "out" / "metrics.tsv")
     assert set(table["cleanup"]) == {"ET<9mm3:NCR"}
     assert set(table["task"]) == {scoring_label(rules)} != {scoring_label(ONE)}
-    refused = ccsd_here(*evaluate, "--task", tmp_path / "fourth.yaml")
-    assert refused.returncode == 2
-    assert "--task belongs to the task fourth, but" in refused.stderr
+    rejected = ccsd_here(*evaluate, "--task", tmp_path / "fourth.yaml")
+    assert rejected.returncode == 2
+    assert "--task belongs to the task fourth, but" in rejected.stderr

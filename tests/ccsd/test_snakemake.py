@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_options_survive_the_shell() -> None:
         }
     )
     assert shlex.split(split_options(study)) == [
-        "--list", "my lists/it's.tsv", "--max-refused", "0.05", "--patients", "a b"
+        "--list", "my lists/it's.tsv", "--max-rejected", "0.05", "--patients", "a b"
     ]  # fmt: skip
     assert shlex.split(convert_options(study)) == [
         "--allow", "a b", "--allow", "$(c)", "--layout", "my own.yaml", "--labels", "msd"
@@ -63,12 +64,14 @@ def test_options_survive_the_shell() -> None:
 
 
 def test_the_end_of_the_workflow_says_what_the_source_has(converted: Study) -> None:
-    assert found_files(converted) == []
+    started = time.time()
+    assert found_files(converted, started) == []
     files = [FileRole(Path("a_t1.nii"), "a", "t1", "generic"), FileRole(Path("CT1.nii"))]
     write_files(converted.folder.data, files)
-    first, *_, last = found_files(converted)
+    first, *_, last = found_files(converted, started - 1)
     assert "t1 1, t1ce 0" in first
     assert last.endswith("CT1.nii")
+    assert found_files(converted, since=time.time() + 1) == []
 
 
 def test_every_setting_that_scores_is_an_option() -> None:
@@ -86,7 +89,7 @@ def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     folder = study.folder
     rejected, *others = study.cases
     marks = [folder.mark("phantoms"), *(folder.mark("convert", part) for part in study.parts)]
-    for path in (*marks, folder.data / "refused" / f"{rejected}.json", folder.data / "cases.tsv"):
+    for path in (*marks, folder.data / "rejected" / f"{rejected}.json", folder.data / "cases.tsv"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     for case in study.cases:

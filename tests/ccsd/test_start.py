@@ -58,14 +58,14 @@ def test_a_file_of_a_run_is_not_the_run(file: str, start: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["nothing", "nothing\0", "x" * 300])
-def test_what_is_no_finished_run_is_refused_with_what_to_give(folder: str, tmp_path: Path) -> None:
+def test_what_is_no_finished_run_is_rejected_with_what_to_give(folder: str, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"train\.init: .*; give the folder of a finished training run, such as results/"
     ):
         start_of(config_of(init=tmp_path / folder))
 
 
-def test_a_damaged_record_is_refused(start: Path) -> None:
+def test_a_damaged_record_is_rejected(start: Path) -> None:
     (start / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"train\.init: .*run\.json: cannot be read"):
         start_of(config_of(init=start))
@@ -80,7 +80,7 @@ def test_a_run_does_not_start_from_itself(start: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["freeze", "init_rate"])
-def test_what_is_for_fine_tuning_is_refused_without_a_start(key: str, start: Path) -> None:
+def test_what_is_for_fine_tuning_is_rejected_without_a_start(key: str, start: Path) -> None:
     raw = {"name": "x", "phantom": {}, "train": {key: 0.25}}
     with pytest.raises(
         UsageError, match=f"train.{key} is for fine-tuning; set train.init to the run to start from, or"
@@ -102,7 +102,7 @@ def test_a_study_has_scratch_and_fine_tuned_side_by_side(start: Path) -> None:
     assert study.training_digest("scratch-s0") != study.training_digest("tuned-s0")
 
 
-def test_a_study_refuses_a_start_before_anything_runs(
+def test_a_study_rejects_a_start_before_anything_runs(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match="not a finished run"):

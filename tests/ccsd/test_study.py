@@ -64,7 +64,7 @@ def test_an_experiment_with_settings_of_its_own_has_a_fingerprint_of_its_own() -
         ({"xtrain": {}}, "xtrain: unknown key; allowed here: name, source"),
     ],
 )
-def test_what_cannot_be_used_is_refused_before_anything_runs(settings: dict[str, object], words: str) -> None:
+def test_what_cannot_be_used_is_rejected_before_anything_runs(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError) as caught:
         Study.from_mapping({**BASE, **settings})
     assert words in str(caught.value)

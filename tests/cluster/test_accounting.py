@@ -71,7 +71,7 @@ def test_a_limit_that_no_waiting_changes_is_reported_at_once(
     begun = time.monotonic()
     done = launcher.run("pass", tmp_path / "run", *SLURM, "qos=strict", "timeout_min=2:00:00")
     assert done.returncode == 1
-    assert "sbatch refused the job:\nsbatch: error: QOSMaxWallDurationPerJobLimit" in done.stderr
+    assert "sbatch rejected the job:\nsbatch: error: QOSMaxWallDurationPerJobLimit" in done.stderr
     assert time.monotonic() - begun < 20
 
 

@@ -63,7 +63,7 @@ def test_ranks_meet_whatever_the_folder_is_called(name: str, tmp_path: Path, lau
 
 
 @pytest.mark.parametrize("name", ["100%j", "back\\slash"])
-def test_names_that_job_managers_rewrite_are_refused(name: str, tmp_path: Path, launcher: Launcher) -> None:
+def test_names_that_job_managers_rewrite_are_rejected(name: str, tmp_path: Path, launcher: Launcher) -> None:
     done = launcher.run("pass", tmp_path / name)
     assert done.returncode == 1
     assert done.stderr.startswith("SettingsError: ")
@@ -187,7 +187,7 @@ def test_a_second_launcher_of_a_run_names_the_first_and_waits_for_it(tmp_path: P
     assert (tmp_path / "starts").read_text().split() == ["0", "0"]
 
 
-def test_more_gpus_than_are_visible_are_refused(tmp_path: Path, launcher: Launcher) -> None:
+def test_more_gpus_than_are_visible_are_rejected(tmp_path: Path, launcher: Launcher) -> None:
     launcher.environment["CUDA_VISIBLE_DEVICES"] = "3"
     done = launcher.run("pass", tmp_path / "run", "gpus_per_node=2", "tasks_per_node=2")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Which refusals of sbatch are final, how long sbatch is retried after the others, and how that ends."""
+"""Which rejections of sbatch are final, how long sbatch is retried after the others, and how that ends."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ LIMITS = (
 
 
 @pytest.mark.parametrize("message", FINAL)
-def test_what_is_refused_for_good_is_not_asked_again(message: str) -> None:
+def test_what_is_rejected_for_good_is_not_asked_again(message: str) -> None:
     assert Patience().next_wait(message) is None
 
 

@@ -118,11 +118,11 @@ def test_a_failing_rank_ends_the_job_and_its_last_lines_are_shown(tmp_path: Path
     assert time.monotonic() - begun < 60
 
 
-def test_a_refused_job_says_what_sbatch_said_at_once(tmp_path: Path, launcher: Launcher) -> None:
+def test_a_rejected_job_says_what_sbatch_said_at_once(tmp_path: Path, launcher: Launcher) -> None:
     done = launcher.run("pass", tmp_path / "run", "cluster=slurm", "partition=nonexistent")
     assert done.returncode == 1
     assert "could not be submitted" in done.stderr
-    assert "sbatch refused the job:\nsbatch: error: invalid partition" in done.stderr
+    assert "sbatch rejected the job:\nsbatch: error: invalid partition" in done.stderr
     assert done.stderr.count("invalid partition") == 1
 
 

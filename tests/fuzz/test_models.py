@@ -109,7 +109,7 @@ def test_damaged_checkpoints(saved: Path, tmp_path: Path, tries: int, monkeypatc
     run = shutil.copytree(saved, tmp_path / "run")
     folder = run / CHECKPOINTS / "step-00000007"
     whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
-    refused = 0
+    rejected = 0
     for seed in range(8 * tries):
         rng = np.random.default_rng(seed)
         path = list(whole)[rng.integers(len(whole))]
@@ -121,9 +121,9 @@ def test_damaged_checkpoints(saved: Path, tmp_path: Path, tries: int, monkeypatc
             path.write_bytes(damage(whole[path], rng))
         _, message = attempt(partial(resume, run), f"{path.name}, seed {seed}")
         assert "remove this folder" in message or not message
-        refused += bool(message)
+        rejected += bool(message)
         path.write_bytes(whole[path])
-    assert refused > tries
+    assert rejected > tries
     assert not (tmp_path / "trapped").exists()
 
 

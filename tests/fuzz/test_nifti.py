@@ -55,7 +55,7 @@ def test_random_damage(cohort: Path, tmp_path: Path, tries: int) -> None:
         (tmp_path / "fuzzed" / f"fuzzed_{name}.nii").write_bytes(gzip.decompress(path.read_bytes()))
     (files,) = find_cases(tmp_path, labels="brats2020", task=GLIOMA).cases
     expected = prepare(files).z
-    refused = 0
+    rejected = 0
     for seed in range(10 * tries):
         rng = np.random.default_rng(seed)
         path = files.paths[rng.integers(len(files.paths))]
@@ -65,10 +65,10 @@ def test_random_damage(cohort: Path, tmp_path: Path, tries: int) -> None:
         allow = ALLOW if rng.integers(2) else ()
         found, message = attempt(partial(prepare, files, allow=allow), f"{kind} of {path.name}, seed {seed}")
         path.write_bytes(whole)
-        refused += bool(message)
+        rejected += bool(message)
         if message:
             assert files.case in message
         else:
             assert np.isfinite(found.image).all(), seed
             assert kind in UNSEEN or np.array_equal(found.z, expected), (kind, seed)
-    assert refused > 2 * tries
+    assert rejected > 2 * tries

@@ -44,13 +44,13 @@ def test_findings_by_case(odd: Path) -> None:
     assert f"shows the same image as a file of {SECOND}" in str(
         [f.message for f in found[THIRD].findings if f.check == "shared-file"]
     )
-    assert (found[FIRST].verdict, found[SECOND].verdict, found[THIRD].verdict) == ("refused", "refused", "odd")
-    assert verdicts(found.values())["refused"] == 2
+    assert (found[FIRST].verdict, found[SECOND].verdict, found[THIRD].verdict) == ("rejected", "rejected", "unusual")
+    assert verdicts(found.values())["rejected"] == 2
 
 
-def test_conversion_refuses_what_the_audit_refuses(odd: Path, tmp_path: Path) -> None:
-    refused = {item.case for item in audit(odd) if item.verdict == "refused"}
-    assert {item.case for item in convert(odd, tmp_path / "dest", task=GLIOMA) if item.status == "refused"} == refused
+def test_conversion_rejects_what_the_audit_rejects(odd: Path, tmp_path: Path) -> None:
+    rejected = {item.case for item in audit(odd) if item.verdict == "rejected"}
+    assert {item.case for item in convert(odd, tmp_path / "dest", task=GLIOMA) if item.status == "rejected"} == rejected
 
 
 def test_table_and_page(odd: Path, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_table_and_page(odd: Path, tmp_path: Path) -> None:
     page = (tmp_path / "out/audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 5, "a thumbnail of every case that can be read"
     assert "http" not in page.replace("http-equiv", ""), "nothing is fetched"
-    assert page.index(FIRST) < page.index("BraTS-GLI-00000-000"), "the refused come first"
+    assert page.index(FIRST) < page.index("BraTS-GLI-00000-000"), "the rejected come first"
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_images_of_different_shape_have_none(cohort: Path, tmp_path: Path) -> No
     volume = nifti.read(path)
     nifti.write(path, volume.array[1:], volume.affine)
     (item,) = audit(tmp_path)
-    assert item.verdict == "refused"
+    assert item.verdict == "rejected"
     assert item.thumbnail == b""
 
 

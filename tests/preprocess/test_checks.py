@@ -87,10 +87,10 @@ def test_a_segmentation_with_its_sides_exchanged(cases: list[Loaded]) -> None:
 def test_a_copied_file(cases: list[Loaded]) -> None:
     copied = with_image(cases[0], "t1ce", cases[0].images["t1"])
     first, second = examine(copied)
-    assert first.refuses
+    assert first.rejects
     assert str(first).startswith("t1ce holds the same image as t1; replace or remove the file")
     assert str(second).startswith("t1 holds the same image as t1ce")
-    assert not any(finding.refuses for finding in examine(copied, ["placeholder"]))
+    assert not any(finding.rejects for finding in examine(copied, ["placeholder"]))
     assert list(copied.without_placeholders().images) == [
         "flair",
         "t2",
@@ -99,7 +99,7 @@ def test_a_copied_file(cases: list[Loaded]) -> None:
 
 def test_an_image_of_zeros(cases: list[Loaded]) -> None:
     (finding,) = examine(changed(cases[0], "t2", np.zeros_like))
-    assert finding.refuses
+    assert finding.rejects
     assert str(finding).startswith("t2 is 0 everywhere; replace or remove the file")
     nothing = replace(cases[0], images={"t2": changed(cases[0], "t2", np.zeros_like).images["t2"]})
     with pytest.raises(InputError, match="all images are empty or copies: t2 is 0 everywhere"):
@@ -128,14 +128,14 @@ def test_faint_noise_around_the_head_is_told(cases: list[Loaded]) -> None:
 def test_voxels_that_are_not_finite(cases: list[Loaded]) -> None:
     around = changed(cases[0], "t1", lambda a: np.where(a == 0, np.nan, a).astype(np.float32))
     assert found(around) == {"background-not-finite"}
-    assert not any(finding.refuses for finding in examine(around))
+    assert not any(finding.rejects for finding in examine(around))
     middle = tuple(n // 2 for n in cases[0].images["t1"].array.shape)
     inside = around.images["t1"].array.copy()
     inside[middle] = np.inf
     assert found(changed(around, "t1", lambda _: inside)) == {"background-not-finite"}  # a hole is like a 0
     inside[tuple(slice(n - 3, n + 3) for n in middle)] = np.nan
     findings = examine(changed(around, "t1", lambda _: inside))
-    assert [(f.check, f.refuses) for f in findings] == [("not-finite", True), ("background-not-finite", False)]
+    assert [(f.check, f.rejects) for f in findings] == [("not-finite", True), ("background-not-finite", False)]
     assert str(findings[0]).startswith("t1 has 216 voxels that are not finite")
 
 
@@ -143,7 +143,7 @@ APART = [(0.005, set()), (0.02, {"shift"}), (0.09, {"shift"}), (0.11, {"affine"}
 
 
 @pytest.mark.parametrize(("apart", "expected"), APART)
-def test_images_apart_are_refused_from_a_tenth_of_a_voxel(
+def test_images_apart_are_rejected_from_a_tenth_of_a_voxel(
     cases: list[Loaded], apart: float, expected: set[str]
 ) -> None:
     volume = cases[0].images["t2"]
@@ -157,7 +157,7 @@ def test_two_forms_of_a_header_that_disagree(cases: list[Loaded]) -> None:
     mirrored = volume.affine @ np.diag([-1.0, 1, 1, 1])
     odd = replace(volume, forms=replace(volume.forms, qform=mirrored))
     (finding,) = examine(with_image(cases[0], "t1", odd))
-    assert (finding.check, finding.refuses) == ("forms", False)
+    assert (finding.check, finding.rejects) == ("forms", False)
     assert "mm apart, with left and right swapped" in str(finding)
 
 
@@ -181,7 +181,7 @@ def test_voxels_that_are_not_1_mm(cases: list[Loaded]) -> None:
     )
     (finding,) = examine(odd)
     assert "1 x 1 x 5 mm" in str(finding)
-    assert not finding.refuses
+    assert not finding.rejects
 
 
 def test_background_that_is_not_zero(cases: list[Loaded]) -> None:
@@ -198,7 +198,7 @@ def test_an_empty_and_an_outlying_segmentation(cases: list[Loaded]) -> None:
     assert messages == ["2 voxels of the segmentation are where every image is 0 [label-outside]"]
 
 
-def test_names_are_unique_and_unknown_ones_refused(cases: list[Loaded]) -> None:
+def test_names_are_unique_and_unknown_ones_rejected(cases: list[Loaded]) -> None:
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names)
     for name in ("nonsense", "shape", "contrast"):

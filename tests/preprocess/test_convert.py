@@ -18,7 +18,7 @@ from preprocess import convert as module
 from preprocess import parallel
 from preprocess.case import prepare
 from preprocess.convert import convert
-from preprocess.dataset import data_hash, read_metas, read_refusals, write_tables
+from preprocess.dataset import data_hash, read_metas, read_rejections, write_tables
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent, sweep
 from preprocess.parallel import select_part
@@ -58,32 +58,32 @@ def test_does_only_what_is_missing_or_changed(three: Path, tmp_path: Path) -> No
     assert CaseStore(dest, NAMES[1]).modalities == SEQUENCES[:3]
 
 
-def test_a_damaged_case_is_refused_and_the_others_are_not(three: Path, tmp_path: Path) -> None:
+def test_a_damaged_case_is_rejected_and_the_others_are_not(three: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     convert(three, dest, task=GLIOMA)
     path = three / NAMES[1] / f"{NAMES[1]}_t1.nii.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    (refused,) = [item for item in convert(three, dest, task=GLIOMA) if item.status == "refused"]
-    assert refused.case == NAMES[1]
-    assert "truncated" in refused.message
-    assert str(path) in refused.message
+    (rejected,) = [item for item in convert(three, dest, task=GLIOMA) if item.status == "rejected"]
+    assert rejected.case == NAMES[1]
+    assert "truncated" in rejected.message
+    assert str(path) in rejected.message
     assert list_cases(dest) == [NAMES[0], NAMES[2]], "no store of the older source stays"
-    assert "truncated" in read_refusals(dest)[NAMES[1]]
+    assert "truncated" in read_rejections(dest)[NAMES[1]]
     path.write_bytes(whole)
     assert statuses(three, dest)[NAMES[1]] == "converted"
-    assert read_refusals(dest) == {}
+    assert read_rejections(dest) == {}
 
 
-def test_a_refused_case_that_is_taken_away_is_forgotten(three: Path, tmp_path: Path) -> None:
+def test_a_rejected_case_that_is_taken_away_is_forgotten(three: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     for name in NAMES[:2]:
         (three / name / f"{name}_t1.nii.gz").write_bytes(b"")
     convert(three, dest, task=GLIOMA)
-    assert sorted(read_refusals(dest)) == NAMES[:2]
+    assert sorted(read_rejections(dest)) == NAMES[:2]
     shutil.rmtree(three / NAMES[1])
     convert(three, dest, part=(2, 2), task=GLIOMA)
-    assert sorted(read_refusals(dest)) == NAMES[:1]
+    assert sorted(read_rejections(dest)) == NAMES[:1]
 
 
 def test_workers_and_parts_give_the_same_stores(three: Path, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_negative_voxels_are_brain(write_case: Callable[..., Path]) -> None:
     assert (prepare(files).z[1] != 0).sum() == (source != 0).sum()
 
 
-REFUSALS = {
+REJECTIONS = {
     "shape": (lambda v: (v.array[:-1], v.affine), "shape", False),
     "affine": (lambda v: (v.array, v.affine + np.diag([0.1, 0, 0, 0])), "mm away", True),
     "empty": (lambda v: (v.array * 0, v.affine), "0 everywhere", False),
@@ -163,25 +163,25 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSALS)
-def test_what_cannot_be_right_is_refused(write_case: Callable[..., Path], tmp_path: Path, kind: str) -> None:
-    change, message, allowable = REFUSALS[kind]
+@pytest.mark.parametrize("kind", REJECTIONS)
+def test_what_cannot_be_right_is_rejected(write_case: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+    change, message, allowable = REJECTIONS[kind]
     src = write_case()
     path = src / NAMES[0] / f"{NAMES[0]}_t1ce.nii.gz"
     nifti.write(path, *change(nifti.read(path)))
     (outcome,) = convert(src, tmp_path / "dest", task=GLIOMA)
-    assert outcome.status == "refused"
+    assert outcome.status == "rejected"
     assert message in outcome.message
     if allowable:
         (outcome,) = convert(src, tmp_path / "dest", allow=[kind], task=GLIOMA)
         assert (outcome.status, message in outcome.message) == ("converted", True)
-        assert statuses(src, tmp_path / "dest") == {NAMES[0]: "refused"}, "an older permission does not last"
+        assert statuses(src, tmp_path / "dest") == {NAMES[0]: "rejected"}, "an older permission does not last"
     else:
         with pytest.raises(InputError, match="cannot be disabled"):
             convert(src, tmp_path / "dest", allow=[kind.replace("one value", "empty")], task=GLIOMA)
 
 
-def test_wrong_label_values_are_refused_with_counts(write_case: Callable[..., Path], tmp_path: Path) -> None:
+def test_wrong_label_values_are_rejected_with_counts(write_case: Callable[..., Path], tmp_path: Path) -> None:
     label = np.zeros((12, 10, 8), np.uint8)
     label[5, 5, 3:5] = 3
     (outcome,) = convert(write_case(label=label), tmp_path / "dest", task=GLIOMA)
@@ -225,7 +225,7 @@ def test_a_process_that_dies_costs_one_case(three: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(module, "_convert_case", _die_on_the_second)
     monkeypatch.setattr(parallel, "_START_METHOD", "fork")
     found = convert(three, tmp_path / "dest", workers=2, task=GLIOMA)
-    assert {o.case: o.status for o in found} == {NAMES[0]: "converted", NAMES[1]: "refused", NAMES[2]: "converted"}
+    assert {o.case: o.status for o in found} == {NAMES[0]: "converted", NAMES[1]: "rejected", NAMES[2]: "converted"}
     assert [o.case for o in found if o.died] == [NAMES[1]]
 
 
@@ -287,11 +287,11 @@ def test_tables(three: Path, tmp_path: Path) -> None:
     write_tables(dest)
     header, *rows = [line.split("\t") for line in (dest / "cases.tsv").read_text().splitlines()]
     table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
-    assert [table[name]["status"] for name in NAMES] == ["refused", "converted", "converted"]
+    assert [table[name]["status"] for name in NAMES] == ["rejected", "converted", "converted"]
     assert "empty file" in table[NAMES[0]]["note"]
     assert table[NAMES[2]]["label"] == "none"
     found = json.loads((dest / "dataset.json").read_text())
-    assert (found["cases"], found["refused"], found["labelled"]) == (2, 1, 1)
+    assert (found["cases"], found["rejected"], found["labelled"]) == (2, 1, 1)
     assert found["source_shape"]["max"] == [12, 10, 8]
 
 

@@ -143,7 +143,7 @@ def test_folds_of_a_list_without_them_leave_its_test_cases_out(stores: Path, tmp
     assert f"{listed} has no folds: 2 were drawn among 5 cases; 2 test cases are in none" in notes
 
 
-REFUSED = {
+REJECTED = {
     "a hole": ({"fold": ["", *"001122"]}, r"line 2: case \S+ has the fold ''; give each case a number"),
     "no number": ({"fold": ["x", *"001122"]}, r"line 2: case \S+ has the fold 'x'"),
     "one fold": ({"fold": list("0000000")}, "all cases are in fold 0; give two or more folds"),
@@ -162,9 +162,9 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_a_list_of_folds_that_does_not_fit_is_refused(stores: Path, tmp_path: Path, kind: str) -> None:
-    cells, words = REFUSED[kind]
+@pytest.mark.parametrize("kind", REJECTED)
+def test_a_list_of_folds_that_does_not_fit_is_rejected(stores: Path, tmp_path: Path, kind: str) -> None:
+    cells, words = REJECTED[kind]
     listed = listed_as(tmp_path / "l.tsv", stores, **cells)
     with pytest.raises(InputError, match=words):
         make_folds(stores, listed=listed)
@@ -194,7 +194,7 @@ def test_folds_that_cannot_be_drawn(stores: Path, options: dict[str, float], wor
     assert not (stores / "split.tsv").exists()
 
 
-def test_a_list_with_another_number_of_folds_is_refused(stores: Path, tmp_path: Path) -> None:
+def test_a_list_with_another_number_of_folds_is_rejected(stores: Path, tmp_path: Path) -> None:
     listed = listed_as(tmp_path / "l.tsv", stores, fold=list("0011110"))
     with pytest.raises(InputError, match=r"has 2 folds \(0, 1\), not 5; leave the number out"):
         make_folds(stores, listed=listed, count=5)

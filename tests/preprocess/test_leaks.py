@@ -11,7 +11,7 @@ from preprocess.dataset import PATIENTS_FILE, shared_images, what_stands_out, wr
 from preprocess.errors import InputError
 from preprocess.splits import make_split
 from preprocess.store.reader import list_cases
-from preprocess.task import refuse_mixture
+from preprocess.task import reject_mixture
 from support.tasks import GLIOMA, changed, task_of
 
 
@@ -59,7 +59,7 @@ def test_cases_that_the_source_no_longer_has_are_told(twice: Path, tmp_path: Pat
     assert f"not in this source, but still in {dest}: P9; delete the stores that are no longer wanted" in notes
 
 
-def test_another_task_is_refused_before_anything_is_written(twice: Path, tmp_path: Path) -> None:
+def test_another_task_is_rejected_before_anything_is_written(twice: Path, tmp_path: Path) -> None:
     dest, other = tmp_path / "dest", task_of("flair", "t2", name="two")
     convert(twice, dest, task=GLIOMA, labels="brats2020")
     before = {path: path.stat().st_mtime_ns for path in dest.rglob("*")}
@@ -76,10 +76,10 @@ def test_a_task_that_was_changed_under_its_name_replaces_its_cases(twice: Path, 
     assert len(list_cases(dest)) == 3
 
 
-def test_one_convention_with_two_meanings_is_refused() -> None:
+def test_one_convention_with_two_meanings_is_rejected() -> None:
     other = changed(GLIOMA, numbering={**GLIOMA.numbering, "brats2020": {"NCR": 2, "ED": 1, "ET": 4}})
     with pytest.raises(InputError, match="b and a belong to tasks that differ in the numbers of brats2020"):
-        refuse_mixture([("a", GLIOMA), ("b", other)])
+        reject_mixture([("a", GLIOMA), ("b", other)])
 
 
 def test_a_table_of_patients_is_kept(twice: Path, tmp_path: Path) -> None:

@@ -48,11 +48,11 @@ def test_the_table_and_the_voxels_agree(array: np.ndarray) -> None:
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize(("value", "message"), [(0, "every voxel is 0"), (7, "same value")])
-def test_an_image_without_contrast_is_refused(dtype: type, value: int, message: str) -> None:
+def test_an_image_without_contrast_is_rejected(dtype: type, value: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         z_scores(np.full((3, 3, 3), value, dtype))
 
 
-def test_voxels_that_are_not_finite_are_refused() -> None:
+def test_voxels_that_are_not_finite_are_rejected() -> None:
     with pytest.raises(InputError, match="1 voxels are not finite"):
         z_scores(np.array([1.0, 2.0, np.nan], np.float32))

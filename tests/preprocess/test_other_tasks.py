@@ -129,9 +129,9 @@ def test_unknown_classes_are_shells_from_outside_to_inside(cohorts: dict[str, Pa
     assert means == sorted(means), "by their numbers, whatever their names"
 
 
-def test_phantoms_of_one_task_are_refused_by_another(cohorts: dict[str, Path], tmp_path: Path) -> None:
+def test_phantoms_of_one_task_are_rejected_by_another(cohorts: dict[str, Path], tmp_path: Path) -> None:
     found = convert(cohorts["brats-ped"] / "src", tmp_path / "dest", task=GLIOMA)
-    assert {item.status for item in found} == {"refused"}
+    assert {item.status for item in found} == {"rejected"}
     assert all("for the task brats-ped, not brats-gli-pre; choose --task brats-ped" in i.message for i in found)
     assert task_hint(found) == ["8 of 8 cases belong to the task brats-ped: --task brats-ped"]
     with pytest.raises(InputError, match=f"{FOLDER_LAYOUT}: numbering: unknown shells; allowed in the task brats-ped"):
@@ -159,7 +159,7 @@ def test_a_case_is_converted_again_when_task_or_numbers_changed(cohorts: dict[st
     assert CaseStore(dest, list_cases(dest)[0]).modalities == ("t2",)
 
 
-def test_stores_of_two_tasks_are_refused_by_name(cohorts: dict[str, Path], tmp_path: Path) -> None:
+def test_stores_of_two_tasks_are_rejected_by_name(cohorts: dict[str, Path], tmp_path: Path) -> None:
     first, second = case_names(2, ONE)
     for task, case in ((ONE, first), (TWO, second)):
         shutil.copytree(cohorts[task.name] / f"data/{case}.zarr", tmp_path / f"{case}.zarr")
@@ -170,7 +170,7 @@ def test_stores_of_two_tasks_are_refused_by_name(cohorts: dict[str, Path], tmp_p
     assert not (tmp_path / "cases.tsv").exists()
 
 
-def test_a_list_of_another_task_is_refused_by_name(cohorts: dict[str, Path], tmp_path: Path) -> None:
+def test_a_list_of_another_task_is_rejected_by_name(cohorts: dict[str, Path], tmp_path: Path) -> None:
     data = shutil.copytree(cohorts["one"] / "data", tmp_path / "data")
     split, _ = make_split(data)
     listed = tmp_path / "list.tsv"

@@ -49,7 +49,7 @@ def test_tables_have_the_patients(scans: Path) -> None:
     assert '"patients": 3' in (scans / "dataset.json").read_text()
 
 
-def test_a_list_that_tears_a_patient_apart_is_refused_unless_allowed(scans: Path, tmp_path: Path) -> None:
+def test_a_list_that_tears_a_patient_apart_is_rejected_unless_allowed(scans: Path, tmp_path: Path) -> None:
     listed = write(tmp_path / "list.tsv", f"case\tsplit\n{SCANS[0]}\ttrain\n{SCANS[1]}\ttest\n")
     words = f"patients with scans in several parts: {SCANS[0]} .{SCANS[0]} train, {SCANS[1]} test"
     with pytest.raises(InputError, match=f"{words}.*--allow-shared-patients"):
@@ -85,7 +85,7 @@ def test_a_table_joins_patients_and_its_other_columns_are_kept(scans: Path, tmp_
         ("", "expected a column 'case'"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused_by_line(text: str, words: str, tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_used_is_rejected_by_line(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
         read_patients(write(tmp_path / "p.tsv", text))
 

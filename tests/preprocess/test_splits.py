@@ -107,7 +107,7 @@ def test_a_list_is_followed(small: Path, tmp_path: Path) -> None:
     assert "unused: BraTS20_Training_002" in notes[1]
 
 
-LISTS_REFUSED = {
+LISTS_REJECTED = {
     "not converted": (["BraTS20_Training_001\ttrain", "other\ttest"], "1 of 2 listed cases are not converted: other"),
     "no label": (["BraTS20_Training_003\ttrain"], "cases without a segmentation cannot be in train.*_003"),
     "unknown split": (["BraTS20_Training_001\tdev"], "line 2: split 'dev'; allowed: train, val, test"),
@@ -115,32 +115,32 @@ LISTS_REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", LISTS_REFUSED)
-def test_a_list_that_does_not_fit_is_refused(small: Path, tmp_path: Path, kind: str) -> None:
-    rows, message = LISTS_REFUSED[kind]
+@pytest.mark.parametrize("kind", LISTS_REJECTED)
+def test_a_list_that_does_not_fit_is_rejected(small: Path, tmp_path: Path, kind: str) -> None:
+    rows, message = LISTS_REJECTED[kind]
     with pytest.raises(InputError, match=message):
         make_split(small, listed=write_list(tmp_path / "list.tsv", rows))
     assert not (small / "split.tsv").exists()
 
 
-def test_a_refused_case_of_a_list_is_told_why(small: Path, tmp_path: Path) -> None:
+def test_a_rejected_case_of_a_list_is_told_why(small: Path, tmp_path: Path) -> None:
     src = tmp_path / "src"
     (src / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz").write_bytes(b"")
     convert(src, small, task=GLIOMA)
-    with pytest.raises(InputError, match=r"BraTS20_Training_001 \(refused: .*an empty file"):
+    with pytest.raises(InputError, match=r"BraTS20_Training_001 \(rejected: .*an empty file"):
         make_split(small, listed=write_list(tmp_path / "list.tsv", ["BraTS20_Training_001\ttrain"]))
 
 
-def test_too_many_refused_cases_are_an_error_and_few_are_told(small: Path, tmp_path: Path) -> None:
+def test_too_many_rejected_cases_are_an_error_and_few_are_told(small: Path, tmp_path: Path) -> None:
     src = tmp_path / "src"
     (src / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz").write_bytes(b"")
     convert(src, small, task=GLIOMA)
     with pytest.raises(
         InputError, match=r"(?s)1 of 4 cases were rejected .* 0\.2:\n  BraTS20_Training_001: .*empty file"
     ):
-        make_split(small, val=0, max_refused=0.2)
+        make_split(small, val=0, max_rejected=0.2)
     assert not (small / "split.tsv").exists()
-    _, notes = make_split(small, val=0, max_refused=0.25)
+    _, notes = make_split(small, val=0, max_rejected=0.25)
     assert notes[0].startswith("left out, rejected by the conversion: BraTS20_Training_001: ")
 
 

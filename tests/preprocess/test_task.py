@@ -19,7 +19,7 @@ from preprocess.task import (
     default_task,
     is_shipped,
     read_task,
-    refuse_mixture,
+    reject_mixture,
     shipped_tasks,
 )
 from support import ROOT
@@ -110,7 +110,7 @@ def test_a_sequence_of_the_task_comes_before_an_alias() -> None:
         ("flair+dwi", "unknown modality 'dwi'; allowed: flair, t1, t1ce, t2, t2f, .*, t2w$"),
     ],
 )
-def test_what_is_no_combination_is_refused_with_the_names_that_are(wrong: str, message: str) -> None:
+def test_what_is_no_combination_is_rejected_with_the_names_that_are(wrong: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         GLIOMA.subset_name(wrong)
 
@@ -166,15 +166,15 @@ def test_a_task_in_a_model_is_a_name_a_file_or_whole(tmp_path: Path) -> None:
         Holder.model_validate({"task": "shells"})
 
 
-def test_mixtures_are_refused_by_name() -> None:
+def test_mixtures_are_rejected_by_name() -> None:
     words = changed(GLIOMA, words={})
-    refuse_mixture([("a", GLIOMA), ("b", words)])
-    refuse_mixture([])
+    reject_mixture([("a", GLIOMA), ("b", words)])
+    reject_mixture([])
     with pytest.raises(InputError, match=r"^c belongs to the task two, but a to brats-gli-pre; tasks cannot be mixed"):
-        refuse_mixture([("a", GLIOMA), ("b", words), ("c", TWO)])
+        reject_mixture([("a", GLIOMA), ("b", words), ("c", TWO)])
     other = task_of("t2", name="two")
     with pytest.raises(InputError, match=f"belongs to the task {other.label}, but a to {TWO.label}; "):
-        refuse_mixture([("a", TWO), ("b", other)])
+        reject_mixture([("a", TWO), ("b", other)])
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -223,7 +223,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_task_that_cannot_be_used_is_refused_with_file_key_and_what_is_allowed(kind: str, tmp_path: Path) -> None:
+def test_a_task_that_cannot_be_used_is_rejected_with_file_key_and_what_is_allowed(kind: str, tmp_path: Path) -> None:
     keys, message = WRONG[kind]
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"sequences": {"t1": "T1"}, **PARTS, **keys}, sort_keys=False))

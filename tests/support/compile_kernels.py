@@ -1,4 +1,4 @@
-"""Compile every kernel for GPUs, of which none is needed: what the interpreter takes, a GPU's compiler may refuse."""
+"""Compile every kernel for GPUs, of which none is needed: what the interpreter takes, a GPU's compiler may reject."""
 
 import sys
 from itertools import product

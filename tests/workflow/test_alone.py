@@ -24,7 +24,7 @@ def _let_go(clone: Project) -> None:
     (clone.folder / "hold-convert").unlink()
 
 
-def test_a_second_one_on_the_same_study_is_refused_and_the_first_goes_on(held: Project) -> None:
+def test_a_second_one_on_the_same_study_is_rejected_and_the_first_goes_on(held: Project) -> None:
     second = held.snakemake(*HERE)
     assert second.returncode == 1
     assert f"another Snakemake is working on this study (process {held.running[0].process.pid} on" in second.stderr

@@ -36,7 +36,7 @@ def test_each_fold_is_a_run_and_all_together_are_scored_where_none_was_trained(
     done = clone.snakemake(*HERE)
     assert done.returncode == 0, done.stdout + done.stderr
     (call,) = clone.calls("split")
-    assert call.endswith("--seed 0 --val 0.1 --max-refused 0.05 --folds 2 --list list.tsv")
+    assert call.endswith("--seed 0 --val 0.1 --max-rejected 0.05 --folds 2 --list list.tsv")
     assert sorted(_settings(call) for call in clone.calls("train")) == [
         ["train.seed=0", f"split.fold={fold}"] for fold in (0, 1)
     ]

@@ -106,7 +106,7 @@ def test_models_are_calibrated_where_that_is_asked_for_before_they_segment(finis
     assert "evaluation.calibrate needs validation cases, and split.val is 0" in done.stdout + done.stderr
 
 
-def test_a_model_that_there_is_not_is_refused_before_anything_runs(original: Project) -> None:
+def test_a_model_that_there_is_not_is_rejected_before_anything_runs(original: Project) -> None:
     done = original.snakemake(*HERE, "--config", "predict={source: new, models: [ccsd-s2]}", "--dry-run")
     assert done.returncode == 1
     assert "no model 'ccsd-s2'; allowed: ccsd-s0, ccsd-s1, or several seeds" in done.stdout + done.stderr

@@ -14,7 +14,7 @@ set-resources:
 """
 
 
-def test_a_dry_run_refuses_what_the_training_would_refuse(project: Callable[..., Project]) -> None:
+def test_a_dry_run_rejects_what_the_training_would_reject(project: Callable[..., Project]) -> None:
     clone = project()
     clone.configure(**TINY)
     (clone.folder / "mine").mkdir()

@@ -37,6 +37,7 @@ def test_a_failing_jobs_words_are_shown_once(project: Callable[..., Project]) ->
     assert done.returncode == 1
     assert (done.stdout + done.stderr).count("error: told to fail") == 1
     assert "convert 1-of-1: FAILED (log: results/study/logs/convert/1-of-1.log)" in done.stderr
+    assert "Finished work is kept" in done.stdout
 
 
 def test_all_is_shown_to_those_who_ask(project: Callable[..., Project]) -> None:

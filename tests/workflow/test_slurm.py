@@ -233,7 +233,7 @@ def test_whatever_ends_a_training_or_an_evaluation_the_scores_are_the_same(
     held = _hold(clone, "evaluate")
     running = clone.start(*ON_SLURM, "evaluate:gpu=2")  # two for each node
 
-    # Preempted by a higher partition, while another Snakemake has left the settings of a change that was refused.
+    # Preempted by a higher partition, while another Snakemake has left the settings of a change that was rejected.
     ranks = _freeze(clone, 0)
     config = clone.results / "config.yaml"
     config.write_text(config.read_text().replace(f"steps: {STEPS}", f"steps: {STEPS + 1}"))

@@ -47,7 +47,7 @@ def min_job_age(slurm: Path) -> Iterator[Callable[[int], None]]:
     change(600)
 
 
-def test_nothing_is_started_when_slurm_would_refuse_a_later_job(clone: Project) -> None:
+def test_nothing_is_started_when_slurm_would_reject_a_later_job(clone: Project) -> None:
     wrong = ("train:partition=nonexistent", "evaluate:slurm_partition=cpu", "evaluate:gpu=1", "report:runtime=8d")
     done = clone.snakemake(*ON_SLURM, "train:cluster=slurm", *wrong)
     assert done.returncode == 1
@@ -65,10 +65,10 @@ def test_what_a_living_training_reads_is_not_made_again(clone: Project) -> None:
     until_split = (*ON_SLURM[:-1], "--seconds-between-status-checks", "1", "--until", "split", *ON_SLURM[-1:])
     job = _ask("sbatch", "--parsable", "--mem=10", "-o", "/dev/null", "--wrap", "sleep 600").strip()
     JobRecord(job, "digest", str(clone.training / "job/001"), tasks=1).save(clone.training / "job")
-    refused = clone.snakemake(*until_split, *TRAIN, "convert:mem_mb=100")
-    assert refused.returncode == 1
-    assert "convert, phantom, split would run again (were settings changed?), but job " + job in refused.stderr
-    assert "Traceback" not in refused.stderr
+    rejected = clone.snakemake(*until_split, *TRAIN, "convert:mem_mb=100")
+    assert rejected.returncode == 1
+    assert "convert, phantom, split would run again (were settings changed?), but job " + job in rejected.stderr
+    assert "Traceback" not in rejected.stderr
     assert clone.calls() == []
     assert not (clone.results / "config.yaml").exists()
     _ask("scancel", job)
@@ -83,7 +83,7 @@ def test_a_training_on_slurm_is_tried_whatever_runs_the_rest(clone: Project) -> 
     assert clone.calls() == []
 
 
-def test_a_job_that_will_have_to_wait_is_no_refusal(slurm: Path) -> None:
+def test_a_job_that_will_have_to_wait_is_no_rejection(slurm: Path) -> None:
     _ask("scontrol", "update", "nodename=127.0.2.[1-2]", "state=drain", "reason=test")
     try:
         assert trial.ask(["-p", "cpu"], None) is None

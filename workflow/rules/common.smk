@@ -1,5 +1,6 @@
 # The configuration, validated once, and the names that all rules share.
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -78,6 +79,7 @@ if OUTDATED:
 # Values given with --config arrive as strings; from here on they have the types of the models.
 config = study.config.model_dump(mode="json")
 
+STARTED = time.time()
 DATA = study.folder.data
 NAME = run_name("{experiment}{fold}", "{seed}")
 RUN = study.folder.run(NAME)

@@ -153,11 +153,11 @@ def _case(name: str, group: Sequence[Candidate], task: Task) -> CaseFiles:
     if misfit := layout.misfit(task):
         case.problem, case.meant = f"{name} {misfit}", next(iter(layout.tasks), "")
     elif not case.images and not case.problem:
-        _refuse_foreign(case, [candidate for candidate in group if candidate.match.role != SEGMENTATION])
+        _reject_foreign(case, [candidate for candidate in group if candidate.match.role != SEGMENTATION])
     return case
 
 
-def _refuse_foreign(case: CaseFiles, others: Sequence[Candidate]) -> None:
+def _reject_foreign(case: CaseFiles, others: Sequence[Candidate]) -> None:
     """Record as a problem that a case has only sequences that are not in its task."""
     task, channels = case.task, case.channels
     case.images = {m: c.path for c in others for m in (channels if c.match.role == VOLUMES else [c.match.role])}

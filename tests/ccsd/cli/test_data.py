@@ -23,7 +23,7 @@ def test_phantom_convert_split(tmp_path: Path) -> None:
     result = ccsd("phantom", source, "--cases", 4, "--size", 32, "--seed", 0)
     assert result.returncode == 0, result.stderr
     result = ccsd("convert", source, dest, "--workers", 2)
-    assert (result.returncode, result.stdout) == (0, f"4 converted, 0 unchanged, 0 refused; stores in {dest}\n")
+    assert (result.returncode, result.stdout) == (0, f"4 converted, 0 unchanged, 0 rejected; stores in {dest}\n")
     assert "0 converted, 4 unchanged" in ccsd_here("convert", source, dest).stdout
     result = ccsd_here("split", dest, "--seed", 1)
     assert result.returncode == 0
@@ -46,9 +46,9 @@ def test_a_task_of_ones_own_from_phantoms_to_a_split(tmp_path: Path) -> None:
     source, dest, task = tmp_path / "src", tmp_path / "dest", ("--task", tmp_path / "mine.yaml")
     assert ccsd_here("phantom", source, "--cases", 4, "--size", 32, *task).returncode == 0
     result = ccsd_here("audit", source, "--out", tmp_path / "audit", *task)
-    assert (result.returncode, "0 refused, 0 odd, 4 fine" in result.stdout) == (0, True), result.stderr
+    assert (result.returncode, "0 rejected, 0 unusual, 4 fine" in result.stdout) == (0, True), result.stderr
     result = ccsd_here("convert", source, dest, *task)
-    assert result.stdout == f"4 converted, 0 unchanged, 0 refused; stores in {dest}\n"
+    assert result.stdout == f"4 converted, 0 unchanged, 0 rejected; stores in {dest}\n"
     assert "files found: t1ce 4, adc 4, segmentation 4" in result.stderr
     assert ccsd_here("split", dest).returncode == 0
     assert "\tmine@" in (dest / "split.tsv").read_text()
@@ -72,18 +72,18 @@ def test_a_part_writes_no_tables(source: Path, tmp_path: Path) -> None:
     assert len((dest / "files.tsv").read_text().splitlines()) == 21, "every file of the source, and the header"
 
 
-def test_refused_cases_are_listed_at_the_end(source: Path, tmp_path: Path) -> None:
+def test_rejected_cases_are_listed_at_the_end(source: Path, tmp_path: Path) -> None:
     path = source / "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz"
     path.write_bytes(path.read_bytes()[:-30])
     result = ccsd_here("convert", source, tmp_path / "dest")
     assert result.returncode == 2
-    assert "3 converted, 0 unchanged, 1 refused" in result.stdout
-    assert result.stderr.splitlines()[-1].startswith("refused: BraTS20_Training_001: ")
+    assert "3 converted, 0 unchanged, 1 rejected" in result.stdout
+    assert result.stderr.splitlines()[-1].startswith("rejected: BraTS20_Training_001: ")
     assert "truncated" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-REFUSALS = {
+REJECTIONS = {
     "no source": (["convert", "{tmp}/nowhere", "{tmp}/dest"], "no such folder"),
     "empty source": (["convert", "{tmp}", "{tmp}/dest"], "no case found"),
     "unknown check": (["convert", "{src}", "{tmp}/dest", "--allow", "everything"], "--allow 'everything'"),
@@ -101,9 +101,9 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("kind", REJECTIONS)
 def test_bad_input_is_one_message(source: Path, tmp_path: Path, kind: str) -> None:
-    arguments, message = REFUSALS[kind]
+    arguments, message = REJECTIONS[kind]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     result = ccsd_here(*(a.format(src=source, tmp=elsewhere) for a in arguments))
@@ -139,7 +139,7 @@ def test_no_usable_case_is_an_error(source: Path, tmp_path: Path) -> None:
 def test_audit_and_restore(source: Path, tmp_path: Path) -> None:
     result = ccsd_here("audit", source, "--out", tmp_path / "audit")
     assert (result.returncode, result.stderr.splitlines()[0]) == (0, "audit: 4/4 done")
-    assert result.stdout.startswith("0 refused, ")
+    assert result.stdout.startswith("0 rejected, ")
     assert {path.name for path in (tmp_path / "audit").iterdir()} == {"audit.tsv", "files.tsv", "audit.html"}
     case = "BraTS20_Training_001"
     (source / case / f"{case}_t2.nii.gz").write_bytes(b"")

@@ -43,17 +43,17 @@ def test_a_task_is_given_by_name_by_path_or_whole(tmp_path: Path) -> None:
         ({"evaluation": {"min_enhancing": 5}}, "replaced by evaluation.cleanup"),
     ],
 )
-def test_what_the_task_does_not_have_is_refused(settings: dict[str, Any], words: str) -> None:
+def test_what_the_task_does_not_have_is_rejected(settings: dict[str, Any], words: str) -> None:
     task = {"task": small_task(2).model_dump(mode="json")}
     with pytest.raises(UsageError, match=words):
         validate_config(BASE | task | settings, "c")
 
 
 @pytest.mark.parametrize("settings", [{"every_n": 2}, {"hmsd_pairs": "all"}])
-def test_what_grows_with_every_set_is_refused_for_many_sequences(settings: dict[str, Any]) -> None:
-    for count, refused in ((8, False), (9, True)):
+def test_what_grows_with_every_set_is_rejected_for_many_sequences(settings: dict[str, Any]) -> None:
+    for count, rejected in ((8, False), (9, True)):
         config = BASE | {"task": small_task(count).model_dump(mode="json"), "distillation": settings}
-        if refused:
+        if rejected:
             with pytest.raises(UsageError, match="too many with more than 8 sequences"):
                 validate_config(config, "c")
         else:

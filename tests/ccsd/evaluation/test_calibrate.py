@@ -195,7 +195,7 @@ def test_a_case_that_was_resampled_unlike_those_of_the_calibration_has_none(run:
         ({"sequences": 0}, "greater than 0"),
     ],
 )
-def test_numbers_that_are_no_calibration_are_refused(run: Path, change: dict[str, Any], text: str) -> None:
+def test_numbers_that_are_no_calibration_are_rejected(run: Path, change: dict[str, Any], text: str) -> None:
     calibrated(run)
     path = run / CALIBRATION_FILE
     content = json.loads(path.read_text())
@@ -221,7 +221,7 @@ def test_a_calibration_travels_in_the_packed_file(run: Path, tmp_path: Path) -> 
     assert (tmp_path / "again.ccsd").read_bytes() == (tmp_path / "with.ccsd").read_bytes()
 
 
-def test_what_cannot_be_calibrated_or_is_of_others_is_refused(
+def test_what_cannot_be_calibrated_or_is_of_others_is_rejected(
     run: Path, make_run: Callable[..., Path], made_study: Path, tmp_path: Path
 ) -> None:
     data = made_study / "data"

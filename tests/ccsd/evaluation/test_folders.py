@@ -1,4 +1,4 @@
-"""`ccsd evaluate --pred --ref`: any naming, any labels, any orientation; and what is refused."""
+"""`ccsd evaluate --pred --ref`: any naming, any labels, any orientation; and what is rejected."""
 
 import json
 
@@ -137,7 +137,7 @@ def test_policy_and_clean_up_apply_without_a_model(folders):
         (lambda p, r: write(p / "sub" / "A_pred.nii.gz", tumour()), "two segmentations for case A"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_name_and_nothing_is_written(folders, make, words):
+def test_what_does_not_fit_is_rejected_with_its_name_and_nothing_is_written(folders, make, words):
     pred, ref, out = folders
     write(ref / "A.nii.gz", tumour())
     write(pred / "A.nii.gz", tumour())

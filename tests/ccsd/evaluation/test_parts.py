@@ -131,7 +131,7 @@ def test_temporary_files_of_other_parts_are_left_to_them(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("part", "words"), [("0/4", "I from 1"), ("5/4", "I from 1"), ("x", "for example"),
     ("1/0", "I from 1"), ("-1/2", "for example"), ("1/2/3", "for example"), ("1", "for example")])  # fmt: skip
-def test_a_part_that_there_is_not_is_refused_before_any_work(
+def test_a_part_that_there_is_not_is_rejected_before_any_work(
     made_study: Path, tmp_path: Path, part: str, words: str
 ) -> None:
     options = ("--model", made_study / RUN, "--data", made_study / DATA, "--out", tmp_path / "out", "--workers", 1)

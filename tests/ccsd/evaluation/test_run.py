@@ -172,13 +172,13 @@ def test_model_of_another_spacing_scores_what_prediction_gives(made_study, tmp_p
         (["evaluation.overlap"], "KEY=VALUE"),
     ],
 )
-def test_settings_that_cannot_be_used_are_refused_before_anything_is_written(evaluate, tmp_path, overrides, words):
+def test_settings_that_cannot_be_used_are_rejected_before_anything_is_written(evaluate, tmp_path, overrides, words):
     with pytest.raises(UsageError, match=words):
         evaluate("t1", overrides=overrides)
     assert not (tmp_path / "out").exists()
 
 
-def test_split_without_test_cases_is_refused(made_study, tmp_path):
+def test_split_without_test_cases_is_rejected(made_study, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(made_study / "data", data)
     text = (data / "split.tsv").read_text()

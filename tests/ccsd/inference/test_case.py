@@ -30,7 +30,7 @@ def test_painting_on_the_device_gives_the_label_map_that_numpy_gives(data, task)
     assert np.array_equal(painted.numpy(), paint(probabilities, task))
 
 
-def test_painting_refuses_any_other_number_of_regions():
+def test_painting_rejects_any_other_number_of_regions():
     with pytest.raises(ValueError, match="zip"):
         paint_tensor(torch.zeros(2, 1, 1, 1), TASKS[0])
 

@@ -198,7 +198,7 @@ RENAMED = changed(GLIOMA, name="another")
         ({"spacing_mm": [2.5, 1.0, 0.5]}, "was trained at voxels of 0.5 x 1 x 2.5 mm, but"),
     ],
 )
-def test_models_that_do_not_fit_together_are_refused_by_name_before_any_work(
+def test_models_that_do_not_fit_together_are_rejected_by_name_before_any_work(
     case: Path, make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     models = [make_run("first", 1), make_run("fits", 2), make_run("other", 3, **changes)]
@@ -213,7 +213,7 @@ def test_models_that_do_not_fit_together_are_refused_by_name_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_same_model_twice_is_refused(case: Path, runs: list[Path], tmp_path: Path) -> None:
+def test_the_same_model_twice_is_rejected(case: Path, runs: list[Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(runs[0], tmp_path / "copy"))
     with pytest.raises(UsageError, match=r"made/a is given twice; give each model once"):
         list(predict([case], tmp_path / "out", [*runs, runs[0]]))

@@ -48,6 +48,6 @@ def test_exported_file_describes_itself(made_study, tmp_path):
     assert len(about["model_hash"]) == 64
 
 
-def test_other_endings_are_refused(made_study, tmp_path):
+def test_other_endings_are_rejected(made_study, tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.pt2"):
         export(made_study / "runs" / "ccsd-s0", tmp_path / "model.onnx", "t2")

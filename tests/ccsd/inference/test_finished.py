@@ -154,7 +154,7 @@ def test_a_part_segments_its_own_cases_only(made_study, run, tmp_path):
 
 
 @pytest.mark.parametrize(("part", "words"), [("0/4", "I from 1"), ("5/4", "I from 1"), ("x", "for example")])
-def test_a_part_that_there_is_not_is_refused_before_any_work(made_study, tmp_path, part, words):
+def test_a_part_that_there_is_not_is_rejected_before_any_work(made_study, tmp_path, part, words):
     run, out = made_study / "runs" / "ccsd-s0", tmp_path / "out"
     done = ccsd_here("predict", made_study / "phantoms", out, "--model", run, "--part", part)
 

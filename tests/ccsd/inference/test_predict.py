@@ -177,7 +177,7 @@ def test_volumes_do_not_depend_on_the_grid_that_the_network_sees(case, run, tmp_
     assert np.mean(np.repeat(labels, 2, axis=0) != fine) < 0.03
 
 
-def test_model_that_does_not_say_its_spacing_is_refused(case, run, tmp_path):
+def test_model_that_does_not_say_its_spacing_is_rejected(case, run, tmp_path):
     trained_at(run, None)
     with pytest.raises(UsageError, match=r"spacing_mm is missing.*add it"):
         one(case, tmp_path / "out.nii.gz", run)
@@ -296,7 +296,7 @@ def test_whole_heads_are_told(case, run, tmp_path):
     ("options", "words"),
     [(Options("t1c"), "has no t1ce, which -m asks for"), (Options(labels="x"), "allowed: auto, brats2023")],
 )
-def test_wishes_that_cannot_be_met_are_refused(case, run, tmp_path, options, words):
+def test_wishes_that_cannot_be_met_are_rejected(case, run, tmp_path, options, words):
     image(case, "t1ce").unlink()
     try:
         message = one(case, tmp_path / "out", run, options).error
@@ -307,7 +307,7 @@ def test_wishes_that_cannot_be_met_are_refused(case, run, tmp_path, options, wor
     assert not list(tmp_path.glob("out/*.nii.gz"))
 
 
-def test_folders_without_images_and_wrong_outputs_are_refused(made_study, case, run, tmp_path):
+def test_folders_without_images_and_wrong_outputs_are_rejected(made_study, case, run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"no sequence recognised.*PATIENT_flair"):
         list(predict([tmp_path / "empty"], tmp_path / "out", run))

@@ -135,11 +135,11 @@ class SmallGPU(PointwiseNet):
 
     def __init__(self, room):
         super().__init__()
-        self.room, self.refused = room, []
+        self.room, self.rejected = room, []
 
     def segment(self, image, subsets, decode_batch=8, encoded=None):
         if len(image) * min(decode_batch, len(subsets)) > self.room:
-            self.refused.append((len(image), decode_batch))
+            self.rejected.append((len(image), decode_batch))
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super().segment(image, subsets, decode_batch, encoded)
 
@@ -147,13 +147,13 @@ class SmallGPU(PointwiseNet):
 TRIED = [(24, 8), (12, 8), (6, 8), (3, 8), (2, 8), (1, 8), (1, 4), (1, 2)]
 
 
-@pytest.mark.parametrize(("room", "refused"), [(192, []), (191, TRIED[:1]), (8, TRIED[:5]), (1, TRIED)])
-def test_what_a_gpu_has_no_memory_for_is_computed_in_smaller_portions(room, refused):
+@pytest.mark.parametrize(("room", "rejected"), [(192, []), (191, TRIED[:1]), (8, TRIED[:5]), (1, TRIED)])
+def test_what_a_gpu_has_no_memory_for_is_computed_in_smaller_portions(room, rejected):
     image = torch.randn(4, 48, 48, 48, generator=torch.Generator().manual_seed(4))
     net = SmallGPU(room)
     found = predict_probabilities(net, image, SUBSETS, GLIOMA, patch=(16, 16, 16), overlap=0)
 
-    assert net.refused == refused
+    assert net.rejected == rejected
     assert len(net.windows) == 27
     assert torch.equal(
         found, predict_probabilities(PointwiseNet(), image, SUBSETS, GLIOMA, patch=(16, 16, 16), overlap=0)

@@ -168,7 +168,7 @@ def test_paint_gives_each_region_its_class() -> None:
 
 
 @pytest.mark.parametrize("regions", [2, 4])
-def test_paint_refuses_any_other_number_of_regions(regions: int) -> None:
+def test_paint_rejects_any_other_number_of_regions(regions: int) -> None:
     with pytest.raises(ValueError, match="zip"):
         paint(np.zeros((regions, 2, 2, 2), np.float32), TASK)
 

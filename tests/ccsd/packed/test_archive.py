@@ -102,7 +102,7 @@ def test_weights_cannot_lead_out_of_their_place(header: bytes, tmp_path: Path) -
         load_weights(Weights(tmp_path / "file", 64, len(content)))
 
 
-def test_a_network_that_no_machine_has_is_refused(tmp_path: Path) -> None:
+def test_a_network_that_no_machine_has_is_rejected(tmp_path: Path) -> None:
     write_run(tmp_path / "run", config_of())
     text = (tmp_path / "run" / "run.json").read_text()
     (tmp_path / "run" / "run.json").write_text(text.replace('"width": 4', '"width": 4000000000'))
@@ -126,7 +126,7 @@ def test_every_changed_byte_is_noticed(single: Path, tmp_path: Path) -> None:
     archive.read(path).check()
 
 
-def test_damaged_weights_are_refused_before_they_are_used(single: Path, tmp_path: Path) -> None:
+def test_damaged_weights_are_rejected_before_they_are_used(single: Path, tmp_path: Path) -> None:
     content = bytearray(single.read_bytes())
     (model,) = saved_models(single)
     content[model.weights.start + 20_000] ^= 1
@@ -162,7 +162,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_member_that_a_packed_model_does_not_have_is_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_a_member_that_a_packed_model_does_not_have_is_rejected_by_name(name: str, tmp_path: Path) -> None:
     path = forged(tmp_path / "x.ccsd", ("card.md", b""), (name, b"x"))
     with pytest.raises(
         UsageError, match="which is not allowed in a packed model; not written by `ccsd pack`, do not use it"
@@ -172,19 +172,19 @@ def test_a_member_that_a_packed_model_does_not_have_is_refused_by_name(name: str
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_what_could_hide_something_is_refused(tmp_path: Path) -> None:
-    def refused(words: str, path: Path) -> None:
+def test_what_could_hide_something_is_rejected(tmp_path: Path) -> None:
+    def rejected(words: str, path: Path) -> None:
         with pytest.raises(UsageError, match=words):
             archive.read(path)
 
-    refused("has 'card.md' twice", forged(tmp_path / "twice.ccsd", ("card.md", b"1"), ("card.md", b"2")))
-    refused("card.md is compressed", forged(tmp_path / "bomb.ccsd", ("card.md", bytes(1 << 20)), compressed=True))
+    rejected("has 'card.md' twice", forged(tmp_path / "twice.ccsd", ("card.md", b"1"), ("card.md", b"2")))
+    rejected("card.md is compressed", forged(tmp_path / "bomb.ccsd", ("card.md", bytes(1 << 20)), compressed=True))
     link = zipfile.ZipInfo("card.md")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    refused("card.md is compressed, encrypted or a link", forged(tmp_path / "link.ccsd", (link, b"/etc/passwd")))
+    rejected("card.md is compressed, encrypted or a link", forged(tmp_path / "link.ccsd", (link, b"/etc/passwd")))
     large = forged(tmp_path / "large.ccsd", ("card.md", bytes(frame.MOST_TEXT + 1)))
-    refused(f"card.md has {frame.MOST_TEXT + 1} bytes; at most {frame.MOST_TEXT} are read", large)
-    refused("damaged: .*model.json", forged(tmp_path / "bare.ccsd", ("card.md", b"1")))
+    rejected(f"card.md has {frame.MOST_TEXT + 1} bytes; at most {frame.MOST_TEXT} are read", large)
+    rejected("damaged: .*model.json", forged(tmp_path / "bare.ccsd", ("card.md", b"1")))
 
 
 def rewritten(single: Path, path: Path, **members: bytes) -> Path:
@@ -280,7 +280,7 @@ def test_what_could_not_be_read_back_is_not_packed(changes: dict[str, str], word
     ],
     ids=["half", "nan"],
 )
-def test_weights_that_would_fail_or_find_nothing_are_refused(
+def test_weights_that_would_fail_or_find_nothing_are_rejected(
     changed: Callable[[torch.Tensor], torch.Tensor], words: str, tmp_path: Path
 ) -> None:
     net = write_run(tmp_path / "run", config_of())

@@ -99,7 +99,7 @@ def test_an_address_is_fetched_once_and_used_without_a_network(single: Path) -> 
     assert hash_of(model) == hash_of(single)
 
 
-def test_what_an_address_does_not_keep_is_refused_and_not_kept(single: Path) -> None:
+def test_what_an_address_does_not_keep_is_rejected_and_not_kept(single: Path) -> None:
     content = single.read_bytes()
     cut = (content[:-9], {"Content-Length": str(len(content))})
     with served({"/x.ccsd": (content, {}), "/cut.ccsd": cut}) as (address, _):

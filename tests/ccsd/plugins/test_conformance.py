@@ -135,7 +135,7 @@ def test_a_name_tells_its_kind(installed: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", ["0", "-20", "30"])
-def test_steps_that_do_not_fit_are_refused(steps: str) -> None:
+def test_steps_that_do_not_fit_are_rejected(steps: str) -> None:
     done = CliRunner().invoke(app, ["check-plugin", "support.faulty:Right", "--steps", steps])
     assert "use a multiple of 20" in str(done.exception)
 

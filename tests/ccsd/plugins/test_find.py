@@ -100,7 +100,7 @@ def test_packages_are_not_imported_to_be_found(tmp_path: Path, monkeypatch: pyte
         ("nothing.at.all:Net", r"no module nothing\.at\.all is found by .*; a module must be installed .* PYTHONPATH"),
     ],
 )
-def test_what_is_not_there_is_refused_with_what_there_is(kind: object, name: str, message: str) -> None:
+def test_what_is_not_there_is_rejected_with_what_there_is(kind: object, name: str, message: str) -> None:
     expected = message.format(noun=kind.noun, group=kind.group, ours=", ".join(kind.built_in))
     with pytest.raises(UsageError, match=f"{kind.key}={name}: (there is )?{expected}"):
         find(kind, name)
@@ -111,7 +111,9 @@ def test_installed_ones_are_named(installed: Path) -> None:
         find(BACKBONE, "meen")
 
 
-def test_two_packages_of_one_name_are_refused(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_packages_of_one_name_are_rejected(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     about = tmp_path / "rival-2.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 2.0\n")
@@ -159,7 +161,7 @@ def test_a_plugin_that_cannot_be_built_says_why(
     ("section", "settings"),
     [("model", {"backbone": "meen"}), ("distillation", {"method": "cssd"}), ("model", {"backbone": "no.where:Net"})],
 )
-def test_a_study_is_refused_at_once(section: str, settings: dict[str, str], tmp_path: Path) -> None:
+def test_a_study_is_rejected_at_once(section: str, settings: dict[str, str], tmp_path: Path) -> None:
     raw = {**BASE, section: settings}
     (tmp_path / "study.yaml").write_text(json.dumps(raw))
     for attempt in (
@@ -174,7 +176,7 @@ def test_a_study_is_refused_at_once(section: str, settings: dict[str, str], tmp_
         Study.from_mapping({**BASE, "experiments": {"own": experiment}})
 
 
-def test_options_of_our_own_networks_are_refused() -> None:
+def test_options_of_our_own_networks_are_rejected() -> None:
     for section, name in (("model", "light"), ("distillation", "ccsd")):
         with pytest.raises(ValueError, match=rf"{section}\.options are for a \w+ of your own, but .* is {name}"):
             Config.model_validate({**BASE, section: {"options": {"width": 3}}})
@@ -197,7 +199,7 @@ def test_to_look_for_a_plugin_loads_no_torch(installed: Path) -> None:
     assert done.stdout == "False\n"
 
 
-def test_the_command_line_refuses_before_it_looks_at_data(tmp_path: Path) -> None:
+def test_the_command_line_rejects_before_it_looks_at_data(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(json.dumps(BASE))
     words = ["train", "--config", str(tmp_path / "study.yaml"), "--data", "nowhere", "--run", "run"]
     done = CliRunner().invoke(app, [*words, "--set", "model.backbone=meen"])

@@ -196,7 +196,7 @@ class Faulty(nn.Module):
         ("frozen", "scale are parameters that do not learn, .*; register them as buffers"),
     ],
 )
-def test_a_network_that_does_not_keep_to_the_interface_is_refused(
+def test_a_network_that_does_not_keep_to_the_interface_is_rejected(
     fault: str, message: str, image: Tensor, label: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "faulty", sys.modules[__name__])
@@ -216,7 +216,7 @@ def test_a_network_that_does_not_keep_to_the_interface_is_refused(
         ((torch.ones(()), {"removed": torch.ones(())}), "a term is called removed, which is reserved"),
     ],
 )
-def test_an_objective_that_does_not_keep_to_the_interface_is_refused(
+def test_an_objective_that_does_not_keep_to_the_interface_is_rejected(
     returned: Any, message: str, image: Tensor, label: Tensor
 ) -> None:
     objective = PluginObjective("own", network_of_ours(), lambda *_: returned, GLIOMA, "fp32")
@@ -248,7 +248,7 @@ def network_of_ours() -> Network:
         ({"train": {"patch": [8, 8, 8], "init": "somewhere", "freeze": 0.5}}, "train.freeze"),
     ],
 )
-def test_settings_about_parts_of_our_networks_are_refused(sections: dict[str, Any], key: str, installed: Path) -> None:
+def test_settings_about_parts_of_our_networks_are_rejected(sections: dict[str, Any], key: str, installed: Path) -> None:
     with pytest.raises(
         UsageError, match=f"{key} acts on parts of the networks unet and shaspec, which .*mean does not"
     ):
@@ -330,7 +330,7 @@ def test_fine_tuning_takes_what_other_options_leave(tmp_path: Path, installed: P
     start.load(build_network(config.model, GLIOMA))
 
 
-def test_fine_tuning_for_other_sequences_is_refused(tmp_path: Path, installed: Path) -> None:
+def test_fine_tuning_for_other_sequences_is_rejected(tmp_path: Path, installed: Path) -> None:
     plugin_run(tmp_path / "start")
     config = config_of(task_of("t1", "t2", name="x"), {"backbone": "mean"}, init=tmp_path / "start")
     with pytest.raises(UsageError, match=r"has t1, t2; for model\.backbone=mean it is unknown which weights belong"):

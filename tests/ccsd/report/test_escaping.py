@@ -61,9 +61,9 @@ def test_no_text_of_a_study_becomes_markup(study):
     run.rename(run.with_name("'><b onclick=x>"))
     (study / "config.yaml").write_text(yaml.safe_dump({"name": EVIL, EVIL: EVIL, "phantom": {}}))
 
-    refused = study / "data" / "refused" / "x.json"
-    refused.parent.mkdir(exist_ok=True)
-    refused.write_text(json.dumps({"case": EVIL, "reason": "t1 is empty"}))
+    rejected = study / "data" / "rejected" / "x.json"
+    rejected.parent.mkdir(exist_ok=True)
+    rejected.write_text(json.dumps({"case": EVIL, "reason": "t1 is empty"}))
 
     page = Page(write_report(study).page.read_text())
 

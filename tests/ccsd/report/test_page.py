@@ -166,7 +166,7 @@ def test_groups_of_a_fan_out_are_gathered(page, study):
     assert sorted((study / "metrics.tsv").read_text().splitlines()) == sorted(expected.splitlines())
 
 
-def test_scores_that_contradict_one_another_are_refused(study):
+def test_scores_that_contradict_one_another_are_rejected(study):
     source = study / "evaluation" / "ccsd-s0" / "all"
     other = study / "evaluation" / "ccsd-s0" / "again"
     other.mkdir()
@@ -204,7 +204,7 @@ def test_folds_are_not_pooled_with_a_training_without_folds(study):
         write_report(study)
 
 
-def test_folder_without_scores_is_refused(tmp_path):
+def test_folder_without_scores_is_rejected(tmp_path):
     with pytest.raises(UsageError, match=r"no scores found.*ccsd evaluate"):
         write_report(tmp_path)
 

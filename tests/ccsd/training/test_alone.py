@@ -1,4 +1,4 @@
-"""Training as a program of one process: exact resume, refusals, what it leaves."""
+"""Training as a program of one process: exact resume, rejections, what it leaves."""
 
 import json
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(endings: dict[str, En
     assert "patches: BraTS" in endings["nan"].text
 
 
-def test_what_the_machine_lacks_is_refused_before_anything_is_written(endings: dict[str, Ending], runs: Path) -> None:
+def test_what_the_machine_lacks_is_rejected_before_anything_is_written(endings: dict[str, Ending], runs: Path) -> None:
     assert (endings["offload"].code, endings["wandb"].code) == (2, 2)
     assert "this process has no GPU; use runtime.offload=none" in endings["offload"].text
     assert "wandb is not installed; install it with `pip install wandb`" in endings["wandb"].text
@@ -109,7 +109,7 @@ def test_what_the_machine_lacks_is_refused_before_anything_is_written(endings: d
     assert not (runs / "wandb").exists()
 
 
-def test_a_run_is_refused_when_its_files_do_not_belong_together(endings: dict[str, Ending], runs: Path) -> None:
+def test_a_run_is_rejected_when_its_files_do_not_belong_together(endings: dict[str, Ending], runs: Path) -> None:
     with pytest.raises(UsageError, match="not a finished run"):
         load_model(runs / "nan")
     run = runs / "changed-files"

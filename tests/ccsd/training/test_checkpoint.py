@@ -1,4 +1,4 @@
-"""Folders of checkpoints: which one is resumed from, what is refused, and which configurations they serve."""
+"""Folders of checkpoints: which one is resumed from, what is rejected, and which configurations they serve."""
 
 import json
 from dataclasses import replace
@@ -39,14 +39,14 @@ def test_the_highest_step_is_resumed_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', "no json"])
-def test_damaged_metadata_is_refused(tmp_path: Path, text: str) -> None:
+def test_damaged_metadata_is_rejected(tmp_path: Path, text: str) -> None:
     put(tmp_path, text)
     with pytest.raises(UsageError, match=r"step-00000005: not a checkpoint of this program .* remove this folder"):
         latest(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 a pickle"])
-def test_a_damaged_part_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_damaged_part_is_rejected(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / checkpoint_file_name(0, 1)).write_bytes(content)
     with pytest.raises(

@@ -64,6 +64,6 @@ def test_nothing_is_added_in_a_batch_script() -> None:
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "n"}, "but MASTER_PORT is not set"),
     ],
 )
-def test_contradictions_are_refused(environment: dict[str, str], message: str) -> None:
+def test_contradictions_are_rejected(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         rank_environment(environment)

@@ -63,8 +63,8 @@ def test_only_what_is_sharded_can_be_offloaded(stage: int, offload: str) -> None
         Runtime.model_validate({"zero_stage": stage, "offload": offload})
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal is for machines without a GPU")
-def test_offloading_without_a_gpu_is_refused() -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the rejection is for machines without a GPU")
+def test_offloading_without_a_gpu_is_rejected() -> None:
     with pytest.raises(UsageError, match=r"runtime\.offload=all moves state from a GPU .* use runtime\.offload=none"):
         require_device(Runtime(zero_stage=3, offload="all"))
 
@@ -166,7 +166,7 @@ def test_deterministic_asks_torch_for_it() -> None:
     assert torch.are_deterministic_algorithms_enabled()
 
 
-def test_what_torch_cannot_do_deterministically_is_refused() -> None:
+def test_what_torch_cannot_do_deterministically_is_rejected() -> None:
     raw = {"name": "x", "phantom": {}, "model": {"backbone": "shaspec"}, "runtime": {"deterministic": True}}
     wanted = Config.model_validate(raw)
     with pytest.raises(UsageError, match=r"use model\.backbone=light"):
@@ -175,7 +175,7 @@ def test_what_torch_cannot_do_deterministically_is_refused() -> None:
 
 @pytest.mark.parametrize(("fused", "where"), [(True, "meta"), (False, "cpu")])
 def test_a_fused_optimizer_resumes_with_its_count_on_the_device(fused: bool, where: str) -> None:
-    """torch refuses to update by a fused optimizer whose count of steps lies on the host."""
+    """torch rejects to update by a fused optimizer whose count of steps lies on the host."""
     flat = torch.nn.Parameter(torch.zeros(4, device="meta"))
     optimizer = torch.optim.AdamW([{"params": [flat], "ema": 0}])
     optimizer.defaults["fused"] = fused

@@ -224,7 +224,7 @@ def test_what_happens_is_reported(started: Started) -> None:
     assert lines[5:] == ["  the encoders are frozen in the first 5 steps"]
 
 
-def test_weights_that_do_not_fit_their_own_record_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_their_own_record_are_rejected(tmp_path: Path) -> None:
     write_run(tmp_path / "start", config_of())
     record = RunRecord.read(tmp_path / "start")
     record.model_copy(update={"model_hash": "0"}).write(tmp_path / "start")
@@ -234,7 +234,7 @@ def test_weights_that_do_not_fit_their_own_record_are_refused(tmp_path: Path) ->
         found.load(fresh(config_of()))
 
 
-def test_a_start_that_was_replaced_after_its_record_was_read_is_refused(tmp_path: Path) -> None:
+def test_a_start_that_was_replaced_after_its_record_was_read_is_rejected(tmp_path: Path) -> None:
     write_run(tmp_path / "start", config_of())
     found = fine_tuning_of(config_of(init=tmp_path / "start"), tmp_path)
     shutil.rmtree(tmp_path / "start")
@@ -244,7 +244,7 @@ def test_a_start_that_was_replaced_after_its_record_was_read_is_refused(tmp_path
         found.load(fresh(config_of()))
 
 
-def test_a_start_that_was_replaced_before_its_record_was_read_is_refused(tmp_path: Path, data: Path) -> None:
+def test_a_start_that_was_replaced_before_its_record_was_read_is_rejected(tmp_path: Path, data: Path) -> None:
     write_run(tmp_path / "start", config_of())
     config, process = config_of(init=tmp_path / "start"), SimpleNamespace(device=torch.device("cpu"))
     split = SimpleNamespace(hash="split")
@@ -279,7 +279,7 @@ def test_rates_are_those_of_the_groups_and_encoders_stand_still() -> None:
             assert rates[id(parameter)] == expected * learning_rate(step, train), (step, name)
 
 
-def test_a_task_without_a_common_sequence_is_refused_also_where_regions_are_common(tmp_path: Path) -> None:
+def test_a_task_without_a_common_sequence_is_rejected_also_where_regions_are_common(tmp_path: Path) -> None:
     write_run(tmp_path / "start", config_of(ONE))
     with pytest.raises(
         UsageError, match=r"knows t1ce \(task one\), but the task x has none of them, only t1, t2; encoders "
@@ -298,7 +298,7 @@ def test_a_task_without_a_common_sequence_is_refused_also_where_regions_are_comm
         ({"backbone": "shaspec", **SMALL}, "has model.backbone=shaspec, but the configuration model.backbone=light"),
     ],
 )
-def test_another_network_is_refused_before_its_weights_are_read(tmp_path: Path, theirs: Any, words: str) -> None:
+def test_another_network_is_rejected_before_its_weights_are_read(tmp_path: Path, theirs: Any, words: str) -> None:
     folder = tmp_path / "start"
     folder.mkdir()
     other = Config.model_validate(config_of().model_dump() | {"model": theirs, "train": {"patch": [16, 32, 32]}})

@@ -101,9 +101,9 @@ def test_ranks_of_a_slurm_job_run_in_a_container(inputs: Path, tmp_path: Path, c
     assert load_model(tmp_path / "run").record.processes == 2
 
 
-def test_a_container_that_does_not_have_this_version_is_refused(tmp_path: Path) -> None:
-    refused = {"echo 0.0.9": "has ccsd 0.0.9, but this is", "echo no image >&2; exit 255": "start ccsd: no image"}
-    for line, words in refused.items():
+def test_a_container_that_does_not_have_this_version_is_rejected(tmp_path: Path) -> None:
+    rejected = {"echo 0.0.9": "has ccsd 0.0.9, but this is", "echo no image >&2; exit 255": "start ccsd: no image"}
+    for line, words in rejected.items():
         (tmp_path / "other").write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / "other").chmod(0o755)
         with pytest.raises(UsageError, match=words):

@@ -50,7 +50,7 @@ def test_a_sink_that_fails_is_named_once_and_left_out(
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sinks, "find_spec", lambda name: None if name == "mlflow" else name)
     sinks.check_installed(["tensorboard", "wandb"])
     with pytest.raises(UsageError, match="mlflow is not installed; install it with `pip install mlflow`"):

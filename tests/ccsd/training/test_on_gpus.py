@@ -77,7 +77,7 @@ def one_step(method: str = "ccsd", **settings: Any) -> Operations:
     return operations
 
 
-def refused_operations() -> dict[str, bool]:
+def rejected_operations() -> dict[str, bool]:
     """Return the operations that torch documents as not deterministic on GPUs, and whether only backwards."""
     text = str(torch.use_deterministic_algorithms.__doc__)
     text = text[text.index("operations will throw a") :]
@@ -90,23 +90,23 @@ def refused_operations() -> dict[str, bool]:
 
 
 def test_the_list_of_torch_is_understood() -> None:
-    refused = refused_operations()
-    assert refused["avg_pool3d"]
-    assert refused["adaptive_avg_pool3d"]
-    assert "nll_loss2d" in refused
+    rejected = rejected_operations()
+    assert rejected["avg_pool3d"]
+    assert rejected["adaptive_avg_pool3d"]
+    assert "nll_loss2d" in rejected
 
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
 def test_a_step_has_only_deterministic_operations(deep_supervision: bool) -> None:
     names = one_step(deep_supervision=deep_supervision).names
     assert names["convolution_backward"] > 10
-    refused = {
+    rejected = {
         name
         for name in names
-        for bad, only_backwards in refused_operations().items()
+        for bad, only_backwards in rejected_operations().items()
         if name.lstrip("_").startswith(bad) and (name.endswith("backward") or not only_backwards)
     }
-    assert not refused
+    assert not rejected
 
 
 class Engine:

@@ -72,7 +72,7 @@ def test_values_that_arrive_as_they_are_written_pass(tmp_path: Path) -> None:
         check_texts(ROOT / own)
 
 
-def test_a_number_that_the_command_line_would_change_is_refused() -> None:
+def test_a_number_that_the_command_line_would_change_is_rejected() -> None:
     check_command_line(["--set-resources", "train:nodes=2", "train:account='007'", "train:partition=a100"])
     check_command_line(["--set-resources", "train:nodes=2", "--config", "name=007"])
     for words in (["--set-resources", "train:account=007"], ["--set-resources=train:account=007"]):
@@ -91,7 +91,7 @@ def test_names_reach_rules_as_they_were_typed(name: str) -> None:
         default_resources=Resources.parse([f"slurm_partition={name!r}", f"qos={name}"], allow_expressions=True),
         overwrite_resources={"convert": Resources.parse([f"constraint={name}"], allow_expressions=True)},
     )
-    if not name.isdecimal():  # that is refused on a command line, and quoted by Snakemake in a profile
+    if not name.isdecimal():  # that is rejected on a command line, and quoted by Snakemake in a profile
         read_texts(SimpleNamespace(resource_settings=settings, is_main_process=False))
         assert settings._parsed_default_resources["qos"].value == name
         assert settings._parsed_overwrite_resources["convert"]["constraint"].value == name

@@ -64,7 +64,7 @@ def test_retrying_ends(programs: Programs) -> None:
     assert patience.RETRY_S <= sum(waits) <= patience.RETRY_S + 60
 
 
-def test_a_refusal_is_final(programs: Programs) -> None:
+def test_a_rejection_is_final(programs: Programs) -> None:
     calls = programs(fails=9, message="sbatch: error: invalid partition specified: nonexistent")
     code, _, err, waits = _submit(CALL)
     assert (code, waits) == (1, [])

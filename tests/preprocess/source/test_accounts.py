@@ -54,7 +54,7 @@ def test_the_table_has_every_file_and_comes_back(mixed: Path, tmp_path: Path) ->
     assert read_files(tmp_path) == []
 
 
-def test_nothing_usable_is_refused_with_what_is_there(tmp_path: Path) -> None:
+def test_nothing_usable_is_rejected_with_what_is_there(tmp_path: Path) -> None:
     touch(tmp_path / "src", "P1/CT1.nii.gz", "P2/P2_seg.nii.gz")
     with pytest.raises(InputError, match=r"no case found; .*not used.*CT1.*not used.*P2_seg"):
         find_cases(tmp_path / "src", record=tmp_path, task=GLIOMA)

@@ -99,13 +99,13 @@ def test_bounding_box_is_the_smallest(shape: tuple[int, ...], data: st.DataObjec
     assert bounding_box(array * 0) is None
 
 
-def test_wrong_shape_is_refused() -> None:
+def test_wrong_shape_is_rejected() -> None:
     geometry = make_geometry((4, 4, 4), np.eye(4), (slice(0, 2), slice(0, 2), slice(0, 2)))
     with pytest.raises(ValueError, match="does not fit"):
         to_source(np.zeros((3, 2, 2)), geometry)
 
 
 @pytest.mark.parametrize("affine", [np.zeros((4, 4)), np.full((4, 4), np.nan)])
-def test_affine_without_direction_is_refused(affine: np.ndarray) -> None:
+def test_affine_without_direction_is_rejected(affine: np.ndarray) -> None:
     with pytest.raises(InputError, match="not give the axes a direction"):
         to_canonical(np.zeros((2, 2, 2)), affine)

@@ -94,7 +94,7 @@ def test_other_tasks_have_other_readings() -> None:
     assert readings({4: 1000}, 0.001, FOURTH) == "brats2024 (WT 0.0 ml, TC 0.0 ml, ET 0.0 ml, RC 1.0 ml)"
 
 
-def test_a_class_without_a_number_is_refused_and_never_written_as_background() -> None:
+def test_a_class_without_a_number_is_rejected_and_never_written_as_background() -> None:
     convention = LabelConvention("mine", {1: 1, 7: 3}, {1: "NCR", 7: "ET"})
     assert to_convention(np.array([0, 1, 3], np.uint8), convention).tolist() == [0, 1, 7]
     with pytest.raises(InputError, match="the convention mine has no number for class 2; use one that does"):

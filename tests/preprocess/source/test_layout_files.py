@@ -71,7 +71,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", [*BROKEN, *WRONG])
-def test_a_broken_layout_is_refused_with_file_key_and_what_is_allowed(kind: str, tmp_path: Path) -> None:
+def test_a_broken_layout_is_rejected_with_file_key_and_what_is_allowed(kind: str, tmp_path: Path) -> None:
     text, message = (
         (OWN + BROKEN[kind][0], BROKEN[kind][1]) if kind in BROKEN else (OWN.replace(*WRONG[kind][0]), WRONG[kind][1])
     )
@@ -121,7 +121,7 @@ def test_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
         read_layout(str(tmp_path / "gone.yaml"), GLIOMA)
 
 
-def test_layouts_that_differ_about_a_file_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layouts_that_differ_about_a_file_are_rejected_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text(OWN)
     (tmp_path / "other.yaml").write_text(OWN.replace("brats2023", "msd"))
     both = tuple(read_layout(str(tmp_path / name), GLIOMA) for name in ("mine.yaml", "other.yaml"))

@@ -87,7 +87,7 @@ def test_files_of_other_sequences_are_ignored_and_told(tmp_path: Path) -> None:
     assert pattern == "*t2: t2 is not a sequence of the task one"
 
 
-def test_a_case_with_no_sequence_of_the_task_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_case_with_no_sequence_of_the_task_is_rejected_by_name(tmp_path: Path) -> None:
     touch(tmp_path / "src", "P1/P1_t1.nii", "P1/P1_FLAIR.nii", "P2/P2_t1ce.nii")
     (first, second) = discover(tmp_path / "src", task=ONE)
     assert second.problem is None

@@ -272,12 +272,12 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyte
     real = os.scandir
     touch(tmp_path, "P1/P1_t1.nii", "P2/P2_t1.nii")
 
-    def refusing(path: str) -> object:
+    def rejecting(path: str) -> object:
         if str(path).endswith("P2"):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "scandir", rejecting)
     with pytest.raises(InputError, match=r"cannot be read: .*P2 \(Permission denied\)"):
         discover(tmp_path, task=GLIOMA)
 

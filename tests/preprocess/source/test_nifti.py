@@ -112,7 +112,7 @@ def test_missing_file(tmp_path: Path) -> None:
         nifti.read(tmp_path / "b.nii")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "folder_t1.nii").mkdir()
     os.mkfifo(tmp_path / "pipe_t1.nii")
     (tmp_path / "endless_t1.nii").symlink_to("/dev/zero")

@@ -45,11 +45,11 @@ def outcome(src: Path, tmp_path: Path, **options: str) -> tuple[str, str]:
         ((5,), ["none of brats2023, brats2020"]),
     ],
 )
-def test_numbers_that_nobody_explains_are_refused_with_what_they_could_be(
+def test_numbers_that_nobody_explains_are_rejected_with_what_they_could_be(
     values: tuple[int, ...], told: list[str], write_case: CaseWriter, tmp_path: Path
 ) -> None:
     status, message = outcome(own(write_case(shape=SHAPE, label=drawn(*values))), tmp_path)
-    assert status == "refused"
+    assert status == "rejected"
     assert all(text in message for text in (*told, "--labels NAME"))
 
 
@@ -72,7 +72,7 @@ def test_the_users_word_decides_and_changes_what_was_converted(
 
 def test_values_verify_what_the_layout_says(write_case: CaseWriter, tmp_path: Path) -> None:
     status, message = outcome(write_case(shape=SHAPE, label=drawn(1, 2, 3)), tmp_path)
-    assert (status, "wrong label values: 3" in message) == ("refused", True)
+    assert (status, "wrong label values: 3" in message) == ("rejected", True)
 
 
 def test_cases_of_several_layouts_each_have_their_own_numbers(cohort: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_cases_of_several_layouts_each_have_their_own_numbers(cohort: Path, tmp_
     assert {meta.label_convention.name for meta in metas.values()} == {"brats2020", "brats2023"}
 
 
-@pytest.mark.parametrize(("value", "status"), [(0.9995, "converted"), (0.99, "refused"), (np.nan, "refused")])
+@pytest.mark.parametrize(("value", "status"), [(0.9995, "converted"), (0.99, "rejected"), (np.nan, "rejected")])
 def test_values_near_whole_numbers_are_taken_with_a_warning(
     value: float, status: str, write_case: CaseWriter, tmp_path: Path
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_mask_of_the_brain_is_no_tumour(cohort: Path, tmp_path: Path) -> None:
     path = tmp_path / "src" / case / f"{case}_seg.nii.gz"
     image = nifti.read(tmp_path / "src" / case / f"{case}_t1.nii.gz")
     nifti.write(path, (image.array != 0).astype(np.uint8), image.affine)
-    (refused,) = convert(tmp_path / "src", tmp_path / "dest", task=GLIOMA)
-    assert "covers 100% of the brain; is it a mask of the brain? [brain-mask]" in refused.message
+    (rejected,) = convert(tmp_path / "src", tmp_path / "dest", task=GLIOMA)
+    assert "covers 100% of the brain; is it a mask of the brain? [brain-mask]" in rejected.message
     (allowed,) = convert(tmp_path / "src", tmp_path / "dest", allow=["brain-mask"], task=GLIOMA)
     assert allowed.status == "converted"

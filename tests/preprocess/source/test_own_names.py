@@ -38,7 +38,7 @@ OPEN = {
 
 
 @pytest.mark.parametrize("kind", OPEN)
-def test_names_that_leave_a_case_open_refuse_all_of_it(kind: str, tmp_path: Path) -> None:
+def test_names_that_leave_a_case_open_reject_all_of_it(kind: str, tmp_path: Path) -> None:
     words, names = OPEN[kind]
     found = discover(touch(tmp_path / "src", "fine/fine_t1.nii", *(f"{name}.nii" for name in names)), task=GLIOMA)
     problems = {case.case: case.problem for case in found}

@@ -20,7 +20,7 @@ files: {t1: "{case}/one", t2: "{case}/two"}
 """
 
 
-def test_names_of_two_years_are_refused_where_nothing_shows_the_year(tmp_path: Path) -> None:
+def test_names_of_two_years_are_rejected_where_nothing_shows_the_year(tmp_path: Path) -> None:
     touch(tmp_path, *PED)
     with pytest.raises(
         InputError, match="matches the layouts brats-ped and brats-ped2023, which disagree; choose one with --layout"

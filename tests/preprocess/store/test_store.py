@@ -224,7 +224,7 @@ def _read_all(root: Path) -> None:
     opened.read_label()
 
 
-def test_foreign_zarr_is_refused(opened: CaseStore, tmp_path: Path) -> None:
+def test_foreign_zarr_is_rejected(opened: CaseStore, tmp_path: Path) -> None:
     path = tmp_path / f"{CASE}.zarr/image/zarr.json"
     meta = json.loads(path.read_text())
     meta["codecs"][0]["configuration"]["codecs"].pop()

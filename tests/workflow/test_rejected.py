@@ -37,7 +37,7 @@ def test_one_bad_case_is_left_out_and_told_until_it_is_mended(tmp_path: Path, pr
     )
     assert _stores(clone) == 5
 
-    clone.configure(source=str(source), convert=convert | {"max_refused": 0.2})
+    clone.configure(source=str(source), convert=convert | {"max_rejected": 0.2})
     done = clone.snakemake(*UNTIL_SPLIT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"left out, rejected by the conversion: {bad.parent.name}: " in done.stdout
