@@ -18,7 +18,7 @@ from ccsd.evaluation.finished_cases import ScoreRow
 from ccsd.evaluation.folders import conventions_of, described
 from ccsd.evaluation.pipeline import in_workers
 from ccsd.evaluation.segmentations import (
-    GIVEN,
+    UNNAMED,
     Segmentation,
     find_segmentations,
     find_subsets,
@@ -192,8 +192,8 @@ def _find(predictions: Path, task: Task, cases: _Cases, layout: str | None, part
         found.problems.extend(
             f"{path}: not a combination of {', '.join(task.modalities)}, joined by '+'" for path in unknown
         )
-    for given, folder in find_subsets(predictions, task).items():
-        subset = task.full_name if given == GIVEN else given
+    for name, folder in find_subsets(predictions, task).items():
+        subset = task.full_name if name == UNNAMED else name
         wanted = {
             case: Segmentation(case, store.root / case)
             for case, store in cases.stores.items()

@@ -14,7 +14,7 @@ from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import ScoreRow
 from ccsd.evaluation.pipeline import in_workers
 from ccsd.evaluation.segmentations import (
-    GIVEN,
+    UNNAMED,
     Pair,
     Segmentation,
     find_segmentations,
@@ -221,7 +221,7 @@ def _score_pair(job: _Job, item: tuple[str, Pair]) -> list[ScoreRow]:
         "experiment": job.name,
         "case": pair.case,
         "subset": name,
-        "modalities": None if name == GIVEN else name.count("+") + 1,
+        "modalities": None if name == UNNAMED else name.count("+") + 1,
         **scored_as(job.task, job.policy, job.settings),
     }
     reference = Reference(expected.labels, expected.spacing, job.policy, job.task)

@@ -18,7 +18,8 @@ _LABEL_WORDS = (
     r"(?:seg|segm|segmentation|label|labels|gt|truth|ref|reference|pred|prediction|mask|ensemble|glistrboost)"
 )
 _LABEL_ENDING = re.compile(rf"(?:^|[-_.]){_LABEL_WORDS}$", re.IGNORECASE)
-GIVEN = "given"
+UNNAMED = "unknown"
+"""The combination of segmentations whose folder does not name one."""
 """Name of the combination where it is unknown."""
 
 
@@ -41,7 +42,7 @@ class Pair:
 
 
 def find_subsets(folder: Path, task: Task) -> dict[str, Path]:
-    """Return the folders of predictions by combination of modalities, or the folder itself as `GIVEN`.
+    """Return the folders of predictions by combination of modalities, or the folder itself as `UNNAMED`.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def find_subsets(folder: Path, task: Task) -> dict[str, Path]:
         if name in found:
             raise UsageError(f"{found[name]} and {path} are the same combination {name}; keep one of them")
         found[name] = path
-    return {name: found[name] for name in task.ordered_subsets(found)} or {GIVEN: folder}
+    return {name: found[name] for name in task.ordered_subsets(found)} or {UNNAMED: folder}
 
 
 def unknown_folders(folder: Path, task: Task) -> list[Path]:

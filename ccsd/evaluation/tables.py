@@ -25,7 +25,7 @@ KEYS = {
     "seed": "seed of the training; empty for an ensemble, and without a model",
     "fold": "fold that holds the case out; empty without folds, and for a fixed test set",
     "case": "name of the case",
-    "subset": "the combination of modalities the model was given, e.g. `flair+t1ce`; `given` without a model",
+    "subset": "the combination of modalities that was segmented, e.g. `flair+t1ce`; `unknown` if no folder names it",
     "modalities": "how many modalities that is",
     "region": "a scored region of the task, e.g. `WT` whole tumour, `TC` tumour core, `ET` enhancing tumour",
 }

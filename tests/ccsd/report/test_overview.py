@@ -120,7 +120,7 @@ def test_text_has_the_numbers_of_the_tables(tables):
 
 
 def test_text_of_a_single_experiment_compares_nothing(scores):
-    metrics = scores({"a": {"given": 0.5}, "b": {"given": 0.7}}).assign(seed=pd.NA)
+    metrics = scores({"a": {"unknown": 0.5}, "b": {"unknown": 0.7}}).assign(seed=pd.NA)
 
     text = overview_text(summarise(metrics, GLIOMA), compare(metrics, GLIOMA), GLIOMA)
     assert "0.600" in text

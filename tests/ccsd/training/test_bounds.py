@@ -9,18 +9,20 @@ def test_torch_still_says_what_cuda_computes_in_float32() -> None:
     assert not {"leaky_relu", "add", "baddbmm", "conv3d"} & float32_on_cuda()
 
 
+@pytest.mark.slow
 def test_a_step_moves_less_than_60_gb_before_fusion() -> None:
     moved, kernels = Step().mean_traffic()
     assert 40e9 < moved < 60e9
     assert kernels < 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "gib"),
     [
-        pytest.param(Step(), 5, marks=pytest.mark.slow),
-        pytest.param(Step(decode_batch=1), 4, marks=pytest.mark.slow),
-        pytest.param(Step(decode_batch=1, recompute=True), 3, marks=pytest.mark.slow),
+        (Step(), 5),
+        (Step(decode_batch=1), 4),
+        (Step(decode_batch=1, recompute=True), 3),
     ],
 )
 def test_a_step_holds_no_more_than_the_docs_say(step: Step, gib: float) -> None:

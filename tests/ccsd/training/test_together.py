@@ -12,6 +12,7 @@ from support.comparing import LOSS, WEIGHT, assert_close, assert_same_run, losse
 from support.plain import plain_training
 from support.trainings import Ending, Launch, training
 
+pytestmark = pytest.mark.slow
 EXCHANGES_OF_A_STEP = {  # that scores
     "all_reduce, device": 4,  # gradients in one bucket, their norm, criticalities; and the means of the log
     "all_reduce, host": 1,  # whether anybody was asked to stop
@@ -91,14 +92,12 @@ def test_two_sharded_processes_equal_plain_pytorch(endings: dict[str, Ending], r
     assert_close(final, weights(runs / "whole"), WEIGHT)
 
 
-@pytest.mark.slow
 def test_the_ways_of_gpus_learn_the_same_though_weights_are_sharded(accidents: dict[str, Ending], runs: Path) -> None:
     assert accidents["as on a GPU"].code == 0, accidents["as on a GPU"].text
     assert losses(runs / "as on a GPU") == pytest.approx(losses(runs / "whole"), abs=LOSS)
     assert_close(weights(runs / "whole"), weights(runs / "as on a GPU"), WEIGHT)
 
 
-@pytest.mark.slow
 def test_a_training_resumes_on_another_number_of_processes_and_says_so(
     shrunk: Ending, grown_and_killed: tuple[list[Ending], list[Ending]], runs: Path
 ) -> None:
@@ -125,7 +124,6 @@ def test_a_full_disk_stops_the_save_and_keeps_what_was_saved(endings: dict[str, 
     assert not list((runs / "full/checkpoints").glob(".*"))
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_takes_the_others_down_with_one_message(
     grown_and_killed: tuple[list[Ending], list[Ending]],
 ) -> None:
@@ -139,7 +137,6 @@ def test_a_process_that_dies_takes_the_others_down_with_one_message(
     )
 
 
-@pytest.mark.slow
 def test_a_process_that_fails_speaks_and_ends_though_the_end_of_the_group_waits_for_all(
     accidents: dict[str, Ending],
 ) -> None:
@@ -153,7 +150,6 @@ def test_a_process_that_fails_speaks_and_ends_though_the_end_of_the_group_waits_
     assert failed.seconds < 60
 
 
-@pytest.mark.slow
 def test_the_first_process_decides_for_all_what_is_resumed_and_finished(
     accidents: dict[str, Ending], runs: Path
 ) -> None:
@@ -163,7 +159,6 @@ def test_the_first_process_decides_for_all_what_is_resumed_and_finished(
     assert_same_run(runs / "whole", runs / "blind")
 
 
-@pytest.mark.slow
 def test_a_stop_is_heard_within_a_validation_which_is_done_again(accidents: dict[str, Ending], runs: Path) -> None:
     assert accidents["late"].code == 75
     assert "stopped at step 3, which is saved" in accidents["late"].text
