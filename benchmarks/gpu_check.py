@@ -17,13 +17,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from gpu_commands import evaluation, training
-from gpu_steps import COMPILED, PEER, TINY, Row, Size, card, counted_gib, measure
+from gpu_steps import COMPILED, PEER, TINY, Row, Size, add_counts, card, counted, measure
 from measure import machine, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,16 +49,17 @@ def main() -> None:
     ends, size = time.monotonic() + 60 * options.minutes, TINY if options.tiny else Size()
     device = torch.device(options.device)
     report: dict[str, Any] = {"card": card(device), "machine": machine(), "torch": torch.__version__, "steps": []}
-    for name, action in parts(options, device, size, ends):
-        found = attempt(action, ends)
-        if name in {"training", "evaluation", "tests"}:
-            report[name] = found
-        else:
-            report["steps"].append({"name": name, **found})
-        print(f"{name}: {words(found)}", file=sys.stderr, flush=True)
-        # After each part, because access to a GPU may end at any time.
-        (options.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        (options.out / "gpu-check.md").write_text(markdown(report, size), encoding="utf-8")
+    with ProcessPoolExecutor(2, get_context("spawn")) as counting:  # on the cores, while the device is measured
+        for name, action in parts(options, device, size, ends, counting):
+            found = attempt(action, ends)
+            if name in {"training", "evaluation", "tests"}:
+                report[name] = found
+            else:
+                report["steps"].append({"name": name, **found})
+            print(f"{name}: {words(found)}", file=sys.stderr, flush=True)
+            # After each part, because access to a GPU may end at any time.
+            (options.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            (options.out / "gpu-check.md").write_text(markdown(report, size), encoding="utf-8")
     print(markdown(report, size))
     sys.exit(
         1 if any(part.get("note") for part in [*report["steps"], *report.values()] if isinstance(part, dict)) else 0
@@ -64,12 +67,14 @@ def main() -> None:
 
 
 def parts(
-    options: argparse.Namespace, device: torch.device, size: Size, ends: float
+    options: argparse.Namespace, device: torch.device, size: Size, ends: float, counting: Executor
 ) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     """Return what is measured, the most informative parts first."""
+    kinds = ["light"] if size is TINY else ["light", PEER, "unet", "shaspec"]
+    counts = {kind: counting.submit(counted, kind, size) for kind in kinds}
 
     def row(name: str) -> tuple[str, Callable[[], dict[str, Any]]]:
-        return name, lambda: step(name, device, size)
+        return name, lambda: step(name, device, size, counts[name.removesuffix(COMPILED)])
 
     if size is TINY:  # the others take minutes on a CPU
         rows, others = [row("light")], []
@@ -84,12 +89,11 @@ def parts(
     return [*rows, *commands, *others, *tests, *slowest]
 
 
-def step(name: str, device: torch.device, size: Size) -> dict[str, Any]:
-    """Measure a network's step."""
+def step(name: str, device: torch.device, size: Size, count: Future[tuple[float, float | None]]) -> dict[str, Any]:
+    """Measure a network's step, and add what was counted meanwhile."""
     found = Row(name)
     measure(found, device, size)
-    if name in ("light", "unet"):
-        found.counted_gib = counted_gib(name, size)
+    add_counts(found, *count.result(), device)
     torch.compiler.reset()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import cycle
 from typing import Any
 
@@ -88,7 +87,6 @@ def card(device: torch.device) -> dict[str, Any]:
 def measure(row: Row, device: torch.device, size: Size) -> None:
     """Fill a row."""
     kind = row.name.partition(",")[0]
-    row.tflop = counted_tflop(kind, size)
     step = make_step(kind, device, size, how=row.name.removeprefix(kind))
     for _ in range(CYCLE):
         step()
@@ -98,9 +96,14 @@ def measure(row: Row, device: torch.device, size: Size) -> None:
     if device.type == "cuda":
         row.allocated_gib = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
         row.reserved_gib = round(torch.cuda.max_memory_reserved(device) / 2**30, 2)
-        peak = card(device)["peak_tflops"]
-        row.mfu = round(row.tflop / row.step_s / peak, 4) if peak else None
     row.costs = largest_costs(step, device)
+
+
+def add_counts(row: Row, tflop: float, gib: float | None, device: torch.device) -> None:
+    """Add what was counted, and the share of the card's peak that follows."""
+    row.tflop, row.counted_gib = tflop, gib
+    peak = card(device).get("peak_tflops")
+    row.mfu = round(tflop / row.step_s / peak, 4) if row.step_s and peak else None
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
@@ -175,24 +178,20 @@ def dynunet_loss(device: torch.device, image: Tensor, label: Tensor) -> tuple[nn
     return net, loss
 
 
-def counted_gib(kind: str, size: Size) -> float:
-    """Return what a step holds at its peak, counted on tensors without data."""
-    return round(Step(our_model(kind, size), batch=size.batch, patch=size.patch).peak_gib(), 2)
-
-
-@cache
-def counted_tflop(kind: str, size: Size) -> float:
-    """Return the operations (in 10^12) of forward and backward, counted on tensors without data."""
+def counted(kind: str, size: Size) -> tuple[float, float | None]:
+    """Return operations (in 10^12) and GiB held at the peak of a step, counted on tensors without data, in a minute."""
     if kind == PEER:
         with FakeTensorMode(allow_non_fake_inputs=True):
             image = torch.zeros(size.batch, len(TASK.modalities), *size.voxels)
             label = torch.zeros(size.batch, *size.voxels, dtype=torch.uint8)
-            with counter() as counted:
+            with counter() as found:
                 segmentation_loss(peer()(image), region_targets(label, TASK)).mean().backward()
-        return round(counted.get_total_flops() / 1e12, 3)
-    model = our_model(kind, size).model_dump()
+        return round(found.get_total_flops() / 1e12, 3), None
+    model = our_model(kind, size)
     train = {"patch": size.voxels, "batch_size": size.batch}
-    return round(step_tflop(Config.model_validate({"name": "x", "phantom": {}, "model": model, "train": train})), 3)
+    config = Config.model_validate({"name": "x", "phantom": {}, "model": model.model_dump(), "train": train})
+    gib = None if kind == "shaspec" else round(Step(model, batch=size.batch, patch=size.patch).peak_gib(), 2)
+    return round(step_tflop(config), 3), gib
 
 
 def largest_costs(step: Callable[[], None], device: torch.device, number: int = 3) -> list[tuple[str, float]]:
