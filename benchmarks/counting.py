@@ -17,6 +17,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.overrides import TorchFunctionMode
@@ -111,6 +112,12 @@ class _Losses:
             return found[..., 0]
 
 
+def _order_of_cudnn(x: Tensor, weight: Tensor, _: Any) -> torch.memory_format:
+    """Return the memory order of a convolution's result; that of CPUs depends on what instructions they have."""
+    orders = {suggest_memory_format(x), suggest_memory_format(weight)}
+    return torch.channels_last_3d if torch.channels_last_3d in orders else torch.contiguous_format
+
+
 @contextmanager
 def on_cuda(*, autocast: bool) -> Iterator[None]:
     """Apply the rules of CUDA to computation on the CPU, with or without autocast."""
@@ -123,6 +130,7 @@ def on_cuda(*, autocast: bool) -> Iterator[None]:
             stack.enter_context(mock.patch(f"{module}.by_triton", lambda _: True))  # noqa: PT008
         stack.enter_context(mock.patch("ccsd.model.norm_kernels", _Norm, create=True))
         stack.enter_context(mock.patch("ccsd.distillation.loss_kernels", _Losses, create=True))
+        stack.enter_context(mock.patch("torch._C._conv_determine_backend_memory_format", _order_of_cudnn))
         stack.enter_context(_Float32())
         torch.set_autocast_enabled("cuda", autocast)
         try:

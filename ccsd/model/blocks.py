@@ -43,15 +43,17 @@ class Conv(nn.Conv3d):
         copies = x.shape[1] // (self.groups * inputs)
         sizes = _shares(copies * self.groups, max(inputs, outputs))
         kernels = torch.unflatten(weight, 0, (self.groups, -1)).expand(copies, *[-1] * 6).flatten(0, 1)
-        biases: Sequence[Tensor | None] = [None] * len(sizes)
-        if self.bias is not None:
-            biases = torch.split(self.bias.expand(copies, -1).flatten(), [n * outputs for n in sizes])
+        bias = None if self.bias is None else self.bias.expand(copies, -1).flatten()
+
+        def convolve(y: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+            y = channels_last(y)
+            return functional.conv3d(y, _diagonal(kernels), bias, stride, self.padding, self.dilation)
+
+        if len(sizes) == 1:  # the gradient of a split into one part would be a copy
+            return convolve(x, kernels, bias)
         maps = torch.split(x, [n * inputs for n in sizes], 1)
-        found = [
-            functional.conv3d(channels_last(y), _diagonal(w), b, stride, self.padding, self.dilation)
-            for y, w, b in zip(maps, torch.split(kernels, sizes), biases, strict=True)
-        ]
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
+        biases = [None] * len(sizes) if bias is None else torch.split(bias, [n * outputs for n in sizes])
+        return torch.cat(list(map(convolve, maps, torch.split(kernels, sizes), biases)), 1)
 
     def kernel(self, weight: Tensor) -> Tensor:
         """Return the kernel to convolve with."""

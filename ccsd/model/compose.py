@@ -18,6 +18,8 @@ from ccsd.model.layout import beside, channels_last, neighbours, on_gpu, swap_mi
 
 def select(values: Tensor, axis: int, encoded: Sequence[int]) -> Tensor:
     """Return the entries of the encoded modalities along an axis. Indexing with a list would wait for the GPU."""
+    if tuple(encoded) == tuple(range(values.shape[axis])):
+        return values
     return torch.stack([values.select(axis, modality) for modality in encoded], axis)
 
 
@@ -42,14 +44,11 @@ def bottleneck_slots(fused: Tensor, shared: Tensor, subsets: Tensor, encoded: Se
     """
     chosen = select(subsets, -1, encoded).to(shared.dtype)
     mean = torch.einsum("bkm,bmcdhw->bkcdhw", chosen / chosen.sum(-1, keepdim=True), shared)
-    slots = []
-    for modality in range(subsets.shape[-1]):
-        if modality in encoded:
-            inside = subsets[..., modality, None, None, None, None]
-            slots.append(torch.where(inside, fused[:, list(encoded).index(modality), None], mean))
-        else:
-            slots.append(mean)
-    return torch.stack(slots, dim=2).flatten(2, 3).flatten(0, 1)
+    # A modality that is not encoded is in no subset; its entry is not used.
+    of_slot = [list(encoded).index(modality) if modality in encoded else 0 for modality in range(subsets.shape[-1])]
+    own = select(fused, 1, of_slot)
+    slots = torch.where(subsets[..., None, None, None, None], own[:, None], mean.unsqueeze(2))
+    return slots.flatten(2, 3).flatten(0, 1)
 
 
 class SubsetProjection(nn.Module):
