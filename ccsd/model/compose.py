@@ -23,6 +23,11 @@ def select(values: Tensor, axis: int, encoded: Sequence[int]) -> Tensor:
     return torch.stack([values.select(axis, modality) for modality in encoded], axis)
 
 
+def of_modalities(x: Tensor, count: int) -> Tensor:
+    """Return B*count x C x D x H x W as B x count x C x D x H x W, on GPUs in the order that projections read."""
+    return torch.unflatten(beside(x, count), 1, (count, -1)) if on_gpu(x) else torch.unflatten(x, 0, (-1, count))
+
+
 def bottleneck_slots(fused: Tensor, shared: Tensor, subsets: Tensor, encoded: Sequence[int]) -> Tensor:
     """Fill the bottleneck slots of each subset.
 
@@ -91,9 +96,7 @@ def _project_beside(features: Tensor, weight: Tensor, onto: Tensor) -> tuple[Ten
     b, k, _, outputs, _ = weight.shape
     count = neighbours(k, outputs)
     matrix = torch.unflatten(weight, 1, (-1, count)).permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3).flatten(0, 1)
-    flat = (
-        channels_last(beside(features.flatten(0, 1), features.shape[1])).movedim(1, -1).reshape(b, -1, matrix.shape[1])
-    )
+    flat = channels_last(features.flatten(1, 2)).movedim(1, -1).reshape(b, -1, matrix.shape[1])
     rows = channels_last(onto).movedim(1, -1).reshape(b * k // count, count, flat.shape[1], outputs)
     with torch.autocast("cuda", enabled=False):
         if torch.compiler.is_compiling():

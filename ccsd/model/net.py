@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ccsd.config.method import Model
 from ccsd.model import shaspec, unet
 from ccsd.model.blocks import Conv, Stages, select_groups
-from ccsd.model.compose import bottleneck_slots, select
+from ccsd.model.compose import bottleneck_slots, of_modalities, select
 from ccsd.model.network import Network
 from preprocess.task import Task
 
@@ -108,10 +108,11 @@ class SharedSpecificNet(Network):
         if len(encoded) < len(self.all):
             image = select(image, 1, encoded)
         count = len(encoded)
-        pyramid = [level.unflatten(0, (-1, count)) for level in self.shared(image.flatten(0, 1).unsqueeze(1))]
-        *skips, shared = pyramid
+        *skips, shared = self.shared(image.flatten(0, 1).unsqueeze(1))
+        shared = shared.unflatten(0, (-1, count))
         specific = self.encode_specific(image, tuple(encoded))
         fused = shared + self.fuse(torch.cat([shared, specific], dim=2).flatten(0, 1)).unflatten(0, (-1, count))
+        skips = [of_modalities(level, count) for level in skips]
         return Features(skips, shared, fused, specific.mean((-3, -2, -1)), tuple(encoded))
 
     def encode_specific(self, image: Tensor, encoded: tuple[int, ...]) -> Tensor:
