@@ -90,6 +90,7 @@ def test_typed_again_nothing_runs_and_what_is_gone_or_new_is_made(finished: Proj
     assert {call.split()[0] for call in calls} == {"predict"}
 
 
+@pytest.mark.slow
 def test_models_are_calibrated_where_that_is_asked_for_before_they_segment(finished: Project) -> None:
     assert finished.calls("calibrate") == []
     finished.configure(**STUDY, evaluation={"calibrate": True, "overlap": 0.25})

@@ -97,6 +97,7 @@ def test_a_run_begins_from_the_start_when_its_folder_its_scores_and_the_report_a
     assert _stages(finished) == ["evaluate", "evaluate", "report", "train"]
 
 
+@pytest.mark.slow
 def test_what_is_adopted_from_another_method_makes_the_report_again_and_nothing_else(finished: Project) -> None:
     scores = finished.results / "evaluation" / "rfnet" / "adopted" / "metrics.tsv"
     scores.parent.mkdir(parents=True)

@@ -63,8 +63,9 @@ def graphs_of_whole_steps(o: Objective) -> int:
     return graphs
 
 
-@pytest.mark.parametrize("on_gpu", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("method", [pytest.param("ccsd", marks=pytest.mark.slow), "dropout"])
+@pytest.mark.slow
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("method", ["ccsd", "dropout"])
 def test_graphs_are_whole_and_as_many_as_shapes(method: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if on_gpu:
         go_the_way_of_gpus(monkeypatch)
