@@ -140,7 +140,6 @@ OTHERS = {
     "docs/how-to/predict.md": {
         "INPUT... OUT": "phantoms/BraTS20_Training_001 out2",
         "results/NAME/": "results/one/",
-        "128": "16",
     },
     "docs/reference/outputs.md": {"results/demo/": "results/one/"},
     "docs/how-to/fine-tuning.md": {
