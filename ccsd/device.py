@@ -136,10 +136,8 @@ def driver_version() -> str | None:
     return words[0] if words else None
 
 
-def precision_note(precision: str, device: "torch.device") -> str | None:
-    """Return why a training on a CPU is slower than necessary, if it is.
-
-    On a GPU, reject bfloat16 if it is only emulated, and any training if torch has no kernels for it.
+def require_precision(precision: str, device: "torch.device") -> None:
+    """Reject training in bfloat16 on a GPU that only emulates it, and training on a GPU without kernels in torch.
 
     Raises
     ------
@@ -149,9 +147,7 @@ def precision_note(precision: str, device: "torch.device") -> str | None:
     import torch
 
     if device.type != "cuda":
-        # `avx512_bf16` and `amx_bf16` on x86, `bf16` on ARM
-        slow = precision == "bf16" and not any(v for name, v in torch.cpu.get_capabilities().items() if "bf16" in name)
-        return "this CPU only emulates bfloat16: train.precision=fp32 is up to ten times as fast" if slow else None
+        return
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     if problem := missing_kernels(name, capability, torch.cuda.get_arch_list()):
         raise UsageError(problem)
@@ -160,7 +156,6 @@ def precision_note(precision: str, device: "torch.device") -> str | None:
             f"train.precision=bf16: {name} only emulates bfloat16 (compute capability {capability[0]}.{capability[1]}, "
             "8.0 has it), which is slow; use train.precision=fp16, or fp32"
         )
-    return None
 
 
 def missing_kernels(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
@@ -200,6 +195,16 @@ def explain_out_of_memory(device: "torch.device", remedy: str) -> Iterator[None]
             f"out of memory: {card.name} has {card.total_memory / GIB:.1f} GiB; the peak was {peak / GIB:.1f} GiB in "
             f"tensors, {reserved / GIB:.1f} GiB reserved. {remedy}"
         ) from error
+
+
+def cpu_note(precision: str) -> str | None:
+    """Return why a training on this CPU is slower than necessary, if it is."""
+    import torch
+
+    # `avx512_bf16` and `amx_bf16` on x86, `bf16` on ARM
+    if precision != "bf16" or any(v for name, v in torch.cpu.get_capabilities().items() if "bf16" in name):
+        return None
+    return "this CPU only emulates bfloat16: train.precision=fp32 is up to ten times as fast"
 
 
 def gpu_note(name: str, capability: tuple[int, int], cudnn: int | None) -> str | None:

@@ -43,17 +43,15 @@ class Conv(nn.Conv3d):
         copies = x.shape[1] // (self.groups * inputs)
         sizes = _shares(copies * self.groups, max(inputs, outputs))
         kernels = torch.unflatten(weight, 0, (self.groups, -1)).expand(copies, *[-1] * 6).flatten(0, 1)
-        bias = None if self.bias is None else self.bias.expand(copies, -1).flatten()
-
-        def convolve(y: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
-            y = channels_last(y)
-            return functional.conv3d(y, _diagonal(kernels), bias, stride, self.padding, self.dilation)
-
-        if len(sizes) == 1:  # the gradient of a split into one part would be a copy
-            return convolve(x, kernels, bias)
-        maps = torch.split(x, [n * inputs for n in sizes], 1)
-        biases = [None] * len(sizes) if bias is None else torch.split(bias, [n * outputs for n in sizes])
-        return torch.cat(list(map(convolve, maps, torch.split(kernels, sizes), biases)), 1)
+        biases: Sequence[Tensor | None] = [None] * len(sizes)
+        if self.bias is not None:
+            biases = _parts(self.bias.expand(copies, -1).flatten(), [n * outputs for n in sizes])
+        maps = _parts(x, [n * inputs for n in sizes], 1)
+        found = [
+            functional.conv3d(channels_last(y), _diagonal(w), b, stride, self.padding, self.dilation)
+            for y, w, b in zip(maps, _parts(kernels, sizes), biases, strict=True)
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def kernel(self, weight: Tensor) -> Tensor:
         """Return the kernel to convolve with."""
@@ -88,6 +86,11 @@ class Up(nn.ConvTranspose3d):
         bias: Tensor = self.bias  # type: ignore[assignment]
         x = channels_last(x) if on_gpu(x) else x
         return functional.conv_transpose3d(x, self.weight, bias + shift, self.stride)
+
+
+def _parts(x: Tensor, sizes: list[int], axis: int = 0) -> Sequence[Tensor]:
+    """Split a tensor; the gradient of torch's split into one part would be a copy."""
+    return (x,) if len(sizes) == 1 else torch.split(x, sizes, axis)
 
 
 def _diagonal(kernels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ccsd.config.schema import Config
 from ccsd.config.science import science_digest
 from ccsd.data import PatchReader, PatchStream, check_shared_memory
 from ccsd.data.patches import check_cases
-from ccsd.device import explain_out_of_memory, precision_note
+from ccsd.device import cpu_note, explain_out_of_memory, require_precision
 from ccsd.errors import TrainingError
 from ccsd.records import read_events
 from ccsd.study import BEST, CHECKPOINTS, TRACE, split_for
@@ -90,12 +90,13 @@ def train(
         if process.decide(lambda: finished(run, science)):
             process.say(f"{run}: already trained with this configuration")
             return 0
-        if note := precision_note(config.train.precision, process.device):
-            process.say(f"note: {note}")
+        require_precision(config.train.precision, process.device)
         if process.device.type == "cuda":
             move_near(process.device, config.runtime.workers)
             stack.enter_context(garbage_collected_by_hand())
             stack.enter_context(explain_out_of_memory(process.device, LESS_MEMORY))
+        elif note := cpu_note(config.train.precision):
+            process.say(f"note: {note}")
         return _Training(config, data, run, experiment, split, science, process, stop, log_every).go()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ccsd import device as module
-from ccsd.device import choose_device, gpu_index, gpu_note, missing_kernels, precision_note, sign_of_gpus
+from ccsd.device import choose_device, cpu_note, gpu_index, gpu_note, missing_kernels, require_precision, sign_of_gpus
 from ccsd.errors import UsageError
 
 HERE, NOWHERE = Path(__file__), Path(__file__) / "nothing"
@@ -101,22 +101,23 @@ def turing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_emulated_bfloat16_is_rejected(turing: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"Tesla T4 only emulates bfloat16 .*use train\.precision=fp16, or fp32"):
-        precision_note("bf16", CUDA)
-    precision_note("fp16", CUDA)
-    precision_note("fp32", CUDA)
+        require_precision("bf16", CUDA)
+    require_precision("fp16", CUDA)
+    require_precision("fp32", CUDA)
+    require_precision("bf16", torch.device("cpu"))
 
 
 def test_emulated_bfloat16_on_a_cpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability, emulated in (("avx2", True), ("avx512_bf16", False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=capability: {name: True, "amx_bf16": False})
-        assert bool(precision_note("bf16", torch.device("cpu"))) == emulated
-        assert precision_note("fp32", torch.device("cpu")) is None
+        assert bool(cpu_note("bf16")) == emulated
+        assert cpu_note("fp32") is None
 
 
 def test_a_gpu_without_kernels_is_rejected(turing: pytest.MonkeyPatch) -> None:
     turing.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
     with pytest.raises(UsageError, match=r"sm_70\) is older than all GPUs that this build of torch supports \(sm_75"):
-        precision_note("fp16", CUDA)
+        require_precision("fp16", CUDA)
 
 
 def test_what_makes_a_gpu_slow_is_noted() -> None:
