@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from gpu_commands import evaluation, training
-from gpu_steps import COMPILED, PEER, TINY, Row, Size, add_counts, card, counted, measure
+from gpu_steps import COMPILED, PEER, SINGLY, TINY, Row, Size, add_counts, card, counted, measure
 from measure import machine, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,12 +74,13 @@ def parts(
     counts = {kind: counting.submit(counted, kind, size) for kind in kinds}
 
     def row(name: str) -> tuple[str, Callable[[], dict[str, Any]]]:
-        return name, lambda: step(name, device, size, counts[name.removesuffix(COMPILED)])
+        return name, lambda: step(name, device, size, counts[name.partition(",")[0]])
 
     if size is TINY:  # the others take minutes on a CPU
         rows, others = [row("light")], []
     else:
-        rows, others = [row("light"), row(PEER)], [row("unet"), row("shaspec"), row(f"{PEER}{COMPILED}")]
+        rows = [row("light"), row(PEER)]
+        others = [row("unet"), row(f"light{SINGLY}"), row("shaspec"), row(f"{PEER}{COMPILED}")]
     commands = [
         ("training", lambda: training(options.out, device, size)),
         ("evaluation", lambda: evaluation(options.out, device, size)),
@@ -127,7 +128,7 @@ def attempt(action: Callable[[], Any], ends: float) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any], size: Size) -> str:
     """Return the report as Markdown."""
-    head = ("network", "step, s", "TFLOP", "of the peak", "GiB", "counted", "reserved", "largest costs")
+    head = ("network", "step, s", "kernels, s", "TFLOP", "of the peak", "GiB", "counted", "reserved", "largest costs")
     about = ", ".join(f"{key} {value}" for key, value in report["card"].items())
     evaluated = f"cases of {' x '.join(map(str, size.case))} by `ccsd evaluate`: {words(report.get('evaluation', {}))}"
     lines = [
@@ -145,10 +146,11 @@ def markdown(report: dict[str, Any], size: Size) -> str:
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """Return a row of the table of steps."""
     if "note" in row:
-        return (row["name"], row["note"], *["-"] * 6)
+        return (row["name"], row["note"], *["-"] * 7)
     return (
         row["name"],
-        number(row["step_s"], 3),
+        number(row["step_s"], 4),
+        number(row["kernels_s"], 4),
         number(row["tflop"], 1),
         f"{row['mfu']:.1%}" if row["mfu"] else "-",
         number(row["allocated_gib"], 1),

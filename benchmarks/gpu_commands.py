@@ -1,6 +1,5 @@
 """A training and an evaluation on one GPU, with the commands that a user runs; part of `gpu_check.py`."""
 
-import gzip
 import json
 import shutil
 import statistics
@@ -35,7 +34,7 @@ def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
     config = out / "training.json"
     model = {"model": size.model} if size.model else {}
     train = {"steps": size.steps, "batch_size": size.batch, "patch": size.voxels, "validate_every": size.steps}
-    settings = {"name": "gpu", "phantom": {"cases": 4}, "train": train, "runtime": {"profile": size.traced}, **model}
+    settings = {"name": "gpu", "phantom": {"cases": 4}, "train": train, **model}
     config.write_text(json.dumps(settings), encoding="utf-8")
     commands = [
         [*ccsd, "phantom", str(source), "--cases", "4", "--size", str(side)],
@@ -52,24 +51,10 @@ def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [event for event in events if event["event"] == "train"][-1]
     found = {name: last[name] for name in LOGGED if name in last} | last["parts_s"]
-    if device.type == "cuda":
-        found["kernels_s"] = kernel_seconds(run / "trace.json.gz") / size.traced
-        found["busy_share"] = found["kernels_s"] / found["step_s"]
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     if record["device"] != device.type:
         raise RuntimeError(f"trained on {record['device']}, not on {device.type}")
     return found
-
-
-def kernel_seconds(path: Path) -> float:
-    """Return the seconds of a trace in which some kernel ran. Between them the trace itself makes the host wait."""
-    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-    spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "kernel")
-    busy, end = 0.0, spans[0][0]
-    for start, stop in spans:
-        busy += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return busy / 1e6
 
 
 def evaluation(out: Path, device: torch.device, size: Size) -> dict[str, Any]:

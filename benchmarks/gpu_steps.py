@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -21,8 +22,10 @@ from ccsd.distillation.losses import region_targets, segmentation_loss
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.model import SharedSpecificNet
-from ccsd.training.flops import counter, step_tflop
+from ccsd.training.flops import counter, examples, step_tflop
+from ccsd.training.graphs import CudaTape, Recorder
 
+TRAINING = Config.model_validate({"name": "x", "phantom": {}})
 CASE = (155, 240, 240)
 CYCLE = 2 * Distillation().every_n
 """Steps in which a training visits subsets, walks the path and scores as often as in the mean."""
@@ -39,7 +42,6 @@ class Size:
     cases: int = 6
     model: dict[str, Any] = field(default_factory=dict)
     steps: int = 40
-    traced: int = 5
 
     @property
     def voxels(self) -> list[int]:
@@ -50,7 +52,9 @@ class Size:
 PEER = "DynUNet"
 COMPILED = ", compiled"
 """Compiled as by `runtime.compile` in a training."""
-TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 7, 1)
+SINGLY = ", launched singly"
+"""Without the recordings that a training makes by default."""
+TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 7)
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Row:
 
     name: str
     step_s: float | None = None
+    kernels_s: float | None = None
+    """Seconds of a step in which the device works, summed over its kernels."""
     mfu: float | None = None
     tflop: float | None = None
     counted_gib: float | None = None
@@ -88,15 +94,16 @@ def measure(row: Row, device: torch.device, size: Size) -> None:
     """Fill a row."""
     kind = row.name.partition(",")[0]
     step = make_step(kind, device, size, how=row.name.removeprefix(kind))
+    if device.type == "cuda":  # before the recording, whose memory later peaks do not show
+        torch.cuda.reset_peak_memory_stats(device)
     for _ in range(CYCLE):
         step()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     row.step_s = statistics.median(timed(step, device) for _ in range(size.rounds)) / CYCLE
     if device.type == "cuda":
         row.allocated_gib = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
         row.reserved_gib = round(torch.cuda.max_memory_reserved(device) / 2**30, 2)
-    row.costs = largest_costs(step, device)
+    total, row.costs = largest_costs(step, device)
+    row.kernels_s = total if device.type == "cuda" else None
 
 
 def add_counts(row: Row, tflop: float, gib: float | None, device: torch.device) -> None:
@@ -130,10 +137,12 @@ def make_step(kind: str, device: torch.device, size: Size, *, how: str) -> Calla
     label = torch.randint(0, len(TASK.classes) + 1, (size.batch, *size.voxels), device=device, dtype=torch.uint8)
     module, loss = dynunet_loss(device, image, label) if kind == PEER else our_loss(kind, device, size, image, label)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=device.type == "cuda")
-    if how and isinstance(module, Objective):
+    if how == COMPILED and isinstance(module, Objective):
         module.compile_parts()
-    elif how:
+    elif how == COMPILED:
         module.compile(dynamic=False)
+    elif not how and isinstance(module, Objective) and device.type == "cuda":
+        vars(module)["forward"] = Recorder(module, partial(examples, TRAINING), CudaTape(device))
 
     def step() -> None:
         loss().backward()
@@ -194,8 +203,10 @@ def counted(kind: str, size: Size) -> tuple[float, float | None]:
     return round(step_tflop(config), 3), gib
 
 
-def largest_costs(step: Callable[[], None], device: torch.device, number: int = 3) -> list[tuple[str, float]]:
-    """Return the kernels that take most of the time of a cycle of steps on the device, with their shares."""
+def largest_costs(
+    step: Callable[[], None], device: torch.device, number: int = 3
+) -> tuple[float, list[tuple[str, float]]]:
+    """Return the seconds of a step on the device, and the kernels that take most of them, with their shares."""
     activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
     with profile(activities=[activity]) as trace:
         for _ in range(CYCLE):
@@ -205,6 +216,6 @@ def largest_costs(step: Callable[[], None], device: torch.device, number: int = 
         event.key: event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
         for event in trace.key_averages()
     }
-    total = sum(times.values()) or 1
+    total = sum(times.values()) or 1  # microseconds
     largest = sorted(times.items(), key=lambda item: -item[1])[:number]
-    return [(name[:90], round(took / total, 3)) for name, took in largest]
+    return total / 1e6 / CYCLE, [(name[:90], round(took / total, 3)) for name, took in largest]

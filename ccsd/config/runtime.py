@@ -33,6 +33,11 @@ class Runtime(Section):
     compile: bool = Field(
         False, description="torch.compile for networks and losses; the first step takes minutes; not with zero_stage 3"
     )
+    cuda_graphs: bool = Field(
+        True,
+        description="on a GPU, record each kind of step as CUDA graphs and replay them, because launching its "
+        "operations one by one takes longer than computing them; not used with compile, zero_stage 3 and plugins",
+    )
     deterministic: bool = Field(
         False, description="use only operations that give the same bits every time, also on a GPU; slower"
     )

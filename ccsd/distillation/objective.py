@@ -129,7 +129,7 @@ class Objective(nn.Module):
             "specific": modality_loss(classified, available).mean(),
         }
 
-    def _total(self, terms: dict[str, Tensor], ramp: float) -> Tensor:
+    def _total(self, terms: dict[str, Tensor], ramp: float | Tensor) -> Tensor:
         s = self.settings
         distilled = s.weight_hmsd * terms["hmsd"] + s.weight_dmcd * terms["dmcd"]
         auxiliary = s.weight_shared * terms["shared"] + s.weight_specific * terms["specific"]

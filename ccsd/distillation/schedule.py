@@ -32,8 +32,8 @@ class Draw:
     """Whether each of these begins at the full set, the same on every process."""
     share: float
     """Share of the steps that have this step's distillation: a half if two kinds take turns, else 1."""
-    ramp: float
-    """rho(t): the distillation's weight at this step, 0 to 1."""
+    ramp: float | Tensor
+    """rho(t): the distillation's weight at this step, 0 to 1; a recorded step needs it in the device's memory."""
     score: bool
     """Whether DMCD measures criticality in this step or uses the running means."""
     seed: int = 0

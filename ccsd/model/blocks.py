@@ -216,7 +216,7 @@ class Stages(nn.ModuleList):
         """Yield the output of each module."""
         for stage in self:
             again = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(stage, x, use_reentrant=False) if again else stage(x)
+            x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False) if again else stage(x)
             yield x
 
 

@@ -87,6 +87,8 @@ class SharedSpecificNet(Network):
     `encode` runs once per image whatever the number of subsets; `decode` costs one light decoder per subset.
     """
 
+    is_random = False
+
     def __init__(self, settings: Model, task: Task) -> None:
         super().__init__()
         modalities, regions = len(task.modalities), len(task.regions)

@@ -22,6 +22,8 @@ class Network(nn.Module):
 
     multiple: tuple[int, int, int]
     """What depth, height and width of an input must be multiples of."""
+    is_random = True
+    """Whether it may draw random numbers, as dropout does, which recomputation must repeat."""
     composes = True
     """Whether it encodes once for all subsets; otherwise each subset takes a whole pass."""
 
@@ -59,7 +61,11 @@ class Network(nn.Module):
         sizes = _rounds(len(subsets), decode_batch) if on_gpu(subsets) else decode_batch
         for part in torch.split(subsets, sizes):
             if recompute and torch.is_grad_enabled():
-                rounds.append(checkpoint(self._decode_round, features, part, use_reentrant=False))
+                rounds.append(
+                    checkpoint(
+                        self._decode_round, features, part, use_reentrant=False, preserve_rng_state=self.is_random
+                    )
+                )
             else:
                 rounds.append(self._decode_round(features, part))
         return [torch.cat(level) for level in zip(*rounds, strict=True)]

@@ -1,5 +1,6 @@
 """The floating-point operations of a training step, counted once on tensors without data."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -62,6 +63,12 @@ def kinds_of_steps(settings: Distillation, modalities: int) -> list[Kind]:
         share = (scored if score else 1 - scored) * (starting if from_full else 1 - starting)
         kinds.append(Kind(walk * share, score=score, from_full=from_full))
     return [kind for kind in kinds if kind.share]
+
+
+def examples(config: Config, samples: int) -> Iterator[Draw]:
+    """Yield a draw of each kind of step, for so many samples that have all sequences."""
+    for kind in kinds_of_steps(config.distillation, len(config.task.modalities)):
+        yield kind.draw(config.distillation, config.task, samples)
 
 
 def sample_flop(config: Config, kind: Kind) -> float:

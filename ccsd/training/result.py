@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from ccsd import __version__
 from ccsd.config.load import plugins_of
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
@@ -22,7 +23,7 @@ from preprocess.files import write_text
 from preprocess.splits import FILE as SPLIT_FILE
 from preprocess.splits import Split
 
-PACKAGES = ("ccsd", "torch", "deepspeed", "numpy", "zarr")
+PACKAGES = ("torch", "deepspeed", "numpy", "zarr")
 SECONDS_PER_HOUR = 3600
 
 
@@ -69,7 +70,11 @@ def run_record(
         config=config.model_dump(mode="json"),
         experiment=experiment,
         task=config.task.label,
-        versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
+        versions={
+            "python": python_version(),
+            "ccsd": __version__,
+            **{name: version(name) for name in PACKAGES},
+        },
         git=git_revision(),
         **origin,
         processes=process.world,
