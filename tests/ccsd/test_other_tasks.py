@@ -23,9 +23,8 @@ from support.forked import run_forked
 from support.processes import ccsd_here
 from support.tasks import FIVE, FOURTH, ONE, TWO, changed
 
-QUICK, SLOW = (ONE, FOURTH), (TWO, FIVE, shipped_tasks()["brats-ped"])
-CHOSEN = {task.name: task for task in (*QUICK, *SLOW)}
-NAMES = [*(task.name for task in QUICK), *(pytest.param(task.name, marks=pytest.mark.slow) for task in SLOW)]
+pytestmark = pytest.mark.slow
+CHOSEN = {task.name: task for task in (ONE, FOURTH, TWO, FIVE, shipped_tasks()["brats-ped"])}
 Studies = Callable[[str], Path]
 
 
@@ -47,18 +46,10 @@ def commands(task: Task, root: Path) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def study_of(tmp_path_factory: pytest.TempPathFactory) -> Studies:
-    """Return a function that returns the study of a task; all quick ones, or all slow ones, are created at once."""
-    made: dict[str, Path] = {}
-
-    def study(name: str) -> Path:
-        if name not in made:
-            group = next(group for group in (QUICK, SLOW) if CHOSEN[name] in group)
-            places = {task.name: tmp_path_factory.mktemp(task.name) for task in group}
-            run_forked([prepared(task, places[task.name]) for task in group], ROOT)
-            made.update(places)
-        return made[name]
-
-    return study
+    """Return a function that returns the study of a task; all are created at once."""
+    made = {name: tmp_path_factory.mktemp(name) for name in CHOSEN}
+    run_forked([prepared(task, made[name]) for name, task in CHOSEN.items()], ROOT)
+    return made.__getitem__
 
 
 def prepared(task: Task, root: Path) -> list[list[str]]:
@@ -79,7 +70,7 @@ def settings(task: Task) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_every_combination_and_region_is_scored(name: str, study_of: Studies) -> None:
     task, folder = CHOSEN[name], study_of(name) / "evaluation" / "ccsd-s0" / "all"
     table = read_metrics(folder / "metrics.tsv")
@@ -93,7 +84,7 @@ def test_every_combination_and_region_is_scored(name: str, study_of: Studies) ->
     assert record.settings(study_of(name)).task == task
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_the_page_knows_the_task(name: str, study_of: Studies) -> None:
     task, page = CHOSEN[name], (study_of(name) / "report.html").read_text()
     for shown in (*task.sequences.values(), *task.scored_regions, scoring_label(task)):
@@ -101,13 +92,13 @@ def test_the_page_knows_the_task(name: str, study_of: Studies) -> None:
     assert ("By number of sequences" in page) == (len(task.modalities) > 1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_a_prediction_has_the_numbers_of_the_task(name: str, study_of: Studies) -> None:
     written = nifti.read(study_of(name) / "predicted.nii.gz").array
     assert set(written.ravel().tolist()) <= {0, *CHOSEN[name].default_convention.values}
 
 
-@pytest.mark.parametrize("name", ["one", pytest.param("five", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["one", "five"])
 def test_an_exported_program_takes_the_sequences_of_the_task(name: str, study_of: Studies, tmp_path: Path) -> None:
     task = CHOSEN[name]
     written = export(study_of(name) / "runs" / "ccsd-s0", tmp_path / "model.pt2", task.full_name)

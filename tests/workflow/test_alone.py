@@ -34,6 +34,7 @@ def test_a_second_one_on_the_same_study_is_rejected_and_the_first_goes_on(held: 
     assert len(held.calls("convert")) == len(held.calls("train")) == 1
 
 
+@pytest.mark.slow
 def test_a_second_one_on_another_study_runs_beside_it(held: Project) -> None:
     (held.folder / "other.yaml").write_text("name: other\nphantom: {cases: 3}\n")
     second = held.start(*HERE[:2], "--configfile", "other.yaml")
@@ -52,6 +53,7 @@ def test_after_one_was_killed_the_same_command_is_enough(held: Project) -> None:
     assert len(held.calls("phantom")) == 1
 
 
+@pytest.mark.slow
 def test_a_dry_run_beside_it_disturbs_nothing(held: Project) -> None:
     assert held.snakemake(*HERE, "--dry-run").returncode == 0
     _let_go(held)

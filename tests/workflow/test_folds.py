@@ -27,6 +27,7 @@ def _settings(call: str) -> list[str]:
     return [after for word, after in pairwise(words) if word == "--set"]
 
 
+@pytest.mark.slow
 def test_each_fold_is_a_run_and_all_together_are_scored_where_none_was_trained(
     project: Callable[..., Project],
 ) -> None:

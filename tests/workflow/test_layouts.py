@@ -36,7 +36,9 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", ["brats2023", *(pytest.param(name, marks=pytest.mark.slow) for name in LAYOUTS if name != "brats2023")]
+)
 def test_dry_run_finds_both_cases(layout: str, tmp_path: Path, project: Callable[..., Project]) -> None:
     source = tmp_path / "source"
     for name in LAYOUTS[layout]:

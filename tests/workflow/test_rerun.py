@@ -12,6 +12,7 @@ import yaml
 from cluster.settings import JobSettings
 from support.projects import HERE, Project
 
+SLOW = pytest.mark.slow
 STUDY = {
     "phantom": {"cases": 5},
     "convert": {"cases_per_job": 2},
@@ -57,12 +58,13 @@ def test_typed_again_nothing_runs(finished: Project) -> None:
     ("settings", "expected"),
     [
         pytest.param(["evaluation={overlap: 0.25}"], ["evaluate"] * 4 + ["report"], id="evaluation"),
-        pytest.param(["train={steps: 7}"], ["evaluate"] * 4 + ["report"] + ["train"] * 2, id="training"),
-        pytest.param(["seeds=[0,1,2]"], ["evaluate"] * 2 + ["report", "train"], id="one-seed-more"),
+        pytest.param(["train={steps: 7}"], ["evaluate"] * 4 + ["report"] + ["train"] * 2, id="training", marks=SLOW),
+        pytest.param(["seeds=[0,1,2]"], ["evaluate"] * 2 + ["report", "train"], id="one-seed-more", marks=SLOW),
         pytest.param(
             ["convert={allow: [xyz]}"],
             ["convert"] * 3 + ["evaluate"] * 4 + ["report", "split"] + ["train"] * 2,
             id="conversion",
+            marks=SLOW,
         ),
     ],
 )
@@ -86,6 +88,7 @@ def test_where_a_training_runs_is_no_reason_to_train_again(finished: Project) ->
     assert finished.calls() == []
 
 
+@SLOW
 def test_a_run_begins_from_the_start_when_its_folder_its_scores_and_the_report_are_removed(finished: Project) -> None:
     run = min((finished.results / "runs").iterdir())
     for folder in (run, finished.results / "evaluation" / run.name):
@@ -97,7 +100,7 @@ def test_a_run_begins_from_the_start_when_its_folder_its_scores_and_the_report_a
     assert _stages(finished) == ["evaluate", "evaluate", "report", "train"]
 
 
-@pytest.mark.slow
+@SLOW
 def test_what_is_adopted_from_another_method_makes_the_report_again_and_nothing_else(finished: Project) -> None:
     scores = finished.results / "evaluation" / "rfnet" / "adopted" / "metrics.tsv"
     scores.parent.mkdir(parents=True)
@@ -112,6 +115,7 @@ def test_what_is_adopted_from_another_method_makes_the_report_again_and_nothing_
     assert _stages(finished) == ["report"]
 
 
+@SLOW
 def test_a_failing_retraining_keeps_the_finished_model(finished: Project) -> None:
     model = finished.folder / "results/study/runs/ccsd-s0/model.safetensors"
     done = finished.snakemake(*HERE, "--config", "train={steps: 9}", STAND_IN_FAILS="train")
@@ -151,7 +155,7 @@ def _fail_to_train(clone: Project) -> None:
     assert clone.snakemake(*HERE, STAND_IN_FAILS="train").returncode == 1
 
 
-@pytest.mark.slow
+@SLOW
 def test_deleted_stores_are_made_again_only_if_something_needs_them(finished: Project) -> None:
     _delete_a_store(finished)
     finished.forget_calls()
@@ -166,7 +170,13 @@ def test_deleted_stores_are_made_again_only_if_something_needs_them(finished: Pr
     assert finished.snakemake(*HERE, "--config", "evaluation={overlap: 0.25}").stderr.count("cases are missing") == 0
 
 
-@pytest.mark.parametrize("damage", [_delete_a_store, _delete_a_phantom, _fail_to_train])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _delete_a_store,
+        *(pytest.param(damage, marks=SLOW) for damage in (_delete_a_phantom, _fail_to_train)),
+    ],
+)
 def test_a_dry_run_changes_no_file(finished: Project, damage: Callable[[Project], None]) -> None:
     damage(finished)
     (finished.results / "report.html").unlink()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from snakemake.logging import LogEvent
 
 from cluster.snakemake.screen import _Screen
@@ -40,6 +41,7 @@ def test_a_failing_jobs_words_are_shown_once(project: Callable[..., Project]) ->
     assert "Finished work is kept" in done.stdout
 
 
+@pytest.mark.slow
 def test_all_is_shown_to_those_who_ask(project: Callable[..., Project]) -> None:
     clone = project()
     clone.configure(**TINY)

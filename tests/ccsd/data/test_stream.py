@@ -121,7 +121,7 @@ def test_seeds_differ(data: Path) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_workers_give_the_same_in_the_same_order(data: Path, context: str) -> None:
     """The parent has read before it forks: readers that hold threads or locks hang here."""
     alone = take(data, 9)
@@ -159,6 +159,7 @@ def test_closing_ends_the_workers(data: Path) -> None:
         next(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_workers_outlive_a_schedulers_warning(data: Path) -> None:
     before = children()
@@ -193,8 +194,9 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("end", [*(pytest.param(end, marks=pytest.mark.slow) for end in ("return", "raise")), "kill"])
+@pytest.mark.parametrize("end", ["return", "raise", "kill"])
 def test_a_process_that_ends_takes_its_workers_along(data: Path, tmp_path: Path, end: str) -> None:
     script = tmp_path / "left_open.py"
     script.write_text(LEFT_OPEN)

@@ -61,6 +61,7 @@ def test_our_own_label_maps_get_our_own_scores(study: Path, theirs: Path) -> Non
     assert identity["predictions"] == str(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_report_has_tables_tests_and_pictures_of_it(study: Path, theirs: Path) -> None:
     adopt(theirs, study, "theirs")

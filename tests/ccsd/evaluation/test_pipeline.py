@@ -101,11 +101,22 @@ def _raiser(error: Exception) -> Callable[..., str]:
     return lambda case, *_: _fail(case, error)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("stage", ["read", "segment", "score"])
+ERRORS = [
+    InputError("damaged"),
+    UsageError("useless"),
+    OSError("lost"),
+    MemoryError("too little"),
+    InputError(CASES[2]),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize(
-    "error",
-    [InputError("damaged"), UsageError("useless"), OSError("lost"), MemoryError("too little"), InputError(CASES[2])],
+    ("stage", "workers"),
+    [
+        *((stage, 1) for stage in ("read", "segment", "score")),
+        *(pytest.param(stage, 2, marks=pytest.mark.slow) for stage in ("read", "segment", "score")),
+    ],
 )
 def test_an_error_names_the_case_once_and_earlier_cases_are_finished(
     error: Exception, stage: str, workers: int

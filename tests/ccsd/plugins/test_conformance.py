@@ -108,6 +108,7 @@ def test_a_fault_of_an_objective_is_named(name: str, check: str) -> None:
     assert not outcome_of(check, checks[check]).passed
 
 
+@pytest.mark.slow
 def test_examples_pass_without_training(installed: Path) -> None:
     for name in ("mean", "concat"):
         config = config_for(BACKBONE, name, (), 20)

@@ -76,6 +76,7 @@ def test_what_cannot_be_said_is_left_out() -> None:
     assert found.within == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_the_page_shows_it_for_the_weights_and_settings_that_were_calibrated(study: Path) -> None:
     run = study / "runs" / "ccsd-s0"
     weights = json.loads((run / "run.json").read_text())["model_hash"]

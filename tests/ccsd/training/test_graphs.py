@@ -20,7 +20,7 @@ from ccsd.training.graphs import CudaTape, Recorder, Tape
 from support.tasks import GLIOMA
 
 DEVICE = torch.device(os.environ.get("CCSD_TEST_DEVICE", "cuda"))
-SIDE, STEPS = 16, 8
+SIDE, STEPS = 8, 6
 
 
 class Repeating:
@@ -46,7 +46,7 @@ class Repeating:
 
 def objective_on(device: torch.device, settings: Distillation) -> Objective:
     torch.manual_seed(0)
-    net = SharedSpecificNet(Model(width=4, levels=3), GLIOMA)
+    net = SharedSpecificNet(Model(width=4, levels=2), GLIOMA)
     return Objective(net, settings, GLIOMA).to(device).train()
 
 

@@ -124,6 +124,7 @@ def config(**distillation: object) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_step_costs_its_samples_and_its_share_of_scoring() -> None:
     every = config(**EVERY_SET)
     scored, plain = (sample_flop(every, Kind(1, score=score)) for score in (True, False))
