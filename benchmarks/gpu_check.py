@@ -28,6 +28,8 @@ from gpu_commands import evaluation, training
 from gpu_steps import COMPILED, PEER, SINGLY, TINY, Row, Size, add_counts, card, counted, measure
 from measure import machine, table
 
+from preprocess.parallel import given_cores
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -107,7 +109,9 @@ def gpu_tests(ends: float) -> dict[str, str]:
         path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text(encoding="utf-8")
     ]
     left = max(1.0, ends - time.monotonic())
-    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *map(str, marked)]
+    # Side by side, because most of their time is spent on the host; pytest-benchmark does not like that.
+    several = ["-p", "no:benchmark", "-n", str(max(1, min(8, given_cores() // 2))), "--dist", "worksteal"]
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *several, *map(str, marked)]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=left)
     print(result.stdout[-3000:], result.stderr[-1000:], sep="\n", file=sys.stderr)
     closing = (result.stdout.strip().splitlines() or ["pytest printed nothing"])[-1]

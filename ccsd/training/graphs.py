@@ -86,7 +86,7 @@ class Recorder:
         batch = image, label, available
         inputs = [*batch, *draw.tensors().values()]
         shapes = ((value.shape, value.dtype) for value in inputs)
-        kind = (draw.walks, draw.score, draw.from_full, draw.share, *shapes)
+        kind = (draw.walks, draw.walks and draw.score, draw.from_full, draw.share, *shapes)
         recording = self._recordings.get(kind)
         if recording is None:
             recording = self._recordings[kind] = _Recording(self.step, self._place_for(batch), draw, self.weights)

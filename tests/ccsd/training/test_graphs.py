@@ -108,10 +108,24 @@ def test_each_kind_of_step_is_recorded_once() -> None:
     tape, settings = Repeating(), Distillation(every_n=2)
     trained(torch.device("cpu"), settings, tape)
     kinds = {
-        (draw.walks, draw.score, draw.from_full)
+        (draw.walks, draw.walks and draw.score, draw.from_full)
         for draw in (step_of(settings, step, torch.device("cpu"))[3] for step in range(STEPS))
     }
     assert tape.recorded == 2 * len(kinds) < 2 * STEPS  # both passes
+
+
+@pytest.mark.parametrize("per_step", ["one", "all"])
+@pytest.mark.parametrize("method", ["full", "dropout", "hmsd", "dmcd", "ccsd"])
+def test_every_kind_of_step_is_computed_before_the_first_recording(method: str, per_step: str) -> None:
+    settings = Distillation.model_validate({"method": method, "per_step": per_step, "every_n": 2})
+    available = torch.ones(2, 4, dtype=torch.bool)
+
+    def kind(draw: Draw) -> tuple[object, ...]:
+        of_path = (draw.score, draw.walked is not None and draw.from_full) if draw.walks else ()
+        return draw.walks, of_path, tuple(value.shape for value in draw.tensors().values())
+
+    draw = partial(draw_step, settings, GLIOMA, available, seed=0, total_steps=99, samples=range(2))
+    assert {kind(draw(step=step)) for step in range(99)} <= {kind(draw) for draw in examples(config_of(settings), 2)}
 
 
 def test_hooks_of_parameters_run_only_in_the_backward_pass() -> None:
