@@ -1,5 +1,6 @@
 """`ccsd train`: train one model for every combination of modalities."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -63,9 +64,13 @@ def train(
     if science not in (None, current):
         start = f", {settings.train.init}" if settings.train.init else ""
         raise UsageError(f"{data}{start} or {config} changed after this job was submitted; submit it again")
+    from ccsd.training.distributed import end_at_once
     from ccsd.training.loop import train as run_training
 
-    sys.exit(run_training(settings, data, run, experiment, stop_after, device=device))
+    code = run_training(settings, data, run, experiment, stop_after, device=device)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        end_at_once(code)
+    sys.exit(code)
 
 
 def _try_plugins(settings: "Config") -> None:

@@ -224,6 +224,15 @@ def _leave(rank: int, error: BaseException) -> NoReturn:
         text += "".join(["\n", *traceback.format_exception(error)])
     if code != 130:  # noqa: PLR2004 - Ctrl-C needs no message
         print(f"error: process {rank}: {text}", file=sys.stderr)
+    end_at_once(code)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End this process without Python's own clean-up.
+
+    A thread of torch's process groups that wants to call Python during that clean-up ends the process by SIGABRT,
+    which a launcher takes for a failure of the training.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -50,6 +50,30 @@ def test_srun_on_two_nodes(inputs: Path, tmp_path: Path) -> None:
     assert_trained_together(inputs, tmp_path)
 
 
+ENDING = """
+import atexit, sys
+from ccsd.cli import main
+from ccsd.training import loop
+atexit.register(print, "Python's own clean-up")
+loop.train = lambda *_, **__: print("trained") or 75
+sys.argv[0] = "ccsd"
+main()
+"""
+
+
+@pytest.mark.parametrize(("world", "lines"), [("1", ["trained", "Python's own clean-up"]), ("2", ["trained"])])
+def test_one_of_several_processes_ends_before_a_thread_can_disturb_its_clean_up(
+    inputs: Path, tmp_path: Path, world: str, lines: list[str]
+) -> None:
+    words = ["train", "--config", inputs / "tiny.yaml", "--data", inputs / "data", "--run", tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, *map(str, words)],
+        env=os.environ | {"WORLD_SIZE": world}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 75, done.stderr
+    assert done.stdout.splitlines() == lines
+
+
 CONTAINER = """\
 #!/bin/sh
 [ "$1" = exec ] && [ "$2" = "an image.sif" ] || exit 9
