@@ -142,7 +142,7 @@ def make_step(kind: str, device: torch.device, size: Size, *, how: str) -> Calla
     elif how == COMPILED:
         module.compile(dynamic=False)
     elif not how and isinstance(module, Objective) and device.type == "cuda":
-        vars(module)["forward"] = Recorder(module, partial(examples, TRAINING), CudaTape(device))
+        vars(module)["forward"] = Recorder(module, partial(examples, TRAINING), [size.batch], CudaTape(device))
 
     def step() -> None:
         loss().backward()

@@ -100,6 +100,11 @@ class Distillation(Section):
     weight_specific: NonNegativeFloat = Field(0.02, description="weight of the modality classification")
     ramp: Fraction = Field(0.1, description="share of the training during which the distillation weight rises to 1")
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether the criterion has to be measured."""
+        return self.criterion not in ("static", "random")
+
     @model_validator(mode="after")
     def _options_are_of_a_plugin(self) -> Self:
         _reject_options(OBJECTIVE, self.method, self.options)
@@ -131,7 +136,7 @@ class Distillation(Section):
 
 def _reject_every_set(settings: Distillation) -> None:
     many = f"too many with more than {MOST_SETS_KEPT} sequences"
-    if settings.every_n > 1 and settings.criterion not in ("static", "random"):
+    if settings.every_n > 1 and settings.is_scored:
         raise ValueError(f"every_n: {settings.every_n} needs a running mean for each set of sequences, {many}; use 1")
     if settings.hmsd_pairs == "all":
         raise ValueError(f"hmsd_pairs: all visits every set of sequences, {many}; use levels or adjacent")

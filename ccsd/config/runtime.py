@@ -36,7 +36,8 @@ class Runtime(Section):
     cuda_graphs: bool = Field(
         True,
         description="on a GPU, record each kind of step as CUDA graphs and replay them, because launching its "
-        "operations one by one takes longer than computing them; not used with compile, zero_stage 3 and plugins",
+        "operations one by one takes longer than computing them; not used with compile, deterministic, zero_stage 3 "
+        "and plugins",
     )
     deterministic: bool = Field(
         False, description="use only operations that give the same bits every time, also on a GPU; slower"

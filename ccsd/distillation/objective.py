@@ -188,7 +188,7 @@ class Objective(nn.Module):
         settings = self.settings
         if not draw.walks:
             return available.new_zeros((0, *available.shape)), {}
-        if settings.criterion in ("static", "random"):
+        if not settings.is_scored:
             return greedy_path(available, lambda _, __: draw.priority), {}
         means = self.criticality
         if means is not None and not draw.score:

@@ -91,7 +91,7 @@ def draw_step(
         from_full=from_full,
         share=0.5 if in_turns else 1.0,
         ramp=ramp(step, total_steps, settings.ramp),
-        score=(step // 2 if in_turns else step) % settings.every_n == 0,
+        score=walks and settings.is_scored and (step // 2 if in_turns else step) % settings.every_n == 0,
         seed=seed,
         step=step,
         total_steps=total_steps,

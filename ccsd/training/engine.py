@@ -24,8 +24,6 @@ from ccsd.training.average import whole_average
 from ccsd.training.checkpoint import CheckpointMeta
 from ccsd.training.distributed import Process
 from ccsd.training.fine_tuning import FineTuning, frozen_steps
-from ccsd.training.flops import examples
-from ccsd.training.graphs import CudaTape, Recorder
 from ccsd.training.zero_shards import EMA, CheckpointFiles
 from ccsd.triton import missing_for_triton
 
@@ -226,15 +224,7 @@ def prepared_objective(config: Config, device: torch.device) -> Objective | Plug
     if runtime.compile and isinstance(objective, Objective):
         _check_compiler(device)
         objective.compile_parts()
-    elif device.type == "cuda" and _is_recorded(objective, runtime):
-        vars(objective)["forward"] = Recorder(objective, partial(examples, config), CudaTape(device))
     return objective
-
-
-def _is_recorded(objective: Objective | PluginObjective, runtime: Runtime) -> bool:
-    """Return whether steps are recorded: not if weights move in memory, nor steps of others, which may wait."""
-    ours = type(objective) is Objective and isinstance(objective.net, SharedSpecificNet)
-    return runtime.cuda_graphs and ours and runtime.zero_stage != STAGE_OF_WEIGHTS
 
 
 def _make_deterministic(config: Config, device: torch.device) -> None:

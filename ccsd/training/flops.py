@@ -56,7 +56,7 @@ def kinds_of_steps(settings: Distillation, modalities: int) -> list[Kind]:
     if settings.method not in WITH_DMCD or not steps:
         return [Kind(1.0)]
     in_turns = settings.per_step == "one"
-    scored, starting = 1 / settings.every_n, 1 / steps if in_turns else 1.0
+    scored, starting = settings.is_scored / settings.every_n, 1 / steps if in_turns else 1.0
     walk = 0.5 if in_turns else 1.0
     kinds = [Kind(1 - walk, walks=False)]
     for score, from_full in product((True, False), repeat=2):

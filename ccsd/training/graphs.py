@@ -69,16 +69,20 @@ class Recorder:
     objective
         Its `forward` is to be replaced by this.
     examples
-        Returns a draw of every kind for a number of samples. Before the first recording, a step of each is computed:
-        later, the memory for that would be needed beside that of the recordings.
+        Returns a draw of every kind for a number of samples.
+    sizes
+        The numbers of samples of the micro-batches, of which the first has most.
     tape
         Records.
     """
 
-    def __init__(self, objective: nn.Module, examples: Callable[[int], Iterable[Draw]], tape: Tape) -> None:
+    def __init__(
+        self, objective: nn.Module, examples: Callable[[int], Iterable[Draw]], sizes: Iterable[int], tape: Tape
+    ) -> None:
         self.step, self.examples, self.tape = _Step(objective), examples, tape
-        self._batches: dict[torch.Size, _Batch] = {}
-        """Where replays read their batches, by the shape of the images."""
+        self.sizes = sorted(set(sizes), reverse=True)
+        self._batches: dict[int, _Batch] = {}
+        """Where replays read their batches, by the number of samples."""
         self._recordings: dict[tuple[object, ...], _Recording] = {}
 
     def __call__(self, image: Tensor, label: Tensor, available: Tensor, draw: Draw) -> dict[str, Tensor]:
@@ -86,20 +90,22 @@ class Recorder:
         batch = image, label, available
         inputs = [*batch, *draw.tensors().values()]
         shapes = ((value.shape, value.dtype) for value in inputs)
-        kind = (draw.walks, draw.walks and draw.score, draw.from_full, draw.share, *shapes)
+        kind = (draw.walks, draw.score, draw.from_full, draw.share, *shapes)
         recording = self._recordings.get(kind)
         if recording is None:
-            recording = self._recordings[kind] = _Recording(self.step, self._place_for(batch), draw, self.weights)
+            if not self._batches:
+                self._warm_up(batch)
+            place = self._batches[len(image)]
+            recording = self._recordings[kind] = _Recording(self.step, place, draw, self.weights)
             recording.record(self.tape)
         return recording.replay(inputs, draw.ramp)
 
-    def _place_for(self, batch: "_Batch") -> "_Batch":
-        image, *_ = batch
-        if image.shape not in self._batches:
-            place = self._batches[image.shape] = tuple(value.clone() for value in batch)
-            for draw in self.examples(len(image)):
-                self.tape.warm_up(_Recording(self.step, place, draw.to(image.device), self.weights).run)
-        return self._batches[image.shape]
+    def _warm_up(self, batch: _Batch) -> None:
+        """Compute a step of every kind and size: later, the memory for that would be needed beside the recordings'."""
+        for size in self.sizes:
+            place = self._batches[size] = tuple(value[:size].clone() for value in batch)
+            for draw in self.examples(size):
+                self.tape.warm_up(_Recording(self.step, place, draw.to(place[0].device), self.weights).run)
 
     @cached_property
     def weights(self) -> "_Weights":

@@ -33,8 +33,8 @@ from preprocess.dataset import read_fingerprint
 from preprocess.splits import Split
 
 LESS_MEMORY = (
-    "A smaller runtime.micro_batch or runtime.decode_batch (at least 1), or runtime.activation_checkpointing=true, "
-    "needs less and does not change the result; see docs/how-to/gpus.md"
+    "A smaller runtime.micro_batch or runtime.decode_batch (at least 1), runtime.activation_checkpointing=true, or "
+    "runtime.cuda_graphs=false needs less and does not change the result; see docs/how-to/gpus.md"
 )
 MOST_BROKEN = 5
 """Steps in a row that may be skipped because their gradients are not finite."""

@@ -14,13 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccsd.config.runtime import Runtime
 from ccsd.config.schema import Config
 from ccsd.data import Batch
 from ccsd.data.sampling import samples_of
+from ccsd.distillation.objective import Objective
+from ccsd.distillation.own import PluginObjective
+from ccsd.model.net import SharedSpecificNet
 from ccsd.training.average import update_average
 from ccsd.training.distributed import Process
-from ccsd.training.engine import micro_batches, set_learning_rate
+from ccsd.training.engine import STAGE_OF_WEIGHTS, micro_batches, set_learning_rate
 from ccsd.training.feeder import Feeder, SideStream, prepared
+from ccsd.training.flops import examples
+from ccsd.training.graphs import CudaTape, Recorder
 from ccsd.training.log import StepMeans
 from ccsd.training.timing import PartTimes
 
@@ -83,6 +89,17 @@ class Outcome:
     """The batch it was computed from; its tensors are no longer valid."""
 
 
+def _is_recorded(objective: Objective | PluginObjective, runtime: Runtime) -> bool:
+    """Return whether steps are recorded.
+
+    Not if weights move in memory, nor steps of others, which may wait for the device, nor deterministic ones, because
+    some of torch's deterministic operations wait.
+    """
+    ours = type(objective) is Objective and isinstance(objective.net, SharedSpecificNet)
+    still = runtime.zero_stage != STAGE_OF_WEIGHTS and not (runtime.compile or runtime.deterministic)
+    return runtime.cuda_graphs and ours and still
+
+
 class Stepper:
     """Takes optimizer steps. Every method is called by every process."""
 
@@ -98,6 +115,11 @@ class Stepper:
         self.engine, self.config, self.process, self.scale, self.times = engine, config, process, scale, times
         train = config.train
         self.parts = parts_of(process.rank, process.world, train.batch_size, config.runtime.micro_batch)
+        if process.device.type == "cuda" and _is_recorded(engine.module, config.runtime):
+            sizes = (len(range(train.batch_size)[part.rows]) for part in self.parts)
+            vars(engine.module)["forward"] = Recorder(
+                engine.module, partial(examples, config), sizes, CudaTape(process.device)
+            )
         self.feeder = Feeder(
             batches,
             partial(prepared, config=config, device=process.device, times=times),

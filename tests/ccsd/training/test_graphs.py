@@ -20,7 +20,7 @@ from ccsd.training.graphs import CudaTape, Recorder, Tape
 from support.tasks import GLIOMA
 
 DEVICE = torch.device(os.environ.get("CCSD_TEST_DEVICE", "cuda"))
-SIDE, STEPS = 8, 6
+SIDE, STEPS, SIZES = 8, 6, (2, 1)
 
 
 class Repeating:
@@ -44,50 +44,48 @@ class Repeating:
         return found, replay
 
 
-def objective_on(device: torch.device, settings: Distillation) -> Objective:
+def objective_on(device: torch.device, settings: Distillation, **options: Any) -> Objective:
     torch.manual_seed(0)
     net = SharedSpecificNet(Model(width=4, levels=2), GLIOMA)
-    return Objective(net, settings, GLIOMA).to(device).train()
+    return Objective(net, settings, GLIOMA, **options).to(device).train()
 
 
 def config_of(settings: Distillation) -> Config:
     return Config.model_validate({"name": "x", "phantom": {}, "distillation": settings.model_dump()})
 
 
-def step_of(settings: Distillation, step: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Draw]:
+def step_of(
+    settings: Distillation, step: int, device: torch.device, size: int = 2
+) -> tuple[Tensor, Tensor, Tensor, Draw]:
     """Return an image, label, availability and draw that differ from step to step."""
     torch.manual_seed(step)
-    image, label = torch.randn(2, 4, SIDE, SIDE, SIDE), torch.randint(0, 4, (2, SIDE, SIDE, SIDE), dtype=torch.uint8)
-    available = torch.ones(2, 4, dtype=torch.bool)
+    image, label = torch.randn(size, 4, SIDE, SIDE, SIDE), torch.randint(0, 4, (size, SIDE, SIDE, SIDE)).byte()
+    available = torch.ones(size, 4, dtype=torch.bool)
     available[0, step % 4] = False
-    draw = draw_step(
-        settings, GLIOMA, available, seed=0, step=step, total_steps=STEPS, samples=[2 * step, 2 * step + 1]
-    )
+    draw = draw_step(settings, GLIOMA, available, seed=0, step=step, total_steps=STEPS, samples=range(size))
     return image.to(device), label.to(device), available.to(device), draw.to(device)
 
 
-def trained(device: torch.device, settings: Distillation, tape: Tape | None, parts: int = 2) -> list[dict[str, Tensor]]:
-    """Take steps of some micro-batches each, recorded or not; return what each step found, and its gradients."""
-    objective = objective_on(device, settings)
+def trained(device: torch.device, settings: Distillation, tape: Tape | None, **options: Any) -> list[dict[str, Tensor]]:
+    """Take steps of two micro-batches of unequal size, recorded or not; return what each found, and its gradients."""
+    objective = objective_on(device, settings, **options)
     if tape is not None:
-        vars(objective)["forward"] = Recorder(objective, partial(examples, config_of(settings)), tape)
+        vars(objective)["forward"] = Recorder(objective, partial(examples, config_of(settings)), SIZES, tape)
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-3)
     found = []
     for step in range(STEPS):
         here: dict[str, Tensor] = {}
-        for part in range(parts):
-            # Both micro-batches of a step are of the kind that the step's number decides.
-            image, label, available, draw = step_of(settings, step, device)
-            outputs = objective(image * (1 + part), label, available, draw)
+        for size in SIZES:
+            outputs = objective(*step_of(settings, step, device, size))
             outputs["loss"].backward()
-            here |= {f"{part}/{name}": value for name, value in outputs.items()}
+            here |= {f"{size}/{name}": value.detach() for name, value in outputs.items()}
             if "scored" in outputs:
                 objective.learn_criticality(outputs["scored"])
         here |= {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
         optimizer.step()
         optimizer.zero_grad()
         found.append(here)
-    return [{name: value.detach().clone() for name, value in step.items()} for step in found]
+    return found
 
 
 def assert_same(first: list[dict[str, Tensor]], second: list[dict[str, Tensor]], **bounds: Any) -> None:
@@ -104,14 +102,20 @@ def test_a_recorded_training_is_the_same(changed: dict[str, Any]) -> None:
     assert_same(trained(cpu, settings, None), trained(cpu, settings, Repeating()))
 
 
+@pytest.mark.parametrize("options", [{"decode_batch": 1}, {"precision": "bf16"}])
+def test_a_recorded_training_is_the_same_when_it_saves_memory(options: dict[str, Any]) -> None:
+    cpu, settings = torch.device("cpu"), Distillation(ramp=1.0)
+    assert_same(trained(cpu, settings, None, **options), trained(cpu, settings, Repeating(), **options))
+
+
 def test_each_kind_of_step_is_recorded_once() -> None:
     tape, settings = Repeating(), Distillation(every_n=2)
     trained(torch.device("cpu"), settings, tape)
     kinds = {
-        (draw.walks, draw.walks and draw.score, draw.from_full)
+        (draw.walks, draw.score, draw.from_full)
         for draw in (step_of(settings, step, torch.device("cpu"))[3] for step in range(STEPS))
     }
-    assert tape.recorded == 2 * len(kinds) < 2 * STEPS  # both passes
+    assert tape.recorded == len(SIZES) * 2 * len(kinds) < len(SIZES) * 2 * STEPS  # both passes of each size
 
 
 @pytest.mark.parametrize("per_step", ["one", "all"])
@@ -133,7 +137,7 @@ def test_hooks_of_parameters_run_only_in_the_backward_pass() -> None:
     objective = objective_on(torch.device("cpu"), settings)
     for name, parameter in objective.named_parameters():
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: calls.update([name]))  # as DeepSpeed does
-    vars(objective)["forward"] = Recorder(objective, partial(examples, config_of(settings)), Repeating())
+    vars(objective)["forward"] = Recorder(objective, partial(examples, config_of(settings)), SIZES, Repeating())
     for step in range(2):
         loss = objective(*step_of(settings, step, torch.device("cpu")))["loss"]
         assert set(calls.values()) <= {step}
