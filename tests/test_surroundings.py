@@ -54,6 +54,7 @@ def test_folders_that_cannot_be_flushed_are_told_once(
         write_text(tmp_path / "file", "a file that cannot be flushed is an error")
 
 
+@pytest.mark.slow
 def test_worker_processes_start_under_a_long_temporary_folder(cohort: Path, tmp_path: Path) -> None:
     long = tmp_path / ("t" * 100)
     long.mkdir()
@@ -66,6 +67,7 @@ def test_worker_processes_start_under_a_long_temporary_folder(cohort: Path, tmp_
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_snakemake_starts_without_a_home_folder(tmp_path: Path) -> None:
     clone = Project(tmp_path / "clone")
     clone.configure(**TINY)

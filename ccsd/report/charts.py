@@ -118,7 +118,7 @@ def by_size(summary: pd.DataFrame, metrics: pd.DataFrame, experiment: str, task:
                 axis.set_yticks(_TICKS_MM, [str(tick) for tick in _TICKS_MM])
                 worst = np.nanmax(part.loc[part["metric"] == metric, ["mean", "high"]].to_numpy(np.float64))
                 axis.set_ylim(0, 1.5 * max(1.0, float(worst)))
-        axes[0].legend(loc="lower right")
+        axes[0].legend(loc="best")
         return inline(drawing, f"size-{experiment}", f"{experiment}: {_size_words(part, task)}")
 
 

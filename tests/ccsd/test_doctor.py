@@ -113,6 +113,7 @@ def test_the_error_of_a_profile_is_shown_without_the_jobs_before_it() -> None:
     assert doctor.last_error("snakemake: error: no profile\n") == "snakemake: error: no profile"
 
 
+@pytest.mark.slow
 def test_no_secret_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)

@@ -24,6 +24,7 @@ def without_extras(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_command_can_be_imported_without_extras() -> None:
     modules = [
         "cluster.launch", "cluster.snakemake.trial", "ccsd.doctor", "ccsd.evaluation.run", "ccsd.inference.predict",

@@ -153,6 +153,7 @@ def test_ranks_that_ignore_term_are_killed_by_a_second_interrupt(tmp_path: Path,
     assert launcher.wait_until_gone(5) == []
 
 
+@pytest.mark.slow
 def test_ranks_that_ignore_term_are_killed_after_some_time(tmp_path: Path, launcher: Launcher) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HELPER + SLEEP
     process = launcher.start(_code(stubborn, tmp_path), tmp_path / "run", "signal_delay_s=3")

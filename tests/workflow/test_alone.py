@@ -45,6 +45,7 @@ def test_a_second_one_on_another_study_runs_beside_it(held: Project) -> None:
     assert (held.results / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_after_one_was_killed_the_same_command_is_enough(held: Project) -> None:
     held.running[0].kill()
     _let_go(held)

@@ -67,6 +67,7 @@ def test_missing_folder_is_one_clear_message(project: Callable[..., Project]) ->
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_the_linter_asks_only_for_environments_of_each_rule(project: Callable[..., Project]) -> None:
     """There is only one environment, which runs Snakemake itself; all other rules of the linter are followed."""
     clone = project()

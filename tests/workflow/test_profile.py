@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from support.projects import HERE, TINY, Project
 
 PROFILE = """\
@@ -36,6 +38,7 @@ def test_a_dry_run_rejects_what_the_training_would_reject(project: Callable[...,
     assert "mine/profile.yaml: values that YAML would change" in done.stdout, "as `ccsd doctor --profile` starts it"
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_not_repeated(project: Callable[..., Project]) -> None:
     clone = project()
     clone.configure(**TINY)
@@ -44,6 +47,7 @@ def test_a_training_that_fails_is_not_repeated(project: Callable[..., Project]) 
     assert len(clone.calls("train")) == 1
 
 
+@pytest.mark.slow
 def test_a_profile_says_what_starts_python_in_every_job(project: Callable[..., Project]) -> None:
     clone = project()
     clone.configure(**TINY)

@@ -81,6 +81,7 @@ def test_a_changed_setting_reruns_what_depends_on_it(
     assert resolved[section] == (changed if isinstance(changed, list) else {**resolved[section], **changed})
 
 
+@SLOW
 def test_where_a_training_runs_is_no_reason_to_train_again(finished: Project) -> None:
     finished.forget_calls()
     done = finished.snakemake(*HERE, "--set-resources", "train:tasks_per_node=7", "train:cluster=slurm")
@@ -124,6 +125,7 @@ def test_a_failing_retraining_keeps_the_finished_model(finished: Project) -> Non
     assert model.read_text() == "train"
 
 
+@SLOW
 def test_job_settings_reach_the_command(project: Callable[..., Project]) -> None:
     clone = project()
     clone.configure(**STUDY)

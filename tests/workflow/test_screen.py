@@ -14,6 +14,7 @@ from support.projects import HERE, TINY, Project
 JOBS = ("phantom", "convert 1-of-1", "split", "train ccsd, 0", "evaluate ccsd-s0, part-1-of-1", "report")
 
 
+@pytest.mark.slow
 def test_each_job_has_two_lines(project: Callable[..., Project]) -> None:
     clone = project()
     clone.configure(**TINY)
@@ -31,6 +32,7 @@ def test_each_job_has_two_lines(project: Callable[..., Project]) -> None:
     assert "Shell command: ccsd convert" in log.read_text(), "the rest is there"
 
 
+@pytest.mark.slow
 def test_a_failing_jobs_words_are_shown_once(project: Callable[..., Project]) -> None:
     clone = project()
     clone.configure(**TINY)

@@ -128,6 +128,7 @@ def test_workers_give_the_same_in_the_same_order(data: Path, context: str) -> No
     assert same(alone, take(data, 9, workers=2, context=context))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_slow_consumer_keeps_its_batch(data: Path) -> None:
     """Workers run ahead; the batch in use must not change under the consumer."""
@@ -144,6 +145,7 @@ def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_closing_ends_the_workers(data: Path) -> None:
     before = children()

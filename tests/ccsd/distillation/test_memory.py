@@ -46,5 +46,6 @@ def test_decoding_one_by_one_peaks_at_one_decoder(method: str) -> None:
     assert together > one_by_one + (visited - 1) * kept_per_subset
 
 
+@pytest.mark.slow
 def test_computing_encoders_again_takes_less() -> None:
     assert peak("full", recompute=True) < 0.75 * peak("full")

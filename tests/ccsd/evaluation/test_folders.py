@@ -155,6 +155,7 @@ def test_files_with_further_axes_of_length_one_are_scored(folders):
     assert set(dice(evaluate_folders(pred, ref, out, GLIOMA)).values()) == {1.0}
 
 
+@pytest.mark.slow
 def test_scoring_files_needs_no_pytorch(folders, imported_by):
     pred, ref, out = folders
     write(ref / "A.nii.gz", tumour())

@@ -42,7 +42,7 @@ def _upper(case: str, labels: str) -> str:
     return case.upper()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_case_comes_out_with_its_own_rows(workers: int) -> None:
     found = dict(overlapped(CASES, str, lambda _, image: image, _upper, workers))
     assert found == {case: case.upper() for case in CASES}
@@ -147,6 +147,7 @@ def test_a_worker_that_is_killed_is_an_error_and_no_hang() -> None:
         list(overlapped(CASES, str, lambda _, image: image, _die, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_ctrl_c_does_not_wait_for_what_is_being_scored(tmp_path: Path) -> None:
     """What would go on for forty seconds ends at once."""

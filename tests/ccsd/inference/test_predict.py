@@ -44,6 +44,7 @@ def test_segmentation_has_the_space_and_labels_of_the_input(case, run, tmp_path)
     assert set(np.unique(written.dataobj)) <= {0, 1, 2, 4}
 
 
+@pytest.mark.slow
 def test_prediction_imports_nothing_of_the_report(case, run, tmp_path, imported_by):
     found = imported_by("predict", case, tmp_path / "out.nii.gz", "--model", run)
 

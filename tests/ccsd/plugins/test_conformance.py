@@ -120,6 +120,7 @@ def test_examples_pass_without_training(installed: Path) -> None:
     assert not ObjectiveChecks(config).gradients().passed
 
 
+@pytest.mark.slow
 def test_ours_pass_too() -> None:
     config = config_for(BACKBONE, "support.faulty:Right", ("model={width: 4, levels: 3}",), 20)
     assert config.model.backbone == "light"

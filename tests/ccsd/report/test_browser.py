@@ -10,6 +10,7 @@ import pytest
 
 from ccsd.report import write_report
 
+pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -101,7 +102,7 @@ def test_page_loads_without_error_or_request_and_its_tables_sort(probe):
     assert sorted(seen["before"]) == sorted(seen["after"])
 
 
-@pytest.mark.parametrize("kind", ["page", pytest.param("page_of_several", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["page", "page_of_several"])
 def test_page_fits_a_phone(probe, kind, request):
     seen = probe("--window-size=500,900", of=request.getfixturevalue(kind))
 

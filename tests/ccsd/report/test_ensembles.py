@@ -31,6 +31,7 @@ def page(study: Path, make_run: Callable[..., Path], add_experiment: Callable[..
     return write_report(study).page.read_text()
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_tables_pictures_and_all_its_models(page: str) -> None:
     assert "2 experiments (ccsd, ccsd-s0+1)" in page
     assert "mean of ccsd seed 0 <code>" in page
@@ -52,6 +53,7 @@ def test_two_ensembles_under_one_name_are_told(scores: Callable[..., pd.DataFram
         assert any("ccsd-s0+1 has scores of different models" in text for text in said) is told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluation", ["ccsd-s0/all", "ccsd-s0+1/all"])
 def test_scores_of_weights_that_were_trained_again_are_told(
     study: Path, make_run: Callable[..., Path], evaluation: str

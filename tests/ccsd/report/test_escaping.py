@@ -4,6 +4,7 @@ import json
 from html.parser import HTMLParser
 
 import pandas as pd
+import pytest
 import yaml
 
 from ccsd.report import write_report
@@ -37,6 +38,7 @@ def poisoned(value):
     return EVIL if isinstance(value, str) else value
 
 
+@pytest.mark.slow
 def test_no_text_of_a_study_becomes_markup(study):
     evaluation = study / "evaluation" / "ccsd-s0" / "all"
     table = pd.read_csv(evaluation / "metrics.tsv", sep="\t", dtype=str, keep_default_na=False)

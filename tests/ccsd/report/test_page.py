@@ -136,6 +136,7 @@ def test_two_experiments_are_compared(study, add_experiment):
     assert any("dropout: mean Dice WT" in image.get("aria-label", "") for image in page.images)
 
 
+@pytest.mark.slow
 def test_experiments_come_in_the_order_of_the_configuration(study, add_experiment):
     add_experiment(study, "dropout", 0.9)
     config = (study / "config.yaml").read_text()
@@ -222,6 +223,7 @@ def test_pictures_need_no_certain_name_of_the_evaluation(study):
     assert any("prediction from FLAIR" in image.get("alt", "") for image in images)
 
 
+@pytest.mark.slow
 def test_phantoms_are_told_by_the_mark_of_their_folder(study):
     (study / "config.yaml").write_text(f"name: tiny\nsource: {study / 'phantoms'}\n")
     for record in study.glob("runs/*/run.json"):
@@ -250,6 +252,7 @@ def test_damaged_table_is_named(study):
         write_report(study)
 
 
+@pytest.mark.slow
 def test_published_averages_are_shown_for_their_own_test_cases_only(page, study):
     from ccsd.report.published import PROTOCOLS
     from preprocess.splits import Split, read_list

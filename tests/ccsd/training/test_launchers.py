@@ -61,7 +61,10 @@ main()
 """
 
 
-@pytest.mark.parametrize(("world", "lines"), [("1", ["trained", "Python's own clean-up"]), ("2", ["trained"])])
+@pytest.mark.parametrize(
+    ("world", "lines"),
+    [pytest.param("1", ["trained", "Python's own clean-up"], marks=pytest.mark.slow), ("2", ["trained"])],
+)
 def test_one_of_several_processes_ends_before_a_thread_can_disturb_its_clean_up(
     inputs: Path, tmp_path: Path, world: str, lines: list[str]
 ) -> None:

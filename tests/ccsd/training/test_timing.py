@@ -133,6 +133,7 @@ def test_a_step_costs_its_samples_and_its_share_of_scoring() -> None:
     assert step_tflop(config(**EVERY_SET | {"every_n": 4})) == pytest.approx(3 * (scored + 3 * plain) / 4 / 1e12)
 
 
+@pytest.mark.slow
 def test_a_step_with_one_subset_costs_the_mean_of_what_steps_may_visit() -> None:
     """Half of them visit a subset. The others walk; a third of these has the full set for a teacher."""
     visiting = sample_flop(config(), Kind(1, walks=False))
