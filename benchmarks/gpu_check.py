@@ -138,7 +138,7 @@ def markdown(report: dict[str, Any], size: Size) -> str:
     lines = [
         f"# GPU check: {report['card']['name']}\n",
         f"{about}; torch {report['torch']}; {report['machine']}\n",
-        f"Steps of {size.batch} patches of {size.patch}^3, bf16, default method:\n",
+        f"Steps of {size.batch} patches of {size.patch}^3, {size.precision}, default method:\n",
         table([head, *map(cells, report["steps"])]),
         f"\nTraining by `ccsd train`: {words(report.get('training', {}))}\n",
         f"Evaluation of {evaluated}\n",

@@ -34,6 +34,7 @@ def training(out: Path, device: torch.device, size: Size) -> dict[str, Any]:
     config = out / "training.json"
     model = {"model": size.model} if size.model else {}
     train = {"steps": size.steps, "batch_size": size.batch, "patch": size.voxels, "validate_every": size.steps}
+    train["precision"] = size.precision
     settings = {"name": "gpu", "phantom": {"cases": 4}, "train": train, **model}
     config.write_text(json.dumps(settings), encoding="utf-8")
     commands = [
@@ -104,7 +105,7 @@ def segmentation(device: torch.device, size: Size) -> float:
     subsets = [TASK.subset(name) for name in TASK.subset_names]
 
     def segment() -> None:
-        predict_probabilities(net, image, subsets, TASK, patch=size.voxels, overlap=0.5, precision="bf16")
+        predict_probabilities(net, image, subsets, TASK, patch=size.voxels, overlap=0.5, precision=size.precision)
 
     segment()
     return statistics.median(timed(segment, device) for _ in range(2))

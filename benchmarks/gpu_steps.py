@@ -42,6 +42,7 @@ class Size:
     cases: int = 6
     model: dict[str, Any] = field(default_factory=dict)
     steps: int = 40
+    precision: str = "bf16"
 
     @property
     def voxels(self) -> list[int]:
@@ -54,7 +55,7 @@ COMPILED = ", compiled"
 """Compiled as by `runtime.compile` in a training."""
 SINGLY = ", launched singly"
 """Without the recordings that a training makes by default."""
-TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 7)
+TINY = Size(1, 32, 1, (40, 40, 40), 2, {"width": 4, "levels": 3}, 7, "fp32")  # bf16 is slow on many CPUs
 
 
 @dataclass
@@ -130,7 +131,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def make_step(kind: str, device: torch.device, size: Size, *, how: str) -> Callable[[], None]:
-    """Return a whole training step: forward and backward under bf16 autocast, and AdamW."""
+    """Return a whole training step: forward and backward, on GPUs under bf16 autocast, and AdamW."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     image = torch.randn(size.batch, len(TASK.modalities), *size.voxels, device=device)
@@ -157,7 +158,7 @@ def our_loss(
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """Return the default objective, and its loss on the batch in one step after another."""
     net = SharedSpecificNet(our_model(backbone, size), TASK)
-    objective = Objective(net, Distillation(), TASK, precision="bf16").to(device).train()
+    objective = Objective(net, Distillation(), TASK, precision=size.precision).to(device).train()
     available = torch.ones(size.batch, len(TASK.modalities), dtype=torch.bool)
     there, draws = available.to(device), cycle([draw_of(step, available).to(device) for step in range(CYCLE)])
     return objective, lambda: objective(image, label, there, next(draws))["loss"]
