@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -22,8 +21,8 @@ from ccsd.distillation.losses import region_targets, segmentation_loss
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.model import SharedSpecificNet
-from ccsd.training.flops import counter, examples, step_tflop
-from ccsd.training.graphs import CudaTape, Recorder
+from ccsd.training.flops import counter, step_tflop
+from ccsd.training.graphs import CudaTape, record_steps
 
 TRAINING = Config.model_validate({"name": "x", "phantom": {}})
 CASE = (155, 240, 240)
@@ -143,7 +142,7 @@ def make_step(kind: str, device: torch.device, size: Size, *, how: str) -> Calla
     elif how == COMPILED:
         module.compile(dynamic=False)
     elif not how and isinstance(module, Objective) and device.type == "cuda":
-        vars(module)["forward"] = Recorder(module, partial(examples, TRAINING), [size.batch], CudaTape(device))
+        record_steps(module, TRAINING, [size.batch], CudaTape(device))
 
     def step() -> None:
         loss().backward()

@@ -64,11 +64,11 @@ def train(
     if science not in (None, current):
         start = f", {settings.train.init}" if settings.train.init else ""
         raise UsageError(f"{data}{start} or {config} changed after this job was submitted; submit it again")
-    from ccsd.training.distributed import end_at_once
+    from ccsd.training.distributed import end_at_once, rank_environment
     from ccsd.training.loop import train as run_training
 
     code = run_training(settings, data, run, experiment, stop_after, device=device)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if rank_environment(os.environ).world > 1:
         end_at_once(code)
     sys.exit(code)
 

@@ -7,7 +7,7 @@ same memory: so each kind of step is recorded once, when it first occurs, and it
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import compress
 from typing import Any, Protocol
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
+from ccsd.config import Config
 from ccsd.distillation.schedule import Draw
+from ccsd.training.flops import examples
 
 _Batch = tuple[Tensor, ...]
 """Images, labels and which sequences are there."""
@@ -111,6 +113,11 @@ class Recorder:
     def weights(self) -> "_Weights":
         """The parameters, which are complete and on the device when the first step begins."""
         return _Weights(self.step)
+
+
+def record_steps(objective: nn.Module, config: Config, sizes: Iterable[int], tape: Tape) -> None:
+    """From now on, record the steps of an `Objective` of these settings; `sizes` as in `Recorder`."""
+    vars(objective)["forward"] = Recorder(objective, partial(examples, config), sizes, tape)
 
 
 class _Step(nn.Module):

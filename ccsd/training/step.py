@@ -25,8 +25,7 @@ from ccsd.training.average import update_average
 from ccsd.training.distributed import Process
 from ccsd.training.engine import STAGE_OF_WEIGHTS, micro_batches, set_learning_rate
 from ccsd.training.feeder import Feeder, SideStream, prepared
-from ccsd.training.flops import examples
-from ccsd.training.graphs import CudaTape, Recorder
+from ccsd.training.graphs import CudaTape, record_steps
 from ccsd.training.log import StepMeans
 from ccsd.training.timing import PartTimes
 
@@ -117,9 +116,7 @@ class Stepper:
         self.parts = parts_of(process.rank, process.world, train.batch_size, config.runtime.micro_batch)
         if process.device.type == "cuda" and _is_recorded(engine.module, config.runtime):
             sizes = (len(range(train.batch_size)[part.rows]) for part in self.parts)
-            vars(engine.module)["forward"] = Recorder(
-                engine.module, partial(examples, config), sizes, CudaTape(process.device)
-            )
+            record_steps(engine.module, config, sizes, CudaTape(process.device))
         self.feeder = Feeder(
             batches,
             partial(prepared, config=config, device=process.device, times=times),

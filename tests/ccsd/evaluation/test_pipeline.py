@@ -101,22 +101,11 @@ def _raiser(error: Exception) -> Callable[..., str]:
     return lambda case, *_: _fail(case, error)
 
 
-ERRORS = [
-    InputError("damaged"),
-    UsageError("useless"),
-    OSError("lost"),
-    MemoryError("too little"),
-    InputError(CASES[2]),
-]
-
-
-@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stage", ["read", "segment", "score"])
 @pytest.mark.parametrize(
-    ("stage", "workers"),
-    [
-        *((stage, 1) for stage in ("read", "segment", "score")),
-        *(pytest.param(stage, 2, marks=pytest.mark.slow) for stage in ("read", "segment", "score")),
-    ],
+    "error",
+    [InputError("damaged"), UsageError("useless"), OSError("lost"), MemoryError("too little"), InputError(CASES[2])],
 )
 def test_an_error_names_the_case_once_and_earlier_cases_are_finished(
     error: Exception, stage: str, workers: int

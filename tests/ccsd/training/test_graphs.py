@@ -16,7 +16,7 @@ from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import Draw, draw_step
 from ccsd.model import SharedSpecificNet
 from ccsd.training.flops import examples
-from ccsd.training.graphs import CudaTape, Recorder, Tape
+from ccsd.training.graphs import CudaTape, Tape, record_steps
 from support.tasks import GLIOMA
 
 DEVICE = torch.device(os.environ.get("CCSD_TEST_DEVICE", "cuda"))
@@ -70,7 +70,7 @@ def trained(device: torch.device, settings: Distillation, tape: Tape | None, **o
     """Take steps of two micro-batches of unequal size, recorded or not; return what each found, and its gradients."""
     objective = objective_on(device, settings, **options)
     if tape is not None:
-        vars(objective)["forward"] = Recorder(objective, partial(examples, config_of(settings)), SIZES, tape)
+        record_steps(objective, config_of(settings), SIZES, tape)
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-3)
     found = []
     for step in range(STEPS):
@@ -137,7 +137,7 @@ def test_hooks_of_parameters_run_only_in_the_backward_pass() -> None:
     objective = objective_on(torch.device("cpu"), settings)
     for name, parameter in objective.named_parameters():
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: calls.update([name]))  # as DeepSpeed does
-    vars(objective)["forward"] = Recorder(objective, partial(examples, config_of(settings)), SIZES, Repeating())
+    record_steps(objective, config_of(settings), SIZES, Repeating())
     for step in range(2):
         loss = objective(*step_of(settings, step, torch.device("cpu")))["loss"]
         assert set(calls.values()) <= {step}

@@ -69,9 +69,10 @@ def test_one_of_several_processes_ends_before_a_thread_can_disturb_its_clean_up(
     inputs: Path, tmp_path: Path, world: str, lines: list[str]
 ) -> None:
     words = ["train", "--config", inputs / "tiny.yaml", "--data", inputs / "data", "--run", tmp_path / "run"]
+    launched = {"WORLD_SIZE": world, "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     done = subprocess.run(
         [sys.executable, "-c", ENDING, *map(str, words)],
-        env=os.environ | {"WORLD_SIZE": world}, capture_output=True, text=True, check=False,
+        env=os.environ | launched, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 75, done.stderr
     assert done.stdout.splitlines() == lines
