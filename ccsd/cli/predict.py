@@ -32,7 +32,8 @@ def predict(
     ] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over 8 mirror images; 8 times slower.")] = False,
     overlap: Annotated[
-        float | None, typer.Option(help="Overlap of neighbouring windows as a share; 0.25 is faster than 0.5.")
+        float | None,
+        typer.Option(help="Overlap of neighbouring windows as a share; less overlap can mean fewer windows."),
     ] = None,
     cleanup: Annotated[
         bool, typer.Option("--cleanup", help="Apply the clean-up of the task, e.g. a small ET becomes necrotic core.")

@@ -40,7 +40,8 @@ class Runtime(Section):
         "and plugins",
     )
     deterministic: bool = Field(
-        False, description="use only operations that give the same bits every time, also on a GPU; slower"
+        False,
+        description="use only operations that give the same bits every time, also on a GPU (not with shaspec); slower",
     )
     profile: PositiveInt | None = Field(
         None,
