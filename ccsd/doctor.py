@@ -20,6 +20,7 @@ from ccsd.errors import UsageError
 from ccsd.extras import EXTRAS, install_line, missing_from, require
 from cluster.snakemake.trial import HOW_JOBS_END
 from cluster.snakemake.trial import ONLY as TRIAL_ONLY
+from preprocess.parallel import available_cpus, cgroup_limit
 
 PACKAGES = (
     "ccsd", "torch", "deepspeed", "numpy", "pydantic", "snakemake", "snakemake-executor-plugin-slurm",
@@ -191,38 +192,11 @@ def as_dict(facts: Facts, found: Diagnosis) -> dict[str, Any]:
     return {**asdict(facts), **asdict(found)}
 
 
-def available_cpus() -> int:
-    """Return the number of CPU cores that this process may use: its affinity or the limit of its control group."""
-    cores = len(os.sched_getaffinity(0))
-    quota = _cgroup("cpu.max")
-    if quota is not None and not quota.startswith("max"):
-        limit, period = quota.split()
-        cores = min(cores, max(1, round(int(limit) / int(period))))
-    return cores
-
-
 def available_memory() -> int:
     """Return the bytes of memory that this process may use: the machine's, or the limit of its control group."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup("memory.max") or _cgroup("memory/memory.limit_in_bytes")
+    limit = cgroup_limit("memory.max") or cgroup_limit("memory/memory.limit_in_bytes")
     return min(total, int(limit)) if limit is not None and limit.isdigit() else total
-
-
-def _cgroup(name: str) -> str | None:
-    """Read a limit of this process' control group (version 2), or of the container's root (both versions)."""
-    root = Path("/sys/fs/cgroup")
-    candidates = [root / name]
-    try:
-        own = Path("/proc/self/cgroup").read_text().strip().rsplit(":", maxsplit=1)[-1].lstrip("/")
-        candidates.insert(0, root / own / name)
-    except OSError:
-        pass
-    for path in candidates:
-        try:
-            return path.read_text().strip()
-        except OSError:
-            continue
-    return None
 
 
 def _version(package: str) -> str | None:

@@ -142,8 +142,10 @@ class RunRecord(_Record):
     git: str | None = None
     """Revision of the source, with `+` when it was changed."""
     science: str = ""
-    """Digest of what determines the weights: settings and split."""
+    """Digest of what determines the weights: settings, split and the contents of its cases."""
     split_hash: str = ""
+    content_hash: str = ""
+    """Hash of what the training and validation cases were made from; empty in runs of earlier versions."""
     data_hash: str = ""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Voxel spacing of the training along D, H, W."""
@@ -200,8 +202,8 @@ class ModelIdentity(BaseModel):
 class Identity(BaseModel):
     """Everything that determines the scores of an evaluation; equal identities give equal scores.
 
-    There are more keys than these: for a model, its window and the spacing of its training; for files, the folders and
-    their label conventions.
+    There are more keys than these: for a model, its window, the spacing of its training and a hash of the cases; for
+    files, the folders and their label conventions.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

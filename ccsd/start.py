@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ccsd.config.method import Model
+from ccsd.config.method import UNETS, Model
 from ccsd.config.schema import Config
 from ccsd.errors import UsageError
 from ccsd.packed.find import single_model
@@ -14,7 +14,6 @@ FREE = {"deep_supervision", "options"}
 
 The same holds for weights of a plugin whose name or shape depends on its options.
 """
-UNETS = {"light", "unet"}
 OF_UNETS = {"width", "levels"}
 
 

@@ -63,10 +63,11 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
     JobError
         If the job cannot be submitted or fails; the message ends with the failing rank's last lines and the log folder.
     SettingsError
-        If the folder's name cannot be used.
+        If SLURM cannot use the folder's name.
     """
     folder = folder.absolute()
-    check_folder(folder)
+    if settings.cluster == "slurm":
+        check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _interruptible():

@@ -90,6 +90,11 @@ def _call_worker(submission: Path, log: Path) -> int:
     except KeyboardInterrupt:
         process.wait(timeout=TIMEOUT_S)
         raise
+    except subprocess.TimeoutExpired:
+        raise JobError(
+            f"sbatch has not answered for {TIMEOUT_S:.0f} s, in process {process.pid}, and may still submit the job; "
+            f"wait for it, or end it with `kill {process.pid}`, then start again"
+        ) from None
 
 
 def write_record(job_id: str, submission: Path) -> JobRecord:

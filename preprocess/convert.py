@@ -122,6 +122,7 @@ def _convert_case(job: _Job) -> CaseConversion:
     files, dest, allow = job
     try:
         if _is_current(files, dest, allow):
+            drop_rejection(dest, files.case)  # left by a conversion that was killed between store and note
             return CaseConversion(files.case, "unchanged")
         prepared = prepare(files, allow=allow)
     except InputError as error:

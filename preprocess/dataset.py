@@ -194,6 +194,21 @@ def data_hash(metas: Iterable[CaseMeta]) -> str:
     return sha256("\n".join([f"layout {LAYOUT_VERSION}", *lines]).encode()).hexdigest()[:16]
 
 
+def content_hash(dest: Path, cases: Iterable[str]) -> str:
+    """Return 16 hexadecimal digits that change with anything that some cases were made from.
+
+    Unlike the `data_hash` of a data set, it does not change with its other cases.
+
+    Raises
+    ------
+    InputError
+        If a case is not converted, or its store is damaged.
+    """
+    metas = [CaseStore(dest, case).meta for case in sorted(cases)]
+    read_as = [f"{meta.case} {meta.label_convention} {' '.join(meta.allow)}" for meta in metas]
+    return sha256("\n".join([data_hash(metas), *read_as]).encode()).hexdigest()[:16]
+
+
 def fingerprint(metas: Mapping[str, CaseMeta], *, rejected: int, patients: int) -> dict[str, Any]:
     """Return a summary of a data set: counts, shapes, intensities, volumes."""
     found = list(metas.values())

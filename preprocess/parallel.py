@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -38,9 +39,36 @@ def select_part(cases: Sequence[T], part: tuple[int, int]) -> list[T]:
     return list(cases[first:last])
 
 
-def given_cores() -> int:
-    """Return how many cores this process may use: the limit of the system or of SLURM, whichever is lower."""
+def available_cpus() -> int:
+    """Return the number of CPU cores that this process may use: its affinity or the limit of its control group."""
     cores = len(os.sched_getaffinity(0))
+    quota = cgroup_limit("cpu.max")
+    if quota is not None and not quota.startswith("max"):
+        limit, period = quota.split()
+        cores = min(cores, max(1, round(int(limit) / int(period))))
+    return cores
+
+
+def cgroup_limit(name: str) -> str | None:
+    """Read a limit of this process' control group (version 2), or of the container's root (both versions)."""
+    root = Path("/sys/fs/cgroup")
+    candidates = [root / name]
+    try:
+        own = Path("/proc/self/cgroup").read_text().strip().rsplit(":", maxsplit=1)[-1].lstrip("/")
+        candidates.insert(0, root / own / name)
+    except OSError:
+        pass
+    for path in candidates:
+        try:
+            return path.read_text().strip()
+        except OSError:
+            continue
+    return None
+
+
+def given_cores() -> int:
+    """Return how many cores this process may use: the limit of the system, the container or SLURM, the lowest one."""
+    cores = available_cpus()
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(cores, int(given)) if given.isdecimal() and given != "0" else cores
 

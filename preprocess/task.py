@@ -5,6 +5,7 @@ tasks that come with the program are in `preprocess/tasks`; a user's own task is
 """
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from hashlib import sha256
@@ -227,7 +228,7 @@ def read_task(name: str) -> Task:
         return shipped_tasks()[name]
     if not name.endswith((".yaml", ".yml")):
         raise InputError(f"task {name}: unknown; give the path of a .yaml file, or one of {', '.join(shipped_tasks())}")
-    return read_model(Path(name), Task, "task")
+    return read_model(Path(os.path.expanduser(name)), Task, "task")  # noqa: PTH111 - it raises for unknown users
 
 
 def reject_mixture(tasks: Sequence[tuple[str, Task]]) -> None:

@@ -8,6 +8,9 @@ import typer
 from ccsd.cli.options import TASK, DeviceOption, LayoutOption, ModelsOption, parse_part
 from ccsd.errors import UsageError
 
+AUTO = "auto"
+"""The label convention of a file is that of its layout or case."""
+
 Subsets = Annotated[
     list[str] | None,
     typer.Option("--modalities", "-m", help="Combination such as flair+t1ce; repeatable. Default: all."),
@@ -42,10 +45,10 @@ def evaluate(
     layout: LayoutOption = None,
     pred_labels: Annotated[
         str, typer.Option(help="Label convention of --pred: auto, or a convention of the task.")
-    ] = "auto",
+    ] = AUTO,
     ref_labels: Annotated[
         str, typer.Option(help="Label convention of --ref: auto, or a convention of the task.")
-    ] = "auto",
+    ] = AUTO,
     ignore_affine: Annotated[
         bool,
         typer.Option("--ignore-affine", help="Compare voxel by voxel even if the headers give different positions."),
@@ -71,10 +74,7 @@ def evaluate(
 
     workers = workers or given_cores()
     if models and data and not pred and not ref:
-        if layout:
-            raise UsageError(
-                "--layout describes the file names of --pred and --ref; it does not apply to a converted data set"
-            )
+        _reject_options_of_files(layout, pred_labels, ref_labels, ignore_affine=ignore_affine, partial=partial)
         from ccsd.evaluation.run import evaluate_model
 
         rules = read_task(task) if task else None
@@ -85,7 +85,7 @@ def evaluate(
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
 
-        _reject_options_of_a_model(subsets, part, fold)
+        _reject_options_of_a_model(subsets, part, fold, device)
         chosen = read_task(task or TASK)
         settings = evaluation_settings(Evaluation(), overrides or (), chosen)
         scores = evaluate_folders(
@@ -107,13 +107,29 @@ def evaluate(
         _show(scores)
 
 
-def _reject_options_of_a_model(subsets: list[str] | None, part: str, fold: int | None) -> None:
+def _reject_options_of_files(
+    layout: str | None, pred_labels: str, ref_labels: str, *, ignore_affine: bool, partial: bool
+) -> None:
+    given = {
+        "--layout": layout is not None,
+        "--pred-labels": pred_labels != AUTO,
+        "--ref-labels": ref_labels != AUTO,
+        "--ignore-affine": ignore_affine,
+        "--partial": partial,
+    }
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise UsageError(f"{names[0]} is for the files of --pred and --ref; it does not apply to a converted data set")
+
+
+def _reject_options_of_a_model(subsets: list[str] | None, part: str, fold: int | None, device: str | None) -> None:
     if subsets:
         raise UsageError("-m selects the input of a model; it does not apply to --pred and --ref")
     if part:
         raise UsageError("--part divides the test cases of a model; it does not apply to --pred and --ref")
     if fold is not None:
         raise UsageError("--fold selects test cases of --data; it does not apply to --pred and --ref")
+    if device is not None:
+        raise UsageError("--device is where a model computes; it does not apply to --pred and --ref")
 
 
 def _show(scores: Path) -> None:

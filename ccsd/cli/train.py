@@ -54,13 +54,17 @@ def train(
     from ccsd.config.science import science_digest
     from ccsd.start import start_of
     from ccsd.study import split_for
+    from preprocess.dataset import content_hash
 
     start_of(settings, run)  # rejects one that does not fit, before a job is submitted
 
-    current = science_digest(settings, split_for(data, str(config), settings.task, settings.split.fold).hash)
+    split = split_for(data, str(config), settings.task, settings.split.fold)
+    current = science_digest(settings, split.hash)
     if job:
         _try_plugins(settings)
-        sys.exit(_run_as_job(job, _options(context, without={"job", "science", "config"}), config, run, current))
+        content = content_hash(data, (*split.train, *split.val))
+        options = [*_options(context, without={"job", "science", "config"}), "--science", current]
+        sys.exit(_run_as_job(job, options, config, run, science_digest(settings, split.hash, content)))
     if science not in (None, current):
         start = f", {settings.train.init}" if settings.train.init else ""
         raise UsageError(f"{data}{start} or {config} changed after this job was submitted; submit it again")
@@ -86,9 +90,9 @@ def _try_plugins(settings: "Config") -> None:
 def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, science: str) -> int:
     """Run this command, without `--job`, on the processes that the job describes; return its exit code.
 
-    The digest changes the command if the content of the configuration or the split changes, so that an earlier job for
-    the same folder is not taken for this one. The command reads a copy of the configuration with the digest in its
-    name: a change that is rejected because that job is alive does not reach the job when it is requeued.
+    The digest changes the command if the configuration, the split or the contents of its cases change, so that an
+    earlier job for the same folder is not taken for this one. The command reads a copy of the configuration with the
+    digest in its name: a change that is rejected because that job is alive does not reach the job when it is requeued.
     """
     from ccsd.study import JOB, RECORD_FILE, WEIGHTS
     from cluster.launch import check_folder
@@ -98,7 +102,8 @@ def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, sci
 
     settings = JobSettings.from_options(job)
     folder = run / JOB
-    check_folder(folder.absolute())
+    if settings.cluster == "slurm":
+        check_folder(folder.absolute())
     own = folder / f"config-{science}.yaml"
     write_text(own, config.read_text(encoding="utf-8"))
     command = [
@@ -109,8 +114,6 @@ def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, sci
         "--config",
         str(own),
         *options,
-        "--science",
-        science,
     ]
     return run_job(command, folder, settings, name=run.name, results=[run / WEIGHTS, run / RECORD_FILE])
 

@@ -11,6 +11,9 @@ from preprocess.task import Task
 
 WITH_HMSD = ("hmsd", "ccsd")
 WITH_DMCD = ("dmcd", "ccsd")
+UNETS = ("light", "unet")
+"""Backbones with a width and levels."""
+FEWEST_LEVELS = 2
 MOST_SETS_KEPT = 8
 """With more sequences than this, nothing is stored or computed for each of the 2^M sets."""
 
@@ -32,7 +35,7 @@ class Model(Section):
         description="light, unet: channels of the first level, where light has half of them but at least 8; each "
         "level doubles them, up to 16 x width",
     )
-    levels: int = Field(5, ge=2, le=6, description="light, unet: resolutions, each half of the one before")
+    levels: int = Field(5, ge=FEWEST_LEVELS, le=6, description="light, unet: resolutions, each half of the one before")
     deep_supervision: bool = Field(
         False, description="light, unet, shaspec: also supervise the decoder at half and a quarter of the resolution"
     )
@@ -40,6 +43,15 @@ class Model(Section):
     @model_validator(mode="after")
     def _options_are_of_a_plugin(self) -> Self:
         _reject_options(BACKBONE, self.backbone, self.options)
+        return self
+
+    @model_validator(mode="after")
+    def _has_coarser_outputs_to_supervise(self) -> Self:
+        if self.deep_supervision and self.backbone in UNETS and self.levels <= FEWEST_LEVELS:
+            raise ValueError(
+                f"deep_supervision needs levels of at least {FEWEST_LEVELS + 1}: with {self.levels}, the decoder has "
+                "no output between the full and the lowest resolution"
+            )
         return self
 
     @property

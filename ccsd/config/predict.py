@@ -1,16 +1,14 @@
 """Settings for new cases that the models of a study segment."""
 
-from pathlib import Path
-
 from pydantic import Field, PositiveInt
 
-from ccsd.config.section import Section
+from ccsd.config.section import Section, UserPath, UserText
 
 
 class Predict(Section):
     """New cases that the models of a study segment; windows and mirror images are set in the evaluation."""
 
-    source: Path | None = Field(
+    source: UserPath | None = Field(
         None, description="folder with new cases to segment, into predictions/MODEL; unset: none"
     )
     models: tuple[str, ...] = Field(
@@ -19,7 +17,7 @@ class Predict(Section):
         "ccsd-s0+1; empty means all that are scored",
     )
     cases_per_job: PositiveInt = Field(32, description="cases segmented by one job of the workflow")
-    layout: str | None = Field(
+    layout: UserText | None = Field(
         None, description="name or YAML file of the layout of the source; unset: detected for each file"
     )
     labels: str = Field("auto", description="label convention of the output: auto, or one of the task")

@@ -4,7 +4,7 @@ The descriptions of the fields are the reference documentation; unknown keys are
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -20,14 +20,15 @@ from ccsd.config.method import Distillation, Model
 from ccsd.config.of_task import canonical, default_validation, or_value_error
 from ccsd.config.predict import Predict
 from ccsd.config.runtime import Runtime
-from ccsd.config.section import Fraction, Section, UserPath
+from ccsd.config.section import Fraction, Section, UserPath, UserText
 from ccsd.config.split import SplitSettings
+from ccsd.plugins.find import Method
 from preprocess.task import AnyTask, Task, default_task
 
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$", max_length=100)]
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-_ModelName = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+_ModelName = Annotated[UserText, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
 
 class Phantom(Section):
@@ -44,7 +45,7 @@ class Convert(Section):
 
     cases_per_job: PositiveInt = Field(32, description="cases converted by one job of the workflow")
     allow: tuple[str, ...] = Field((), description="names of checks that do not reject a case")
-    layout: str | None = Field(
+    layout: UserText | None = Field(
         None, description="name or YAML file of the layout of the source; unset: detected for each file"
     )
     labels: str | None = Field(
@@ -171,8 +172,9 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     predict: Predict = Predict()
     experiments: dict[RunName, dict[str, str | int | float | bool]] = Field(
-        default={"ccsd": {"distillation.method": "ccsd"}},
-        description="experiments to compare: name -> settings that differ, with dotted keys",
+        default={"ccsd": {}},
+        description="experiments to compare: name -> settings that differ, with dotted keys; if left out, there is one "
+        "with the settings as they are, named after distillation.method, or own for a method of your own",
         min_length=1,
     )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
@@ -186,6 +188,15 @@ class Config(Section):
         description="also score the mean probabilities of an experiment's seeds, as an experiment such as ccsd-s0+1, "
         "and of its folds, such as ccsd-f0+1-s0, on test cases that are in no fold",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_an_experiment(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "experiments" in given:
+            return given
+        own = given.get("distillation", {})
+        method = own.get("method", "ccsd") if isinstance(own, dict) else getattr(own, "method", "ccsd")
+        return given | {"experiments": {method if method in get_args(Method) else "own": {}}}
 
     @field_validator("convert")
     @classmethod

@@ -23,8 +23,11 @@ EXPERIMENT_SECTIONS = (*SECTIONS, "runtime")
 """Sections in which the experiments of a study may differ."""
 
 
-def science_digest(config: Config, split_hash: str) -> str:
+def science_digest(config: Config, split_hash: str, content_hash: str = "") -> str:
     """Return a digest of everything that affects what a training learns; a checkpoint only serves the same digest.
+
+    `content_hash` is that of the training and validation cases. Without it, the digest is the one that earlier versions
+    used, and says nothing about the contents of the cases.
 
     Defaults are left out, so that a setting added by a later version does not require training everything again. As a
     consequence, a default must not change unnoticed (a test pins the defaults); for one that changes, its original
@@ -53,5 +56,7 @@ def science_digest(config: Config, split_hash: str) -> str:
     if (start := start_of(config)) is not None:
         sections["train"].pop("init")  # its location does not matter
         content.append({"start": start.record.model_hash})
+    if content_hash:
+        content.append({"content": content_hash})
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -17,6 +17,9 @@ def _from_home(path: Path) -> Path:
 UserPath = Annotated[Path, AfterValidator(_from_home)]
 """A path as users write it: no shell has expanded the ~ in a configuration."""
 
+UserText = Annotated[str, AfterValidator(os.path.expanduser)]
+"""The same for a text that may be a path."""
+
 
 class Section(BaseModel):
     """A part of the configuration: immutable, unknown keys rejected."""

@@ -20,7 +20,7 @@ from ccsd.inference.ensemble import Ensemble, Member, hash_of, load_ensemble, re
 from ccsd.metrics.regions import region_mask
 from ccsd.records import Calibration, Curve
 from ccsd.study import StudyFolder
-from preprocess.dataset import data_task, find_patients, kept_patients, read_fingerprint
+from preprocess.dataset import content_hash, data_task, find_patients, kept_patients, read_fingerprint
 from preprocess.errors import InputError, first_few
 from preprocess.files import write_text
 from preprocess.parallel import track
@@ -148,11 +148,16 @@ def _split_of(member: Member, data: Path) -> Split:
     folder = member.saved.folder
     if folder is None or not (folder / SPLIT_FILE).is_file():
         raise UsageError(f"{member.where}: {SPLIT_FILE} is missing, so its training cases are unknown; train again")
-    if member.record.data_hash != read_fingerprint(data).get("data_hash"):
+    split = read_split(folder)
+    if own := member.record.content_hash:
+        is_same = own == content_hash(data, (*split.train, *split.val))
+    else:
+        is_same = member.record.data_hash == read_fingerprint(data).get("data_hash")
+    if not is_same:
         raise UsageError(
             f"{data}: not the data that {member.where} was trained on; choose those with --data, or train again"
         )
-    return read_split(folder)
+    return split
 
 
 def points(ensemble: Ensemble, store: CaseStore, settings: Evaluation, device: "torch.device") -> Iterator[Point]:

@@ -26,6 +26,7 @@ from ccsd.metrics.policy import policy_of
 from ccsd.metrics.regions import Spacing
 from ccsd.records import EvaluationRecord, Identity, short_hash
 from ccsd.study import SCORES_FILE
+from preprocess.dataset import content_hash
 from preprocess.errors import first_few
 from preprocess.parallel import select_part, track
 from preprocess.splits import Split
@@ -137,7 +138,7 @@ def _job(
         raise UsageError(f"{data}: the split has no test case; run `ccsd split` with train + val below 1")
     warn_of_known_cases(ensemble.members, data, split)
     wanted = _wanted(subsets, settings, task)
-    identity = _identity(ensemble, settings, wanted, task, split, fold)
+    identity = _identity(ensemble, settings, wanted, task, data, split, fold)
     return _Job(ensemble, chosen, wanted, settings, task, identity), split
 
 
@@ -193,7 +194,13 @@ def _wanted(names: Sequence[str], settings: Evaluation, task: Task) -> tuple[Sub
 
 
 def _identity(
-    ensemble: Ensemble, settings: Evaluation, subsets: Sequence[Subset], task: Task, split: Split, fold: int | None
+    ensemble: Ensemble,
+    settings: Evaluation,
+    subsets: Sequence[Subset],
+    task: Task,
+    data: Path,
+    split: Split,
+    fold: int | None,
 ) -> Identity:
     """Return everything that determines the scores."""
     return Identity(
@@ -202,6 +209,7 @@ def _identity(
         split_hash=split.folds or split.hash,
         **({} if fold is None else {"fold": fold}),
         cases=tuple(split.test),
+        content_hash=content_hash(data, split.test),
         subsets=tuple("+".join(s) for s in subsets),
         task=scoring_label(task),
         **_which(ensemble),
@@ -221,8 +229,10 @@ def _which(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _is_complete(out: Path, identity: Identity) -> bool:
+    """Earlier versions did not look at the contents of the cases: their scores count as those of these cases."""
+    earlier = Identity(**identity.model_dump(exclude={"content_hash"}, exclude_unset=True))
     try:
-        return (out / SCORES_FILE).is_file() and EvaluationRecord.read(out).identity == identity
+        return (out / SCORES_FILE).is_file() and EvaluationRecord.read(out).identity in (identity, earlier)
     except UsageError:
         return False
 

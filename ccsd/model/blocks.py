@@ -114,8 +114,9 @@ class Norm(nn.GroupNorm):
     """
 
     def __init__(self, channels: int, groups: int = 1) -> None:
-        per_group = max(1, channels // groups // CHANNELS_PER_NORM_GROUP)
-        super().__init__(groups * per_group, channels)
+        own = channels // groups
+        parts = next(n for n in range(max(1, own // CHANNELS_PER_NORM_GROUP), 0, -1) if own % n == 0)
+        super().__init__(groups * parts, channels)
 
     def forward(self, x: Tensor, added: Tensor | None = None, slope: float = 1.0) -> Tensor:
         """Normalise N x C x D x H x W, add something and rectify with a negative slope; C may be of several samples."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ccsd.config.method import UNETS
 from ccsd.inference.case import in_mm, training_spacing
 from ccsd.inference.ensemble import Member, hash_of
 from ccsd.metrics.regions import Spacing
@@ -64,7 +65,7 @@ def _about(members: Sequence[Member]) -> Iterator[str]:
 def _training(member: Member, record: RunRecord) -> Iterator[str]:
     config, train, model = member.config, member.config.train, member.config.model
     window = " x ".join(map(str, train.patch))
-    size = f", width {model.width}, {model.levels} levels" if model.backbone in ("light", "unet") else ""
+    size = f", width {model.width}, {model.levels} levels" if model.backbone in UNETS else ""
     fold = "" if member.fold is None else f", fold {member.fold}"
     at = f", weights of step {record.selected_step}" if record.selected_step not in (None, record.steps) else ""
     yield f"- **{member.identity.experiment}**, seed {train.seed}{fold}: weights `{record.model_hash[:SHORT]}`"

@@ -105,6 +105,8 @@ def _prediction(study: StudyResults, part: pd.DataFrame, case: str, name: str) -
     for group, folder in study.folder.evaluations().items():
         identity = study.evaluations[group].identity
         path = prediction_file(folder, name, case)
+        if not identity.settings.get("keep_predictions", True):
+            continue  # files there are of an earlier evaluation
         if (identity.experiment, identity.seed) == wanted and path.is_file():
             return path
     return None

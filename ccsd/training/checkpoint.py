@@ -12,9 +12,10 @@ unchanged. A training resumes from the checkpoint with the highest step.
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from safetensors import SafetensorError
 
 from ccsd.errors import TrainingError, UsageError
-from ccsd.study import CHECKPOINTS
+from ccsd.study import BEST, CHECKPOINTS
 from ccsd.training.distributed import Process
 from ccsd.training.zero_shards import write_checkpoint_file
 from preprocess.files import remove, sync_entry
@@ -103,12 +104,38 @@ def latest(run: Path) -> CheckpointMeta | None:
         ) from None
 
 
-def set_aside(run: Path, meta: CheckpointMeta) -> Path:
-    """Move the checkpoints of another configuration out of the way, so that nothing is lost."""
-    aside = run / f"{CHECKPOINTS}-{meta.science}"
-    remove(aside)
+def to_resume(run: Path, sciences: Sequence[str]) -> CheckpointMeta | None:
+    """Return the checkpoint to resume from, None for a new training. For one process only.
+
+    Checkpoints of other settings or data are set aside; those of one of the digests `sciences` that were set aside
+    earlier are taken back.
+    """
+    found = latest(run)
+    if found is not None and found.science not in sciences:
+        aside = _set_aside(run, found)
+        found = _take_back(run, sciences)
+        what = "starting a new training" if found is None else "continuing with those that were moved away before"
+        print(f"the checkpoints here belong to other settings or data; moved to {aside}; {what}")
+    if found is None:
+        (run / CHECKPOINTS / BEST).unlink(missing_ok=True)  # of a training whose checkpoints were deleted
+    return found
+
+
+def _set_aside(run: Path, meta: CheckpointMeta) -> Path:
+    """Move the checkpoints of another training out of the way, so that nothing is lost."""
+    name = f"{CHECKPOINTS}-{meta.science}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    aside = next(path for path in (run / name for name in names) if not path.exists())
     (run / CHECKPOINTS).rename(aside)
     return aside
+
+
+def _take_back(run: Path, sciences: Sequence[str]) -> CheckpointMeta | None:
+    for science in sciences:
+        if (aside := run / f"{CHECKPOINTS}-{science}").is_dir():
+            aside.rename(run / CHECKPOINTS)
+            return latest(run)
+    return None
 
 
 def _begin(hidden: Path, process: Process) -> None:

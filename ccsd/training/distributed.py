@@ -26,6 +26,7 @@ from ccsd.device import choose_device
 from ccsd.errors import TrainingError, UsageError, ending
 from ccsd.training.host import join_gpu_memory, reuse_freed_memory
 from cluster.rendezvous import PORTS
+from preprocess.parallel import available_cpus
 
 T = TypeVar("T")
 
@@ -255,7 +256,7 @@ def _device(here: RankEnvironment, wanted: str | None) -> torch.device:
         return device
     reuse_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here.local_world))
+        torch.set_num_threads(max(1, available_cpus() // here.local_world))
     return device
 
 

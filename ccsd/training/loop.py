@@ -27,9 +27,9 @@ from ccsd.training.sinks import check_installed
 from ccsd.training.step import LossScale, Outcome, Stepper
 from ccsd.training.stop import StopRequest
 from ccsd.training.timing import Trace, clock_of
-from ccsd.training.validate import validate
+from ccsd.training.validate import check_validation, validate
 from ccsd.triton import missing_for_triton
-from preprocess.dataset import read_fingerprint
+from preprocess.dataset import content_hash, read_fingerprint
 from preprocess.splits import Split
 
 LESS_MEMORY = (
@@ -82,12 +82,14 @@ def train(
     """
     check_installed(config.runtime.sinks)
     split = split_for(data, "the configuration", config.task, config.split.fold)
-    science = science_digest(config, split.hash)
     stop = StopRequest(stop_after)
     with ExitStack() as stack:
         process = stack.enter_context(joined(device, run))
         stack.enter_context(checkpoint.report_full_disk(run))
-        if process.decide(lambda: finished(run, science)):
+        content = process.decide(lambda: content_hash(data, (*split.train, *split.val)))
+        # Results of versions that did not look at the contents of cases count as made from these.
+        sciences = science_digest(config, split.hash, content), science_digest(config, split.hash)
+        if process.decide(lambda: finished(run, sciences)):
             process.say(f"{run}: already trained with this configuration")
             return 0
         require_precision(config.train.precision, process.device)
@@ -97,7 +99,7 @@ def train(
             stack.enter_context(explain_out_of_memory(process.device, LESS_MEMORY))
         elif note := cpu_note(config.train.precision):
             process.say(f"note: {note}")
-        return _Training(config, data, run, experiment, split, science, process, stop, log_every).go()
+        return _Training(config, data, run, experiment, split, sciences, content, process, stop, log_every).go()
 
 
 class _Training:
@@ -110,21 +112,28 @@ class _Training:
         run: Path,
         experiment: str | None,
         split: Split,
-        science: str,
+        sciences: tuple[str, str],
+        content: str,
         process: Process,
         stop: StopRequest,
         log_every: int,
     ) -> None:
         self.config, self.data, self.run, self.experiment = config, data, run, experiment
-        self.split, self.science, self.process, self.stop = split, science, process, stop
+        self.split, self.science, self.process, self.stop = split, sciences[0], process, stop
         self.log_every = log_every
         fingerprint = read_fingerprint(data)  # at once: a missing file must not be noticed only after the last step
-        self.origin = {"data_hash": fingerprint["data_hash"], "spacing_mm": fingerprint["spacing_mm"]["median"]}
+        self.origin = {
+            "science": self.science,
+            "split_hash": split.hash,
+            "content_hash": content,
+            "data_hash": fingerprint["data_hash"],
+            "spacing_mm": fingerprint["spacing_mm"]["median"],
+        }
         objective = prepared_objective(config, process.device)
         self.fine_tuning = fine_tuning_of(config, run)
-        if science_digest(config, split.hash) != science:  # joining the other processes may have taken minutes
+        if science_digest(config, split.hash) != sciences[1]:  # joining the other processes may have taken minutes
             raise replaced(config.train.init)
-        found = process.decide(self._checkpoint)
+        found = process.decide(lambda: checkpoint.to_resume(run, sciences))
         self.engine = resumed_engine(objective, config, run, found, process, self.fine_tuning)
         scale, good_steps = (None, 0) if found is None else (found.loss_scale, found.good_steps)
         self.scale = LossScale(config.train.precision, scale, good_steps)
@@ -172,15 +181,6 @@ class _Training:
         self._finish()
         return 0
 
-    def _checkpoint(self) -> checkpoint.CheckpointMeta | None:
-        """Return the checkpoint to resume from; move those of other settings out of the way. For one process only."""
-        found = checkpoint.latest(self.run)
-        if found is None or found.science == self.science:
-            return found
-        aside = checkpoint.set_aside(self.run, found)
-        print(f"the checkpoints here belong to other settings or data; moved to {aside}; starting a new training")
-        return None
-
     def _steps(self, log: TrainingLog | None) -> bool:
         """Run the remaining steps; return True if a stop was requested."""
         batches = self._batches()
@@ -227,6 +227,7 @@ class _Training:
     def _batches(self) -> PatchStream:
         settings = self.config.train
         self.process.decide(lambda: check_cases(self.data, self.split.train))
+        self.process.decide(lambda: check_validation(self.config, self.data, self.split.val))
         reader = PatchReader(
             self.data,
             self.split.train,
@@ -336,10 +337,8 @@ class _Training:
 
     def _finish(self) -> None:
         self._save()
-        origin = {"science": self.science, "split_hash": self.split.hash, **self.origin}
-        if self.fine_tuning:
-            origin["start"] = self.fine_tuning.record
-        record = run_record(self.config, self.experiment, origin, self.process, self._elapsed())
+        start = {"start": self.fine_tuning.record} if self.fine_tuning else {}
+        record = run_record(self.config, self.experiment, self.origin | start, self.process, self._elapsed())
         best = self.run / CHECKPOINTS / BEST if self.config.train.select == "best" else None
         write_result(self.engine, self.run, best, record, self.split, self.process)
         self.process.wait_for_all()

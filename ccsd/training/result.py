@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -87,11 +88,11 @@ def run_record(
     )
 
 
-def finished(run: Path, science: str) -> bool:
-    """Return whether the folder holds the result of exactly this configuration."""
+def finished(run: Path, sciences: Collection[str]) -> bool:
+    """Return whether the folder holds the result of a training with one of these digests."""
     try:
         record = RunRecord.read(run)
-        return record.science == science and record.model_hash == file_hash(run / WEIGHTS)
+        return record.science in sciences and record.model_hash == file_hash(run / WEIGHTS)
     except (UsageError, OSError):
         return False
 

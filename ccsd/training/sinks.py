@@ -4,13 +4,13 @@ Each is imported only on request. None of them can stop a training: if one fails
 disabled.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 from ccsd.errors import UsageError
 from preprocess.files import write_text
@@ -58,12 +58,12 @@ class TensorBoard:
 class MLflow:
     """A run of MLflow, at MLFLOW_TRACKING_URI; a resumed training continues the same one."""
 
-    def __init__(self, run: Path, _start: int) -> None:
+    def __init__(self, run: Path, start: int) -> None:
         import mlflow
 
         self._mlflow = mlflow
         note = run / "mlflow-run"
-        known = note.read_text(encoding="utf-8").strip() if note.exists() else None
+        known = note.read_text(encoding="utf-8").strip() if start and note.exists() else None
         active = mlflow.start_run(run_id=known, run_name=None if known else run.name)
         write_text(note, active.info.run_id + "\n")
 
@@ -83,12 +83,14 @@ class MLflow:
 class WandB:
     """A run of Weights & Biases in the project `ccsd`; a resumed training continues the same one."""
 
-    def __init__(self, run: Path, _start: int) -> None:
+    def __init__(self, run: Path, start: int) -> None:
         import wandb
 
         self._wandb = wandb
-        name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
-        self._run = wandb.init(project="ccsd", name=run.name, id=name, resume="allow", dir=str(run))
+        note = run / "wandb-run"
+        known = note.read_text(encoding="utf-8").strip() if start and note.exists() else uuid4().hex[:16]
+        self._run = wandb.init(project="ccsd", name=run.name, id=known, resume="allow", dir=str(run))
+        write_text(note, known + "\n")
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add one point to each named curve."""

@@ -1,7 +1,8 @@
 """Validation during training: mean Dice of a few combinations of modalities over the validation cases."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from ccsd.config.schema import Config
 from ccsd.data.patches import copy_with_torch
 from ccsd.distillation.losses import VOLUME, region_targets
+from ccsd.errors import UsageError
 from ccsd.inference.window import predict_probabilities
 from ccsd.metrics import paint
 from ccsd.model import Network, build_network
@@ -28,7 +30,10 @@ class Validation:
     """The result of a validation."""
 
     dice: dict[str, dict[str, float]]
-    """Subset -> region -> mean Dice. Cases that lack a modality of a subset do not count for it."""
+    """Subset -> region -> mean Dice. Cases that lack a modality of a subset do not count for it.
+
+    Subsets that no case has are left out.
+    """
     mean: float
     """Mean over all of them."""
     picture: Picture | None
@@ -54,9 +59,29 @@ def validate(
             totals += found
             picture = picture if drawn is None else drawn
     process.sum(totals)
-    mean = (totals[:, :-1] / totals[:, -1:].clamp(min=1)).cpu()
-    dice = {name: dict(zip(task.regions, row.tolist(), strict=True)) for name, row in zip(names, mean, strict=True)}
+    scored = (totals[:, -1] > 0).tolist()
+    mean = (totals[scored, :-1] / totals[scored, -1:]).cpu()
+    seen = compress(names, scored)
+    dice = {name: dict(zip(task.regions, row.tolist(), strict=True)) for name, row in zip(seen, mean, strict=True)}
     return Validation(dice, mean.mean().item(), picture)
+
+
+def check_validation(config: Config, data: Path, cases: Sequence[str]) -> None:
+    """Reject validation cases of which none has all modalities of any subset that is validated with.
+
+    Raises
+    ------
+    UsageError
+        If there are cases, and none of them can be scored.
+    """
+    subsets = [config.task.subset(name) for name in config.train.validate_subsets]
+    owned = (set(CaseStore(data, case).modalities) for case in cases)
+    if cases and not any(set(subset) <= own for own in owned for subset in subsets):
+        have = config.task.subset_name("+".join(CaseStore(data, cases[0]).modalities))
+        raise UsageError(
+            f"train.validate_subsets: no validation case of {data} has all sequences of any of "
+            f"{', '.join(config.train.validate_subsets)}; choose combinations that they have, such as {have}"
+        )
 
 
 def _score(

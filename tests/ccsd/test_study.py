@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import update_config
 
+from ccsd.config import Config
 from ccsd.errors import UsageError
 from ccsd.study import Study, grouped
 from preprocess.source.layouts import discover
@@ -36,6 +37,13 @@ def test_a_job_of_one_combination_is_named_after_it() -> None:
 def test_runs_are_experiments_times_seeds() -> None:
     study = Study.from_mapping({**BASE, "experiments": {"a": {}, "b": {"train.steps": 5}}, "seeds": [3, 4]})
     assert study.runs == ["a-s3", "a-s4", "b-s3", "b-s4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [({}, "ccsd"), ({"method": "dropout"}, "dropout"), ({"method": "some.module:Own"}, "own")]
+)
+def test_the_only_experiment_has_the_settings_as_they_are(given: dict[str, str], name: str) -> None:
+    assert Config.model_validate({**BASE, "distillation": given}).experiments == {name: {}}
 
 
 def test_fingerprints_tell_what_matters_from_what_does_not() -> None:

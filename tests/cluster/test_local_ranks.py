@@ -64,11 +64,12 @@ def test_ranks_meet_whatever_the_folder_is_called(name: str, tmp_path: Path, lau
 
 @pytest.mark.parametrize("name", ["100%j", "back\\slash"])
 def test_names_that_job_managers_rewrite_are_rejected(name: str, tmp_path: Path, launcher: Launcher) -> None:
-    done = launcher.run("pass", tmp_path / name)
+    done = launcher.run("pass", tmp_path / name, "cluster=slurm")
     assert done.returncode == 1
     assert done.stderr.startswith("SettingsError: ")
     assert "rename the folder" in done.stderr
     assert list(tmp_path.iterdir()) == []
+    assert launcher.run("pass", tmp_path / name).returncode == 0
 
 
 def test_a_failing_rank_ends_the_others_and_its_last_lines_are_shown(tmp_path: Path, launcher: Launcher) -> None:

@@ -18,7 +18,7 @@ from preprocess import convert as module
 from preprocess import parallel
 from preprocess.case import prepare
 from preprocess.convert import convert
-from preprocess.dataset import data_hash, read_metas, read_rejections, write_tables
+from preprocess.dataset import content_hash, data_hash, read_metas, read_rejections, write_rejection, write_tables
 from preprocess.errors import InputError
 from preprocess.files import complete_or_absent, sweep
 from preprocess.parallel import select_part
@@ -84,6 +84,29 @@ def test_a_rejected_case_that_is_taken_away_is_forgotten(three: Path, tmp_path: 
     shutil.rmtree(three / NAMES[1])
     convert(three, dest, part=(2, 2), task=GLIOMA)
     assert sorted(read_rejections(dest)) == NAMES[:1]
+
+
+def test_the_hash_of_contents_changes_with_these_cases_only(three: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    convert(three, dest, task=GLIOMA)
+    before = {name: content_hash(dest, [name]) for name in NAMES}
+    assert len({*before.values(), content_hash(dest, NAMES), content_hash(dest, NAMES[:2])}) == 5
+    (three / NAMES[1] / f"{NAMES[1]}_seg.nii.gz").write_bytes(
+        (three / NAMES[0] / f"{NAMES[0]}_seg.nii.gz").read_bytes()
+    )
+    convert(three, dest, task=GLIOMA)
+    assert [name for name in NAMES if content_hash(dest, [name]) != before[name]] == [NAMES[1]]
+
+
+def test_a_case_is_never_both_converted_and_rejected(three: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    convert(three, dest, task=GLIOMA)
+    store, away = dest / f"{NAMES[0]}.zarr", tmp_path / "away"
+    store.rename(away)
+    write_rejection(dest, NAMES[0], "as before a conversion that was killed between store and note", [three / NAMES[0]])
+    away.rename(store)
+    assert [case.status for case in convert(three, dest, task=GLIOMA)] == ["unchanged"] * 3
+    assert read_rejections(dest) == {}
 
 
 def test_workers_and_parts_give_the_same_stores(three: Path, tmp_path: Path) -> None:

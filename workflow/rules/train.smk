@@ -1,10 +1,13 @@
 # Training. The rule only starts it and waits; the profile (set-resources: train) defines where it runs and with which
 # resources, as job settings.
 from cluster.errors import SettingsError
+from cluster.launch import check_folder
 
 # Read and checked here, so that a dry run reports what the training would reject after the conversion.
 try:
     JOB, JOB_OPTIONS = profile.training_settings(workflow)
+    if JOB.cluster == "slurm":
+        check_folder(study.folder.root.absolute())
 except SettingsError as error:
     raise WorkflowError(str(error)) from None
 BY_EXECUTOR = JOB.cluster == "executor"

@@ -9,6 +9,7 @@ import typer
 
 from ccsd.cli import app
 from ccsd.cli.options import NUMBERINGS, TASK
+from ccsd.errors import UsageError
 from preprocess.task import default_task
 from support.processes import ccsd_here
 
@@ -63,3 +64,25 @@ def test_the_help_names_every_label_convention() -> None:
 
 def test_the_default_of_the_command_line_is_the_default_task() -> None:
     assert default_task().name == TASK
+
+
+MODEL, FILES = ("--model", "run", "--data", "data"), ("--pred", "pred", "--ref", "ref")
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        (MODEL, ("--layout", "brats2020")),
+        (MODEL, ("--pred-labels", "brats2023")),
+        (MODEL, ("--ref-labels", "brats2023")),
+        (MODEL, ("--ignore-affine",)),
+        (MODEL, ("--partial",)),
+        (FILES, ("-m", "t1")),
+        (FILES, ("--part", "1/2")),
+        (FILES, ("--fold", "0")),
+        (FILES, ("--device", "cpu")),
+    ],
+)
+def test_options_of_the_other_kind_of_evaluation_are_rejected(given: tuple[str, ...], option: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=f"^{option[0]} .*does not apply to"):
+        app(["evaluate", *given, "--out", "out", *option], standalone_mode=False)

@@ -21,6 +21,13 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_network_without_coarser_outputs_cannot_have_deep_supervision(path: Path) -> None:
+    with pytest.raises(UsageError, match="deep_supervision needs levels of at least 3: with 2"):
+        load_config(path, ["model.deep_supervision=true", "model.levels=2"])
+    load_config(path, ["model.deep_supervision=true", "model.levels=3"])
+    load_config(path, ["model.deep_supervision=true", "model.levels=2", "model.backbone=shaspec"])
+
+
 def test_overrides_win_over_the_experiment(path: Path) -> None:
     assert load_config(path).train.steps == 10
     assert load_config(path, experiment="plain").train.steps == 20
@@ -118,6 +125,10 @@ def test_an_unknown_evaluation_setting_is_not_sent_to_another_section() -> None:
 def test_paths_may_begin_at_the_home_folder(path: Path) -> None:
     """Also if no shell expands it, as in a file."""
     split = "split={list: ~/split.tsv, patients: ~/patients.tsv}"
-    settings = load_config(path, ["phantom=null", "source=~/BraTS", split])
+    settings = load_config(
+        path, ["phantom=null", "source=~/BraTS", "predict.source=~/new", "convert.layout=~/mine.yaml", split]
+    )
+    assert settings.convert.layout == str(Path.home() / "mine.yaml")
+    assert settings.predict.source == Path.home() / "new"
     found = (settings.source, settings.split.list, settings.split.patients)
     assert found == tuple(Path.home() / name for name in ("BraTS", "split.tsv", "patients.tsv"))

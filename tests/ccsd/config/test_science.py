@@ -11,7 +11,6 @@ import pytest
 from ccsd.config import Config
 from ccsd.config.science import SECTIONS, science_digest
 from support.first import first_config
-from support.tasks import GLIOMA
 
 BASE = {"name": "x", "phantom": {}}
 DEFAULTS = {
@@ -69,11 +68,9 @@ def test_no_default_changes_unnoticed(section: str) -> None:
     assert {name: found[name] for name in DEFAULTS[section]} == DEFAULTS[section]
 
 
-def test_a_launcher_that_only_waits_does_not_load_torch(tmp_path: Path) -> None:
+def test_a_launcher_that_only_waits_does_not_load_torch(data: Path, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("{name: x, phantom: {}}")
-    (tmp_path / "split.tsv").write_text("case\tsplit\na\ttrain\nb\tval\nc\ttest\n")
-    (tmp_path / "dataset.json").write_text(json.dumps({"task": GLIOMA.model_dump(mode="json")}))
-    command = ["train", "--config", "study.yaml", "--data", ".", "--run", "run", "--job", "cluster=slurm"]
+    command = ["train", "--config", "study.yaml", "--data", str(data), "--run", "run", "--job", "cluster=slurm"]
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "ccsd", *command],
         cwd=tmp_path, env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, check=False,

@@ -90,8 +90,8 @@ def test_what_one_model_leaves_is_what_it_was_before_there_were_ensembles(evalua
     """Otherwise finished evaluations would be computed again."""
     identity = about(evaluated_study / "evaluation" / "ccsd-s0" / "all")
     assert list(identity) == [
-        "experiment", "seed", "task", "model_hash", "split_hash", "cases", "subsets", "settings", "window",
-        "spacing_mm", "painted",
+        "experiment", "seed", "task", "model_hash", "split_hash", "cases", "subsets", "settings",
+        "content_hash", "window", "spacing_mm", "painted",
     ]  # fmt: skip
     record = EvaluationRecord.read(evaluated_study / "evaluation" / "ccsd-s0" / "all")
     assert digest(record.identity.model_dump(mode="json", exclude_unset=True)) == digest(identity)

@@ -17,6 +17,7 @@ from ccsd.inference import case as case_module
 from ccsd.inference.labelmaps import read_labelmap
 from ccsd.inference.options import Options
 from ccsd.inference.predict import predict
+from preprocess.dataset import content_hash
 from preprocess.store.reader import CaseStore
 from preprocess.store.shard import ShardArray
 from support.tasks import GLIOMA
@@ -112,6 +113,21 @@ def test_finished_evaluation_is_left_alone_and_another_setting_starts_anew(evalu
 
     changed = read_metrics(evaluate("t1", overrides=["evaluation.hd95_penalty=1"]))
     assert changed["policy"].str.contains("hd95=1,").all()
+
+
+def test_other_contents_of_the_same_cases_are_scored_anew(evaluate, made_study, tmp_path, monkeypatch):
+    path = evaluate("t1").with_name("evaluation.json")
+    record = json.loads(path.read_text())
+    calls, original = [], module._segment
+    monkeypatch.setattr(module, "_segment", lambda *a: calls.append(a) or original(*a))
+    cases = record["identity"]["cases"]
+    assert record["identity"].pop("content_hash") == content_hash(made_study / "data", cases)
+    path.write_text(json.dumps(record))  # as earlier versions wrote it
+    evaluate("t1")
+    assert calls == []
+    path.write_text(json.dumps({**record, "identity": {**record["identity"], "content_hash": "of others"}}))
+    evaluate("t1")
+    assert len(calls) == len(cases)
 
 
 def test_an_evaluation_that_painted_outside_the_brain_is_made_again(evaluate, monkeypatch):

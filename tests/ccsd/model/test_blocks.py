@@ -14,6 +14,18 @@ from support.kernels import by_kernels, go_the_way_of_gpus
 from support.tasks import GLIOMA
 
 
+@pytest.mark.parametrize("backbone", ["light", "unet"])
+def test_any_width_makes_a_network(backbone: str) -> None:
+    with torch.device("meta"):
+        for width in range(1, 65):
+            SharedSpecificNet(Model.model_validate({"backbone": backbone, "width": width, "levels": 3}), GLIOMA)
+
+
+def test_groups_of_the_norm_have_about_eight_channels() -> None:
+    assert [Norm(channels).num_groups for channels in (8, 16, 14, 28, 4, 7)] == [1, 2, 1, 2, 1, 1]
+    assert Norm(4 * 28, groups=4).num_groups == 4 * 2
+
+
 def test_the_pooling_of_gpus_is_that_of_cpus(monkeypatch) -> None:
     class OfGpu(torch.Tensor):
         device = torch.device("meta")

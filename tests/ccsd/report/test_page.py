@@ -1,5 +1,6 @@
 """The page of a study: complete, self-contained; and the tables beside it."""
 
+import json
 import shutil
 from html.parser import HTMLParser
 
@@ -214,6 +215,15 @@ def test_scores_that_lie_elsewhere_are_named(study):
     shutil.move(study / "evaluation" / "ccsd-s0" / "all", study / "evaluation" / "mine")
     with pytest.raises(UsageError, match=r"no scores found.*mine has scores, but is not in that place"):
         write_report(study)
+
+
+def test_pictures_of_an_earlier_evaluation_are_not_shown(study):
+    path = study / "evaluation" / "ccsd-s0" / "all" / "evaluation.json"
+    record = json.loads(path.read_text())
+    record["identity"]["settings"]["keep_predictions"] = False
+    path.write_text(json.dumps(record))
+    assert any(path.parent.glob("predictions/*/*"))
+    assert "Best case" not in write_report(study).page.read_text()
 
 
 def test_pictures_need_no_certain_name_of_the_evaluation(study):

@@ -1,6 +1,7 @@
 """Training as a program of one process: exact resume, rejections, what it leaves."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ccsd.errors import UsageError
 from ccsd.model import load_model
 from ccsd.records import read_events
+from preprocess.splits import read_split
 from support.comparing import assert_same_run, science
 from support.hostile import SECRETS, files_with_secrets
 from support.trainings import Ending, Launch, training
@@ -21,7 +23,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
+def endings(launch: Launch, runs: Path, inputs: Path) -> dict[str, Ending]:
     """Several trainings in one launch: starting a process takes longer than they do."""
     best = "train.select=best"
     for name in ("calibration.json", "calibration-1234.json"):  # of weights that were there before
@@ -34,6 +36,11 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
         "again": training(runs / "parts", best),
         "other": training(runs / "other", stop_at=1),
         "changed": training(runs / "other", "train.learning_rate=0.002", "train.steps=1"),
+        "data": training(runs / "data", "train.steps=1"),
+        "corrected": training(
+            runs / "data", "train.steps=1", options=("--data", str(_corrected(inputs / "data", runs)))
+        ),
+        "original": training(runs / "data", "train.steps=1"),
         "limited": training(runs / "limited", options=("--stop-after", "0.001")),
         "nan": training(runs / "nan", *NAN),
         "offload": training(runs / "offload", "runtime.offload=optimizer"),
@@ -44,6 +51,16 @@ def endings(launch: Launch, runs: Path) -> dict[str, Ending]:
             patch.setenv(name, value)
         (found,) = launch(*items.values())
     return dict(zip(items, found, strict=True))
+
+
+def _corrected(data: Path, runs: Path) -> Path:
+    """Return a copy of the data with another segmentation of a training case."""
+    copy = Path(shutil.copytree(data, runs / "corrected"))
+    attributes = copy / f"{read_split(data).train[0]}.zarr" / "zarr.json"
+    content = json.loads(attributes.read_text())
+    content["attributes"]["ccsd"]["sources"]["seg"]["sha256"] = "0" * 64
+    attributes.write_text(json.dumps(content))
+    return copy
 
 
 def test_a_resumed_training_is_the_undisturbed_one(endings: dict[str, Ending], runs: Path) -> None:
@@ -86,6 +103,14 @@ def test_another_configuration_starts_anew_and_keeps_the_old(endings: dict[str, 
     assert endings["changed"].code == 0
     assert "belong to other settings or data; moved to" in endings["changed"].text
     assert len(list((runs / "other").glob("checkpoints-*"))) == 1
+
+
+def test_corrected_data_are_trained_on_and_the_earlier_training_is_kept(endings: dict[str, Ending]) -> None:
+    assert [endings[name].code for name in ("data", "corrected", "original")] == [0, 0, 0]
+    assert "already trained" not in endings["corrected"].text
+    assert "starting a new training" in endings["corrected"].text
+    assert "continuing with those that were moved away before" in endings["original"].text
+    assert "resuming from step 1\n" in endings["original"].text
 
 
 def test_the_time_limit_stops_after_a_step_with_the_state_saved(endings: dict[str, Ending], runs: Path) -> None:

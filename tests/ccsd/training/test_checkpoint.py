@@ -1,6 +1,7 @@
 """Folders of checkpoints: which one is resumed from, what is rejected, and which configurations they serve."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,17 +9,17 @@ import pytest
 import torch
 
 from ccsd.errors import TrainingError, UsageError
-from ccsd.study import CHECKPOINTS
+from ccsd.study import BEST, CHECKPOINTS
 from ccsd.training import checkpoint
-from ccsd.training.checkpoint import META, CheckpointMeta, latest, set_aside
+from ccsd.training.checkpoint import META, CheckpointMeta, latest, to_resume
 from ccsd.training.distributed import Process
 from ccsd.training.zero_shards import CheckpointFiles, checkpoint_file_name
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
 
-def meta(step: int = 5) -> CheckpointMeta:
-    return CheckpointMeta(step=step, world=1, zero_stage=1, science="abc", wall_s=1.0)
+def meta(step: int = 5, science: str = "abc") -> CheckpointMeta:
+    return CheckpointMeta(step=step, world=1, zero_stage=1, science=science, wall_s=1.0)
 
 
 def put(run: Path, text: str, step: int = 5) -> None:
@@ -55,11 +56,34 @@ def test_a_damaged_part_is_rejected(tmp_path: Path, content: bytes | None) -> No
         CheckpointFiles(tmp_path, world=1)
 
 
-def test_old_checkpoints_are_moved_not_lost(tmp_path: Path) -> None:
+def test_checkpoints_of_other_settings_are_moved_away_and_taken_back(tmp_path: Path) -> None:
     put(tmp_path, json.dumps(vars(meta())))
-    aside = set_aside(tmp_path, meta())
-    assert (aside / meta().tag).is_dir()
-    assert latest(tmp_path) is None
+    assert to_resume(tmp_path, ["new", "abc"]) == meta()
+    assert to_resume(tmp_path, ["other"]) is None
+    put(tmp_path, json.dumps(vars(meta(1, "other"))), 1)
+    assert to_resume(tmp_path, ["new", "abc"]) == meta()
+    assert to_resume(tmp_path, ["other"]) == meta(1, "other")
+    assert (tmp_path / f"{CHECKPOINTS}-abc" / meta().tag).is_dir()
+
+
+def test_checkpoints_that_were_moved_away_are_never_replaced(tmp_path: Path) -> None:
+    for _ in range(2):
+        put(tmp_path, json.dumps(vars(meta())))
+        assert to_resume(tmp_path, ["other"]) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{CHECKPOINTS}-abc", f"{CHECKPOINTS}-abc-2"]
+
+
+def test_the_best_weights_of_a_training_whose_checkpoints_were_deleted_are_not_those_of_the_next(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, json.dumps(vars(meta())))
+    best = tmp_path / CHECKPOINTS / BEST
+    best.touch()
+    assert to_resume(tmp_path, ["abc"]) == meta()
+    assert best.exists()
+    shutil.rmtree(tmp_path / CHECKPOINTS / meta().tag)
+    assert to_resume(tmp_path, ["abc"]) is None
+    assert not best.exists()
 
 
 @pytest.mark.parametrize("failing", ["_begin", "write_checkpoint_file", "_complete"])
