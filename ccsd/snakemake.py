@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from ccsd.config.schema import Evaluation
+from ccsd.config.schema import UNSCORED, Evaluation
 from ccsd.errors import UsageError
 from ccsd.new_cases import NewCases
 from ccsd.runs import members, run_key
@@ -67,7 +67,7 @@ def evaluation_options(study: Study, group: str, model: str | None = None) -> st
     """
     others = models_of(study, members(model)[1:]) if model is not None else []
     subsets = [item for name in study.groups[group] for item in ("-m", name)]
-    fields = [name for name in Evaluation.model_fields if name not in {"subsets", "subsets_per_job", "calibrate"}]
+    fields = [name for name in Evaluation.model_fields if name not in UNSCORED]
     values = study.config.evaluation.model_dump(mode="json")
     settings = [item for name in fields for item in ("--set", f"evaluation.{name}={json.dumps(values[name])}")]
     return shlex.join([*others, *subsets, *settings, *_task(study)])

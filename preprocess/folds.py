@@ -16,7 +16,7 @@ from preprocess.errors import InputError
 from preprocess.files import check_case_name, write_text
 from preprocess.reading import read_table
 from preprocess.split_cases import Cohort, listed_tasks, read_cohort
-from preprocess.splits import FILE, FOLD, Split, as_table, has_folds, part_named, read_list, share_out, short_hash
+from preprocess.splits import FILE, FOLD, Split, as_table, has_folds, part_named, read_list, share_out, text_hash
 from preprocess.store.meta import CaseMeta
 
 VALIDATES = "validates"
@@ -55,7 +55,7 @@ class Folds:
     @cached_property
     def hash(self) -> str:
         """12 hexadecimal digits that depend only on which case is where in each fold."""
-        return short_hash(self._table(("case", "split", FOLD, VALIDATES)))
+        return text_hash(self._table(("case", "split", FOLD, VALIDATES)))
 
     def split(self, number: int) -> Split:
         """Return the split of a fold.

@@ -42,7 +42,7 @@ class Split:
     @property
     def hash(self) -> str:
         """12 hexadecimal digits that depend only on which case is where."""
-        return short_hash(self._table(("case", "split")))
+        return text_hash(self._table(("case", "split")))
 
     @property
     def by_name(self) -> dict[str, tuple[str, ...]]:
@@ -96,7 +96,7 @@ def as_table(rows: Iterable[Sequence[str]]) -> str:
     return "".join("\t".join(row) + "\n" for row in rows)
 
 
-def short_hash(text: str) -> str:
+def text_hash(text: str) -> str:
     """Return 12 hexadecimal digits of a text's hash."""
     return sha256(text.encode()).hexdigest()[:12]
 

@@ -115,6 +115,12 @@ class Train(Section):
         return self
 
 
+UNSCORED = {"subsets", "subsets_per_job", "calibrate"}
+"""Settings of the evaluation that affect no score of a case and combination."""
+OF_MODELS = {"overlap", "flips"}
+"""Those that affect what a model segments, but not how a label map is scored."""
+
+
 class Evaluation(Section):
     """Scoring of the test cases for each combination of modalities."""
 

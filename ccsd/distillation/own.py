@@ -138,6 +138,5 @@ def _reject_for_plugins(config: Config, network: PluginNetwork) -> None:
     ):
         if given:
             raise UsageError(
-                f"{key} acts on parts of the networks unet and shaspec, which model.backbone={name} does not have; "
-                f"remove {key}"
+                f"{key} acts on parts of our own networks, which model.backbone={name} does not have; remove {key}"
             )

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ccsd.config import Evaluation
 from ccsd.config.load import evaluation_settings
-from ccsd.config.schema import RunName
+from ccsd.config.schema import OF_MODELS, UNSCORED, RunName
 from ccsd.errors import USER_ERRORS, UsageError
 from ccsd.evaluation.finished_cases import ScoreRow
 from ccsd.evaluation.folders import conventions_of, described
@@ -295,9 +295,7 @@ def _record(job: _Job, rows: Sequence[ScoreRow], about: Mapping[str, str]) -> Ev
         split_hash=job.cases.split_hash,
         cases=tuple(cases),
         subsets=tuple(job.task.ordered_subsets({subset for subset, _ in scored})),
-        settings=job.settings.model_dump(
-            mode="json", exclude={"subsets", "subsets_per_job", "calibrate", "overlap", "flips"}
-        ),
+        settings=job.settings.model_dump(mode="json", exclude=UNSCORED | OF_MODELS),
         ignore_affine=job.ignore_affine,
         **about,
     )

@@ -25,7 +25,7 @@ from preprocess.errors import InputError, first_few
 from preprocess.files import write_text
 from preprocess.parallel import track
 from preprocess.splits import FILE as SPLIT_FILE
-from preprocess.splits import Split, read_split, short_hash
+from preprocess.splits import Split, read_split, text_hash
 from preprocess.store.reader import CaseStore, list_cases
 from preprocess.task import reject_mixture
 
@@ -205,7 +205,7 @@ def fitted(
     return Calibration(
         format=1,
         model_hash=hash_of(members),
-        split_hash=splits[0] if len(splits) == 1 else short_hash("\n".join(splits)),
+        split_hash=splits[0] if len(splits) == 1 else text_hash("\n".join(splits)),
         data_hash=members[0].record.data_hash,
         task=members[0].config.task.label,
         level=level,

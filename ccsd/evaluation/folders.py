@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ccsd.config import Evaluation
+from ccsd.config.schema import OF_MODELS, UNSCORED
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import ScoreRow
 from ccsd.evaluation.pipeline import in_workers
@@ -123,9 +124,7 @@ def evaluate_folders(
 
 def _identity(job: _Job, about: dict[str, str]) -> Identity:
     """Return everything that determines the scores."""
-    settings = job.settings.model_dump(
-        mode="json", exclude={"subsets", "subsets_per_job", "calibrate", "overlap", "flips"}
-    )
+    settings = job.settings.model_dump(mode="json", exclude=UNSCORED | OF_MODELS)
     return Identity(
         experiment=job.name,
         cases=tuple(sorted({pair.case for _, pair in job.pairs})),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ccsd.config import Evaluation
 from ccsd.config.load import evaluation_settings
+from ccsd.config.schema import UNSCORED
 from ccsd.device import choose_device
 from ccsd.errors import UsageError
 from ccsd.evaluation.finished_cases import FinishedCases, ScoreRow
@@ -215,7 +216,7 @@ def _identity(
         **_which(ensemble),
         spacing_mm=list(ensemble.spacing),
         painted=PAINTED,
-        settings=settings.model_dump(mode="json", exclude={"subsets", "subsets_per_job", "calibrate"}),
+        settings=settings.model_dump(mode="json", exclude=UNSCORED),
     )
 
 

@@ -43,7 +43,7 @@ class Scoring:
     policy: Policy
     task: Task
     model: ScoreRow
-    """The columns `experiment`, `seed` and `model_hash`."""
+    """The columns `experiment`, `seed`, `fold` and `model_hash`."""
     finished: FinishedCases
 
     def score(self, case: str, found: Found) -> list[ScoreRow]:

@@ -20,7 +20,6 @@ _LABEL_WORDS = (
 _LABEL_ENDING = re.compile(rf"(?:^|[-_.]){_LABEL_WORDS}$", re.IGNORECASE)
 UNNAMED = "unknown"
 """The combination of segmentations whose folder does not name one."""
-"""Name of the combination where it is unknown."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from ccsd.packed.frame import (
 )
 from ccsd.packed.portable import reject_local_references
 from ccsd.records import Calibration, RunRecord
-from ccsd.saved import BLOCK, SavedModel, Weights, joint_hash, part_hash
+from ccsd.saved import BLOCK, SavedModel, Weights, joint_hash
 from ccsd.study import CALIBRATION_FILE, RECORD_FILE, WEIGHTS
 from preprocess.errors import first_few
 from preprocess.files import complete_or_absent
@@ -320,8 +320,3 @@ def _reject_mismatch(manifest: Manifest, spans: Mapping[str, Span], where: str) 
             raise damaged(where, f"{name} has {spans[name].size} bytes, not {entry.size}")
     if manifest.model_hash != joint_hash([manifest.files[f"models/{n}/{WEIGHTS}"].sha256 for n in numbers]):
         raise damaged(where, f"model_hash in {MANIFEST} does not match the weights")
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a whole packed file, which identifies it in a URL."""
-    return part_hash(path)

@@ -9,15 +9,13 @@ from ccsd.inference.case import in_mm, training_spacing
 from ccsd.inference.ensemble import Member, hash_of
 from ccsd.metrics.regions import Spacing
 from ccsd.packed.scores import Scores
-from ccsd.records import Calibration, RunRecord
+from ccsd.records import Calibration, RunRecord, short_hash
 from ccsd.report.statistics import by_key
 
 NOT_CLINICAL = (
     "**Not for clinical use.** This is research software; no authority has cleared it for any use in patients."
 )
 PHANTOMS = "**Of no use on patients:** it was trained on computed phantoms alone."
-SHORT = 12
-"""How many digits of a hash are shown."""
 _METRICS = {"dice": ("Dice", 3), "hd95": ("HD95 in mm", 1)}
 
 
@@ -68,7 +66,7 @@ def _training(member: Member, record: RunRecord) -> Iterator[str]:
     size = f", width {model.width}, {model.levels} levels" if model.backbone in UNETS else ""
     fold = "" if member.fold is None else f", fold {member.fold}"
     at = f", weights of step {record.selected_step}" if record.selected_step not in (None, record.steps) else ""
-    yield f"- **{member.identity.experiment}**, seed {train.seed}{fold}: weights `{record.model_hash[:SHORT]}`"
+    yield f"- **{member.identity.experiment}**, seed {train.seed}{fold}: weights `{short_hash(record.model_hash)}`"
     yield f"  - data: {_data(record.config)}; files `{_short(record.data_hash)}`, split `{_short(record.split_hash)}`"
     yield f"  - network {model.backbone}{size}; window {window} voxels; method {config.distillation.method}"
     yield (
@@ -86,7 +84,7 @@ def _data(config: Mapping[str, Any]) -> str:
 
 
 def _short(digest: str) -> str:
-    return digest[:SHORT] or "unknown"
+    return short_hash(digest) or "unknown"
 
 
 def _scores(scores: Scores | None) -> Iterator[str]:

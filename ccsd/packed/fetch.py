@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ccsd.errors import UsageError
 from ccsd.extras import require
-from ccsd.packed.archive import SUFFIX, file_digest
+from ccsd.packed.archive import SUFFIX
 from ccsd.packed.frame import printable
-from ccsd.saved import BLOCK
+from ccsd.saved import BLOCK, part_hash
 from preprocess.files import complete_or_absent, make_folder
 
 CACHE = "CCSD_CACHE"
@@ -56,7 +56,7 @@ def _from_web(text: str) -> Path:
     sha256 = found["sha256"].lower()
     kept = cache_folder() / f"{sha256}{SUFFIX}"
     if kept.is_file():
-        if file_digest(kept) == sha256:
+        if part_hash(kept) == sha256:
             return kept
         kept.unlink(missing_ok=True)
     make_folder(kept.parent)

@@ -15,7 +15,7 @@ from ccsd.packed.card import card
 from ccsd.packed.portable import reject_local_references
 from ccsd.packed.scores import read_scores
 from ccsd.records import RunRecord, Start
-from ccsd.saved import Weights
+from ccsd.saved import Weights, part_hash
 from ccsd.study import CALIBRATION_FILE, RECORD_FILE, WEIGHTS
 
 
@@ -88,7 +88,7 @@ def pack(
     unscored = (
         () if scores else ("not evaluated: no scores were found; if there are any, select them with --evaluation",)
     )
-    return Packed(out, archive.file_digest(out), manifest, unscored)
+    return Packed(out, part_hash(out), manifest, unscored)
 
 
 def portable(member: Member) -> RunRecord:

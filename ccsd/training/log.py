@@ -25,8 +25,6 @@ HEARTBEAT_S = 15.0
 
 MIB = 2**20
 
-TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
-"""Terms of our methods; a plugin objective has its own."""
 NO_TERMS = ("removed", "scored")
 """Outputs of an objective that are not terms."""
 MOST_PATHS = 64

@@ -11,3 +11,7 @@ EVERY_SET = {"per_step": "all", "supervise_path": True, "every_n": 1}
 def every_set(**settings: Any) -> Distillation:
     """Return settings that visit every set in each step."""
     return Distillation(**{**EVERY_SET, **settings})
+
+
+TERMS = ("loss", "supervised", "hmsd", "dmcd", "shared", "specific")
+"""Terms of our methods."""

@@ -10,7 +10,8 @@ from ccsd.errors import UsageError
 from ccsd.records import read_events
 from ccsd.training import sinks
 from ccsd.training.distributed import Process
-from ccsd.training.log import TERMS, StepMeans, TrainingLog
+from ccsd.training.log import StepMeans, TrainingLog
+from support.distilling import TERMS
 from support.tasks import GLIOMA
 
 ALONE = Process(0, 1, torch.device("cpu"))

@@ -19,11 +19,11 @@ from ccsd.distillation.schedule import draw_step
 from ccsd.model import SharedSpecificNet
 from ccsd.training.distributed import Process
 from ccsd.training.feeder import Feeder
-from ccsd.training.log import TERMS, StepMeans
+from ccsd.training.log import StepMeans
 from ccsd.training.step import LossScale, Stepper
 from ccsd.training.timing import PartTimes
 from support.comparing import losses, weights
-from support.distilling import every_set
+from support.distilling import TERMS, every_set
 from support.processes import ccsd
 from support.tasks import GLIOMA
 
