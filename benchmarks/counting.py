@@ -23,10 +23,11 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import FlopCounterMode
 
 from ccsd.config.schema import Distillation, Model
 from ccsd.distillation.objective import Objective
-from ccsd.model import SharedSpecificNet
+from ccsd.model.plugin import build_network
 from ccsd.training.flops import Kind, kinds_of_steps
 from preprocess.task import default_task
 
@@ -200,6 +201,15 @@ class Step:
         moved = sum(share * sum(traffic.bytes.values()) for share, traffic in counted)
         return moved, sum(share * sum(traffic.kernels.values()) for share, traffic in counted)
 
+    def tflop(self) -> float:
+        """Return the operations of forward and backward (in 10^12), in the mean over the kinds."""
+        total = 0.0
+        for kind in self.kinds:
+            with self._prepared(kind) as (_, run), FlopCounterMode(display=False) as counted:
+                run()
+            total += kind.share * counted.get_total_flops()
+        return total / 1e12
+
     def peak_gib(self) -> float:
         """Return the most that forward and backward of any kind hold, weights and gradients included."""
         # A step that scores or decodes a teacher also does what other steps that walk do.
@@ -222,7 +232,7 @@ class Step:
         available = torch.ones(self.batch, modalities, dtype=torch.bool)
         draw = kind.draw(self.settings, TASK, self.batch)
         with FakeTensorMode(allow_non_fake_inputs=True), on_cuda(autocast=self.precision != "fp32"):
-            net = SharedSpecificNet(self.model, TASK)
+            net = build_network(self.model, TASK)
             if self.recompute:
                 net.recompute_encoders()
             objective = Objective(net, self.settings, TASK, decode_batch=self.decode_batch, precision=self.precision)

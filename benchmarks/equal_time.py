@@ -18,7 +18,7 @@ from ccsd.config import load_config
 from ccsd.config.schema import Config
 from ccsd.distillation.objective import Objective
 from ccsd.distillation.schedule import draw_step
-from ccsd.model import SharedSpecificNet
+from ccsd.model.plugin import build_network
 
 LEAST_CYCLE = 6
 """Steps timed together: several draws, because they differ in cost."""
@@ -30,7 +30,7 @@ class Training:
     def __init__(self, config: Config, cycle: int) -> None:
         torch.manual_seed(0)
         self.config, self.cycle, self.done = config, cycle, 0
-        net = SharedSpecificNet(config.model, config.task)
+        net = build_network(config.model, config.task)
         self.objective = Objective(net, config.distillation, config.task, precision=config.train.precision)
         self.optimizer = torch.optim.AdamW(self.objective.parameters(), lr=1e-4)
         shape = (config.train.batch_size, *config.train.patch)

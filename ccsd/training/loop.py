@@ -82,13 +82,14 @@ def train(
     """
     check_installed(config.runtime.sinks)
     split = split_for(data, "the configuration", config.task, config.split.fold)
+    science = science_digest(config, split.hash)
     stop = StopRequest(stop_after)
     with ExitStack() as stack:
         process = stack.enter_context(joined(device, run))
         stack.enter_context(checkpoint.report_full_disk(run))
         content = process.decide(lambda: content_hash(data, (*split.train, *split.val)))
         # Results of versions that did not look at the contents of cases count as made from these.
-        sciences = science_digest(config, split.hash, content), science_digest(config, split.hash)
+        sciences = science_digest(config, split.hash, content), science
         if process.decide(lambda: finished(run, sciences)):
             process.say(f"{run}: already trained with this configuration")
             return 0

@@ -251,7 +251,7 @@ def test_a_start_that_was_replaced_before_its_record_was_read_is_rejected(tmp_pa
     before = science_digest(config, split.hash)
     shutil.rmtree(tmp_path / "start")
     write_run(tmp_path / "start", config_of(), seed=6)
-    given: Any = (config, data, tmp_path / "own", None, split, before, process, None, 10)
+    given: Any = (config, data, tmp_path / "own", None, split, ("", before), "", process, None, 10)
     with pytest.raises(UsageError, match=r"start was trained again just now"):
         _Training(*given)
 
