@@ -85,7 +85,7 @@ def evaluate(
         from ccsd.config.load import evaluation_settings
         from ccsd.evaluation.folders import evaluate_folders
 
-        _reject_options_of_a_model(subsets, part, fold, device)
+        _reject_options_of_a_model(subsets, part, fold)
         chosen = read_task(task or TASK)
         settings = evaluation_settings(Evaluation(), overrides or (), chosen)
         scores = evaluate_folders(
@@ -121,15 +121,13 @@ def _reject_options_of_files(
         raise UsageError(f"{names[0]} is for the files of --pred and --ref; it does not apply to a converted data set")
 
 
-def _reject_options_of_a_model(subsets: list[str] | None, part: str, fold: int | None, device: str | None) -> None:
+def _reject_options_of_a_model(subsets: list[str] | None, part: str, fold: int | None) -> None:
     if subsets:
         raise UsageError("-m selects the input of a model; it does not apply to --pred and --ref")
     if part:
         raise UsageError("--part divides the test cases of a model; it does not apply to --pred and --ref")
     if fold is not None:
         raise UsageError("--fold selects test cases of --data; it does not apply to --pred and --ref")
-    if device is not None:
-        raise UsageError("--device is where a model computes; it does not apply to --pred and --ref")
 
 
 def _show(scores: Path) -> None:

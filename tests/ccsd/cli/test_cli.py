@@ -80,7 +80,6 @@ MODEL, FILES = ("--model", "run", "--data", "data"), ("--pred", "pred", "--ref",
         (FILES, ("-m", "t1")),
         (FILES, ("--part", "1/2")),
         (FILES, ("--fold", "0")),
-        (FILES, ("--device", "cpu")),
     ],
 )
 def test_options_of_the_other_kind_of_evaluation_are_rejected(given: tuple[str, ...], option: tuple[str, ...]) -> None:
