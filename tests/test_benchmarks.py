@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 import same_losses
+import torch
+from network_variants import LightVariant
+
+from ccsd.config import Model, load_config
+from ccsd.model import SharedSpecificNet, build_network
+from support.tasks import GLIOMA
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,3 +59,25 @@ def test_a_change_of_what_is_learnt_is_seen_and_an_unchanged_training_is_the_sam
     assert "step 10" in first
     assert "from step 10 on" in same_losses.difference(first, other)
     assert first["weights"] != other["weights"]
+
+
+def test_the_variants_of_light_differ_from_light_only_in_what_their_options_say() -> None:
+    settings = Model(width=8, levels=3)
+    ours = SharedSpecificNet(settings, GLIOMA)
+    same = LightVariant(GLIOMA, width=8, levels=3)
+    with torch.no_grad():
+        for mine, theirs in zip(same.parameters(), ours.parameters(), strict=True):
+            mine.copy_(theirs)
+        image, subsets = torch.randn(1, 4, 8, 8, 8), torch.tensor([[[True, False, True, False]]])
+        available = torch.ones(1, 4, dtype=torch.bool)
+        (logits,) = same.decode(same.compose(same.encode(image, available), subsets))
+        torch.testing.assert_close(logits, ours.decode(ours.encode(image), subsets, 1))
+
+
+def test_every_network_of_the_comparison_can_be_built() -> None:
+    pytest.importorskip("monai", reason="a tool of development")
+    path = ROOT / "config/networks.yaml"
+    configs = [load_config(path, experiment=name) for name in load_config(path).experiments]
+    with torch.device("meta"):
+        sizes = {sum(p.numel() for p in build_network(c.model, c.task).parameters()) for c in configs}
+    assert len(sizes) == len(configs)

@@ -249,9 +249,7 @@ def network_of_ours() -> Network:
     ],
 )
 def test_settings_about_parts_of_our_networks_are_rejected(sections: dict[str, Any], key: str, installed: Path) -> None:
-    with pytest.raises(
-        UsageError, match=f"{key} acts on parts of our own networks, which .*mean does not"
-    ):
+    with pytest.raises(UsageError, match=f"{key} acts on parts of our own networks, which .*mean does not"):
         build_objective(settings("mean", **sections))
 
 
