@@ -74,6 +74,7 @@ def test_the_variants_of_light_differ_from_light_only_in_what_their_options_say(
         torch.testing.assert_close(logits, ours.decode(ours.encode(image), subsets, 1))
 
 
+@pytest.mark.slow
 def test_every_network_of_the_comparison_can_be_built() -> None:
     pytest.importorskip("monai", reason="a tool of development")
     path = ROOT / "config/networks.yaml"
