@@ -23,12 +23,11 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
 from ccsd.config.schema import Distillation, Model
 from ccsd.distillation.objective import Objective
 from ccsd.model.plugin import build_network
-from ccsd.training.flops import Kind, kinds_of_steps
+from ccsd.training.flops import Kind, counter, kinds_of_steps
 from preprocess.task import default_task
 
 TASK = default_task()
@@ -205,7 +204,7 @@ class Step:
         """Return the operations of forward and backward (in 10^12), in the mean over the kinds."""
         total = 0.0
         for kind in self.kinds:
-            with self._prepared(kind) as (_, run), FlopCounterMode(display=False) as counted:
+            with self._prepared(kind) as (_, run), counter() as counted:
                 run()
             total += kind.share * counted.get_total_flops()
         return total / 1e12
