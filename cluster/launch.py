@@ -66,8 +66,7 @@ def run(command: Sequence[str], folder: Path, settings: JobSettings, name: str, 
         If SLURM cannot use the folder's name.
     """
     folder = folder.absolute()
-    if settings.cluster == "slurm":
-        check_folder(folder)
+    check_folder(folder, settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _interruptible():
@@ -91,8 +90,10 @@ def live_job(folder: Path) -> JobRecord | None:
     return job if job is not None and _is_alive(job) else None
 
 
-def check_folder(folder: Path) -> None:
-    """Reject names that job managers rewrite: both submitit and SLURM replace %-patterns in log paths."""
+def check_folder(folder: Path, settings: JobSettings) -> None:
+    """Reject names that SLURM rewrites: both submitit and SLURM replace %-patterns in log paths."""
+    if settings.cluster != "slurm":
+        return
     for char, why in (("%", "SLURM replaces %-patterns in it"), ("\\", "SLURM reads it as an escape character")):
         if char in str(folder):
             raise SettingsError(

@@ -102,8 +102,7 @@ def _run_as_job(job: list[str], options: list[str], config: Path, run: Path, sci
 
     settings = JobSettings.from_options(job)
     folder = run / JOB
-    if settings.cluster == "slurm":
-        check_folder(folder.absolute())
+    check_folder(folder.absolute(), settings)
     own = folder / f"config-{science}.yaml"
     write_text(own, config.read_text(encoding="utf-8"))
     command = [

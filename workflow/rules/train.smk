@@ -6,8 +6,7 @@ from cluster.launch import check_folder
 # Read and checked here, so that a dry run reports what the training would reject after the conversion.
 try:
     JOB, JOB_OPTIONS = profile.training_settings(workflow)
-    if JOB.cluster == "slurm":
-        check_folder(study.folder.root.absolute())
+    check_folder(study.folder.root.absolute(), JOB)
 except SettingsError as error:
     raise WorkflowError(str(error)) from None
 BY_EXECUTOR = JOB.cluster == "executor"
