@@ -31,7 +31,7 @@ from ccsd.training.flops import Kind, counter, kinds_of_steps
 from preprocess.task import default_task
 
 TASK = default_task()
-BRANCHES = ("ccsd.model.blocks.on_gpu", "ccsd.model.compose.on_gpu", "ccsd.model.network.on_gpu")
+BRANCHES = tuple(f"ccsd.model.{module}.on_gpu" for module in ("blocks", "compose", "net"))
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
@@ -74,6 +74,37 @@ class _Norm:
         if inner is None:
             grad.amax()
         return (grad if inner is None else inner) + x, inner, *weight.new_empty(2, len(weight))
+
+
+class _Projection:
+    """Stand-ins for the kernels of the projection."""
+
+    @staticmethod
+    def forward(rows: Tensor, features: Tensor, _: Tensor) -> Tensor:
+        features.amax()
+        return rows.sign()
+
+    @staticmethod
+    def backward(dy: Tensor, features: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        dy.amax()
+        dy.amax()
+        return features.sign(), matrix.new_empty(matrix.shape)
+
+
+class _Pool:
+    """Stand-ins for the kernels of the pooling."""
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        x.amax()
+        y = x[..., ::2, ::2, ::2]
+        return y.new_zeros(y.shape), y.new_zeros(y.shape, dtype=torch.int8)
+
+    @staticmethod
+    def backward(dy: Tensor, taps: Tensor, space: tuple[int, int, int]) -> Tensor:
+        dy.amax()
+        taps.amax()
+        return dy.new_zeros(*dy.shape[:2], *space)
 
 
 class _Sums(torch.autograd.Function):
@@ -126,9 +157,10 @@ def on_cuda(*, autocast: bool) -> Iterator[None]:
         for branch in BRANCHES:
             # Not a Mock object, which would keep the tensors that it is called with.
             stack.enter_context(mock.patch(branch, lambda _: True))  # noqa: PT008
-        for module in ("ccsd.model.normalise", "ccsd.distillation.losses"):
+        for module in ("ccsd.model.normalise", "ccsd.model.compose", "ccsd.model.pooling", "ccsd.distillation.losses"):
             stack.enter_context(mock.patch(f"{module}.by_triton", lambda _: True))  # noqa: PT008
-        stack.enter_context(mock.patch("ccsd.model.norm_kernels", _Norm, create=True))
+        for name, stand_in in (("norm", _Norm), ("projection", _Projection), ("pool", _Pool)):
+            stack.enter_context(mock.patch(f"ccsd.model.{name}_kernels", stand_in, create=True))
         stack.enter_context(mock.patch("ccsd.distillation.loss_kernels", _Losses, create=True))
         stack.enter_context(mock.patch("torch._C._conv_determine_backend_memory_format", _order_of_cudnn))
         stack.enter_context(_Float32())

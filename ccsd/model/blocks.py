@@ -8,15 +8,15 @@ Shapes: N batch (or batch x modality), C channels of all groups together, D H W 
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ccsd.model.layout import JOINED_CHANNELS, apart, beside, channels_last, neighbours, on_gpu
+from ccsd.model.layout import channels_last, folded, on_gpu, spread, unfolded
 from ccsd.model.normalise import activated_norm
 
 CHANNELS_PER_NORM_GROUP = 8
@@ -25,33 +25,48 @@ SLOPE = 0.01
 
 
 class Conv(nn.Conv3d):
-    """A 3-D convolution of all groups; on GPUs, several narrow groups and samples are computed at once.
+    """A 3-D convolution of all groups; on GPUs, narrow groups are computed with neighbouring voxels as channels.
 
-    GPUs are slow with groups and with few channels. So neighbours are joined in one kernel that is zero outside its
-    diagonal blocks; the result is the same.
+    GPUs are slow with groups and with few channels. The result is the same.
     """
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._spread_along(self.kernel_size[2], self.stride[2], self.padding[2])
+
+    def _spread_along(self, size: int, stride: int, padding: int | str) -> None:
+        # No buffer: DeepSpeed would save it.
+        self.taps = spread(size, stride, int(padding), self.in_channels // self.groups, self.out_channels // self.groups)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - as in torch
+        if self.taps is not None:
+            self.taps = fn(self.taps)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
     def forward(self, x: Tensor) -> Tensor:
-        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride; C may be that of several samples."""
+        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
         if not on_gpu(x):
             whole: Tensor = self._conv_forward(x, self.kernel(self.weight), self.bias)
             return whole
-        return self._joined(x, self.kernel(self.weight), self.stride)
+        return self._by_group(x, self.kernel(self.weight), self.stride)
 
-    def _joined(self, x: Tensor, weight: Tensor, stride: Any) -> Tensor:
-        inputs, outputs = weight.shape[1], len(weight) // self.groups
-        copies = x.shape[1] // (self.groups * inputs)
-        sizes = _shares(copies * self.groups, max(inputs, outputs))
-        kernels = torch.unflatten(weight, 0, (self.groups, -1)).expand(copies, *[-1] * 6).flatten(0, 1)
-        biases: Sequence[Tensor | None] = [None] * len(sizes)
-        if self.bias is not None:
-            biases = _parts(self.bias.expand(copies, -1).flatten(), [n * outputs for n in sizes])
-        maps = _parts(x, [n * inputs for n in sizes], 1)
-        found = [
-            functional.conv3d(channels_last(y), _diagonal(w), b, stride, self.padding, self.dilation)
-            for y, w, b in zip(maps, _parts(kernels, sizes), biases, strict=True)
-        ]
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
+    def _by_group(self, x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
+        if self.groups == 1:  # the gradient of a split into one part would be a copy
+            return self._one(x, weight, self.bias, stride)
+        biases: Sequence[Tensor | None] = [None] * self.groups if self.bias is None else self.bias.chunk(self.groups)
+        parts = zip(x.chunk(self.groups, 1), weight.chunk(self.groups), biases, strict=True)
+        return torch.cat([self._one(*part, stride) for part in parts], 1)
+
+    def _one(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
+        if self.taps is None or x.shape[-1] % self.taps.shape[-1]:
+            return functional.conv3d(channels_last(x), weight, bias, tuple(stride), self.padding, self.dilation)
+        _, outputs, blocks, inputs = self.taps.shape
+        # O x I x d x h x outputs x blocks x inputs, to the order in memory in which it is used.
+        kernel = torch.tensordot(weight, self.taps, 1).permute(4, 0, 2, 3, 5, 6, 1).flatten(0, 1).flatten(-2)
+        bias = None if bias is None else bias.repeat(outputs)
+        padding = (*self.padding[:2], blocks // 2)
+        y = functional.conv3d(folded(x, inputs), kernel.movedim(-1, 1), bias, (*stride[:2], 1), padding)
+        return unfolded(y, outputs)
 
     def kernel(self, weight: Tensor) -> Tensor:
         """Return the kernel to convolve with."""
@@ -67,12 +82,13 @@ class MeanConv(Conv):
     def __init__(self, in_channels: int, out_channels: int, side: int, groups: int) -> None:
         super().__init__(in_channels, out_channels, 1, groups=groups, bias=False)
         self.side = side
+        self._spread_along(side, side, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map N x C x D x H x W to N x C' x D/side x H/side x W/side; C may be that of several samples."""
+        """Map N x C x D x H x W to N x C' x D/side x H/side x W/side."""
         if not on_gpu(x):
             return super().forward(mean_pool(x, self.side))
-        return self._joined(x, self.weight.expand(-1, -1, *[self.side] * 3) / self.side**3, self.side)
+        return self._by_group(x, self.weight.expand(-1, -1, *[self.side] * 3) / self.side**3, [self.side] * 3)
 
 
 class Up(nn.ConvTranspose3d):
@@ -88,24 +104,6 @@ class Up(nn.ConvTranspose3d):
         return functional.conv_transpose3d(x, self.weight, bias + shift, self.stride)
 
 
-def _parts(x: Tensor, sizes: list[int], axis: int = 0) -> Sequence[Tensor]:
-    """Split a tensor; the gradient of torch's split into one part would be a copy."""
-    return (x,) if len(sizes) == 1 else torch.split(x, sizes, axis)
-
-
-def _diagonal(kernels: Tensor) -> Tensor:
-    """Return the n * C' x n * C x ... kernel with these n x C' x C x ... kernels on its diagonal, else zeros."""
-    if len(kernels) == 1:
-        return kernels[0]
-    return torch.diag_embed(kernels.movedim(0, -1), dim1=0, dim2=2).flatten(2, 3).flatten(0, 1)
-
-
-def _shares(count: int, channels: int) -> list[int]:
-    """Return, for each convolution, how many of `count` networks with so many channels it computes as one."""
-    most = max(1, JOINED_CHANNELS // channels)
-    return [min(most, count - first) for first in range(0, count, most)]
-
-
 class Norm(nn.GroupNorm):
     """Group normalisation whose groups never span two modalities; only scales and shifts maps of one voxel.
 
@@ -119,12 +117,11 @@ class Norm(nn.GroupNorm):
         super().__init__(groups * parts, channels)
 
     def forward(self, x: Tensor, added: Tensor | None = None, slope: float = 1.0) -> Tensor:
-        """Normalise N x C x D x H x W, add something and rectify with a negative slope; C may be of several samples."""
+        """Normalise N x C x D x H x W, add something and rectify with a negative slope."""
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         if x[0, 0].numel() == 1:
-            copies = x.shape[1] // self.num_channels
-            y = x * weight.repeat(copies).view(1, -1, 1, 1, 1) + bias.repeat(copies).view(1, -1, 1, 1, 1)
+            y = x * weight.view(1, -1, 1, 1, 1) + bias.view(1, -1, 1, 1, 1)
         elif on_gpu(x):
             return activated_norm(x, added, self.num_groups, weight, bias, self.eps, slope)
         else:
@@ -156,12 +153,6 @@ class MeanPool(nn.Module):
         return mean_pool(x, self.side)
 
 
-def _side_by_side(x: Tensor, conv: Conv) -> int:
-    """Return how many samples of a map GPUs put side by side for a narrow convolution; 1 if they already are."""
-    is_single = x.shape[1] == conv.in_channels and conv.groups == 1
-    return neighbours(len(x), conv.out_channels) if on_gpu(x) and is_single else 1
-
-
 class ResidualBlock(nn.Module):
     """Two 3 x 3 x 3 convolutions beside a shortcut; a stride halves the resolution.
 
@@ -182,11 +173,10 @@ class ResidualBlock(nn.Module):
             self.shortcut = MeanPool(stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride; C may be that of several samples."""
-        count = _side_by_side(x, self.first)
-        x = beside(x, count)
+        """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
         y = self.second(self.first_norm(self.first(x), slope=SLOPE))
-        return apart(self.second_norm(y, x if self.shortcut is None else self.shortcut(x), SLOPE), count)
+        found: Tensor = self.second_norm(y, x if self.shortcut is None else self.shortcut(x), SLOPE)
+        return found
 
 
 class ConvBlock(nn.Module):
@@ -198,9 +188,9 @@ class ConvBlock(nn.Module):
         self.norm = Norm(out_channels * groups, groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map N x C x D x H x W to N x C' x D x H x W; C may be that of several samples."""
-        count = _side_by_side(x, self.conv)
-        return apart(self.norm(self.conv(beside(x, count)), slope=SLOPE), count)
+        """Map N x C x D x H x W to N x C' x D x H x W."""
+        found: Tensor = self.norm(self.conv(x), slope=SLOPE)
+        return found
 
 
 class Stages(nn.ModuleList):
@@ -242,13 +232,22 @@ def start_low(head: nn.Conv3d) -> None:
     nn.init.constant_(head.bias, -2.0)  # type: ignore[arg-type]
 
 
-def select_groups(module: nn.Module, chosen: Sequence[int], groups: int) -> nn.Module:
+def one_group(module: nn.Module, groups: int) -> nn.Module:
+    """Return a module like each of the groups of a network, without weights: they are on the meta device."""
+    copies: dict[int, Any] = {id(p): nn.Parameter(p.to("meta")) for p in module.parameters()}
+    copies |= {id(layer.taps): layer.taps for layer in module.modules() if isinstance(layer, Conv)}
+    return select_groups(module, [0], groups, copies)
+
+
+def select_groups(
+    module: nn.Module, chosen: Sequence[int], groups: int, copies: dict[int, Any] | None = None
+) -> nn.Module:
     """Return a copy of a grouped network that holds only the chosen groups.
 
     Every parameter's first axis is split into `groups` equal parts, of which those in `chosen` are kept, so the copy
-    computes exactly those groups' outputs and costs only their share.
+    computes exactly those groups' outputs and costs only their share. `copies` has copies of tensors by their `id`.
     """
-    part = copy.deepcopy(module)
+    part = copy.deepcopy(module, copies)
     for layer in part.modules():
         if isinstance(layer, nn.Conv3d):
             layer.groups = layer.groups // groups * len(chosen)

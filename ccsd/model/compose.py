@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccsd.model.layout import beside, channels_last, neighbours, on_gpu, swap_middle
+from ccsd.model.layout import beside, on_gpu, rows_of
+from ccsd.triton import by_triton
 
 
 def select(values: Tensor, axis: int, encoded: Sequence[int]) -> Tensor:
@@ -72,80 +73,76 @@ class SubsetProjection(nn.Module):
 
     def forward(
         self, features: Tensor, subsets: Tensor, encoded: Sequence[int], up: nn.Module, x: Tensor
-    ) -> tuple[Tensor, int]:
-        """Project B x m x C x ... features for B x K x M subsets and add them to `up(x)`, (B*K) x C' x ....
-
-        Returns the sum, and the number of subsets that are side by side in its channels: 1 on CPUs.
-        """
+    ) -> Tensor:
+        """Project B x m x C x ... features for B x K x M subsets and add them to `up(x)`, (B*K) x C' x ...."""
         weight = select(_subset_weights(self.weight, subsets), 2, encoded)
         onto = up(x, self.bias)
         if on_gpu(x):
-            return _project_beside(features, weight, onto)
+            return _projected_in_rows(features, weight, onto)
         b, k = subsets.shape[:2]
         matrix = weight.permute(0, 1, 3, 2, 4).reshape(b, k * weight.shape[3], -1)
         flat = features.flatten(3).flatten(1, 2)
         projected = torch.baddbmm(onto.reshape(b, matrix.shape[1], -1), matrix.to(flat.dtype), flat)
-        return projected.view(onto.shape), 1
+        return projected.view(onto.shape)
 
 
-def _project_beside(features: Tensor, weight: Tensor, onto: Tensor) -> tuple[Tensor, int]:
-    """Add the projection to `onto` in channels-last order, and put the channels of several subsets side by side.
-
-    `weight` is B x K x m x C' x C.
-    """
-    b, k, _, outputs, _ = weight.shape
-    count = neighbours(k, outputs)
-    matrix = torch.unflatten(weight, 1, (-1, count)).permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3).flatten(0, 1)
-    flat = channels_last(features.flatten(1, 2)).movedim(1, -1).reshape(b, -1, matrix.shape[1])
-    rows = channels_last(onto).movedim(1, -1).reshape(b * k // count, count, flat.shape[1], outputs)
+def _projected_in_rows(features: Tensor, weight: Tensor, onto: Tensor) -> Tensor:
+    """Add the projection to `onto` in channels-last order; `weight` is B x K x m x C' x C."""
+    b, k = weight.shape[:2]
+    matrix = weight.permute(0, 1, 2, 4, 3).flatten(2, 3)
+    flat = rows_of(features.flatten(1, 2)).reshape(b, -1, matrix.shape[2])
+    rows = rows_of(onto).reshape(b, k, flat.shape[1], -1)
     with torch.autocast("cuda", enabled=False):
         if torch.compiler.is_compiling():
-            base = torch.unflatten(rows.transpose(1, 2).flatten(2), 0, (b, -1))
-            sums = (base + flat[:, None] @ torch.unflatten(matrix.to(flat.dtype), 0, (b, -1))).flatten(0, 1)
+            sums = rows + flat[:, None] @ matrix.to(flat.dtype)
         else:
             sums = _Projection.apply(rows, flat.to(rows.dtype), matrix)  # type: ignore[no-untyped-call]
-    return sums.reshape(-1, *onto.shape[2:], count * outputs).movedim(-1, 1), count
+    return sums.view(-1, *onto.shape[2:], onto.shape[1]).movedim(-1, 1)
 
 
 class _Projection(torch.autograd.Function):
-    """Swap the middle axes of n x count x V x C' rows, and add the products of B x V x c features with n x c x C'.
+    """Add the products of B x V x c features with B x K x c x C' matrices to B x K x V x C' rows.
 
-    There is one product for each of the n, in place. The gradient of the matrices, a sum over all voxels, is computed
-    in parts, because the library's choice for it would use few of a GPU's multiprocessors.
+    The gradient of the matrices, a sum over all voxels, is computed in parts, because the library's choice for it would
+    use few of a GPU's multiprocessors. Few channels of 16 bits are for kernels that read the features once for all K.
     """
 
     PARTS = 64
+    MOST = 128 * 32
+    """Numbers in a matrix that every GPU's multiprocessors keep at hand."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, features: Tensor, matrix: Tensor) -> Tensor:
-        sums = (swap_middle(rows) if rows.shape[1] > 1 else rows.transpose(1, 2).clone()).flatten(2)
-        each = len(matrix) // len(features)
-        for n, (total, weights) in enumerate(zip(sums, matrix.to(sums.dtype), strict=True)):
-            total.addmm_(features[n // each], weights)
         ctx.save_for_backward(features, matrix)
-        ctx.count = rows.shape[1]
+        ctx.by_triton = by_triton(rows) and rows.element_size() == 2 and matrix[0, 0].numel() <= _Projection.MOST
+        if ctx.by_triton:
+            from ccsd.model import projection_kernels
+
+            return projection_kernels.forward(rows, features, matrix)
+        sums = rows.clone()
+        for total, one, weights in zip(sums, features, matrix.to(sums.dtype), strict=True):
+            for k, each in enumerate(weights):
+                total[k].addmm_(one, each)
         return sums
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, matrix = ctx.saved_tensors
         grad = grad.contiguous()
-        each, weights = len(matrix) // len(features), matrix.to(grad.dtype).transpose(1, 2)
-        d_features = torch.empty_like(features)
-        for n, one in enumerate(grad):
-            target = d_features[n // each]
-            target.addmm_(one, weights[n], beta=int(n % each > 0))
-        parts = math.gcd(grad.shape[1], _Projection.PARTS)
-        d_matrix = torch.stack(
-            [
-                torch.bmm(features[n // each].unflatten(0, (parts, -1)).transpose(1, 2), one.unflatten(0, (parts, -1)))
-                .float()
-                .sum(0)
-                for n, one in enumerate(grad)
-            ]
-        )
-        rows = torch.unflatten(grad, 2, (ctx.count, -1))
-        return swap_middle(rows), d_features, d_matrix.to(matrix.dtype)
+        if ctx.by_triton:
+            from ccsd.model import projection_kernels
+
+            d_features, d_matrix = projection_kernels.backward(grad, features, matrix)
+            return grad, d_features, d_matrix.to(matrix.dtype)
+        weights = matrix.to(grad.dtype).mT
+        d_features, d_matrix = torch.empty_like(features), torch.empty_like(matrix)
+        parts = math.gcd(grad.shape[2], _Projection.PARTS)
+        for b, one in enumerate(features):
+            split = one.unflatten(0, (parts, -1)).mT
+            for k, each in enumerate(grad[b]):
+                d_features[b].addmm_(each, weights[b, k], beta=int(k > 0))
+                d_matrix[b, k] = torch.bmm(split, each.unflatten(0, (parts, -1))).float().sum(0)
+        return grad, d_features, d_matrix
 
 
 def _subset_weights(weight: Tensor, subsets: Tensor) -> Tensor:

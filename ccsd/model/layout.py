@@ -1,7 +1,8 @@
-"""The layout of maps in a GPU's memory: channels last, and those of neighbouring samples side by side.
+"""The layout of maps in a GPU's memory: channels last, and neighbouring voxels side by side as channels.
 
 GPU kernels for 3-D convolutions take as long for 16 channels as for 32, and half as long as for 64; for more they are
-as fast as the card. So several narrow networks are computed as one (`ccsd.model.blocks.Conv`).
+as fast as the card. So a narrow convolution takes voxels that are neighbours along W as channels of one
+(`ccsd.model.blocks.Conv`), which in channels-last order they are in memory anyway.
 
 Shapes: N samples, C channels, D H W space.
 """
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-JOINED_CHANNELS = 64
-"""Maximum channels of narrow networks that GPUs compute as one."""
+WIDE = 64
+"""Channels from which on GPUs compute convolutions at full speed."""
 
 
 def on_gpu(x: Tensor) -> bool:
@@ -20,41 +21,58 @@ def on_gpu(x: Tensor) -> bool:
     return x.device.type != "cpu"
 
 
-def neighbours(count: int, channels: int) -> int:
-    """Return how many of `count` networks with so many channels GPUs compute as one: a power of two that divides it."""
-    together = 1
-    while count % (2 * together) == 0 and 2 * together * channels <= JOINED_CHANNELS:
-        together *= 2
-    return together
-
-
 def channels_last(x: Tensor) -> Tensor:
     """Return a map in the memory order of the fast GPU kernels."""
     return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """Return a map as N x D x H x W x C, dense."""
+    return channels_last(x).movedim(1, -1)
+
+
+def folded(x: Tensor, count: int) -> Tensor:
+    """Return N x C x D x H x W as N x count*C x D x H x W/count: the channels of `count` neighbours along W."""
+    return rows_of(x).reshape(*x.shape[:1], *x.shape[2:4], -1, count * x.shape[1]).movedim(-1, 1)
+
+
+def unfolded(x: Tensor, count: int) -> Tensor:
+    """Undo `folded`."""
+    return rows_of(x).reshape(*x.shape[:1], *x.shape[2:4], -1, x.shape[1] // count).movedim(-1, 1)
+
+
+def spread(size: int, stride: int, padding: int, inputs: int, outputs: int) -> Tensor | None:
+    """Return how a kernel along W becomes that of folded maps: size x o x blocks x i of zeros and ones.
+
+    The maps have `inputs` and `outputs` channels. Entry [t, p, b, q] is 1 if output p of a block of o takes tap t from
+    input q of the b-th block of i = o * stride, of which the middle one is the output's own. None if the
+    channels are too many to fold.
+    """
+    count = 1
+    while 2 * count * max(outputs, stride * inputs) <= WIDE:
+        count *= 2
+    if count == 1:
+        return None
+    width = count * stride
+    starts = [p * stride - padding for p in range(count)]
+    reach = max(-(starts[0] // width), (starts[-1] + size - 1) // width)
+    found = torch.zeros(size, count, (2 * reach + 1) * width)
+    for p, start in enumerate(starts):
+        for tap in range(size):
+            found[tap, p, start + tap + reach * width] = 1
+    return found.unflatten(2, (-1, width))
 
 
 def beside(x: Tensor, count: int) -> Tensor:
     """Put the channels of every `count` samples side by side: N*count x C x ... to N x count*C x ...."""
     if count == 1:
         return x
-    if x.shape[1] == 1 or not x.is_contiguous(memory_format=torch.channels_last_3d):
-        return x.reshape(-1, count * x.shape[1], *x.shape[2:])
-    rows: Tensor = _Swap.apply(x.movedim(1, -1).reshape(len(x) // count, count, -1, x.shape[1]))  # type: ignore[no-untyped-call]
+    rows: Tensor = _Swap.apply(rows_of(x).reshape(len(x) // count, count, -1, x.shape[1]))  # type: ignore[no-untyped-call]
     return rows.reshape(-1, *x.shape[2:], count * x.shape[1]).movedim(-1, 1)
 
 
-def apart(x: Tensor, count: int) -> Tensor:
-    """Undo `beside`."""
-    if count == 1:
-        return x
-    if not x.is_contiguous(memory_format=torch.channels_last_3d):
-        return x.reshape(len(x) * count, -1, *x.shape[2:])
-    rows: Tensor = _Swap.apply(x.movedim(1, -1).reshape(len(x), -1, count, x.shape[1] // count))  # type: ignore[no-untyped-call]
-    return rows.reshape(-1, *x.shape[2:], rows.shape[-1]).movedim(-1, 1)
-
-
 class _Swap(torch.autograd.Function):
-    """`swap_middle` and its gradient."""
+    """Swap the two middle axes of four, and those of the gradient."""
 
     @staticmethod
     def forward(_: Any, rows: Tensor) -> Tensor:

@@ -8,15 +8,18 @@ Shapes: K subsets, B batch, M modalities, m encoded modalities, C channels, R re
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ccsd.config.method import Model
 from ccsd.model import shaspec, unet
-from ccsd.model.blocks import Conv, Stages, select_groups
+from ccsd.model.blocks import Conv, Stages, one_group, select_groups
 from ccsd.model.compose import bottleneck_slots, of_modalities, select
+from ccsd.model.layout import on_gpu
 from ccsd.model.network import Network
 from preprocess.task import Task
 
@@ -88,6 +91,8 @@ class SharedSpecificNet(Network):
     """
 
     is_random = False
+    one_by_one = True
+    """Whether GPUs compute the specific encoders one after another, which groups of convolutions would slow down."""
 
     def __init__(self, settings: Model, task: Task) -> None:
         super().__init__()
@@ -119,11 +124,19 @@ class SharedSpecificNet(Network):
 
     def encode_specific(self, image: Tensor, encoded: tuple[int, ...]) -> Tensor:
         """Return the specific features of the encoded modalities, B x m x C x d x h x w, from B x m x D x H x W."""
-        found: Tensor = self._specific_encoder(encoded)(image)[-1].unflatten(1, (len(encoded), -1))
-        return found
+        if not on_gpu(image) or not self.one_by_one or torch.compiler.is_compiling():
+            found: Tensor = self._specific_encoder(encoded)(image)[-1].unflatten(1, (len(encoded), -1))
+            return found
+        weights = {name: weight.chunk(len(self.all)) for name, weight in self.specific.named_parameters()}
+        each = []
+        for modality, one in zip(encoded, image.split(1, 1), strict=True):
+            own = {name: parts[modality] for name, parts in weights.items()}
+            each.append(functional_call(self._one_encoder, own, (one,))[-1])
+        return torch.stack(each, 1)
 
     def recompute_encoders(self) -> None:
         """From now on, keep only the outputs of the encoders' stages, and recompute the rest in the backward pass."""
+        self.one_by_one = False  # the recomputation needs encoders that hold their weights
         for module in self.modules():
             if isinstance(module, Stages):
                 module.recompute = True
@@ -140,6 +153,10 @@ class SharedSpecificNet(Network):
         if encoded not in self._parts:
             self._parts[encoded] = select_groups(self.specific, encoded, len(self.all))
         return self._parts[encoded]
+
+    @cached_property
+    def _one_encoder(self) -> nn.Module:
+        return one_group(self.specific, len(self.all))
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; drop the partial encoders, whose weights would become stale."""

@@ -11,12 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ccsd.model.layout import on_gpu
-
-JOINED_SUBSETS = 4
-"""Number of subsets whose finest level, with the usual 16 channels, GPUs compute as one."""
-
-
 class Network(nn.Module):
     """One network for every combination of modalities, ours or of a plugin."""
 
@@ -58,8 +52,7 @@ class Network(nn.Module):
     ) -> list[Tensor]:
         """Decode as `decode` does; with deep supervision and in training, the coarser logits follow, finer first."""
         rounds = []
-        sizes = _rounds(len(subsets), decode_batch) if on_gpu(subsets) else decode_batch
-        for part in torch.split(subsets, sizes):
+        for part in torch.split(subsets, decode_batch):
             if recompute and torch.is_grad_enabled():
                 rounds.append(
                     checkpoint(
@@ -95,13 +88,3 @@ class Network(nn.Module):
             encoded = tuple(subsets.any(0).nonzero().flatten().tolist())
         features = self.encode(image, encoded=encoded)
         return self.decode(features, subsets[:, None].expand(-1, image.shape[0], -1), decode_batch)
-
-
-def _rounds(count: int, most: int) -> list[int]:
-    """Return the number of subsets decoded in each round: multiples of what GPUs join, while there are enough."""
-    sizes = []
-    while count:
-        size = min(count, most)
-        sizes.append(size - size % JOINED_SUBSETS if size > JOINED_SUBSETS else size)
-        count -= sizes[-1]
-    return sizes

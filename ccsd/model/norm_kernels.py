@@ -4,8 +4,7 @@ Torch's own kernels read a map several times more often than needed, and convert
 kernels read it once for the sums, and once more together with what is added to it, to write the result. Two such passes
 give the gradient. Many blocks add up the sums in a fixed order, so that the same input always gives the same bits.
 
-A map is N samples of V voxels of C channels, in this order in memory. The channels form `groups` groups of G, and
-belong to one or more images, each of which has the same `own` weights and biases.
+A map is N samples of V voxels of C channels, in this order in memory. The channels form `groups` groups of G.
 Sums are float32 within a block, of which there are `splits` for each sample, and float64 over the blocks.
 """
 
@@ -75,7 +74,6 @@ def _statistics(
     splits,
     voxels,
     channels,
-    own,
     size,
     eps,
     BLOCK_S: tl.constexpr,
@@ -91,11 +89,11 @@ def _statistics(
     to = moments + (n * tl.num_programs(1) + group) * 2
     tl.store(to, mean)
     tl.store(to + 1, rstd)
-    scale = tl.load(weight + c % own, there, other=0).to(tl.float32) * rstd
+    scale = tl.load(weight + c, there, other=0).to(tl.float32) * rstd
     tl.store(affine + n * 2 * channels + c, scale, there)
     tl.store(
         affine + (n * 2 + 1) * channels + c,
-        tl.load(bias + c % own, there, other=0).to(tl.float32) - mean * scale,
+        tl.load(bias + c, there, other=0).to(tl.float32) - mean * scale,
         there,
     )
 
@@ -166,7 +164,6 @@ def _gradient_statistics(
     splits,
     voxels,
     channels,
-    own,
     size,
     BLOCK_S: tl.constexpr,
     BLOCK_G: tl.constexpr,
@@ -176,7 +173,7 @@ def _gradient_statistics(
     n, group = tl.program_id(0), tl.program_id(1)
     at = moments + (n * tl.num_programs(1) + group) * 2
     mean, rstd = tl.load(at).to(tl.float64), tl.load(at + 1).to(tl.float64)
-    gamma = tl.load(weight + c % own, there, other=0).to(tl.float64)
+    gamma = tl.load(weight + c, there, other=0).to(tl.float64)
     normalised = rstd * (second - mean * first)  # sum of g times the normalised x
     count = voxels.to(tl.float64) * size
     plain, scaled = tl.sum(gamma * first, 0) / count, tl.sum(gamma * normalised, 0) / count
@@ -263,7 +260,7 @@ def forward(
     y = torch.empty_like(x)
     _sums[plan.shares](x, sums, plan.voxels, c, plan.share, **plan.blocks)
     _statistics[plan.of_groups](
-        sums, weight, bias, moments, affine, plan.splits, plan.voxels, c, len(weight), plan.size, eps, **plan.small
+        sums, weight, bias, moments, affine, plan.splits, plan.voxels, c, plan.size, eps, **plan.small
     )
     has = added is not None
     _apply[plan.all_tiles](x, added if has else x, affine, y, plan.voxels, c, slope, HAS_ADDED=has, **plan.blocks)
@@ -283,8 +280,8 @@ def backward(
         x, y if has else x, dy, affine, inner, sums, plan.voxels, c, plan.share, slope, HAS_ADDED=has, **plan.blocks
     )
     _gradient_statistics[plan.of_groups](
-        sums, weight, moments, factors, parameters, plan.splits, plan.voxels, c, len(weight), plan.size, **plan.small
+        sums, weight, moments, factors, parameters, plan.splits, plan.voxels, c, plan.size, **plan.small
     )
     _gradient[plan.all_tiles](x, inner, affine, factors, dx, plan.voxels, c, slope, HAS_ADDED=has, **plan.blocks)
-    d_weight, d_bias = parameters.view(n, 2, -1, len(weight)).sum((0, 2))
+    d_weight, d_bias = parameters.sum(0)
     return dx, inner if has else None, d_weight, d_bias

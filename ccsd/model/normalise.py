@@ -20,16 +20,11 @@ from ccsd.triton import by_triton
 def activated_norm(
     x: Tensor, added: Tensor | None, groups: int, weight: Tensor, bias: Tensor, eps: float, slope: float
 ) -> Tensor:
-    """Return rectified(normalised x + added), N x C x D x H x W, in the type of `x`; a slope of 1 rectifies nothing.
-
-    `groups`, `weight` and `bias` are those of one sample, of which C may hold several side by side.
-    """
+    """Return rectified(normalised x + added), N x C x D x H x W, in the type of `x`; a slope of 1 rectifies nothing."""
     with torch.autocast("cuda", enabled=False):
         added = None if added is None else added.to(x.dtype)
         if torch.compiler.is_compiling():  # the compiler fuses on its own, and cannot use the kernels
-            copies = x.shape[1] // len(weight)
-            own_weight, own_bias = (t.to(x.dtype).repeat(copies) for t in (weight, bias))
-            y = functional.group_norm(x, groups * copies, own_weight, own_bias, eps)
+            y = functional.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), eps)
             return functional.leaky_relu(y if added is None else added + y, slope)
         activated: Tensor = _ActivatedNorm.apply(x, added, groups, weight, bias, eps, slope)  # type: ignore[no-untyped-call]
         return activated
@@ -42,8 +37,6 @@ class _ActivatedNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, added: Tensor | None, groups: int, weight: Tensor, bias: Tensor, eps: float, slope: float
     ) -> Tensor:
-        copies = x.shape[1] // len(weight)
-        groups *= copies
         ctx.groups, ctx.slope, ctx.by_triton = groups, slope, by_triton(x)
         if ctx.by_triton:
             from ccsd.model import norm_kernels
@@ -52,8 +45,8 @@ class _ActivatedNorm(torch.autograd.Function):
             y, *statistics = norm_kernels.forward(x, added, groups, weight, bias, eps, slope)
         else:
             n, c = x.shape[:2]
-            x, (own_weight, own_bias) = x.contiguous(), (t.to(x.dtype).repeat(copies) for t in (weight, bias))
-            y, *statistics = torch.native_group_norm(x, own_weight, own_bias, n, c, x[0, 0].numel(), groups, eps)
+            x, own = x.contiguous(), (weight.to(x.dtype), bias.to(x.dtype))
+            y, *statistics = torch.native_group_norm(x, *own, n, c, x[0, 0].numel(), groups, eps)
             y = functional.leaky_relu_(y if added is None else y + added, slope)
         kept = y if added is not None or not ctx.by_triton else None
         ctx.save_for_backward(x, kept, weight, *statistics)
@@ -72,10 +65,10 @@ class _ActivatedNorm(torch.autograd.Function):
         else:
             inner = torch.ops.aten.leaky_relu_backward(grad.contiguous(), y, ctx.slope, True)
             n, c = x.shape[:2]
-            own_type = weight.to(x.dtype).repeat(c // len(weight))
             shape = (n, c, x[0, 0].numel(), ctx.groups, [True] * 3)
-            dx, *all_own = torch.ops.aten.native_group_norm_backward(inner, x, *statistics, own_type, *shape)
-            own = [value.view(-1, len(weight)).sum(0) for value in all_own]
+            dx, *own = torch.ops.aten.native_group_norm_backward(
+                inner, x, *statistics, weight.to(x.dtype), *shape
+            )
             d_added = inner if ctx.has_added else None
         d_weight, d_bias = (value.to(weight.dtype) for value in own)
         return dx, d_added, None, d_weight, d_bias, None, None

@@ -7,6 +7,7 @@ Resolutions for an input of 80 x 160 x 160: skips of 64 channels at 80^3, 256 at
 bottleneck of 256 at 5^3. Depth must be a multiple of 16, height and width of 32.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from ccsd.model.blocks import SLOPE, Conv, DeepHeads, Norm, Stages, Up, start_low
 from ccsd.model.compose import SubsetProjection
-from ccsd.model.layout import apart
+from ccsd.model.pooling import max_pool
 
 STEM = 64
 PLANES = (64, 128, 256, 320)
@@ -37,28 +38,38 @@ class StandardConv(Conv):
 
     def kernel(self, weight: Tensor) -> Tensor:
         """Return the standardised weights."""
-        centred = weight - weight.mean((1, 2, 3, 4), keepdim=True)
-        scale = centred.flatten(1).std(1).clamp(min=self.EPSILON)
-        return centred / scale.view(-1, 1, 1, 1, 1)
+        filters = weight.flatten(1)
+        count = filters.shape[1]
+        # One kernel in each direction on GPUs. It divides the sum of squares by the count, not by one less.
+        unbiased = filters.new_full((count,), math.sqrt((count - 1) / count))
+        return functional.layer_norm(filters, (count,), unbiased, eps=self.EPSILON**2).view_as(weight)
+
+
+class Stem(StandardConv):
+    """The first convolution, of the 7 x 7 x 7 voxels of one image around every second voxel of every slice.
+
+    Libraries have no fast kernel for one channel. So on GPUs 8 slices of 2 x 2 voxels become 32 channels, and the kernel,
+    with zeros in front of it, 4 x 4 of these.
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__(groups, STEM * groups, 7, IN_PLANE, 3, groups=groups, bias=False)
+
+    def _one(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):  # before the channels are multiplied
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = functional.pad(x.squeeze(1), (4, 2, 4, 2, 4, 3))
+        cubes = x.unfold(1, 8, 1).unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+        kernel = functional.pad(weight.squeeze(1), (1, 0, 1, 0, 1, 0))
+        kernel = kernel.reshape(-1, 8, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        return functional.conv3d(cubes.movedim(-1, 1), kernel.movedim(-1, 1).unsqueeze(2))
 
 
 class ConvNorm(nn.ModuleList):
-    """Convolution and normalisation, for each of the groups; channels are per group."""
+    """A convolution and its normalisation."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        size: int = 1,
-        stride: int | tuple[int, int, int] = 1,
-        dilation: int = 1,
-        groups: int = 1,
-    ) -> None:
-        padding = dilation * (size // 2)
-        conv = StandardConv(
-            in_channels * groups, out_channels * groups, size, stride, padding, dilation, groups=groups, bias=False
-        )
-        super().__init__([conv, Norm(out_channels * groups, groups)])
+    def __init__(self, conv: Conv) -> None:
+        super().__init__([conv, Norm(conv.out_channels, conv.groups)])
 
     def forward(self, x: Tensor, added: Tensor | None = None, slope: float = SLOPE) -> Tensor:
         """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride, add something and rectify."""
@@ -67,17 +78,25 @@ class ConvNorm(nn.ModuleList):
         return normalised
 
 
+def conv_norm(
+    in_channels: int, out_channels: int, size: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> ConvNorm:
+    """Return a convolution and its normalisation, for each of the groups; channels are per group."""
+    wide_in, wide_out, padding = in_channels * groups, out_channels * groups, dilation * (size // 2)
+    return ConvNorm(StandardConv(wide_in, wide_out, size, stride, padding, dilation, groups=groups, bias=False))
+
+
 class Bottleneck(nn.Module):
     """The residual block of ResNet-50: narrow, convolve, widen."""
 
     def __init__(self, in_channels: int, planes: int, stride: int, groups: int) -> None:
         super().__init__()
         out_channels = EXPANSION * planes
-        self.narrow = ConvNorm(in_channels, planes, groups=groups)
-        self.convolve = ConvNorm(planes, planes, 3, stride, groups=groups)
-        self.widen = ConvNorm(planes, out_channels, groups=groups)
+        self.narrow = conv_norm(in_channels, planes, groups=groups)
+        self.convolve = conv_norm(planes, planes, 3, stride, groups=groups)
+        self.widen = conv_norm(planes, out_channels, groups=groups)
         self.shortcut = (
-            ConvNorm(in_channels, out_channels, 1, stride, groups=groups)
+            conv_norm(in_channels, out_channels, 1, stride, groups=groups)
             if stride > 1 or in_channels != out_channels
             else None
         )
@@ -97,12 +116,12 @@ class Aspp(nn.Module):
         self.width = width
         self.views = nn.ModuleList(
             [
-                ConvNorm(width, width, groups=groups),
-                *(ConvNorm(width, width, 3, dilation=d, groups=groups) for d in DILATIONS),
+                conv_norm(width, width, groups=groups),
+                *(conv_norm(width, width, 3, dilation=d, groups=groups) for d in DILATIONS),
             ]
         )
-        self.whole = ConvNorm(width, width, groups=groups)
-        self.mix = ConvNorm((len(DILATIONS) + 2) * width, width, groups=groups)
+        self.whole = conv_norm(width, width, groups=groups)
+        self.mix = conv_norm((len(DILATIONS) + 2) * width, width, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x (groups * C) x d x h x w to the same shape."""
@@ -120,7 +139,7 @@ class Encoder(nn.Module):
 
     def __init__(self, groups: int = 1) -> None:
         super().__init__()
-        self.stem = ConvNorm(1, STEM, 7, IN_PLANE, groups=groups)
+        self.stem = ConvNorm(Stem(groups))
         stages, before = [], STEM
         for stage, (planes, count) in enumerate(zip(PLANES, BLOCKS, strict=True)):
             stride = 1 if stage == 0 else 2
@@ -129,14 +148,14 @@ class Encoder(nn.Module):
             blocks += [Bottleneck(before, planes, 1, groups) for _ in range(count - 1)]
             stages.append(Stages(blocks))
         self.stages = nn.ModuleList(stages)
-        self.narrow = ConvNorm(before, BOTTLENECK, groups=groups)
+        self.narrow = conv_norm(before, BOTTLENECK, groups=groups)
         self.aspp = Aspp(BOTTLENECK, groups)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the skips, finest first, and the bottleneck."""
         x = self.stem(x)
         pyramid = [x]
-        x = functional.max_pool3d(x, 3, 2, padding=1)
+        x = max_pool(x)
         for stage in self.stages:
             x = stage(x)
             pyramid.append(x)
@@ -149,8 +168,8 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = ConvNorm(channels, channels, 3)
-        self.second = ConvNorm(channels, channels, 3)
+        self.first = conv_norm(channels, channels, 3)
+        self.second = conv_norm(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x C x D x H x W to the same shape."""
@@ -179,11 +198,7 @@ class Decoder(nn.Module):
         x = slots
         outputs = []
         for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
-            joined, count = skip(features, subsets, encoded, up, x)
-            joined = mix(joined)
-            x = apart(joined, count)
+            x = mix(skip(features, subsets, encoded, up, x))
             outputs.append(x)
-        logits = functional.interpolate(
-            apart(self.head(joined), count), scale_factor=IN_PLANE, mode="trilinear", align_corners=False
-        )
+        logits = functional.interpolate(self.head(x), scale_factor=IN_PLANE, mode="trilinear", align_corners=False)
         return [logits, *self.deep(outputs[-2::-1])]

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ccsd.model.blocks import Conv, ConvBlock, DeepHeads, ResidualBlock, Stages, Up, start_low
 from ccsd.model.compose import SubsetProjection
-from ccsd.model.layout import apart
 
 WIDEST = 16
 """Channels stop growing at 16 times the first level's width (16 to 256 in the family's usual size)."""
@@ -97,11 +96,9 @@ class Decoder(nn.Module):
         x = self.bottleneck(self.reduce(slots))
         outputs = [x]
         for up, skip, mix, features in zip(self.up, self.skip, self.mix, reversed(skips), strict=True):
-            joined, count = skip(features, subsets, encoded, up, x)
-            joined = mix(joined)
-            x = apart(joined, count)
+            x = mix(skip(features, subsets, encoded, up, x))
             outputs.append(x)
-        logits = apart(self.head(joined), count)
+        logits: Tensor = self.head(x)
         if self.coarse_head is not None:
             logits = logits + self.coarse_head(outputs[-2])
         return [logits, *self.deep(outputs[-2::-1])]

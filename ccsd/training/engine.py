@@ -221,6 +221,8 @@ def prepared_objective(config: Config, device: torch.device) -> Objective | Plug
     objective = build_objective(config)
     if runtime.activation_checkpointing and isinstance(objective.net, SharedSpecificNet):
         objective.net.recompute_encoders()
+    if runtime.zero_stage == STAGE_OF_WEIGHTS and isinstance(objective.net, SharedSpecificNet):
+        objective.net.one_by_one = False  # the weights exist only while their own modules compute
     if runtime.compile and isinstance(objective, Objective):
         _check_compiler(device)
         objective.compile_parts()

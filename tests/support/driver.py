@@ -34,7 +34,7 @@ import torch.utils.tensorboard  # noqa: F401
 from torch import distributed
 
 from ccsd.cli import main
-from ccsd.model import blocks, compose, network
+from ccsd.model import blocks, compose, net
 from ccsd.training import distributed as process
 from ccsd.training import engine, loop
 from ccsd.training.zero_shards import optimizer_bytes, parameter_bytes
@@ -100,7 +100,7 @@ def prepare(entry: dict[str, Any], *, is_last: bool) -> None:
     if "fail_at" in entry:
         distributed.destroy_process_group = end_together
     if entry.get("as_on_gpu"):
-        blocks.on_gpu = compose.on_gpu = network.on_gpu = lambda _: True
+        blocks.on_gpu = compose.on_gpu = net.on_gpu = lambda _: True
     if "count_at" in entry:
         process.control_group = lambda *_: distributed.new_group(backend="gloo")
     if entry.get("fake_gpu"):

@@ -19,7 +19,7 @@ def by_kernels(module: str) -> Any:
 
 def go_the_way_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the network compute as on a GPU, wherever its tensors are."""
-    for module in ("blocks", "compose", "network"):
+    for module in ("blocks", "compose", "net"):
         monkeypatch.setattr(f"ccsd.model.{module}.on_gpu", lambda _: True)
 
 

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from ccsd.config import Model
 from ccsd.model import SharedSpecificNet, blocks, normalise
-from ccsd.model.blocks import Norm, mean_pool
-from ccsd.model.layout import apart, beside, channels_last, neighbours
+from ccsd.model.blocks import Conv, MeanConv, Norm, mean_pool
+from ccsd.model.layout import beside, channels_last, folded, unfolded
 from ccsd.model.normalise import activated_norm
 from support.kernels import by_kernels, go_the_way_of_gpus
 from support.tasks import GLIOMA
@@ -38,23 +38,59 @@ def test_the_pooling_of_gpus_is_that_of_cpus(monkeypatch) -> None:
     torch.testing.assert_close(first, second)
 
 
-@pytest.mark.parametrize("channels", [8, 16])
-@pytest.mark.parametrize("count", [2, 3])
-def test_what_is_put_beside_each_other_comes_apart_again(channels: int, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_what_is_put_beside_each_other(channels: int, count: int) -> None:
     x = torch.randn(2 * count, channels, 3, 4, 5).requires_grad_()
     for ordered in (x, channels_last(x)):
         joined = beside(ordered, count)
         torch.testing.assert_close(joined, x.reshape(2, count * channels, 3, 4, 5))
-        found = apart(joined, count)
-        assert torch.equal(found, x)
-        weights = torch.randn_like(x)
-        (gradient,) = torch.autograd.grad((found * weights).sum(), x)
-        assert torch.equal(gradient, weights)
+        weights = torch.randn_like(joined)
+        (gradient,) = torch.autograd.grad((joined * weights).sum(), x)
+        assert torch.equal(gradient, weights.reshape(x.shape))
 
 
-@pytest.mark.parametrize(("count", "channels", "wanted"), [(12, 16, 4), (6, 16, 2), (6, 32, 2), (7, 16, 1), (4, 64, 1)])
-def test_narrow_networks_are_joined_up_to_64_channels(count: int, channels: int, wanted: int) -> None:
-    assert neighbours(count, channels) == wanted
+@pytest.mark.parametrize(
+    ("conv", "width", "folds"),
+    [
+        (Conv(16, 16, 3, padding=1), 16, 4),
+        (Conv(32, 32, 3, padding=1, bias=False), 6, 2),
+        (Conv(8, 16, 3, 2, padding=1), 16, 4),
+        (Conv(1, 8, 3, 2, padding=1), 32, 8),
+        (Conv(16, 3, 1), 12, 4),
+        (Conv(12, 20, 3, padding=1), 6, 2),
+        (Conv(2 * 8, 2 * 8, 3, padding=1, groups=2), 8, 8),
+        (MeanConv(16, 32, 2, 1), 8, 2),
+        (MeanConv(2 * 1, 2 * 16, 1, 2), 8, 4),
+        (Conv(16, 16, 3, padding=1), 18, 4),  # which four do not divide
+        (Conv(32, 48, 3, padding=1), 6, 1),
+    ],
+)
+def test_a_folded_convolution_is_that_of_cpus(
+    conv: Conv, width: int, folds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = conv.double()
+    assert (1 if conv.taps is None else conv.taps.shape[1]) == folds
+    x = torch.randn(2, conv.in_channels, 4, 6, width, dtype=torch.float64).requires_grad_()
+    wanted = conv(x)
+    weights = torch.randn_like(wanted)
+    wanted_gradients = torch.autograd.grad((wanted * weights).sum(), [x, *conv.parameters()])
+    monkeypatch.setattr(blocks, "on_gpu", lambda _: True)
+    found = conv(x)
+    torch.testing.assert_close(found, wanted)
+    for value, right in zip(
+        torch.autograd.grad((found * weights).sum(), [x, *conv.parameters()]), wanted_gradients, strict=True
+    ):
+        torch.testing.assert_close(value, right)
+
+
+def test_folding_moves_nothing() -> None:
+    x = channels_last(torch.randn(2, 16, 3, 4, 8))
+    blocks_of_four = folded(x, 4)
+    assert blocks_of_four.shape == (2, 64, 3, 4, 2)
+    assert unfolded(blocks_of_four, 4).data_ptr() == blocks_of_four.data_ptr() == x.data_ptr()
+    assert torch.equal(blocks_of_four[:, 16:32], x[..., 1::4])
+    assert torch.equal(unfolded(blocks_of_four, 4), x)
 
 
 @pytest.mark.parametrize("slope", [0.01, 1.0])
@@ -91,10 +127,10 @@ def test_the_norm_of_gpus_keeps_the_type_and_is_that_of_cpus(monkeypatch: pytest
 
 
 def gradients(
-    settings: dict[str, object], side: int, sets: list[list[int]], dtype: torch.dtype
+    settings: dict[str, object], side: int, sets: list[list[int]], dtype: torch.dtype, seed: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the logits of sets of sequences of two samples, and the gradients of everything."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     net = SharedSpecificNet(Model.model_validate(settings), GLIOMA)
     for module in net.modules():
         if isinstance(module, Norm):
@@ -130,10 +166,11 @@ def test_the_network_of_gpus_is_that_of_cpus(
         by_kernels("ccsd.model.norm_kernels")
     sets = [[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0], [1, 0, 1, 1]][:count]
     dtype = torch.float32 if kernels else torch.float64  # which small maps need: their gradients are huge
-    wanted, wanted_gradients = gradients(settings, side, sets, dtype)
+    seed = 1 if kernels else 0  # with 0, rounding changes the sign of one voxel before the rectifier
+    wanted, wanted_gradients = gradients(settings, side, sets, dtype, seed)
     go_the_way_of_gpus(monkeypatch)
     monkeypatch.setattr(normalise, "by_triton", lambda _: kernels)
-    found, found_gradients = gradients(settings, side, sets, dtype)
+    found, found_gradients = gradients(settings, side, sets, dtype, seed)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
     assert found_gradients.keys() == wanted_gradients.keys()
     for name, value in wanted_gradients.items():
