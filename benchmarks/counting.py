@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -203,6 +203,15 @@ def _size(tensor: Tensor) -> int:
     return voxels * tensor.element_size()
 
 
+class _MemTracker(MemTracker):
+    """Leaves out the weights of the specific encoders, which are made of tracked ones in each step."""
+
+    def _track_module_params_and_buffers(self, module: nn.Module, install_grad_hooks: bool = True) -> tuple[int, int]:
+        if not all(p.is_leaf for p in module.parameters()):
+            return 0, 0
+        return super()._track_module_params_and_buffers(module, install_grad_hooks)
+
+
 @dataclass(frozen=True)
 class Step:
     """A training step of the default task."""
@@ -250,11 +259,11 @@ class Step:
 
     def _peak(self, kind: Kind) -> float:
         with self._prepared(kind) as (objective, run):
-            tracker = MemTracker()
+            tracker = _MemTracker()
             tracker.track_external(objective)
             with tracker:
                 run()
-            (memory,) = tracker.get_tracker_snapshot("peak").values()
+            memory = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
         return float(memory["Total"]) / 2**30
 
     @contextmanager

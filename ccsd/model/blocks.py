@@ -9,6 +9,7 @@ Shapes: N batch (or batch x modality), C channels of all groups together, D H W 
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ccsd.model.layout import channels_last, folded, on_gpu, spread, unfolded
+from ccsd.model.layout import channels_last, folded, for_autocast, on_gpu, spread, unfolded
 from ccsd.model.normalise import activated_norm
 
 CHANNELS_PER_NORM_GROUP = 8
@@ -32,13 +33,15 @@ class Conv(nn.Conv3d):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._spread_along(self.kernel_size[2], self.stride[2], self.padding[2])
+        self._move(self.kernel_size[2], self.stride, self.padding[2])
 
-    def _spread_along(self, size: int, stride: int, padding: int | str) -> None:
-        # No buffer: DeepSpeed would save it.
-        self.taps = spread(size, stride, int(padding), self.in_channels // self.groups, self.out_channels // self.groups)
+    def _move(self, size: int, stride: tuple[int, ...], padding: int | str) -> None:
+        """Set how GPUs move the kernel."""
+        self.moves = stride
+        inputs, outputs = self.in_channels // self.groups, self.out_channels // self.groups
+        self.taps = spread(size, stride[2], int(padding), inputs, outputs)  # no buffer, which DeepSpeed would save
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - as in torch
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         if self.taps is not None:
             self.taps = fn(self.taps)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
@@ -46,31 +49,39 @@ class Conv(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """Map N x C x D x H x W to N x C' x D/stride x H/stride x W/stride."""
         if not on_gpu(x):
-            whole: Tensor = self._conv_forward(x, self.kernel(self.weight), self.bias)
+            whole: Tensor = self._conv_forward(x, self.kernel(), self.bias)
             return whole
-        return self._by_group(x, self.kernel(self.weight), self.stride)
-
-    def _by_group(self, x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
         if self.groups == 1:  # the gradient of a split into one part would be a copy
-            return self._one(x, weight, self.bias, stride)
+            return self._one(x, self.prepared(), self.bias)
         biases: Sequence[Tensor | None] = [None] * self.groups if self.bias is None else self.bias.chunk(self.groups)
-        parts = zip(x.chunk(self.groups, 1), weight.chunk(self.groups), biases, strict=True)
-        return torch.cat([self._one(*part, stride) for part in parts], 1)
+        parts = zip(x.chunk(self.groups, 1), self.prepared().chunk(self.groups), biases, strict=True)
+        return torch.cat([self._one(*part) for part in parts], 1)
 
-    def _one(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
+    def _one(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        stride = self.moves
         if self.taps is None or x.shape[-1] % self.taps.shape[-1]:
-            return functional.conv3d(channels_last(x), weight, bias, tuple(stride), self.padding, self.dilation)
+            return functional.conv3d(channels_last(x), weight, bias, stride, self.padding, self.dilation)
         _, outputs, blocks, inputs = self.taps.shape
         # O x I x d x h x outputs x blocks x inputs, to the order in memory in which it is used.
-        kernel = torch.tensordot(weight, self.taps, 1).permute(4, 0, 2, 3, 5, 6, 1).flatten(0, 1).flatten(-2)
+        kernel = torch.tensordot(weight, self.taps.to(weight.dtype), 1).permute(4, 0, 2, 3, 5, 6, 1)
+        kernel = kernel.flatten(0, 1).flatten(-2).movedim(-1, 1)
         bias = None if bias is None else bias.repeat(outputs)
-        padding = (*self.padding[:2], blocks // 2)
-        y = functional.conv3d(folded(x, inputs), kernel.movedim(-1, 1), bias, (*stride[:2], 1), padding)
+        y = functional.conv3d(
+            folded(x, inputs),
+            kernel,
+            bias,
+            (*stride[:2], 1),
+            (*self.padding[:2], blocks // 2),
+        )
         return unfolded(y, outputs)
 
-    def kernel(self, weight: Tensor) -> Tensor:
+    def kernel(self) -> Tensor:
         """Return the kernel to convolve with."""
-        return weight
+        return self.weight
+
+    def prepared(self) -> Tensor:
+        """Return the kernel that GPUs convolve with, in autocast's type and in the order in memory that is used."""
+        return for_autocast(self.kernel(), torch.channels_last_3d if self.taps is None else torch.contiguous_format)
 
 
 class MeanConv(Conv):
@@ -81,14 +92,16 @@ class MeanConv(Conv):
 
     def __init__(self, in_channels: int, out_channels: int, side: int, groups: int) -> None:
         super().__init__(in_channels, out_channels, 1, groups=groups, bias=False)
-        self.side = side
-        self._spread_along(side, side, 0)
+        self._move(side, (side,) * 3, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x C x D x H x W to N x C' x D/side x H/side x W/side."""
-        if not on_gpu(x):
-            return super().forward(mean_pool(x, self.side))
-        return self._by_group(x, self.weight.expand(-1, -1, *[self.side] * 3) / self.side**3, [self.side] * 3)
+        return super().forward(x if on_gpu(x) else mean_pool(x, self.moves[0]))
+
+    def prepared(self) -> Tensor:
+        """Return a kernel of cubes."""
+        side = self.moves[0]
+        return super().prepared().expand(-1, -1, side, side, side) / side**3
 
 
 class Up(nn.ConvTranspose3d):
@@ -233,10 +246,17 @@ def start_low(head: nn.Conv3d) -> None:
 
 
 def one_group(module: nn.Module, groups: int) -> nn.Module:
-    """Return a module like each of the groups of a network, without weights: they are on the meta device."""
+    """Return a module like each of the groups of a network; its weights, on the meta device, are to be replaced.
+
+    Those of its convolutions are taken as `prepared`.
+    """
     copies: dict[int, Any] = {id(p): nn.Parameter(p.to("meta")) for p in module.parameters()}
     copies |= {id(layer.taps): layer.taps for layer in module.modules() if isinstance(layer, Conv)}
-    return select_groups(module, [0], groups, copies)
+    one = select_groups(module, [0], groups, copies)
+    for layer in one.modules():
+        if isinstance(layer, Conv):
+            layer.prepared = partial(getattr, layer, "weight")  # type: ignore[method-assign]
+    return one
 
 
 def select_groups(

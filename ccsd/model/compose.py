@@ -71,9 +71,7 @@ class SubsetProjection(nn.Module):
         self.weight = nn.Parameter(torch.empty(modalities, out_channels, in_channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(
-        self, features: Tensor, subsets: Tensor, encoded: Sequence[int], up: nn.Module, x: Tensor
-    ) -> Tensor:
+    def forward(self, features: Tensor, subsets: Tensor, encoded: Sequence[int], up: nn.Module, x: Tensor) -> Tensor:
         """Project B x m x C x ... features for B x K x M subsets and add them to `up(x)`, (B*K) x C' x ...."""
         weight = select(_subset_weights(self.weight, subsets), 2, encoded)
         onto = up(x, self.bias)
@@ -108,13 +106,15 @@ class _Projection(torch.autograd.Function):
     """
 
     PARTS = 64
-    MOST = 128 * 32
+    """Parts of a gradient of 64 x 64 numbers; a larger one needs fewer to be computed everywhere on a GPU."""
+    MOST = 256 * 32
     """Numbers in a matrix that every GPU's multiprocessors keep at hand."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, features: Tensor, matrix: Tensor) -> Tensor:
         ctx.save_for_backward(features, matrix)
-        ctx.by_triton = by_triton(rows) and rows.element_size() == 2 and matrix[0, 0].numel() <= _Projection.MOST
+        few = matrix[0, 0].numel() <= _Projection.MOST and rows.dtype in (torch.bfloat16, torch.float16)
+        ctx.by_triton = few and by_triton(rows)
         if ctx.by_triton:
             from ccsd.model import projection_kernels
 
@@ -136,7 +136,7 @@ class _Projection(torch.autograd.Function):
             return grad, d_features, d_matrix.to(matrix.dtype)
         weights = matrix.to(grad.dtype).mT
         d_features, d_matrix = torch.empty_like(features), torch.empty_like(matrix)
-        parts = math.gcd(grad.shape[2], _Projection.PARTS)
+        parts = math.gcd(grad.shape[2], max(1, _Projection.PARTS * 64**2 // matrix[0, 0].numel()))
         for b, one in enumerate(features):
             split = one.unflatten(0, (parts, -1)).mT
             for k, each in enumerate(grad[b]):

@@ -26,6 +26,27 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
+def for_autocast(x: Tensor, order: torch.memory_format = torch.preserve_format) -> Tensor:
+    """Return a tensor in the type in which autocast would compute a convolution, and in this order in memory."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    converted: Tensor = _Converted.apply(x, dtype, order)  # type: ignore[no-untyped-call]
+    return converted
+
+
+class _Converted(torch.autograd.Function):
+    """Converts type and order at once, also those of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, order: torch.memory_format) -> Tensor:
+        ctx.dtype = x.dtype
+        return x.to(dtype, memory_format=order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad.to(ctx.dtype, memory_format=torch.contiguous_format), None, None
+
+
 def rows_of(x: Tensor) -> Tensor:
     """Return a map as N x D x H x W x C, dense."""
     return channels_last(x).movedim(1, -1)
@@ -56,11 +77,12 @@ def spread(size: int, stride: int, padding: int, inputs: int, outputs: int) -> T
     width = count * stride
     starts = [p * stride - padding for p in range(count)]
     reach = max(-(starts[0] // width), (starts[-1] + size - 1) // width)
-    found = torch.zeros(size, count, (2 * reach + 1) * width)
+    # Also where the network is first built without memory.
+    found = torch.zeros(size, count, (2 * reach + 1) * width, device="cpu")
     for p, start in enumerate(starts):
         for tap in range(size):
             found[tap, p, start + tap + reach * width] = 1
-    return found.unflatten(2, (-1, width))
+    return torch.unflatten(found, 2, (-1, width))
 
 
 def beside(x: Tensor, count: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+
 class Network(nn.Module):
     """One network for every combination of modalities, ours or of a plugin."""
 

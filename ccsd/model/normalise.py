@@ -66,9 +66,7 @@ class _ActivatedNorm(torch.autograd.Function):
             inner = torch.ops.aten.leaky_relu_backward(grad.contiguous(), y, ctx.slope, True)
             n, c = x.shape[:2]
             shape = (n, c, x[0, 0].numel(), ctx.groups, [True] * 3)
-            dx, *own = torch.ops.aten.native_group_norm_backward(
-                inner, x, *statistics, weight.to(x.dtype), *shape
-            )
+            dx, *own = torch.ops.aten.native_group_norm_backward(inner, x, *statistics, weight.to(x.dtype), *shape)
             d_added = inner if ctx.has_added else None
         d_weight, d_bias = (value.to(weight.dtype) for value in own)
         return dx, d_added, None, d_weight, d_bias, None, None

@@ -1,7 +1,7 @@
 """Triton kernels for the maximum of 3 x 3 x 3 voxels at every second voxel, for maps in channels-last order on GPUs.
 
-The first of several equal voxels counts, as in torch. The gradient collects what follows by a voxel from the up to eight
-cubes that it lies in, so the same input always gives the same bits.
+The first of several equal voxels counts, as in torch. The gradient of a voxel is collected from the up to eight cubes
+that it lies in, so the same input always gives the same bits.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ def _maximum(x, y, taps, count, depth, height, width, channels, BLOCK_V: tl.cons
         inside = (d >= 0) & (d < depth) & (h >= 0) & (h < height) & (w >= 0) & (w < width)
         at = (((n * depth + d) * height + h) * width + w)[:, None] * channels + c[None, :]
         value = tl.load(x + at, there & inside[:, None], other=float("-inf")).to(tl.float32)
-        better = (value > best) | (value != value)  # what is not a number is passed on
+        better = (value > best) | (value != value)  # noqa: PLR0124 - what is not a number is passed on
         best, which = tl.where(better, value, best), tl.where(better, tap, which)
     to = v[:, None] * channels + c[None, :]
     tl.store(y + to, best.to(y.dtype.element_ty), there)

@@ -1,7 +1,8 @@
 """Triton kernels that project the features of all modalities for several subsets, for maps with few channels on GPUs.
 
-Libraries would read the features once for each subset, or mix the channels of the subsets. Shapes: B samples, K subsets,
-V voxels, I channels of all features, O channels of the result.
+Libraries would read the features once for each subset, or mix the channels of the subsets.
+
+Shapes: B samples, K subsets, V voxels, I channels of all features, O channels of the result.
 """
 
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 
 BLOCKS = 512
 """Target number of blocks for the gradient of the matrices."""
+SMALL = 64
+"""Channels up to which blocks may take more voxels, and read ahead: multiprocessors hold 99 KiB and more."""
 
 
 @triton.jit
@@ -116,10 +119,12 @@ def _plan(rows: Tensor, features: Tensor) -> tuple[tuple[int, int], tuple[int, .
     """Return the grid, the sizes, and those of the blocks, of which matrix products need 16."""
     b, k, voxels, outputs = rows.shape
     inputs = features.shape[2]
-    block_v = 128 if inputs <= 64 else 64  # voxels that fit beside the matrix
+    is_small = inputs <= SMALL
+    block_v = 128 if is_small else 64
     blocks = {
         "BLOCK_V": block_v,
         "BLOCK_I": max(16, triton.next_power_of_2(inputs)),
         "BLOCK_O": max(16, triton.next_power_of_2(outputs)),
+        "num_stages": 2 if is_small else 1,
     }
     return (triton.cdiv(voxels, block_v), b), (k, voxels, inputs, outputs), blocks

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ccsd.model.blocks import SLOPE, Conv, DeepHeads, Norm, Stages, Up, start_low
 from ccsd.model.compose import SubsetProjection
+from ccsd.model.layout import for_autocast
 from ccsd.model.pooling import max_pool
 
 STEM = 64
@@ -36,33 +37,31 @@ class StandardConv(Conv):
 
     EPSILON = 1e-5
 
-    def kernel(self, weight: Tensor) -> Tensor:
+    def kernel(self) -> Tensor:
         """Return the standardised weights."""
-        filters = weight.flatten(1)
+        filters = self.weight.flatten(1)
         count = filters.shape[1]
         # One kernel in each direction on GPUs. It divides the sum of squares by the count, not by one less.
         unbiased = filters.new_full((count,), math.sqrt((count - 1) / count))
-        return functional.layer_norm(filters, (count,), unbiased, eps=self.EPSILON**2).view_as(weight)
+        return functional.layer_norm(filters, (count,), unbiased, eps=self.EPSILON**2).view_as(self.weight)
 
 
 class Stem(StandardConv):
     """The first convolution, of the 7 x 7 x 7 voxels of one image around every second voxel of every slice.
 
-    Libraries have no fast kernel for one channel. So on GPUs 8 slices of 2 x 2 voxels become 32 channels, and the kernel,
-    with zeros in front of it, 4 x 4 of these.
+    Libraries have no fast kernel for one channel. So on GPUs 8 slices of 2 x 2 voxels become 32 channels, and the
+    kernel, with zeros in front of it, 4 x 4 of these.
     """
 
     def __init__(self, groups: int) -> None:
         super().__init__(groups, STEM * groups, 7, IN_PLANE, 3, groups=groups, bias=False)
 
-    def _one(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):  # before the channels are multiplied
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        x = functional.pad(x.squeeze(1), (4, 2, 4, 2, 4, 3))
+    def _one(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x = functional.pad(for_autocast(x).squeeze(1), (4, 2, 4, 2, 4, 3))
         cubes = x.unfold(1, 8, 1).unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
         kernel = functional.pad(weight.squeeze(1), (1, 0, 1, 0, 1, 0))
         kernel = kernel.reshape(-1, 8, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).flatten(3)
-        return functional.conv3d(cubes.movedim(-1, 1), kernel.movedim(-1, 1).unsqueeze(2))
+        return functional.conv3d(cubes.movedim(-1, 1), kernel.movedim(-1, 1).unsqueeze(2), bias)
 
 
 class ConvNorm(nn.ModuleList):

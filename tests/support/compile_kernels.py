@@ -16,7 +16,22 @@ KERNELS = {
     projection_kernels: ("_project", "_gradient_features", "_gradient_matrix"),
     loss_kernels: ("_overlap", "_overlap_gradient", "_divergence", "_divergence_gradient"),
 }
-MAPS = {"x", "y", "dy", "dx", "added", "inner", "gradient", "logits", "teacher", "student", "dz", "ds", "rows", "features"}
+MAPS = {
+    "x",
+    "y",
+    "dy",
+    "dx",
+    "added",
+    "inner",
+    "gradient",
+    "logits",
+    "teacher",
+    "student",
+    "dz",
+    "ds",
+    "rows",
+    "features",
+}
 NUMBERS = {"out", "sums", "moments", "affine", "weight", "bias", "factors", "parameters", "target", "matrix", "parts"}
 BYTES = {"taps"}
 REALS = {"slope", "eps", "cold"}

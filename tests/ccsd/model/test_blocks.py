@@ -10,7 +10,7 @@ from ccsd.model import SharedSpecificNet, blocks, normalise
 from ccsd.model.blocks import Conv, MeanConv, Norm, mean_pool
 from ccsd.model.layout import beside, channels_last, folded, unfolded
 from ccsd.model.normalise import activated_norm
-from support.kernels import by_kernels, go_the_way_of_gpus
+from support.kernels import by_kernels, distance, go_the_way_of_gpus
 from support.tasks import GLIOMA
 
 
@@ -127,10 +127,10 @@ def test_the_norm_of_gpus_keeps_the_type_and_is_that_of_cpus(monkeypatch: pytest
 
 
 def gradients(
-    settings: dict[str, object], side: int, sets: list[list[int]], dtype: torch.dtype, seed: int
+    settings: dict[str, object], side: int, sets: list[list[int]], dtype: torch.dtype
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the logits of sets of sequences of two samples, and the gradients of everything."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     net = SharedSpecificNet(Model.model_validate(settings), GLIOMA)
     for module in net.modules():
         if isinstance(module, Norm):
@@ -166,15 +166,13 @@ def test_the_network_of_gpus_is_that_of_cpus(
         by_kernels("ccsd.model.norm_kernels")
     sets = [[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0], [1, 0, 1, 1]][:count]
     dtype = torch.float32 if kernels else torch.float64  # which small maps need: their gradients are huge
-    seed = 1 if kernels else 0  # with 0, rounding changes the sign of one voxel before the rectifier
-    wanted, wanted_gradients = gradients(settings, side, sets, dtype, seed)
+    wanted, wanted_gradients = gradients(settings, side, sets, dtype)
     go_the_way_of_gpus(monkeypatch)
     monkeypatch.setattr(normalise, "by_triton", lambda _: kernels)
-    found, found_gradients = gradients(settings, side, sets, dtype, seed)
+    found, found_gradients = gradients(settings, side, sets, dtype)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
     assert found_gradients.keys() == wanted_gradients.keys()
-    for name, value in wanted_gradients.items():
-        close = 2e-3 * float(value.abs().max())
-        torch.testing.assert_close(
-            found_gradients[name], value, rtol=2e-3, atol=close, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    # In float32, rounding may change the sign of a voxel before a rectifier, and with it much of its gradient.
+    close = 0.03 if kernels else 1e-6
+    far = {name: distance(found_gradients[name], value) for name, value in wanted_gradients.items()}
+    assert not {name: share for name, share in far.items() if share > close}
