@@ -276,7 +276,7 @@ def select_groups(
         elif isinstance(layer, nn.GroupNorm):
             layer.num_groups = layer.num_groups // groups * len(chosen)
             layer.num_channels = layer.num_channels // groups * len(chosen)
-    for parameter in part.parameters():
-        parts = parameter.data.chunk(groups)
-        parameter.data = torch.cat([parts[g] for g in chosen])
+        for name, parameter in layer.named_parameters(recurse=False):
+            parts = parameter.detach().chunk(groups)
+            setattr(layer, name, nn.Parameter(torch.cat([parts[g] for g in chosen])))
     return part

@@ -27,9 +27,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def for_autocast(x: Tensor, order: torch.memory_format = torch.preserve_format) -> Tensor:
-    """Return a tensor in the type in which autocast would compute a convolution, and in this order in memory."""
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    """Return a tensor in the type in which GPUs' autocast would compute a convolution, and in this order in memory."""
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
     converted: Tensor = _Converted.apply(x, dtype, order)  # type: ignore[no-untyped-call]
     return converted
 

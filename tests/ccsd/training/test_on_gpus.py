@@ -71,6 +71,7 @@ def one_step(method: str = "ccsd", **settings: Any) -> Operations:
     with META:
         objective = Objective(SharedSpecificNet(Model(width=8, levels=3, **settings), GLIOMA), distillation, GLIOMA)
         image, label = torch.zeros(2, 4, SIDE, SIDE, SIDE), torch.zeros(2, SIDE, SIDE, SIDE, dtype=torch.uint8)
+    objective.to(META)  # what is made on the CPU in any case
     draw = draw_step(distillation, GLIOMA, AVAILABLE, seed=0, step=0, total_steps=9, samples=range(2)).to(META)
     with Operations() as operations:
         objective(image, label, AVAILABLE.to(META), draw)["loss"].backward()
@@ -166,6 +167,7 @@ def test_the_host_waits_for_nothing_but_the_norm_of_the_gradient(
     with META:
         objective = Objective(SharedSpecificNet(config.model, GLIOMA), config.distillation, GLIOMA)
         means = StepMeans(META, GLIOMA.modalities)
+    objective.to(META)
     image = torch.zeros(3, 4, SIDE, SIDE, SIDE, dtype=torch.float16)
     label = torch.zeros(3, SIDE, SIDE, SIDE, dtype=torch.uint8)
     available = torch.ones(3, 4, dtype=torch.bool)
