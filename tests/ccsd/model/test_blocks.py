@@ -176,3 +176,17 @@ def test_the_network_of_gpus_is_that_of_cpus(
     close = 0.03 if kernels else 1e-6
     far = {name: distance(found_gradients[name], value) for name, value in wanted_gradients.items()}
     assert not {name: share for name, share in far.items() if share > close}
+
+
+@pytest.mark.parametrize("backbone", ["light", "unet"])
+@pytest.mark.parametrize("encoded", [(0, 1, 2, 3), (1, 3)])
+def test_specific_encoders_one_by_one_are_those_in_groups(
+    backbone: str, encoded: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = SharedSpecificNet(Model.model_validate({"backbone": backbone, **PLAIN}), GLIOMA).double().eval()
+    image = torch.randn(2, len(encoded), 16, 8, 8, dtype=torch.float64)
+    wanted = net.encode_specific(image, encoded)
+    go_the_way_of_gpus(monkeypatch)
+    torch.testing.assert_close(net.encode_specific(image, encoded), wanted)
+    net.one_by_one = False
+    torch.testing.assert_close(net.encode_specific(image, encoded), wanted)
