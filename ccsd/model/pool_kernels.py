@@ -26,7 +26,7 @@ def _place(BLOCK_V: tl.constexpr, BLOCK_C: tl.constexpr, channels, depth, height
 
 
 @triton.jit
-def _maximum(x, y, taps, count, depth, height, width, channels, BLOCK_V: tl.constexpr, BLOCK_C: tl.constexpr):
+def _max_pool(x, y, taps, count, depth, height, width, channels, BLOCK_V: tl.constexpr, BLOCK_C: tl.constexpr):
     """Write the maxima, and which of the 27 voxels each is."""
     out_d, out_h, out_w = (depth + 1) // 2, (height + 1) // 2, (width + 1) // 2
     c, v, ow, oh, od, n, there = _place(BLOCK_V, BLOCK_C, channels, out_d, out_h, out_w, count)
@@ -45,7 +45,9 @@ def _maximum(x, y, taps, count, depth, height, width, channels, BLOCK_V: tl.cons
 
 
 @triton.jit
-def _gradient(dy, taps, dx, count, depth, height, width, channels, BLOCK_V: tl.constexpr, BLOCK_C: tl.constexpr):
+def _max_pool_gradient(
+    dy, taps, dx, count, depth, height, width, channels, BLOCK_V: tl.constexpr, BLOCK_C: tl.constexpr
+):
     """Write the sum of what follows by each voxel."""
     out_d, out_h, out_w = (depth + 1) // 2, (height + 1) // 2, (width + 1) // 2
     c, v, w, h, d, n, there = _place(BLOCK_V, BLOCK_C, channels, depth, height, width, count)
@@ -68,7 +70,7 @@ def forward(x: Tensor) -> tuple[Tensor, Tensor]:
     y = torch.empty(n, *((side + 1) // 2 for side in space), c, dtype=x.dtype, device=x.device).movedim(-1, 1)
     taps = torch.empty_like(y, dtype=torch.int8)
     grid, blocks = _plan(y)
-    _maximum[grid](x, y, taps, y.numel() // c, *space, c, **blocks)
+    _max_pool[grid](x, y, taps, y.numel() // c, *space, c, **blocks)
     return y, taps
 
 
@@ -77,7 +79,7 @@ def backward(dy: Tensor, taps: Tensor, space: tuple[int, int, int]) -> Tensor:
     n, c = dy.shape[:2]
     dx = torch.empty(n, *space, c, dtype=dy.dtype, device=dy.device).movedim(-1, 1)
     grid, blocks = _plan(dx)
-    _gradient[grid](dy, taps, dx, dx.numel() // c, *space, c, **blocks)
+    _max_pool_gradient[grid](dy, taps, dx, dx.numel() // c, *space, c, **blocks)
     return dx
 
 

@@ -58,7 +58,7 @@ def _project(
 
 
 @triton.jit
-def _gradient_features(
+def _project_gradient_features(
     dy, matrix, dx, sets, voxels, inputs, outputs,
     BLOCK_V: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
@@ -77,7 +77,7 @@ def _gradient_features(
 
 
 @triton.jit
-def _gradient_matrix(
+def _project_gradient_matrix(
     dy, features, parts, sets, voxels, inputs, outputs, share,
     BLOCK_V: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
@@ -106,12 +106,12 @@ def backward(dy: Tensor, features: Tensor, matrix: Tensor) -> tuple[Tensor, Tens
     """Return the gradients of the features and, in float32, of the matrices."""
     grid, sizes, blocks = _plan(dy, features)
     dx = torch.empty_like(features)
-    _gradient_features[grid](dy, matrix.contiguous(), dx, *sizes, **blocks)
+    _project_gradient_features[grid](dy, matrix.contiguous(), dx, *sizes, **blocks)
     count, tiles = len(dy) * dy.shape[1], grid[0]
     share = triton.cdiv(tiles, max(1, min(tiles, BLOCKS // count)))
     splits = triton.cdiv(tiles, share)
     parts = torch.empty(splits, *matrix.shape, dtype=torch.float32, device=dy.device)
-    _gradient_matrix[count, splits](dy, features, parts, *sizes, share * blocks["BLOCK_V"], **blocks)
+    _project_gradient_matrix[count, splits](dy, features, parts, *sizes, share * blocks["BLOCK_V"], **blocks)
     return dx, parts.sum(0)
 
 

@@ -12,8 +12,8 @@ from ccsd.model import norm_kernels, pool_kernels, projection_kernels
 
 KERNELS = {
     norm_kernels: ("_sums", "_statistics", "_apply", "_gradient_sums", "_gradient_statistics", "_gradient"),
-    pool_kernels: ("_maximum", "_gradient"),
-    projection_kernels: ("_project", "_gradient_features", "_gradient_matrix"),
+    pool_kernels: ("_max_pool", "_max_pool_gradient"),
+    projection_kernels: ("_project", "_project_gradient_features", "_project_gradient_matrix"),
     loss_kernels: ("_overlap", "_overlap_gradient", "_divergence", "_divergence_gradient"),
 }
 MAPS = {
