@@ -39,8 +39,8 @@ SABOTAGES = {
         "tests/ccsd/model/test_net.py::test_permuting_the_batch_commutes",
     ),
     "rounds of decoding leave out a subset": Sabotage(
-        "ccsd/model/network.py", "for part in torch.split(subsets, sizes):",
-        "for part in torch.split(subsets.roll(decode_batch == 4, 0), sizes):",
+        "ccsd/model/network.py", "for part in torch.split(subsets, decode_batch):",
+        "for part in torch.split(subsets.roll(decode_batch == 4, 0), decode_batch):",
         "tests/ccsd/model/test_net.py::test_decoding_in_rounds_changes_nothing",
     ),
     "distillation changes the full set's forward pass": Sabotage(
